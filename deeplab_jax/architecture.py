@@ -18,7 +18,7 @@ ATROUS_HEADS = ("aspp", "large_fov")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(ArchitectureFields):
-    """DeepLab network with all defaults resolved; every field is a keyword of `create_model`."""
+    """Architecture of a DeepLab network, in which every keyword of `create_model` has a value."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -115,7 +115,7 @@ class ArchitectureFields:
     )
     pooling_crop: tuple[int, int] = keyword(
         (513, 513),
-        "Height and width of the crop that `image_pooling=crop` averages over.",
+        "Height and width of the training crop, for `image_pooling=crop`.",
         unit="pixels",
         rule=SIZE,
         shown_default="the training crop",
@@ -148,7 +148,7 @@ class ArchitectureFields:
     )
     low_level_channels: int = keyword(
         48,
-        "Number of channels that the decoder reduces the low-level features to.",
+        "Number of channels to which the decoder reduces the low-level features.",
         rule=POSITIVE,
     )
     decoder_convs: tuple[tuple[int, int], ...] = keyword(
@@ -205,8 +205,8 @@ class ArchitectureFields:
     )
     width_divisor: int = keyword(
         1,
-        "Divisor of the number of channels of every MobileNetV2 layer: 1, or 8 as in slim's image "
-        "classifiers.",
+        "Number of which the channels of every MobileNetV2 layer are a multiple: 1, or 8 as in "
+        "slim's image classifiers.",
         legal=(1, 8),
     )
     stochastic_depth: float = keyword(
@@ -240,8 +240,10 @@ class ArchitectureFields:
     )
     stride_placement: str | None = keyword(
         None,
-        "Position of the stride within a ResNet unit: `slim`, `caffe` or `torchvision`. On a "
-        "MobileNet, `torchvision` pads symmetrically.",
+        "Convolution with the stride between two ResNet blocks: the 3×3 convolution of the last "
+        "unit of the first block (`slim`), or the first convolution (`caffe`) or the 3×3 "
+        "convolution (`torchvision`) of the first unit of the second block. On a MobileNet, "
+        "`torchvision` pads symmetrically.",
         legal=STRIDE_PLACEMENTS,
         shown_default="`caffe` in v2 on ResNets, `torchvision` in torchvision's networks, else "
         "`slim`",
@@ -269,21 +271,22 @@ class ArchitectureFields:
     )
     preprocessing: str = keyword(
         "minus_one_one",
-        "Normalization of the input pixels: `minus_one_one`, `mean`, `vgg_mean` (slim's VGG), "
-        "`mean_std`, `caffe_bgr` or `none`.",
+        "Normalization of the input pixels: to −1..1 (`minus_one_one`); minus the mean color of "
+        "the released code (`mean`), of slim's VGG (`vgg_mean`) or, in BGR order, of Caffe "
+        "(`caffe_bgr`); minus mean and divided by standard deviation (`mean_std`); or `none`.",
         legal=PREPROCESSINGS,
         shown_default="that of the backbone; `mean_std` for images other than 8-bit RGB",
     )
     pixel_mean: tuple[float, ...] = keyword(
         (),
-        "Mean of each channel that `mean_std` subtracts; (): that of ImageNet, for 8-bit RGB.",
+        "Mean of each channel, for `mean_std`; (): mean of ImageNet, for 8-bit RGB.",
         unit="pixel values",
         rule=NUMBERS,
         shown_default="that of the dataset for images other than 8-bit RGB, else ()",
     )
     pixel_std: tuple[float, ...] = keyword(
         (),
-        "Standard deviation of each channel that `mean_std` divides by; (): that of ImageNet.",
+        "Standard deviation of each channel, for `mean_std`; (): that of ImageNet, for 8-bit RGB.",
         unit="pixel values",
         rule=ABOVE_ZEROS,
         shown_default="that of the dataset for images other than 8-bit RGB, else ()",
@@ -307,15 +310,15 @@ class ArchitectureFields:
     )
     ghost_batch_size: int = keyword(
         0,
-        "Number of images that batch normalization takes statistics over in training; 0: the whole "
-        "batch.",
+        "Number of images over which batch normalization computes statistics in training; 0: the "
+        "whole batch.",
         unit="images",
         rule=COUNT,
     )
     widths: tuple[tuple[str, int], ...] = keyword(
         (),
-        "Path and number of output channels of each layer that structured pruning made narrower; "
-        "set by `prune`.",
+        "Path and number of output channels of each layer that `prune` made narrower; `prune` sets "
+        "this keyword.",
         rule=WIDTHS,
     )
     quantization: str = keyword(
@@ -334,7 +337,7 @@ class ArchitectureFields:
 
 @dataclasses.dataclass(frozen=True)
 class Shorthands:
-    """Keywords of `create_model` and of the config that set other keywords."""
+    """Keywords of `create_model` and of the config that determine other keywords."""
 
     architecture: str = keyword(
         "deeplab_v3plus", "Name of the architecture, as `deeplab-jax models` lists it."

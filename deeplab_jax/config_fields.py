@@ -21,7 +21,8 @@ from deeplab_jax.declarations import (
 )
 from deeplab_jax.optimization_fields import Loss, Optimizer, Schedule
 
-# Keywords of a network that the dataset determines, or that training does not support.
+# Network keywords without a config field: the dataset determines them, or training does not support
+# them.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "image_dtype", "quantization")
 # Keywords that have a default in the config. All others have the default of the architecture or of
 # the backbone.
@@ -44,7 +45,7 @@ class Data:
     )
     oversample_classes: tuple[str, ...] | None = keyword(
         None,
-        "Classes whose images appear twice per training epoch.",
+        "Names of classes; images that contain one of them appear twice per training epoch.",
         source="DeepLab v3, section 4.3",
     )
     workers: int = keyword(
@@ -145,13 +146,13 @@ class Augmentation:
         rule=PROBABILITY,
     )
     copy_paste_classes: tuple[str, ...] | None = keyword(
-        None, "Names of the classes whose objects, connected regions of one class, are pasted."
+        None, "Names of the classes whose objects are pasted; an object is a connected region."
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Length, batch size, memory saving and initialization of a run."""
+    """Length, batch size, gradient checkpointing, monitoring and initialization of a run."""
 
     num_steps: int = keyword(
         30_000, "Number of training steps.", source="DeepLab v3, section 4", rule=POSITIVE
@@ -182,8 +183,8 @@ class Training:
     )
     watchdog_seconds: int = keyword(
         300,
-        "Seconds without progress after which the run prints all stacks and ends; 0: never. "
-        "Compilation may take 12 times and a checkpoint 4 times as long.",
+        "Seconds without progress after which the run prints the stacks of all threads and ends; "
+        "0: never. The limit is 12 times as long for compilation, and 4 times for a checkpoint.",
         rule=NOT_NEGATIVE,
     )
     writers: tuple[str, ...] = keyword(
@@ -194,8 +195,8 @@ class Training:
     )
     init_from: str = keyword(
         "",
-        "Published name, hf://user/name, model directory or workdir to load initial variables "
-        "from; empty: random initialization.",
+        "Source of the initial variables: name of published weights, hf://user/name, model "
+        "directory or workdir; empty: random initialization.",
     )
     init_scope: str = keyword(
         "all",
@@ -212,10 +213,10 @@ class Parallel:
 
     data: int = keyword(
         -1,
-        "Number of devices, or of groups of `spatial` devices, that a batch is sharded over; "
-        "−1: all.",
+        "Number of devices, or of groups of `spatial` devices, over which a batch is sharded; "
+        "−1: all devices.",
     )
-    spatial: int = keyword(1, "Number of devices that image rows are sharded over.")
+    spatial: int = keyword(1, "Number of devices over which image rows are sharded.")
     fsdp: bool = keyword(
         False,
         "Sharding of kernels and optimizer state over the `data` axis (FSDP).",
@@ -235,16 +236,18 @@ class Evaluation:
     )
     size: tuple[int, int] | None = keyword(
         None,
-        "Height and width that all images are padded to, as in the released code; unset: chosen "
-        "for each image, as in `predict`.",
+        "Height and width to which all images are padded, as in the released code; unset: each "
+        "image is padded to a size of its own, as in `predict`.",
         unit="pixels",
     )
-    limit: int | None = keyword(None, "Maximum number of images; unset: the whole split.")
+    limit: int | None = keyword(
+        None, "Maximum number of images to evaluate; unset: the whole split."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Checkpoints of a run; the last one and the best one in validation are kept."""
+    """Checkpoints of a run. The last two, and the best one by validation mean IoU, are kept."""
 
     every_steps: int = keyword(1000, "Number of steps between checkpoints.", rule=POSITIVE)
 
@@ -277,8 +280,8 @@ def declared_fields(
     """Yields the declarations of the config fields outside the section `model`.
 
     Args:
-      owner: class whose fields to list (default: all).
-      prefix: prefix of the names, such as "optimizer.".
+      owner: class whose fields to list (default: all sections).
+      prefix: prefix of the yielded names, such as "optimizer.".
 
     Yields:
       (dotted name, class that declares the field, field).

@@ -7,7 +7,7 @@ from deeplab_jax.declarations import COUNT, FRACTION, NONZERO_FRACTION, NOT_NEGA
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Weighted sum of losses; deeplab_jax/losses has the formula and source of each."""
+    """Weighted sum of losses; deeplab_jax/losses contains the formula and source of each loss."""
 
     cross_entropy: float = keyword(1.0, "Weight of the cross-entropy; 0: off.")
     focal: float = keyword(0.0, "Weight of the focal loss; 0: off.", source="arXiv 1708.02002")
@@ -42,8 +42,8 @@ class Loss:
     )
     chunk_rows: int = keyword(
         0,
-        "Number of label rows that the loss is computed on at a time, to save memory; 0: all. "
-        "Requires cross-entropy as the only loss and upsampled logits.",
+        "Number of label rows for which the loss is computed at a time, to save memory; 0: all "
+        "rows. Requires cross-entropy as the only loss, and `upsample_logits`.",
         unit="rows",
         rule=COUNT,
     )
@@ -119,8 +119,8 @@ class Optimizer:
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
     layer_decay: float = keyword(
         1.0,
-        "Factor of the learning rate from each unit of the backbone to the unit before it, and "
-        "from the head to the last unit; 1: off.",
+        "Layer-wise decay of the learning rate in the backbone: that of the n-th unit from the end "
+        "is multiplied by layer_decay^n; 1: off.",
         source="arXiv 2003.10555, 2106.08254",
         rule=NONZERO_FRACTION,
     )

@@ -1,1 +1,1 @@
-"""The tables of the DeepLab papers as data, and programs that reproduce and compare them."""
+"""Tables of the DeepLab papers as data, and programs that run their rows and compare models."""

@@ -20,14 +20,14 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class OpenRequest:
-    """A request together with the table and the preset that it names.
+    """A request, with the table and the preset that it names.
 
     Attributes:
-      request: the request as given on the command line.
+      request: the request, as given on the command line.
       table: table to run.
-      preset: preset to run it under.
+      preset: preset that adapts the table to dataset and machine.
       cases: every row of the table, combined with every point of the grid.
-      storage: files of the preset.
+      storage: files of the preset in the workdir.
     """
 
     request: Request
@@ -46,8 +46,8 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
     table, preset = find_table(request.table), find_preset(request.preset)
     if request.init and not preset.scales_down:
         raise DeepLabError(
-            f"--init cannot be used with the preset {preset.name}, whose recipes define the "
-            "initial weights; leave it out"
+            f"--init cannot be used with the preset {preset.name}, because its recipes define the "
+            "initial weights; omit --init"
         )
     cases = make_cases(table, preset, parse_grid(request.grid), request.init)
     storage = Storage(pathlib.Path(workdir) / preset.name)
@@ -63,11 +63,11 @@ def open_requests(workdir: str | pathlib.Path) -> list[OpenRequest]:
 def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> None:
     """Runs the jobs of some cases in this process, and writes the report after each job.
 
-    If a job fails, the others still run.
+    If a job fails, the remaining jobs still run.
 
     Raises:
-      DeepLabError: jobs failed; the message contains their number and the first error.
-      KeyboardInterrupt: the run was interrupted; completed steps are saved.
+      DeepLabError: a job failed. The message states the number of failed jobs and the first error.
+      KeyboardInterrupt: the run was interrupted; completed training steps are saved.
     """
     _prepare(opened, reporter)
     jobs = _waiting(opened, cases, reporter)
@@ -83,7 +83,9 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
     write_reports(opened, reporter, announce=True)
     if failures:
         job, error = failures[0]
-        raise DeepLabError(f"{len(failures)} of {len(jobs)} failed; {describe(job)}: {error}")
+        raise DeepLabError(
+            f"{len(failures)} of {len(jobs)} training runs failed; first {describe(job)}: {error}"
+        )
 
 
 def submit(
@@ -94,7 +96,7 @@ def submit(
     settings: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    """Submits the jobs of some cases through submitit, and waits for them if they are local.
+    """Submits the jobs of some cases through submitit, and waits for local jobs.
 
     Args:
       opened: request to run.
@@ -125,11 +127,11 @@ def submit(
         failures = wait_for(submitted)
         write_reports(opened, reporter, announce=True)
         if failures:
-            raise DeepLabError(f"{len(failures)} of {len(shares)} processes failed: {failures[0]}")
+            raise DeepLabError(f"{len(failures)} jobs failed; first {failures[0]}")
 
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
-    """Runs jobs one after the other in a submitted process; returns the errors of failed jobs."""
+    """Runs jobs one after the other in a submitted process; returns a line per failed job."""
     failures = []
     for job in jobs:
         try:
@@ -140,25 +142,26 @@ def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]
 
 
 def describe(job: Job) -> str:
-    """Returns a short description of a job, for messages."""
+    """Returns a description of a job for messages: row, number of further rows, and seed."""
     others = f" and {len(job.cases) - 1} more" if len(job.cases) > 1 else ""
     return f"{job.cases[0].row.label}{others}, seed {job.seed}"
 
 
 def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> list[Job]:
-    """Returns the jobs that are not done, and reports the cases that the preset cannot run."""
+    """Returns the jobs that are not finished, and reports the cases that the preset cannot run."""
     for case in cases:
         if case.why_not:
             reporter.message(f"not run: {case.row.label}: {case.why_not}")
     jobs = make_jobs(cases, opened.request.seeds)
     waiting = [job for job in jobs if not is_done(job, opened.storage)]
     if len(waiting) < len(jobs):
-        reporter.message(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are already done")
+        done = len(jobs) - len(waiting)
+        reporter.message(f"{done} of {len(jobs)} training runs are already finished")
     return waiting
 
 
 def _prepare(opened: OpenRequest, reporter: Reporter) -> None:
-    """Stores the request, and prepares the drawn images of the preset `smoke`."""
+    """Stores the request; for the preset `smoke`, also prepares the dataset `shapes`."""
     opened.storage.write_request(opened.request)
     if opened.preset is not SMOKE:
         return

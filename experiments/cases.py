@@ -1,4 +1,4 @@
-"""Cases: the rows of a table under a preset, with resolved configs and inference options."""
+"""Cases: the rows of a table adapted to a preset, with complete configs and inference options."""
 
 import copy
 import dataclasses
@@ -21,20 +21,21 @@ from experiments.presets import Preset
 from experiments.scaling import scaled_down
 from experiments.table import Changes, Row, Table, Training
 
-# Placeholder for the path of the initial weights, which is known only when the job runs.
+# Placeholder for the path of initial weights from an earlier training run. The path is known only
+# when the job runs.
 PLACEHOLDER = "the-training-before"
 INFERENCE_FIELDS = tuple(field.name for field in dataclasses.fields(InferenceOptions))
 
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedTraining:
-    """A training whose config is complete, except for the seed and the path of initial weights.
+    """A training run whose config is complete, except for the seed and initial weights.
 
     Attributes:
-      text: the config as JSON; trainings with equal text are equal.
+      text: the config as JSON. Training runs are equal if `text`, `after` and `devices` are equal.
       config: the config; must not be modified.
-      after: training whose network is the starting point, or None.
-      devices: number of devices; None: all.
+      after: earlier training run whose network provides the initial weights, or None.
+      devices: number of devices; None: all devices.
     """
 
     text: str
@@ -48,9 +49,9 @@ class ResolvedTraining:
 
     @functools.cached_property
     def key(self) -> str:
-        """Name of the directory of the training; equal trainings of any table have equal keys.
+        """Name of the directory of the training run; equal runs of all tables have the same key.
 
-        A field that is unset and a field that is set to its default are equal.
+        Setting a field to its default does not change the key.
         """
         free = (*configs.FREE_FIELDS, "seed")
         fields = {
@@ -69,11 +70,11 @@ class ResolvedTraining:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of a table under a preset.
+    """A row of a table, adapted to a preset.
 
     Attributes:
-      row: row of the table, possibly changed by a point of a grid.
-      training: the training that the row requires; None if the preset cannot run the row.
+      row: row of the table; with a grid, a row that is changed by a point of the grid.
+      training: training run that the row requires; None if the preset cannot run the row.
       options: inference options of the evaluation.
       why_not: reason why the preset cannot run the row, or None.
     """
@@ -85,7 +86,7 @@ class Case:
 
     @property
     def strategy(self) -> str:
-        """Name of the evaluation; equal strategies on equal trainings share one result."""
+        """Hash of inference options and trimap width; cases with equal values share one result."""
         values = [self.options.describe(), self.row.trimap]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -93,13 +94,13 @@ class Case:
 def make_cases(
     table: Table, preset: Preset, grid: Grid | None = None, init: str = ""
 ) -> tuple[Case, ...]:
-    """Returns the cases of a table under a preset: every row with every point of a grid.
+    """Returns the cases of a table: every row with every point of a grid, adapted to a preset.
 
     Args:
       table: table whose rows are run.
       preset: preset that determines dataset and sizes.
-      grid: changes that are applied after those of row and preset; None: none.
-      init: initial weights of the small networks of a preset; empty: from scratch.
+      grid: changes that are applied after those of row and preset; None: no grid.
+      init: name or path of the initial weights of small presets; empty: random weights.
 
     Raises:
       DeepLabError: a field does not exist or a value is illegal.
@@ -113,7 +114,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
     changes, inference = _by_kind(point)
     if point:
         label = f"{row.label}, {shown(point)}" if len(table.rows) > 1 else shown(point)
-        # No published value belongs to a row that a grid changes.
+        # The published values belong to the row without the changes of the grid.
         row = dataclasses.replace(row, label=label, published=None, costs={}, minus=None)
     options = _options(row.inference | inference, row.label)
     why_not = _why_not(table, row, preset, init)
@@ -128,7 +129,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
 
 
 def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:
-    """Returns why the network does not support the evaluation's output stride, or None."""
+    """Returns why the network cannot be evaluated at an output stride, or None if it can."""
     network = network_of(training.config)
     if options.output_stride in (None, network.output_stride):
         return None
@@ -140,7 +141,10 @@ def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> st
 
 
 def _by_kind(point: Changes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits a point into changes of config fields and of inference fields (`inference.FIELD`)."""
+    """Splits a point of a grid into changes of config fields and of inference fields.
+
+    Inference fields have the prefix `inference.`, which is removed.
+    """
     prefix = "inference."
     inference = {
         name.removeprefix(prefix): value for name, value in point.items() if name.startswith(prefix)
@@ -156,17 +160,17 @@ def _options(inference: Changes, label: str) -> InferenceOptions:
 
 
 def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
-    """Returns why a small training from scratch cannot represent the row, or None if it can."""
+    """Returns why a preset cannot run a row, or None if it can."""
     if not preset.scales_down:
         return None
     if table.claims:
-        return "its sizes are part of the task; use the preset paper"
+        return "small presets would change the sizes that the task tests; use --preset=paper"
     if row.after and row.after.recipe.partition(":")[0] not in ("deeplab_v1",):
-        return "starts from a network trained on COCO, for which there is no small dataset"
+        return "the row starts from a network trained on COCO; there is no small dataset for COCO"
     if row.after:
         return "multi-scale features require VGG-16, which has no small variant"
     if row.changes.get("model.frozen_batch_norm") and not init:
-        return "frozen batch normalization requires initial weights"
+        return "frozen batch normalization requires initial weights; give --init"
     return None
 
 
@@ -193,7 +197,7 @@ def _resolve(
 
 
 def load_recipe(training: Training) -> ConfigDict:
-    """Returns the config of a training: its recipe with its changes.
+    """Returns the config of a training run: its recipe with its changes.
 
     Raises:
       DeepLabError: there is no such recipe or field.

@@ -16,7 +16,7 @@ def list_tables() -> list[str]:
 
 
 def find_table(reference: str) -> Table:
-    """Returns the table with a name, or the `TABLE` of a Python file.
+    """Returns a table, given its name, such as v3/table5, or a Python file that defines `TABLE`.
 
     Raises:
       DeepLabError: there is no such table, or it is inconsistent (see `check_table`).
@@ -33,7 +33,7 @@ def find_table(reference: str) -> Table:
     spec.loader.exec_module(module)
     table = getattr(module, "TABLE", None)
     if not isinstance(table, Table):
-        raise DeepLabError(f"{path} defines no TABLE; see experiments/example.py")
+        raise DeepLabError(f"{path} must define TABLE, a `Table`; see experiments/example.py")
     check_table(table, str(path))
     return table
 

@@ -1,11 +1,11 @@
 """usage: python -m experiments.claims [--workdir=DIR] [--output=FILE.md]
 
-Decides the claims of all tables from stored results, without running anything, and writes one
-report: for each claim its source, the rows that are compared, the mean difference with a 95 %
-interval, the number of seeds, minutes, the command, and the verdict.
+Decides the claims of all tables from stored results and writes a report. For each claim, the report
+states the source, the two rows that are compared, the mean difference with its 95 % interval, the
+number of seeds, the minutes of training, the command, and the verdict.
 
-The decision rule of a claim is part of its table, and was fixed before the first run. With d the
-mean difference of paired seeds, and e the smallest relevant effect of the claim:
+The smallest relevant effect e of each claim was fixed before the first run. Let d be the mean, over
+seeds, of the difference between the two rows. The verdicts are:
 
   shown                   at least 5 seeds, the interval lies above 0, and d ≥ e
   opposite                at least 5 seeds, the interval lies below 0, and d ≤ −e
@@ -44,8 +44,9 @@ class Verdict:
     Attributes:
       decision: `shown`, `opposite` or `cannot be shown here`.
       mean: mean difference over seeds, in the unit of the metric; NaN without seeds.
-      low, high: bounds of its 95 % interval (Student's t); infinite for fewer than two seeds.
-      seeds: number of paired seeds.
+      low, high: bounds of the 95 % interval of the mean (Student's t); infinite for fewer than two
+        seeds.
+      seeds: number of seeds for which both rows have a value.
     """
 
     decision: str
@@ -56,10 +57,10 @@ class Verdict:
 
 
 def decide(differences: Sequence[float], effect: float) -> Verdict:
-    """Decides a claim by the rule in the documentation of this module.
+    """Decides a claim by the rule in the docstring of this module.
 
     Args:
-      differences: value of the row that should be better minus that of the other, for each seed.
+      differences: for each seed, the value of `Claim.better` minus the value of `Claim.worse`.
       effect: smallest relevant difference, above 0.
     """
     seeds = len(differences)
@@ -79,11 +80,15 @@ def decide(differences: Sequence[float], effect: float) -> Verdict:
 
 
 def paired_differences(opened: "OpenRequest", claim: Claim) -> tuple[list[float], float]:
-    """Returns the differences of a claim for all seeds of both rows, and the minutes of training.
+    """Returns the differences between the rows of a claim, and the minutes of training.
 
     Args:
-      opened: request of the table of the claim.
+      opened: request that ran the table of the claim.
       claim: claim to decide.
+
+    Returns:
+      The value of `Claim.better` minus the value of `Claim.worse`, for each seed that both rows
+      have; and the total time of the training steps of these seeds, in minutes.
     """
     from experiments.costs import Counter
     from experiments.measurements import measure
@@ -117,9 +122,9 @@ def report(requests: Iterable["OpenRequest"]) -> str:
     """Returns the report on all claims, in Markdown.
 
     Args:
-      requests: requests that were run; a claim without results is listed as not run.
+      requests: requests that were run. Claims without results are listed as not run.
     """
-    # A grid changes the rows, so that the rule does not apply.
+    # Claims are about the rows of the table, which a grid changes.
     run = {one.request.table: one for one in requests if not one.request.grid}
     lines = ["# Claims", "", *_rule(), ""]
     header = ("claim", "source", "difference, %", "95 % interval", "seeds", "minutes", "verdict")
@@ -140,9 +145,10 @@ def report(requests: Iterable["OpenRequest"]) -> str:
 
 def _rule() -> list[str]:
     return [
-        f"A claim is *shown* if, over at least {MIN_SEEDS} paired seeds, the 95 % interval of the "
-        "difference lies above 0 and the mean reaches the effect that was fixed beforehand; "
-        "*opposite* if the same holds below 0."
+        f"A claim is *shown* if there are at least {MIN_SEEDS} seeds, the 95 % interval of the "
+        "mean difference lies above 0, and the mean difference is at least the effect that was "
+        "fixed before the first run. It is *opposite* if the interval lies below 0 and the mean "
+        "difference is at most minus this effect."
     ]
 
 

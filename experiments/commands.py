@@ -1,4 +1,4 @@
-"""Common entry point of the commands in this directory: flags, error messages, exit status."""
+"""Entry point of the commands `python -m experiments.NAME`: flags, errors and exit status."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ Run = Callable[[Flags, list[str], Console], None]
 
 def define_workdir(flags: Flags) -> None:
     """Defines --workdir."""
-    flags.define("workdir", "runs/experiments", "Directory for trainings, results and reports.")
+    flags.define("workdir", "runs/experiments", "Directory for training runs, results and reports.")
 
 
 def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> i
         paths = flags([name, *_joined(arguments)])[1:]
         run(flags, list(paths), console)
 
-    return exit_status(work, console, debug, "interrupted; the same command resumes")
+    return exit_status(work, console, debug, "interrupted; repeat the command to resume")
 
 
 def start(module: str, documentation: str, define: Define, run: Run) -> None:
@@ -48,7 +48,7 @@ def start(module: str, documentation: str, define: Define, run: Run) -> None:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Rewrites `--grid VALUE` as `--grid=VALUE`, because the value may start with `-`."""
+    """Joins `--grid VALUE` to `--grid=VALUE`, so that a VALUE that starts with `-` is no flag."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] == "--grid":

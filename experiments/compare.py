@@ -1,10 +1,10 @@
 """usage: python -m experiments.compare --models=NAME=MODEL,… --dataset=NAME --data_dir=DIR
 
-Compares models on the same images and writes a self-contained HTML page with predictions, error
-maps, IoU per class, confusion matrices, mean IoU near boundaries, and speed against accuracy. A
-MODEL is a workdir, a model directory or the name of pretrained weights. --classes=PNG also writes a
-picture of ground truth and predictions without the images, for datasets whose images must not be
-shown.
+Compares models on the same images and writes an HTML page, one file with embedded pictures. The
+page shows predictions, error maps, IoU per class, confusion matrices, mean IoU near boundaries, and
+speed against accuracy. A MODEL is a workdir, a model directory or the name of pretrained weights.
+--classes=PNG also writes a picture of ground truth and predictions without the images, for datasets
+whose images must not be published.
 
 example:
   python -m experiments.compare --models=v1=runs/v1,v2=runs/v2,v3=runs/v3,v3+=runs/v3plus \\
@@ -25,25 +25,32 @@ from experiments import commands
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     own = {"flag_values": flags}
-    absl_flags.DEFINE_list("models", [], "Models as NAME=MODEL,…; a MODEL may contain =.", **own)
+    absl_flags.DEFINE_list(
+        "models", [], "Models to compare, as NAME=MODEL,…; the page shows NAME.", **own
+    )
     absl_flags.DEFINE_string(
-        "checkpoint", "last", "Checkpoint of a workdir: best, last or a step.", **own
+        "checkpoint", "last", "Checkpoint to load from a workdir: best, last or a step.", **own
     )
     absl_flags.DEFINE_string("dataset", None, "Name of a prepared dataset.", **own)
     absl_flags.DEFINE_string("split", "val", "Split of the dataset to evaluate on.", **own)
     absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string("output", "comparison.html", "Path of the HTML page.", **own)
     absl_flags.DEFINE_string(
-        "classes", None, "Path of a PNG with ground truth and predictions, without images.", **own
+        "classes", None, "Path of a PNG for ground truth and predictions, without images.", **own
     )
     absl_flags.DEFINE_string("title", "DeepLab, side by side", "Title of the HTML page.", **own)
-    absl_flags.DEFINE_integer("images", 4, "Number of images to show.", lower_bound=1, **own)
+    absl_flags.DEFINE_integer(
+        "images", 4, "Number of images to show, evenly spaced over the split.", lower_bound=1, **own
+    )
     absl_flags.DEFINE_integer(
         "limit", None, "Maximum number of images, from the start of the split.", **own
     )
     absl_flags.DEFINE_integer("batch_size", 4, "Number of images per batch.", lower_bound=1, **own)
     absl_flags.DEFINE_string(
-        "trimap", "1,2,5,10,20,40", "Widths of trimap bands, in pixels.", **own
+        "trimap",
+        "1,2,5,10,20,40",
+        "Widths, in pixels, of bands around void pixels (trimaps).",
+        **own,
     )
     flags.define_inference()
 
@@ -84,7 +91,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def parse_models(texts: list[str]) -> dict[str, str]:
-    """Parses NAME=MODEL texts; returns model references by name.
+    """Parses texts NAME=MODEL and returns the models by name.
 
     Raises:
       DeepLabError: a text is not NAME=MODEL, or a name is repeated.
@@ -95,7 +102,7 @@ def parse_models(texts: list[str]) -> dict[str, str]:
         if not (name and equals and model):
             raise DeepLabError(f"--models: {text!r} is not NAME=MODEL, as in v3=runs/v3")
         if name in found:
-            raise DeepLabError(f"--models contains the name {name!r} twice")
+            raise DeepLabError(f"--models contains the name {name!r} twice; names must be unique")
         found[name] = model
     return found
 

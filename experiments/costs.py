@@ -14,13 +14,14 @@ from deeplab_jax.training.checkpoints import network_of as config_network
 from experiments.cases import Case, ResolvedTraining
 from experiments.storage import read_json, write_json
 
-# Floating-point operations of a training step per multiply-add of the forward pass: 2 operations
-# per multiply-add, once for the forward pass and twice for the backward pass.
+# Floating-point operations of a training step for each multiply-add of its forward pass. A
+# multiply-add is 2 operations, and the backward pass costs as much as 2 forward passes.
 OPERATIONS = 2 * 3
-# Sustained operations per second of a chip, which the estimates of chip-hours assume.
+# Floating-point operations per second that a chip is assumed to sustain, for chip-hours.
 CHIP_OPERATIONS = 100e12
-# Image size for which the papers report multiply-adds.
+# Image size (H, W), in pixels, for which the papers report multiply-adds.
 SIZE = (513, 513)
+# Number of classes by dataset; all other datasets have 21.
 CLASSES = {
     "cityscapes": 19,
     "pascal_context": 60,
@@ -41,7 +42,10 @@ class Counter:
     path: pathlib.Path | None = None
 
     def count(self, network: Architecture, size: tuple[int, int]) -> Mapping[str, int]:
-        """Returns `parameters`, `macs` and `macs_tf_convention` for an image of size (H, W)."""
+        """Returns `parameters`, `macs` and `macs_tf_convention` for an image of size (H, W).
+
+        `macs` and `macs_tf_convention` are numbers of multiply-adds; see `models.summary`.
+        """
         identity = json.dumps([network.describe(), size], sort_keys=True, default=str)
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         known = (read_json(self.path) if self.path else None) or {}
@@ -60,13 +64,13 @@ def _count(network: Architecture, size: tuple[int, int]) -> dict[str, int]:
 
 
 def network_of(training: ResolvedTraining) -> Architecture:
-    """Returns the network of a training, with the number of classes of the dataset."""
+    """Returns the network of a training run, with the number of classes of its dataset."""
     config = training.config
     return config_network(config, CLASSES.get(config.data.name, 21))
 
 
 def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], bool]:
-    """Returns the network and the inputs of an evaluation.
+    """Returns the network of an evaluation, and the sizes of the images that it processes.
 
     Returns:
       The network at the output stride of the evaluation, the size (H, W) of the image at every
@@ -83,7 +87,8 @@ def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], 
 def multiply_adds(case: Case, counter: Counter) -> float:
     """Returns the multiply-adds of inference on one 513 × 513 image, in billions.
 
-    They are counted in TensorFlow's convention and summed over scales and flips.
+    The multiply-adds are counted in TensorFlow's convention, as in the papers, and summed over
+    scales and flips.
     """
     network, sizes, flip = evaluated_network(case)
     total = sum(counter.count(network, size)["macs_tf_convention"] for size in sizes)
@@ -96,9 +101,9 @@ def parameters(case: Case, counter: Counter) -> float:
 
 
 def chip_hours(training: ResolvedTraining, counter: Counter) -> float:
-    """Estimates the hours of a training on one chip that sustains `CHIP_OPERATIONS`.
+    """Returns the estimated hours of a training run on one chip that sustains `CHIP_OPERATIONS`.
 
-    The estimate does not include training the initial weights, reading data, and evaluation.
+    Training of the initial weights, data loading and evaluation are not included.
     """
     config = training.config
     macs = counter.count(network_of(training), tuple(config.augmentation.crop_size))["macs"]

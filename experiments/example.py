@@ -3,9 +3,10 @@
   deeplab-jax prepare shapes --data_dir=data
   python -m experiments.run experiments/example.py --data_dir=data --seeds=2
 
-Each row lists its differences from the recipe of the table: config fields (see `deeplab-jax inspect
---config`) for training, and fields of `InferenceOptions` for evaluation. Rows that differ only in
-the evaluation share one training. A grid over more fields needs no new file:
+Each row lists its differences from the recipe of the table. Differences in training are config
+fields (see `deeplab-jax inspect --config`), and differences in evaluation are fields of
+`InferenceOptions`. Rows that differ only in evaluation share one training run. To vary further
+fields without a new file, use a grid:
 
   python -m experiments.run experiments/example.py --rows=1 --data_dir=data \\
       --grid model.output_stride=8,16 --grid model.atrous_rates=(1,2,3),(2,4,6)
@@ -21,7 +22,7 @@ TABLE = Table(
     rows=(
         Row("decoder"),
         Row("decoder, flip", inference={"flip": True}),
-        # The fields of the decoder in the recipe are removed with it.
+        # A network without a decoder does not accept the decoder fields that the recipe sets.
         Row(
             "no decoder",
             changes={

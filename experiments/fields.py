@@ -1,4 +1,4 @@
-"""Access to config fields by dotted names."""
+"""Access to config fields by dotted names, such as `model.output_stride`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def get_field(config: ConfigDict, name: str) -> Any:
     """Returns the value of a config field.
 
     Raises:
-      DeepLabError: there is no such field; the message contains the most similar name.
+      DeepLabError: there is no such field. The message suggests the most similar name.
     """
     fields = dict(configs.flatten(config))
     if name not in fields:
@@ -21,7 +21,7 @@ def get_field(config: ConfigDict, name: str) -> Any:
 
 
 def set_field(config: ConfigDict, name: str, value: Any) -> None:
-    """Sets a config field; text is parsed as in `--config.FIELD=TEXT`.
+    """Sets a config field. A value of type str is parsed as in `--config.FIELD=TEXT`.
 
     Raises:
       DeepLabError: there is no such field, or the text cannot be parsed as its type.

@@ -12,16 +12,16 @@ from experiments.table import Changes
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Grid over fields; every combination of values is a point.
+    """Grid over fields. Each combination of one value per field is a point of the grid.
 
     Attributes:
-      axes: (field, values) pairs.
+      axes: pairs of a field name and its values.
     """
 
     axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def points(self) -> list[Changes]:
-        """Returns all points as {field: value}; a grid without axes has one empty point."""
+        """Returns all points as {field: value}; a grid without axes has one point, {}."""
         names = [name for name, _ in self.axes]
         values = (values for _, values in self.axes)
         return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
@@ -42,7 +42,9 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         name, equals, values = text.partition("=")
         found = _split(values) if values else []
         if not (name and equals and found and all(part.strip() for part in found)):
-            raise DeepLabError(f"--grid={text!r} is not FIELD=VALUE,VALUE")
+            raise DeepLabError(
+                f"--grid={text!r} is not FIELD=VALUE,VALUE, as in model.output_stride=8,16"
+            )
         if name in axes:
             raise DeepLabError(f"--grid is given twice for {name}; give all values at once")
         axes[name] = tuple(_value(name, part.strip()) for part in found)
@@ -62,7 +64,7 @@ def _split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Returns the value of an inference field, or the text for a config field, parsed later."""
+    """Returns the value of an inference field, or the unparsed text for a config field."""
     if not name.startswith("inference."):
         return text
     value = parse_keywords(f"value={text}")["value"]
@@ -70,5 +72,5 @@ def _value(name: str, text: str) -> Any:
 
 
 def shown(point: Changes) -> str:
-    """Returns the label of a point, such as `output_stride=8`."""
+    """Returns the label of a point of a grid, such as `output_stride=8, multi_grid=(1, 2, 4)`."""
     return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in point.items())

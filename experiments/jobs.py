@@ -1,4 +1,4 @@
-"""Jobs: trainings with their evaluations, shared by all cases that need the same training."""
+"""Jobs: each is one training run, and all evaluations of its network that cases require."""
 
 import dataclasses
 import pathlib
@@ -19,12 +19,12 @@ from experiments.storage import Storage, write_json
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A training with one seed, and all evaluations of it.
+    """A training run with one seed, and the evaluations of the trained network.
 
     Attributes:
-      training: training to run.
-      seed: seed of the training.
-      cases: cases that evaluate the training, one per strategy.
+      training: training run, without the seed.
+      seed: seed of the training run.
+      cases: cases that evaluate the network, one per strategy.
     """
 
     training: ResolvedTraining
@@ -33,7 +33,7 @@ class Job:
 
 
 def make_jobs(cases: Iterable[Case], seeds: int) -> list[Job]:
-    """Returns one job per training and seed; all jobs of the first seed come first."""
+    """Returns one job per distinct training run and seed, ordered by seed."""
     by_training: dict[ResolvedTraining, dict[str, Case]] = {}
     for case in cases:
         if case.training is not None:
@@ -46,12 +46,12 @@ def make_jobs(cases: Iterable[Case], seeds: int) -> list[Job]:
 
 
 def is_done(job: Job, storage: Storage) -> bool:
-    """Returns whether all results of a job exist."""
+    """Returns whether the results of all evaluations of a job are stored."""
     return all(storage.read_result(case, job.seed) is not None for case in job.cases)
 
 
 def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> None:
-    """Runs the parts of a job that are not done yet; an interrupted training is resumed.
+    """Runs the parts of a job that are not finished; resumes an interrupted training run.
 
     Args:
       job: job to run.
@@ -60,7 +60,7 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: see `deeplab_jax.train` and `evaluate`, or there are too few devices.
+      DeepLabError: see `deeplab_jax.train` and `evaluate`; or the machine has too few devices.
       KeyboardInterrupt: see `deeplab_jax.train`.
     """
     workdir = _trained(job.training, job.seed, storage, data_dir, reporter)
@@ -71,9 +71,9 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
             try:
                 _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
             except DeepLabError as error:
-                # The other cases of this training are still evaluated.
+                # The other cases of this job are still evaluated.
                 failures.append(f"{case.row.label}: {error}")
-    # The next network uses none of the compiled programs of this one.
+    # The next job does not use the compiled programs of this one, so their memory is freed.
     jax.clear_caches()
     if failures:
         raise DeepLabError("; ".join(failures))
@@ -82,7 +82,7 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
 def _trained(
     training: ResolvedTraining, seed: int, storage: Storage, data_dir: str, reporter: Reporter
 ) -> pathlib.Path:
-    """Returns the workdir of a finished training; first runs it and its `after` if necessary."""
+    """Runs a training run that is not finished, after the run `after`, and returns its workdir."""
     workdir = storage.training(training, seed)
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{workdir}.lock"):
@@ -101,7 +101,10 @@ def _trained(
 def _devices(count: int) -> list[jax.Device]:
     found = jax.devices()
     if count > len(found):
-        raise DeepLabError(f"the row requires {count} devices, but this machine has {len(found)}")
+        raise DeepLabError(
+            f"the row requires {count} devices, but this machine has {len(found)}; select other "
+            "rows with --rows"
+        )
     return found[:count]
 
 

@@ -1,4 +1,4 @@
-"""Measured values of the rows of a table, with the published values."""
+"""Measured values of the rows of a table, beside the published values."""
 
 import dataclasses
 import statistics
@@ -20,9 +20,9 @@ class Measurement:
       case: case of the row.
       metric: one of `table.METRICS`.
       published: published value, or None.
-      values: values by seed, for all seeds that are done, in the unit of the metric. A cost does
-        not depend on the seed and is stored under seed 0.
-      note: reason why there are no values, or the row that shares the run.
+      values: values by seed, in the unit of the metric, for all seeds with a result. Costs, which
+        do not depend on the seed, have the key 0.
+      note: reason why the row cannot be run, or the row with the same training run and evaluation.
     """
 
     case: Case
@@ -50,10 +50,10 @@ class Measurement:
         return float(mean - Fraction(str(self.published)))
 
     def change(self, first: "Measurement") -> tuple[float | None, float | None]:
-        """Returns mean and standard deviation, over seeds, of the change relative to another row.
+        """Returns mean and standard deviation, over seeds, of the change relative to `first`.
 
-        The change is computed for each seed separately, which cancels effects of the seed that both
-        rows share.
+        The change is computed for each seed separately. Effects of a seed that are equal in both
+        rows therefore cancel. A result is None if there are too few seeds.
         """
         both = [seed for seed in self.values if seed in first.values]
         changes = [self.values[seed] - first.values[seed] for seed in both]
@@ -71,7 +71,15 @@ def _standard_deviation(values: Sequence[Fraction]) -> float | None:
 def measure(
     table: Table, cases: Sequence[Case], storage: Storage, seeds: int, counter: Counter
 ) -> list[Measurement]:
-    """Returns the measurements of all rows; each row has one measurement per metric."""
+    """Returns a measurement for each case and each metric of its row.
+
+    Args:
+      table: table of the rows.
+      cases: cases of the table.
+      storage: files with the results.
+      seeds: number of seeds to read.
+      counter: counts parameters and multiply-adds.
+    """
     by_label = {case.row.label: case for case in cases}
     shared: dict[tuple[str, str, int | None], str] = {}
     found = []
@@ -81,7 +89,7 @@ def measure(
         if case.training is not None:
             identity = case.training.key, case.strategy, case.row.trimap
             first = shared.setdefault(identity, case.row.label)
-            note = "" if first == case.row.label else f"the same run as: {first}"
+            note = "" if first == case.row.label else f"same run as: {first}"
         metrics = [table.metric, *case.row.costs]
         for metric in metrics:
             values = _values(metric, case, by_label, storage, seeds, counter)
@@ -107,7 +115,7 @@ def _values(
 
 
 def first_measured(measurements: Sequence[Measurement], metric: str) -> Measurement | None:
-    """Returns the first row that has a value of a metric."""
+    """Returns the first measurement of a metric that has values, or None."""
     return next((one for one in measurements if one.metric == metric and one.values), None)
 
 
@@ -133,7 +141,12 @@ def _percent(case: Case, storage: Storage, seed: int) -> Fraction | None:
 
 
 def stored_mean_iou(result: Mapping[str, Any], trimap: int | None) -> float | None:
-    """Returns a mean IoU (0..1) from `metrics.json`, over all pixels or within a trimap band."""
+    """Returns a mean IoU, 0..1, from the content of `metrics.json`, or None if it is missing.
+
+    Args:
+      result: content of `metrics.json`.
+      trimap: width of the trimap band in pixels; None: mean IoU of all pixels.
+    """
     if trimap is None:
         return result["mean_iou"]
     return (result["trimap_mean_iou"] or {}).get(str(trimap))

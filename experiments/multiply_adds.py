@@ -1,8 +1,8 @@
 """Compares multiply-adds with published values: `python -m experiments.multiply_adds`.
 
-multiply_adds.csv contains the published values. For several scales, the multiply-adds are summed
-over the scaled sizes; flipped images double them. The papers count in TensorFlow's convention (see
-`deeplab_jax.models.summary`), torchvision counts plain multiply-adds.
+multiply_adds.csv contains the published values. Multiply-adds of several scales are summed, and
+flips double the sum. The papers count in TensorFlow's convention (see
+`deeplab_jax.models.summary`); torchvision counts plain multiply-adds.
 """
 
 import csv
@@ -30,9 +30,9 @@ class Comparison:
     """Published and counted multiply-adds of a network.
 
     Attributes:
-      published: published value in billions.
-      ours: counted value in billions; None if the network is not supported.
-      agrees: whether the difference is within the tolerance of the row.
+      published: published number in billions.
+      ours: number in billions that this package counts; None if the network is not supported.
+      agrees: whether the two numbers agree within the tolerance of the row.
     """
 
     published: float
@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Relative difference from the published value."""
+        """(ours − published) / published, or None if the network is not supported."""
         return None if self.ours is None else self.ours / self.published - 1
 
 
@@ -81,10 +81,11 @@ def _sizes(row: Mapping[str, str]) -> list[tuple[int, int]]:
 
 
 def _agree(ours: float, published: str, tolerance: str) -> bool:
-    """Returns whether a value agrees with the published one within a tolerance.
+    """Returns whether a counted number of billions agrees with the published one.
 
-    The tolerance is `exact` (equal after rounding to the published digits), or one or more of a
-    percentage (0.35%) and a number of billions (0.025), separated by `|`; the largest one counts.
+    The tolerance is `exact`, which requires equality after rounding to the published digits. It may
+    also be a percentage, as in 0.35%, a number of billions, as in 0.025, or both, separated by `|`;
+    the larger one is used.
     """
     difference = abs(ours - float(published))
     if tolerance == "exact":
@@ -98,7 +99,7 @@ def _agree(ours: float, published: str, tolerance: str) -> bool:
 
 
 def table() -> rich.table.Table:
-    """Returns a table of all rows with both values and their difference."""
+    """Returns a table of the published and counted numbers and their relative differences."""
     result = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for title in ("source", "network", "crop", "scales"):
         result.add_column(title)

@@ -1,4 +1,4 @@
-"""Plot of a table that compares measured and published values, row by row."""
+"""Plot of a table: published and measured value of each row."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +23,8 @@ def write_plot(
       table: table to plot.
       measurements: measurements of the table. Rows with a published or measured value of the
         table's metric are plotted.
-      small: whether the values come from small networks. If so, changes relative to the first
-        measured row are plotted instead of values.
+      small: True: plot changes relative to the first measured row, for presets with small networks.
+        False: plot values.
     """
     own = [one for one in measurements if one.metric == table.metric]
     rows = [one for one in own if one.values or one.published is not None]
@@ -58,7 +58,10 @@ def write_plot(
 def _values(
     rows: Sequence[Measurement], small: bool
 ) -> list[tuple[float | None, float | None, float | None]]:
-    """Returns (published, measured, standard deviation) per row; if small, changes of them."""
+    """Returns (published, measured, standard deviation) for each row.
+
+    If `small`, these are changes relative to the first measured row.
+    """
     first = first_measured(rows, rows[0].metric) if small and rows else None
     if first is None:
         return [(one.published, one.mean, one.standard_deviation) for one in rows]

@@ -1,8 +1,9 @@
 """Plans large networks on TPUs and GPUs: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
 
-Plans each network as `deeplab-jax plan --json` does, writes DIRECTORY/NAME.json, and writes the
-figures of all plans in DIRECTORY to experiments/results/measured/pod_plans.csv. Existing plans are
-not compiled again, so an interrupted call continues; a plan takes several minutes of one core.
+Plans each network like `deeplab-jax plan --json` and writes DIRECTORY/NAME.json. Then writes the
+figures of all plans in DIRECTORY to experiments/results/measured/pod_plans.csv. A plan takes
+several minutes on one core. Existing plans are not compiled again, so an interrupted call can be
+repeated.
 """
 
 import csv
@@ -25,10 +26,10 @@ class PlannedRun(NamedTuple):
     """Training run to plan.
 
     Attributes:
-      config: reference of the config.
-      topology: chip and shape.
+      config: name of the config, with optional :key=value arguments.
+      topology: chip and shape, as in v5e:16x16.
       num_slices: number of TPU slices.
-      fields: changed fields of the config; batch sizes are across all chips.
+      fields: changed config fields and their values; batch sizes are across all chips.
     """
 
     config: str
@@ -51,9 +52,9 @@ PLANS = {
 
 def planned(name: str) -> dict[str, Any]:
     """Compiles one of `PLANS` and returns its description, with commit, versions and date."""
-    # As for `deeplab-jax plan`, JAX must not start the accelerators of this machine.
+    # As in `deeplab-jax plan`, JAX must not use the accelerators of this machine.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # Imported here, because writing the table of existing plans needs no compiler.
+    # The import is local, because writing the table of existing plans requires no compiler.
     from deeplab_jax.planning import plan
 
     run, origin = PLANS[name], _origin()
@@ -73,7 +74,7 @@ def _origin() -> dict[str, str]:
 
 
 def label(plan: dict[str, Any]) -> str:
-    """Returns the name of a plan in the table: network, crop, batch and chips."""
+    """Returns the row name of a plan: backbone, crop size, chips per image, batch and topology."""
     slices = f"{plan['num_slices']} × " if plan["num_slices"] > 1 else ""
     spatial = plan["mesh"]["spatial"]
     shared = f", {spatial} chips per image" if spatial > 1 else ""
@@ -84,7 +85,10 @@ def label(plan: dict[str, Any]) -> str:
 
 
 def figures(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Returns value and unit of each figure of a plan; a step that does not fit has fewer."""
+    """Returns the value and unit of each figure of a plan, by the name of the quantity.
+
+    For a step that does not fit into memory, most figures are missing.
+    """
     found = {
         "memory per chip": (f"{plan['hbm_bytes_per_chip'] / 2**30:.2f}", "GiB"),
         "largest batch": (str(plan["largest_batch"]["global"]), ""),
@@ -111,7 +115,7 @@ def figures(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def write_table(directory: pathlib.Path) -> None:
-    """Writes the figures of all plans in a directory to the table of the docs."""
+    """Writes the figures of all plans in a directory to pod_plans.csv, the table of the docs."""
     paths = [directory / f"{name}.json" for name in PLANS]
     command = f"python -m experiments.pod_plans {directory}"
     rows = [
@@ -126,7 +130,11 @@ def write_table(directory: pathlib.Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Compiles missing plans and writes the table."""
+    """Compiles the plans that are missing, and writes the table after each.
+
+    Args:
+      arguments: directory of the plans, then names in PLANS (default: all).
+    """
     if not arguments or not set(arguments[1:]) <= set(PLANS):
         sys.exit(f"{__doc__}\nnames: {', '.join(PLANS)}")
     directory, names = pathlib.Path(arguments[0]), arguments[1:] or list(PLANS)

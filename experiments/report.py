@@ -1,9 +1,9 @@
 """usage: python -m experiments.report [NAME …] [--workdir=DIR]
 
-Writes the reports of tables that were run, without running anything: Markdown, CSV and a plot. A
-report contains published and measured values, their difference, and mean and standard deviation
-over seeds; for the preset `paper`, it also contains the estimated chip-hours. NAME is the name of a
-report or a part of it (default: all reports).
+Writes the reports of tables that were run, as Markdown, CSV and a plot, from stored results. A
+report contains the published value of each row, the mean and standard deviation over seeds, and the
+difference from the published value. For the preset `paper`, it also contains the estimated
+chip-hours. NAME is a part of the names of the reports to write (default: all reports).
 
 example:
   python -m experiments.report v3-table5 --workdir=runs/experiments
@@ -37,7 +37,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     wanted = [one for one in opened if not paths or any(part in one.request.name for part in paths)]
     if not wanted:
         names = ", ".join(one.request.name for one in opened) or "none"
-        raise DeepLabError(f"there is no such report in {flags.workdir}; legal: {names}")
+        raise DeepLabError(f"there is no such report in {flags.workdir}; legal names: {names}")
     for one in wanted:
         write_reports(one, console, announce=True)
 
@@ -48,7 +48,7 @@ def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = Fa
     Args:
       opened: request to report on.
       reporter: receives the paths of the files.
-      announce: report the paths.
+      announce: whether to report the paths.
     """
     from experiments.costs import Counter
     from experiments.measurements import measure

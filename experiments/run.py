@@ -2,15 +2,16 @@
 
 Trains and evaluates the rows of a table and writes a report. TABLE is a name such as v3/table5, or
 a Python file that defines a TABLE (see experiments/example.py). Without TABLE, the names of all
-tables are printed. Finished trainings are not repeated, and the same command resumes an interrupted
-run.
+tables are printed. Finished training runs are not repeated. To resume an interrupted run, repeat
+the command.
 
 A preset adapts a table to a dataset and to a machine. `paper` runs the table as published. `camvid`
 and `voc_subset` have networks and crops for two CPU cores, `camvid_gpu` for a GPU. `smoke` only
 tests that everything runs, on drawn images.
 
---grid combines every row with every value of a config field or of inference.FIELD; tuples take
-brackets. --submit runs the trainings through submitit, in `local` processes or on a SLURM cluster.
+--grid combines every row with every listed value of a config field or of inference.FIELD; write
+tuples in brackets. --submit runs the training through submitit, in `local` processes or on a SLURM
+cluster.
 
 examples:
   python -m experiments.run v3/table5 --preset=smoke
@@ -44,24 +45,39 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "rows", "", "Rows by number, range or part of the label, as in 1,3-5; empty: all.", **own
     )
     absl_flags.DEFINE_integer(
-        "seeds", 1, "Number of trainings per row, one per seed.", lower_bound=1, **own
+        "seeds", 1, "Number of training runs per row, with seeds 0, 1, …", lower_bound=1, **own
     )
     absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string(
-        "init", "", "Initial weights of the networks of small presets: name or path.", **own
+        "init",
+        "",
+        "Name or path of initial weights for the backbones of small presets (default: random).",
+        **own,
     )
     absl_flags.DEFINE_multi_string(
-        "grid", [], "FIELD=VALUE,VALUE to combine with every row; may be repeated.", **own
+        "grid",
+        [],
+        "Config field or inference.FIELD with its values, as FIELD=VALUE,VALUE; may be repeated.",
+        **own,
     )
     absl_flags.DEFINE_string(
-        "name", "", "Name of the report (default: from table and grid).", **own
+        "name", "", "Name of the report (default: derived from table and grid).", **own
     )
-    absl_flags.DEFINE_enum("submit", "here", SUBMISSIONS, "Place where the trainings run.", **own)
+    absl_flags.DEFINE_enum(
+        "submit",
+        "here",
+        SUBMISSIONS,
+        "Place of the training runs: this process (here), local processes, or a SLURM cluster.",
+        **own,
+    )
     absl_flags.DEFINE_integer(
-        "processes", 1, "Number of parallel processes of local submission.", lower_bound=1, **own
+        "processes", 1, "Number of parallel processes for --submit=local.", lower_bound=1, **own
     )
     absl_flags.DEFINE_multi_string(
-        "slurm", [], "Setting of submitit's executor, such as slurm_partition=gpu.", **own
+        "slurm",
+        [],
+        "Setting of submitit's executor for --submit, as in slurm_partition=gpu.",
+        **own,
     )
 
 
@@ -72,7 +88,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
             console.print(f"{name:<22}{find_table(name).title}")
         return
     if len(paths) > 1:
-        raise DeepLabError(f"run takes one table; got {', '.join(paths)}")
+        raise DeepLabError(f"give one table; got {', '.join(paths)}")
     # Imported here so that --help and wrong flags do not wait for JAX.
     from experiments.batch import open_request, run_here, submit
     from experiments.grid import parse_grid
@@ -96,7 +112,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def request_name(table: str, grid: Sequence[str], init: str) -> str:
-    """Returns the default name of a report."""
+    """Returns the default name of a report: the table, and a hash of grid and init if given."""
     name = table.removesuffix(".py").replace("/", "-").strip(".-")
     if not (grid or init):
         return name

@@ -1,10 +1,10 @@
-"""Agreement, size, latency and memory of each runtime: `python -m experiments.runtimes`.
+"""Accuracy, size, latency and memory of exported files: `python -m experiments.runtimes`.
 
-Exports models to every format, runs the files by their runtimes on scikit-image's photographs, and
-writes the table of docs/guides/deploy.md. Each row runs in a process of its own, from pixels to
-class maps. Memory is what loading and running the model adds to the process. Core ML files are
-written, but not run. OpenCV and onnxruntime-web run the ONNX file of one size; the latter requires
-Node and the npm package.
+Exports models to every format, runs the files in their runtimes on photographs of scikit-image, and
+writes the table of docs/guides/deploy.md. Each file runs in a process of its own, from pixels to
+class maps. Memory is the memory that loading and running the file adds to this process. Core ML
+files are written, but not run. The ONNX file also runs in OpenCV and in onnxruntime-web, which
+requires Node and the npm package.
 
 example:
   python -m experiments.runtimes --models=models/dm05,models/voc --calibrate=VOC2012/JPEGImages \\
@@ -53,7 +53,7 @@ PACKAGES = ("jax", "onnxruntime", "ai-edge-litert", "opencv-python-headless")
 NODE_SCRIPT = pathlib.Path(__file__).parents[1] / "tests" / "export" / "run_in_node.cjs"
 # Number of calibration images.
 MAX_CALIBRATION = 100
-# Row → format, dtype and whether it is calibrated; suffix of the file.
+# Exported files by the name of their row: format, dtype, and whether the file is calibrated.
 FILES = {
     "ONNX Runtime": ("onnx", "float32", False),
     "ONNX Runtime, float16": ("onnx", "float16", False),
@@ -63,13 +63,13 @@ FILES = {
     "Core ML, not run": ("coreml", "float32", False),
     "Core ML, float16, not run": ("coreml", "float16", False),
 }
-# Rows of the ONNX file in other runtimes.
+# Names of the rows of the ONNX file in runtimes other than ONNX Runtime.
 OPENCV, WEB = "OpenCV dnn", "onnxruntime-web, one thread"
 SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage"}
 
 
 def photographs(size: tuple[int, int]) -> list[np.ndarray]:
-    """Returns scikit-image's astronaut, cat and coffee, downsampled to fit into (H, W)."""
+    """Returns three photographs of scikit-image, uint8 [h, w, 3], that fit into (H, W)."""
     from skimage import data
 
     return [fitted(image, size) for image in (data.astronaut(), data.chelsea(), data.coffee())]
@@ -78,7 +78,14 @@ def photographs(size: tuple[int, int]) -> list[np.ndarray]:
 def export_files(
     predictor: Predictor, size: tuple[int, int], calibration: Sequence[np.ndarray], folder: Any
 ) -> dict[str, pathlib.Path]:
-    """Writes a file for each row of FILES and returns their paths."""
+    """Exports a file for each row of FILES, and returns the paths by row.
+
+    Args:
+      predictor: predictor of the network to export.
+      size: (H, W) of the images in pixels.
+      calibration: images uint8 [H, W, 3] for 8-bit files; empty: these files are omitted.
+      folder: directory of the files.
+    """
     paths = {}
     for row, (format, dtype, calibrated) in FILES.items():
         if calibrated and not calibration:
@@ -91,13 +98,16 @@ def export_files(
 
 
 def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> dict[str, Any]:
-    """Runs an ONNX file by OpenCV in this process; see `measure_models` for the result.
+    """Runs an ONNX file with OpenCV in this process, and writes the class maps.
 
     Args:
-      path: path of the file.
-      images: path of a .npy file, uint8 [N, H, W, 3].
-      classes: path of the .npy file for the class maps, int32 [N, H, W].
-      repetitions: number of runs of the median.
+      path: path of the ONNX file.
+      images: path of a .npy file with images, uint8 [N, H, W, 3].
+      classes: path of the .npy file to write with the class maps, int32 [N, H, W].
+      repetitions: number of timed runs.
+
+    Returns:
+      `seconds`, the median time of one image, and `peak_bytes`; see `measure_models`.
     """
     import cv2
 
@@ -120,10 +130,13 @@ def run_elsewhere(
 
     Args:
       row: OPENCV or WEB.
-      path: path of the file.
-      images: uint8 [N, H, W, 3] of the size of the file.
-      repetitions: number of runs of the median.
-      web: `node_modules` with the npm package onnxruntime-web.
+      path: path of the ONNX file.
+      images: images uint8 [N, H, W, 3] of the size that the file accepts.
+      repetitions: number of timed runs.
+      web: path of `node_modules` that contains the npm package onnxruntime-web.
+
+    Returns:
+      Class maps, int32 [N, H, W]; and `seconds` per image, for OpenCV also `peak_bytes`.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -149,7 +162,12 @@ def run_elsewhere(
 
 
 def agreement(expected: Sequence[np.ndarray], found: Iterable[np.ndarray]) -> float:
-    """Returns the percentage of pixels with the same class, over all images."""
+    """Returns the percentage of pixels with equal classes, over all images.
+
+    Args:
+      expected: class maps [H, W] of the images.
+      found: class maps to compare; they may be padded at the bottom and the right.
+    """
     pairs = [
         (own, other[: len(own), : own.shape[1]]) for own, other in zip(expected, found, strict=True)
     ]
@@ -159,7 +177,14 @@ def agreement(expected: Sequence[np.ndarray], found: Iterable[np.ndarray]) -> fl
 def measure_model(
     path: pathlib.Path, calibrate: pathlib.Path | None, repetitions: int, web: str | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yields row, quantity, value and unit of each runtime of a model directory."""
+    """Yields the measurements of a model as (row, quantity, value, unit).
+
+    Args:
+      path: model directory.
+      calibrate: folder of calibration images; None: no 8-bit files.
+      repetitions: number of timed runs of each file.
+      web: path of `node_modules` that contains onnxruntime-web; None: not measured.
+    """
     predictor = load(path)
     size = padded_size(predictor.model, predictor.inference_size or (513, 513))
     predictor = predictor.with_inference_size(size)
@@ -182,7 +207,7 @@ def measure_model(
         files |= dict.fromkeys((OPENCV, WEB) if web else (OPENCV,), files["ONNX Runtime"])
         for row in set(files) & {OPENCV, WEB}:
             found[row], figures[row] = run_elsewhere(row, files[row], padded, repetitions, web)
-        # Rows that are not run come last.
+        # Rows of files that are not run come last.
         ordered = sorted({"JAX": path, **files}.items(), key=lambda item: "not run" in item[0])
         for row, file in ordered:
             where = f"{label}: {row}"
@@ -195,7 +220,7 @@ def measure_model(
 
 
 def hardware() -> str:
-    """Returns processor and versions for the line under the table."""
+    """Returns processor, Python and package versions for the line below the table."""
     machine = describe_machine()
     processor = " ".join(str(machine["processor"]).split()[:2])
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
@@ -204,23 +229,29 @@ def hardware() -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Measures, writes the table and returns the exit status."""
+    """Measures all models, writes the CSV file and returns the exit status."""
     parser = argparse.ArgumentParser(
         "experiments.runtimes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", required=True, help="model directories, comma-separated")
-    parser.add_argument("--calibrate", help="folder of images for the 8-bit file (default: none)")
-    parser.add_argument("--web", help="node_modules with onnxruntime-web (default: no such row)")
-    parser.add_argument("--repetitions", type=int, default=20, help="runs of each median")
+    parser.add_argument(
+        "--calibrate", help="folder of calibration images (default: no 8-bit files)"
+    )
+    parser.add_argument(
+        "--web", help="path of node_modules with onnxruntime-web (default: not measured)"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=20, help="number of timed runs of each file"
+    )
     parser.add_argument("--output", default=str(MEASURED), help="path of the CSV file")
     flags = parser.parse_args(words)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
     origin = {
-        # Without the directories of this machine.
+        # Directories are removed, because they belong to this machine.
         "command": f"python -m experiments.runtimes {re.sub(r'[^=, ]*/', '', ' '.join(words))}",
         "commit": commit,
         "hardware": hardware(),

@@ -1,4 +1,4 @@
-"""Scales a training of a table down to a preset, and keeps the fields that its rows vary."""
+"""Scales a training run of a table down to a preset, and keeps the differences between rows."""
 
 import copy
 
@@ -10,31 +10,32 @@ from experiments.fields import set_field
 from experiments.presets import Preset
 from experiments.presets.preset import Size
 
-# Learning-rate multipliers. A multiplier of 0 freezes a part of the network and is kept; all others
-# are set to 1, since they belong to the learning rate of the recipe.
+# Parts of the network with a learning-rate multiplier. A multiplier of 0 freezes the part, and is
+# kept. Other multipliers are set to 1, because they were chosen for the learning rate of the
+# recipe.
 MULTIPLIERS = ("backbone", "head", "decoder", "classifier", "auxiliary", "bias")
 
-# Fields of random scaling, which are not changed in rows whose images are not scaled.
+# Fields of random scaling. Presets do not change them in rows that disable random scaling.
 SCALE_FIELDS = ("augmentation.min_scale", "augmentation.max_scale", "augmentation.scale_step")
 
 
 def scaled_down(
     config: ConfigDict, base: ConfigDict, preset: Preset, size: Size, init: str = ""
 ) -> ConfigDict:
-    """Returns the config of a training, scaled down to a preset.
+    """Returns the config of a training run, scaled down to a preset.
 
-    Numbers that a row changes (steps, batch size, crop, learning rate) are scaled by the same
-    factor as in the table.
+    If a row changes the number of steps, batch size, crop or learning rate, it changes the number
+    of the preset by the same factor.
 
     Args:
-      config: config of the training at the size of the paper.
-      base: config of the table's recipe, without the changes of a row.
+      config: config of the training run at the size of the paper.
+      base: config of the table's recipe, without the changes of the row.
       preset: preset that determines dataset, crop and batch size.
       size: size that determines network and number of steps.
-      init: initial weights of the backbone; empty: from scratch.
+      init: name or path of the initial weights of the backbone; empty: random weights.
 
     Raises:
-      DeepLabError: the backbone of the size does not support the network.
+      DeepLabError: the backbone of `size` does not support a keyword of the network.
     """
     network = network_of(config)
     small = copy.deepcopy(config)
@@ -59,8 +60,8 @@ def scaled_down(
 
 
 def _unset_unread(small: ConfigDict) -> None:
-    """Unsets the model fields of size and preset that this network does not use."""
-    # With the rules of version 1, unused keywords are ignored instead of refused.
+    """Unsets the fields `model.*` that the network does not use, in place."""
+    # The rules of config version 1 ignore unused keywords; later rules raise an error.
     read = read_keywords(network_of(small, version=1))
     for name, value in small.model.items():
         if value is not None and name not in (*read, "architecture"):
@@ -75,7 +76,8 @@ def _scale_training(
     drop = config.schedule.steps_per_drop / config.training.num_steps
     small.schedule.steps_per_drop = max(1, round(small.training.num_steps * drop))
     batch = config.training.batch_size / base.training.batch_size
-    # For a single image, batch normalization after image pooling would always return zero.
+    # In a batch of one image, batch normalization after image pooling would subtract each value
+    # from itself.
     small.training.batch_size = max(2, round(preset.batch_size * batch))
     small.training.accumulation_steps = 1
     sides = zip(
@@ -95,7 +97,8 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
         model.backbone = size.backbone
         model.output_stride = network.output_stride
         model.aspp = None
-        # The head is kept: the default head of the small backbone may have no atrous branches.
+        # The head is set, because the default head of the small backbone may have no atrous
+        # branches.
         model.head = network.head
         model.atrous_rates = _different(rate * preset.rate_share for rate in network.atrous_rates)
         model.multi_grid = _multi_grid(network, size.backbone)
@@ -105,7 +108,7 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
             (kernel, _width(channels, preset.width_share))
             for kernel, channels in network.decoder_convs
         )
-        # fc6 and fc7 are at least four times as wide as the branches of ASPP.
+        # fc6 and fc7 are at least four times as wide as ASPP branches, so they are narrowed more.
         model.fc_channels = _width(network.fc_channels, preset.width_share / 4)
         model.separable = network.separable
         model.stride_placement = model.preprocessing = None
@@ -113,7 +116,10 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
 
 
 def _multi_grid(network: Architecture, backbone: str) -> tuple[int, ...] | None:
-    """Returns the multi-grid for a backbone: its last rates, one per unit of the last block."""
+    """Returns the multi-grid for a small backbone; None if the backbone or the row has none.
+
+    ResNet-18 has two units in its last block, and uses the last two rates.
+    """
     if network.multi_grid is None or not backbone.startswith("resnet"):
         return None
     return network.multi_grid[-2:] if "resnet_18" in backbone else network.multi_grid
@@ -124,7 +130,7 @@ def _width(channels: int, share: float) -> int:
 
 
 def _different(rates) -> tuple[int, ...]:
-    """Rounds rates to integers, each at least 1 larger than the one before."""
+    """Returns rates rounded to integers; each is at least 1 larger than the previous one."""
     found: list[int] = []
     for rate in rates:
         least = found[-1] + 1 if found else 1

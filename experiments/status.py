@@ -1,7 +1,7 @@
 """usage: python -m experiments.status [--workdir=DIR]
 
-Prints the progress of every table that was run: finished and unfinished trainings, and the
-estimated time left.
+Prints the progress of every table that was run: the number of finished training runs, the state of
+each unfinished one, and the estimated time left.
 
 example:
   python -m experiments.status --workdir=runs/experiments
@@ -38,20 +38,20 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def status_lines(opened: "OpenRequest") -> list[str]:
-    """Returns lines with the number of finished trainings, each unfinished one, and the time left.
+    """Returns lines with the number of finished training runs, each unfinished run, and time left.
 
-    The time left is estimated for all remaining steps, one training after the other, from the speed
-    of the same training or, if it has not started, the mean speed of the others.
+    The time left is the estimated time of all remaining training steps, if the runs follow one
+    another. A run that has not started is assumed to have the mean step time of the other runs.
     """
     from experiments.jobs import is_done, make_jobs
 
     jobs = make_jobs(opened.cases, opened.request.seeds)
     waiting = [job for job in jobs if not is_done(job, opened.storage)]
     skipped = sum(case.why_not is not None for case in opened.cases)
-    left_out = f", {skipped} rows cannot be run under this preset" if skipped else ""
+    left_out = f"; {skipped} rows cannot be run with this preset" if skipped else ""
     lines = [
         f"{opened.request.preset}/{opened.request.name}: {len(jobs) - len(waiting)} of {len(jobs)} "
-        f"trainings done{left_out}"
+        f"training runs finished{left_out}"
     ]
     speeds = (_seconds_per_step(opened, job) for job in jobs)
     known = [speed for speed in speeds if speed]

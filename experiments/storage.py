@@ -1,9 +1,11 @@
-"""Files of trainings and results.
+"""Files of training runs and results:
 
-WORKDIR/PRESET/trainings/KEY/seed_N                workdir of a training
-WORKDIR/PRESET/trainings/KEY/seed_N.json           summary of a finished training
+WORKDIR/PRESET/trainings/KEY/seed_N                workdir of a training run
+WORKDIR/PRESET/trainings/KEY/seed_N.json           summary of a finished training run
 WORKDIR/PRESET/results/KEY/seed_N/STRATEGY.json    metrics.json of an evaluation
-WORKDIR/PRESET/tables/NAME.json                    `Request` of a table
+WORKDIR/PRESET/tables/NAME.json                    `Request` to run a table
+
+KEY is `ResolvedTraining.key`, and STRATEGY is `Case.strategy`.
 """
 
 import dataclasses
@@ -21,15 +23,15 @@ from experiments.cases import Case, ResolvedTraining
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Request to run a table: the arguments of `experiments.run`, which a report needs, too.
+    """Request to run a table: the arguments of `experiments.run` that reports also require.
 
     Attributes:
       name: name of the report.
       table: name or path of the table.
       preset: name of the preset.
-      grid: `FIELD=VALUE,VALUE` texts.
-      seeds: number of trainings per row.
-      init: initial weights of the small networks; empty: from scratch.
+      grid: values of --grid, `FIELD=VALUE,VALUE`.
+      seeds: number of training runs per row.
+      init: name or path of the initial weights of small presets; empty: random weights.
       data_dir: directory of the prepared datasets.
     """
 
@@ -44,7 +46,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Files of one preset.
+    """Paths, readers and writers of the files of one preset.
 
     Attributes:
       folder: the directory WORKDIR/PRESET.
@@ -53,28 +55,28 @@ class Storage:
     folder: pathlib.Path
 
     def training(self, training: ResolvedTraining, seed: int) -> pathlib.Path:
-        """Returns the path of the workdir of a training."""
+        """Returns the path of the workdir of a training run."""
         return self.folder / "trainings" / training.key / f"seed_{seed}"
 
     def result(self, training: ResolvedTraining, seed: int, strategy: str) -> pathlib.Path:
-        """Returns the path of the metrics of an evaluation."""
+        """Returns the path of the metrics of an evaluation; see `Case.strategy`."""
         return self.folder / "results" / training.key / f"seed_{seed}" / f"{strategy}.json"
 
     def read_training(self, training: ResolvedTraining, seed: int) -> dict[str, Any] | None:
-        """Returns the summary of a training, or None if it is not finished."""
+        """Returns the summary of a training run, or None if the run is not finished."""
         return read_json(self.training(training, seed).with_suffix(".json"))
 
     def write_training(self, training: ResolvedTraining, seed: int) -> None:
-        """Writes the summary of a finished training."""
+        """Writes the summary of a finished training run; see `training_summary`."""
         workdir = self.training(training, seed)
         write_json(workdir.with_suffix(".json"), training_summary(training, workdir))
 
     def read_result(self, case: Case, seed: int) -> dict[str, Any] | None:
-        """Returns the metrics of a case with a seed, or None if it is not evaluated yet."""
+        """Returns the metrics of a case for a seed, or None if it is not evaluated yet."""
         return read_json(self.result(case.training, seed, case.strategy))
 
     def write_request(self, request: Request) -> None:
-        """Writes a request, which reports read."""
+        """Stores a request, so that reports can be written later."""
         path = self.folder / "tables" / f"{request.name}.json"
         write_json(path, dataclasses.asdict(request))
 
@@ -85,9 +87,11 @@ class Storage:
 
 
 def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns steps, seconds and speed of a training, computed from its `metrics.jsonl`.
+    """Returns the summary of a training run, from its `metrics.jsonl` and `manifest.json`.
 
-    Seconds include training steps only, without compilation, checkpoints and evaluation.
+    `steps` is the number of steps and `images_per_second` the median throughput. `seconds` is the
+    time of the training steps, without compilation, checkpoints and evaluation. The remaining
+    entries describe the last start of the run.
     """
     rows = [row for row in read_rows(workdir) if "images_per_second" in row]
     batch, done, seconds = training.config.training.batch_size, 0, 0.0
@@ -120,7 +124,9 @@ def read_json(path: pathlib.Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DeepLabError(f"{path} cannot be read ({error}); remove it to run again") from error
+        raise DeepLabError(
+            f"{path} is not valid JSON ({error}); remove it, and run again"
+        ) from error
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -1,6 +1,6 @@
 """Inference strategies of the papers, as fields of `InferenceOptions`."""
 
-# Scales in DeepLab v3: section 4.1 for VOC, appendix C for Cityscapes.
+# Image scales of DeepLab v3, from section 4.1 (VOC) and appendix C (Cityscapes).
 VOC_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 CITYSCAPES_SCALES = (0.75, 1.0, 1.25)
 

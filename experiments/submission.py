@@ -9,12 +9,13 @@ from deeplab_jax.errors import DeepLabError
 
 
 def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -> Any:
-    """Returns an executor of submitit.
+    """Returns an executor of submitit, to which jobs are submitted.
 
     Args:
       cluster: `local` or `slurm`.
-      folder: directory for logs.
-      settings: `KEY=VALUE`, such as `slurm_partition=gpu`, `timeout_min=600` or `gpus_per_node=1`.
+      folder: directory for the logs of the jobs.
+      settings: settings of the executor as `KEY=VALUE`, such as `slurm_partition=gpu`,
+        `timeout_min=600` or `gpus_per_node=1`.
 
     Raises:
       DeepLabError: submitit is not installed, or a setting is unknown.
@@ -23,7 +24,8 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
         import submitit
     except ImportError as error:
         raise DeepLabError(
-            "--submit requires submitit: pip install 'deeplab_jax[sweeps]'"
+            "--submit requires submitit, which is not installed; run "
+            "pip install 'deeplab_jax[sweeps]'"
         ) from error
     given = {key: value for text in settings for key, value in parse_keywords(text).items()}
     # By default, submitit ends a local job after five minutes.
@@ -32,12 +34,17 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         executor.update_parameters(**defaults | given)
     except (NameError, RuntimeError, TypeError) as error:
-        raise DeepLabError(f"submitit on {cluster}: {error}") from error
+        raise DeepLabError(
+            f"submitit does not accept --submit={cluster} with these --slurm settings: {error}"
+        ) from error
     return executor
 
 
 def wait_for(submitted: Sequence[Any]) -> list[str]:
-    """Waits for jobs and returns one line per failure."""
+    """Waits for submitted jobs and returns one line per failure.
+
+    A job returns its own list of failures; the exception of a job that ended early is one more.
+    """
     failures: list[str] = []
     for job in submitted:
         try:

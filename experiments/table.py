@@ -1,10 +1,10 @@
-"""Tables as data: rows of config changes, with the published value of each row."""
+"""Tables as data: each row states changes of a config, and the published value."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# Metrics of a table and their units.
+# Metrics of tables: name in `Row` and `Table`, and title with unit.
 METRICS = {
     "mIoU": "mean IoU, %",
     "delta mIoU": "mean IoU above that of another row, %",
@@ -17,13 +17,13 @@ Changes = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training: a recipe with changes.
+    """A training run: a recipe, changes of its fields, and initial weights.
 
     Attributes:
-      recipe: config reference, as in `deeplab-jax train --config`; must not set `init` if `after`
-        is given.
-      changes: values by config field.
-      after: training whose network provides the initial weights, or None.
+      recipe: config reference, as in `deeplab-jax train --config`. It must not contain `init` if
+        `after` is given.
+      changes: values, by config field, that replace those of the recipe.
+      after: earlier training run whose network provides the initial weights, or None.
     """
 
     recipe: str
@@ -38,15 +38,15 @@ class Row:
     Attributes:
       label: label of the row, unique in the table.
       published: published value of the table's metric, or None.
-      changes: values by config field that differ from the recipe.
+      changes: values, by config field, that replace those of the recipe.
       inference: values by field of `InferenceOptions`.
-      costs: other published values, by metric.
+      costs: published values of other metrics than that of the table, by metric.
       recipe: recipe of this row (default: that of the table).
-      after: training whose network provides the initial weights, or None.
-      minus: for the metric `delta mIoU`, label of the row whose value is subtracted.
-      trimap: width in pixels of the band around void in which mean IoU is computed; None: all
-        pixels.
-      devices: number of devices for training; None: all.
+      after: earlier training run whose network provides the initial weights, or None.
+      minus: for the metric `delta mIoU`, label of the row whose mean IoU is subtracted.
+      trimap: width in pixels of the band around void pixels within which mean IoU is computed;
+        None: mean IoU of all pixels.
+      devices: number of devices for training; None: all devices.
     """
 
     label: str
@@ -63,14 +63,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Claim of a paper, and the effect by which `experiments.claims` decides it.
+    """Claim of a paper that one row is better than another; see `experiments.claims`.
 
     Attributes:
       text: the claim, in one line.
-      source: paper, table and page.
-      better, worse: labels of the rows; the claim expects a higher value of the first.
-      effect: smallest relevant difference in the metric of the table, above 0; fixed before any
-        run.
+      source: paper, table and page of the claim.
+      better, worse: labels of the two rows; the claim is that `better` has the higher value.
+      effect: smallest difference of the two values that counts as relevant, in the unit of the
+        table's metric, above 0. It was fixed before any run.
     """
 
     text: str
@@ -87,13 +87,13 @@ class Table:
     Attributes:
       title: subject of the table.
       paper: short name of the paper, such as v3+; `own` for ablations of this project.
-      number: number of the table in the paper.
+      number: number of the table in the paper, as text; figures are written as `fig5`.
       recipe: config reference that all rows start from.
       rows: rows in the order of the paper.
       metric: metric of `Row.published`, one of `METRICS`.
       dataset, split: dataset and split of the published values.
       notes: remarks that the report prints below the table.
-      claims: claims that the rows decide.
+      claims: claims that are decided by comparing rows.
     """
 
     title: str
@@ -108,7 +108,7 @@ class Table:
     claims: tuple[Claim, ...] = ()
 
     def training(self, row: Row) -> Training:
-        """Returns the training of a row."""
+        """Returns the training run that a row requires."""
         return Training(row.recipe or self.recipe, row.changes, row.after)
 
     def published(self, row: Row) -> dict[str, float]:
@@ -118,7 +118,7 @@ class Table:
 
     @property
     def varies_resnet(self) -> bool:
-        """True if a row sets a field that requires a ResNet: multi-grid or cascade."""
+        """True if the rows vary multi-grid or cascades, which require a ResNet."""
         settings = [self.recipe, *(row.recipe or "" for row in self.rows)]
         return any("cascade" in text for text in settings) or any(
             row.changes.get(field) is not None

@@ -1,4 +1,4 @@
-"""Reports as Markdown and CSV."""
+"""Texts of the report on a table, as Markdown and CSV."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns a CSV text with one line per measurement, without rounding."""
+    """Returns the report as CSV, with one unrounded line per measurement."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -93,7 +93,11 @@ def _what(opened: "OpenRequest") -> str:
 
 
 def _table(measurements: Sequence[Measurement], small: bool) -> str:
-    """Returns the table of rows; if small, with changes relative to the first row."""
+    """Returns the Markdown table of measurements.
+
+    The last numeric column is the difference from the published value or, if `small`, the change
+    relative to the first row.
+    """
     against = "change" if small else "difference"
     lines = [
         f"| row | metric | published | measured | ± | seeds | {against} | |",
@@ -114,7 +118,7 @@ def _table(measurements: Sequence[Measurement], small: bool) -> str:
     if small:
         lines += [
             "",
-            "Change: mean ± standard deviation over seeds of the difference from the first row.",
+            "Change: difference from the first row; mean ± standard deviation over seeds.",
         ]
     return "\n".join(lines)
 
@@ -128,7 +132,7 @@ def _change(one: Measurement, measurements: Sequence[Measurement]) -> str:
 
 
 def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns lines about the rows with results, training time, devices and commits."""
+    """Returns lines that state which rows have results, the training time, devices and commits."""
     labels = dict.fromkeys(one.case.row.label for one in measurements)
     run = {one.case.row.label for one in measurements if one.values and _is_run(one)}
     missing = [label for label in labels if label not in run]
@@ -142,8 +146,9 @@ def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
         devices = sorted({f"{len(s['devices'])} × {s['device_kind']}" for s in summaries})
         commits = sorted({str(summary["commit"])[:9] for summary in summaries})
         lines.append(
-            f"{_counted(len(summaries), 'training')}, {duration(seconds)} in training steps, "
-            f"longest {duration(longest)}; {', '.join(devices)}; commit {', '.join(commits)}."
+            f"{_counted(len(summaries), 'training run')}; time of the training steps: "
+            f"{duration(seconds)} in total, {duration(longest)} for the longest run; devices: "
+            f"{', '.join(devices)}; commit {', '.join(commits)}."
         )
     return "\n".join(lines)
 
@@ -163,7 +168,7 @@ def _summaries(opened: "OpenRequest") -> list[dict]:
 
 
 def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
-    """Returns a line with the estimated chip-hours of all distinct trainings of the table."""
+    """Returns a line with the estimated chip-hours of all distinct training runs of the table."""
     trainings: dict[str, ResolvedTraining] = {}
     for case in opened.cases:
         training = case.training
@@ -173,10 +178,10 @@ def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
     hours = sum(chip_hours(training, counter) for training in trainings.values())
     seeds = opened.request.seeds
     return (
-        f"Estimated cost: {_counted(len(trainings), 'training')} × {_counted(seeds, 'seed')}, "
-        f"{hours * seeds:.1f} chip-hours on a chip that sustains {CHIP_OPERATIONS / 1e12:.0f} "
-        "TFLOP/s (3 times the operations of the forward pass, without data loading and "
-        "evaluation). This is an estimate, not a measurement."
+        f"Estimated cost (not measured): {_counted(len(trainings), 'training run')} × "
+        f"{_counted(seeds, 'seed')}, {hours * seeds:.1f} chip-hours on a chip that sustains "
+        f"{CHIP_OPERATIONS / 1e12:.0f} TFLOP/s. A training step is counted as three forward "
+        "passes. Data loading and evaluation are not included."
     )
 
 

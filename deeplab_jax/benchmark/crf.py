@@ -16,6 +16,7 @@ from deeplab_jax.crf import CRFParameters, bilateral_features, build_lattice, de
 from deeplab_jax.crf.lattice import blur, slice_, splat
 from deeplab_jax.errors import DeepLabError
 
+# Logits are padded to a multiple of this number of channels, as in `dense_crf`.
 CHANNELS = 8
 # Size of the generated image, (height, width): a common size of PASCAL VOC.
 SIZE = (375, 500)
@@ -34,7 +35,10 @@ def made_image(seed: int = 0) -> np.ndarray:
 
 
 def made_logits(size: tuple[int, int], num_classes: int, seed: int = 0) -> np.ndarray:
-    """Returns random float32 logits [*size, num_classes]; a CRF's time is the same for all."""
+    """Returns random float32 logits [*size, num_classes] that vary smoothly over the image.
+
+    The time of a CRF does not depend on the values of the logits.
+    """
     random = np.random.default_rng(seed)
     coarse = random.normal(0, 3, (-(-size[0] // 16), -(-size[1] // 16), num_classes))
     planes = [cv2.resize(plane, size[::-1]) for plane in np.moveaxis(coarse, -1, 0)]
@@ -53,10 +57,10 @@ def measure_crf(
       repetitions: number of timed runs; the results are medians.
 
     Returns:
-      `seconds` and `processor_seconds` of `dense_crf`; `pydensecrf_seconds` and
-      `pydensecrf_processor_seconds` (pydensecrf runs on one core); `ratio`, which is `seconds`
-      divided by `pydensecrf_seconds`; `label_agreement`, the fraction of pixels with equal labels;
-      and the entries of `profile_crf`.
+      `seconds` and `processor_seconds`: wall time and processor time of `dense_crf`.
+      `pydensecrf_seconds` and `pydensecrf_processor_seconds`: those of pydensecrf, which runs on
+      one core. `ratio`: `seconds` divided by `pydensecrf_seconds`. `label_agreement`: fraction of
+      pixels with equal labels. The entries of `profile_crf` are added.
 
     Raises:
       DeepLabError: pydensecrf is not installed.
@@ -85,12 +89,12 @@ def measure_crf(
 def profile_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Times each step of bilateral filtering; arguments as in `measure_crf`.
+    """Times each step of bilateral filtering. The arguments are those of `measure_crf`.
 
     Returns:
-      Median times in seconds: `lattice_seconds` to build the lattice, once per image, and
-      `splat_seconds`, `blur_seconds` and `slice_seconds`, once per iteration of the CRF. Also
-      `vertices_per_pixel`: number of allocated lattice vertices per pixel.
+      Median times in seconds. The lattice is built once per image (`lattice_seconds`). The other
+      steps run once per iteration of the CRF: `splat_seconds`, `blur_seconds` and `slice_seconds`.
+      `vertices_per_pixel` is the number of allocated lattice vertices per pixel.
     """
     features = bilateral_features(
         jnp.asarray(image),
@@ -117,11 +121,19 @@ def profile_crf(
 def pydensecrf_marginals(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters
 ) -> np.ndarray:
-    """Returns pydensecrf's probabilities [H, W, C]; arguments as in `measure_crf`."""
+    """Returns the class probabilities [H, W, C] that pydensecrf computes.
+
+    The arguments are those of `measure_crf`.
+
+    Raises:
+      DeepLabError: pydensecrf is not installed.
+    """
     try:
         library = importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:
-        raise DeepLabError("pydensecrf is not installed: pip install pydensecrf2") from error
+        raise DeepLabError(
+            "this benchmark requires pydensecrf; run pip install pydensecrf2"
+        ) from error
     normalization = getattr(library, f"NORMALIZE_{parameters.normalization.upper()}")
     height, width, classes = logits.shape
     crf = library.DenseCRF2D(width, height, classes)

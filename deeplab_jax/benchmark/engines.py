@@ -1,7 +1,8 @@
 """Latency and memory of a model in each engine: `python -m deeplab_jax.benchmark.engines`.
 
-Each engine runs in a process of its own, which reads one JSON object from stdin and writes one to
-stdout, so that no engine uses memory or threads of another.
+Each model runs in a process of its own, so that no engine uses memory or threads of another one.
+The process reads the arguments of `measure` as a JSON object from stdin, and writes the results as
+a JSON object to stdout.
 """
 
 import json
@@ -28,7 +29,7 @@ from deeplab_jax.models import create_model
 from deeplab_jax.reporter import Reporter
 
 MODULE = "deeplab_jax.benchmark.engines"
-# Entries of /proc/self/status: current and largest memory of the process, in kibibytes.
+# Entries of /proc/self/status: current and maximum resident memory of the process, in kibibytes.
 CURRENT, LARGEST = "VmRSS", "VmHWM"
 
 
@@ -62,20 +63,20 @@ def measure_models(
     """Measures models one after the other, each in a process of its own.
 
     Args:
-      models: name of each row → model directory or exported file.
+      models: paths of model directories or exported files, by the name of the result.
       size: (height, width) of the images in pixels.
       batch_size: number of images per call.
-      repetitions: number of runs of the median.
+      repetitions: number of timed runs of each model.
       reporter: receives progress events.
 
     Returns:
-      For each row `seconds`, the median time from pixels to class maps after a warm-up run;
-      `images_per_second`; `start_seconds`, the time to load the model and compute the first class
-      map, with full caches; `peak_bytes`, the memory that loading and running the model adds to the
-      process (None: unknown); and `file_bytes`, the size of the model on disk.
+      A dictionary for each name. `seconds`: median time from pixels to class maps, after a warm-up
+      run. `images_per_second`: throughput. `start_seconds`: time to load the model and compute the
+      first class map, with warm compile caches. `peak_bytes`: memory that loading and running the
+      model adds to the process, or None if it is unknown. `file_bytes`: size of the model on disk.
 
     Raises:
-      DeepLabError: a process failed; the message is its last line.
+      DeepLabError: a process failed. The message is the last line of its stderr.
     """
     found = {}
     with tempfile.TemporaryDirectory() as caches:
@@ -92,7 +93,7 @@ def measure_models(
 
 
 def total_bytes(paths: Iterable[pathlib.Path]) -> int:
-    """Returns the size of files, and of directories with all that they contain."""
+    """Returns the total size, in bytes, of files and of all files in directories."""
     files = {file for path in paths for file in (path, *path.rglob("*")) if file.is_file()}
     return sum(file.stat().st_size for file in files)
 
@@ -106,7 +107,7 @@ def measure(
       model: path of a model directory or an exported file.
       size: (height, width) of the images in pixels.
       batch_size: number of images per call.
-      repetitions: number of runs of the median.
+      repetitions: number of timed runs.
     """
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), np.uint8)
     before, started = process_memory(CURRENT), time.perf_counter()
@@ -125,7 +126,10 @@ def measure(
 
 
 def process_memory(entry: str) -> int | None:
-    """Returns CURRENT or LARGEST, of /proc/self/status, in bytes; None where there is none."""
+    """Returns the entry CURRENT or LARGEST of /proc/self/status in bytes.
+
+    Returns None on systems without /proc.
+    """
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return None
@@ -134,7 +138,7 @@ def process_memory(entry: str) -> int | None:
 
 
 def main() -> None:
-    """Reads the arguments of `measure` as JSON and writes its result."""
+    """Reads the arguments of `measure` as JSON from stdin and writes its result to stdout."""
     arguments: dict[str, Any] = json.load(sys.stdin)
     json.dump(measure(**arguments), sys.stdout)
 

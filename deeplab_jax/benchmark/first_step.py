@@ -12,21 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Number of random images, which replace a dataset, and number of classes.
+# Number of random images that are used as dataset, and number of their classes.
 IMAGES, NUM_CLASSES = 16, 21
 
 
 def measure(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
 ) -> dict[str, float]:
-    """Starts a training; returns the seconds of each part up to the first step, in order.
+    """Starts a training run and times each part up to the first step.
 
     Args:
-      network: ARCHITECTURE/BACKBONE.
-      crop: height and width in pixels.
+      network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
+      crop: (height, width) of the crops in pixels.
       batch_size: number of images per step.
       dtype: data type of the computation.
       started: time at which the process was started, from `time.time()`.
+
+    Returns:
+      Wall times in seconds: that of each part, in order of execution, then `seconds`, the total
+      since `started`. `loss` is the loss of the first step.
     """
     import jax
     import numpy as np
@@ -43,7 +47,7 @@ def measure(
         config = configs.default()
         architecture, keywords = split_network(network)
         config.model.update(architecture=architecture, dtype=dtype, **keywords)
-        # In JSON, the crop is a list.
+        # JSON has no tuples, so the crop may be a list.
         height, width = crop
         config.augmentation.crop_size, config.training.batch_size = (height, width), batch_size
         drawn = random_batch(IMAGES, (height, width), NUM_CLASSES)
@@ -75,7 +79,7 @@ def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Reads the arguments of `measure` as JSON and writes its result."""
+    """Reads the arguments of `measure` as JSON from stdin and writes its result to stdout."""
     arguments: dict[str, Any] = json.load(sys.stdin)
     json.dump(measure(**arguments), sys.stdout)
 

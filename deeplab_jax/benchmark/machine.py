@@ -13,7 +13,8 @@ import jax
 from deeplab_jax.parallel.chips import matrix_rate
 
 PACKAGES = ("deeplab_jax", "jax", "numpy", "opencv-python-headless", "grain")
-# Side of the square matrices, large enough for peak throughput on every platform.
+# Side of the square matrices by platform (LARGE_MATRIX elsewhere), large enough for peak
+# throughput.
 MATRIX = {"cpu": 2048}
 LARGE_MATRIX = 8192
 # Number of array elements that the memory test reads and writes: 256 MiB each way in float32.
@@ -53,7 +54,7 @@ def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, flo
 
     Args:
       dtype: data type of the matrices and of the copied array.
-      repetitions: number of runs; the fastest one counts.
+      repetitions: number of runs; the fastest run is used.
 
     Returns:
       `matrix_flops_per_second` and `memory_bytes_per_second`.
@@ -69,7 +70,10 @@ def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, flo
 
 
 def run_seconds(work: Callable[[], object], repetitions: int) -> list[float]:
-    """Returns the wall time of each run in seconds, after one warm-up; waits for JAX arrays."""
+    """Returns the wall times of the runs of a function in seconds, without one warm-up run.
+
+    Each run includes waiting for the JAX arrays that the function returns.
+    """
     seconds = []
     for _ in range(repetitions + 1):
         started = time.perf_counter()

@@ -29,11 +29,11 @@ OURS = "deeplab_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """An implementation to time, compiled and ready to run.
+    """An implementation to compare in a benchmark, compiled and ready to run.
 
     Attributes:
       name: name of the implementation.
-      run: function that runs once, waits for the result and returns it.
+      run: function that runs the implementation once, waits for the result and returns it.
       compile_seconds: compile time in seconds; None: nothing is compiled. With `torch.compile` it
         includes the first run.
       peak_bytes: peak memory of a run in bytes, parameters included; None: unknown.
@@ -45,14 +45,15 @@ class Contender:
     peak_bytes: int | None = None
 
     def median_seconds(self, repetitions: int) -> float:
-        """Returns the median time of a run, after one warm-up run."""
+        """Returns the median wall time of a run in seconds, after one warm-up run."""
         return statistics.median(run_seconds(self.run, repetitions))
 
 
 def compiled_contender(name: str, function: Callable[..., Any], *arguments: Any) -> Contender:
-    """Compiles a function for these arguments, which are moved to the device.
+    """Compiles a function for its arguments, and returns a contender that calls it with them.
 
-    `peak_bytes` is the compiler's estimate; see `planned_bytes`.
+    The arguments are moved to the device first. The attribute `peak_bytes` of the contender is the
+    compiler's estimate; see `planned_bytes`.
     """
     arguments = jax.device_put(arguments)
     compiled, seconds = _compile(jax.jit(function), *arguments)
@@ -69,7 +70,10 @@ def _compile(function: Any, *arguments: Any) -> tuple[jax.stages.Compiled, float
 
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Returns the compiler's estimate of arguments, results and temporary arrays, in bytes."""
+    """Returns the compiler's estimate of the memory of a program in bytes; None: unknown.
+
+    The estimate includes arguments, results and temporary arrays.
+    """
     memory = compiled.memory_analysis()
     if memory is None:
         return None
@@ -82,9 +86,10 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def split_network(name: str) -> tuple[str, dict[str, str]]:
-    """Splits ARCHITECTURE/BACKBONE into the name of the architecture and keywords.
+    """Splits ARCHITECTURE/BACKBONE into the name and the keywords for `create_model`.
 
-    The names are not checked here; `create_model` checks them.
+    ARCHITECTURE alone results in no keywords. The names are not checked; `create_model` checks
+    them.
     """
     if name in list_models() or "/" not in name:
         return name, {}
@@ -100,7 +105,7 @@ def cores() -> int:
 def random_batch(
     batch_size: int, size: tuple[int, int], num_classes: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Returns random uint8 images [N, H, W, 3] and labels [N, H, W]; 10 % of them are void."""
+    """Returns random uint8 images [N, H, W, 3] and labels [N, H, W] with 10 % void pixels."""
     random = np.random.default_rng(seed)
     label = random.integers(0, num_classes, (batch_size, *size), label_dtype(num_classes))
     label[random.random(label.shape) < 0.1] = void_label(num_classes)
@@ -108,9 +113,10 @@ def random_batch(
 
 
 def made_variables(model: DeepLab, seed: int = 0) -> Variables:
-    """Returns random float32 variables for timing, without compiling `init`.
+    """Returns random float32 variables of a network, for timing; `model.init` is not compiled.
 
-    Kernels are normally distributed with variance 1 / fan-in, biases are 0, and all others are 1.
+    Kernels are normally distributed with variance 1 / fan-in. Biases are 0, and all other variables
+    are 1.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
     random = np.random.default_rng(seed)
@@ -140,12 +146,13 @@ def measure_network(
       size: (height, width) in pixels.
       batch_size: number of images per batch.
       dtype: data type of the computation.
-      training: time training steps; otherwise forward passes with batch normalizations folded.
+      training: True: time training steps. False: time forward passes, with folded batch
+        normalization.
       repetitions: number of timed runs; `seconds` is their median.
 
     Returns:
-      `seconds` per batch, `images_per_second`, `operations_per_second`, `compile_seconds` and
-      `peak_bytes`, JSON-serializable.
+      JSON-serializable dict: `seconds` per batch, `images_per_second`, `operations_per_second`
+      (floating-point operations), `compile_seconds` and `peak_bytes` (see `planned_bytes`).
 
     Raises:
       DeepLabError: there is no such network.
@@ -177,13 +184,13 @@ def forward_operations(model: DeepLab, image: np.ndarray) -> float:
 def forward(
     model: DeepLab, variables: Variables, image: np.ndarray, folded: bool = False
 ) -> Contender:
-    """Compiles the forward pass, from uint8 images to logits at image resolution.
+    """Returns the compiled forward pass, from uint8 images to logits at image resolution.
 
     Args:
       model: network to run.
       variables: variables of the network.
       image: uint8 images [N, H, W, C].
-      folded: fold batch normalizations into the preceding convolutions.
+      folded: whether to fold batch normalizations into the preceding convolutions.
     """
     if folded:
         model, variables = fold(model, variables)
@@ -200,9 +207,17 @@ def training_step(
     *,
     mesh: Mesh | None = None,
 ) -> Contender:
-    """Compiles a training step of SGD with momentum, which is repeated on one batch.
+    """Returns a compiled training step of SGD with momentum, which is repeated on one batch.
 
-    Each run continues from the state of the run before and returns the loss before its update.
+    Each run starts from the state after the previous run. It returns the loss before its own
+    update.
+
+    Args:
+      model: network to train.
+      variables: initial variables.
+      batch: images uint8 [N, H, W, C] as `image`, and labels [N, H, W] as `label`.
+      rate: constant learning rate.
+      mesh: devices over which the batch is sharded (default: one device).
     """
     step, optimizer = make_step(model, rate, mesh)
     state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
@@ -214,7 +229,10 @@ def training_step(
 def make_step(
     model: DeepLab, rate: float, mesh: Mesh | None = None
 ) -> tuple[Callable[..., Any], optax.GradientTransformation]:
-    """Returns the jitted training step, a function of (state, batch), and its optimizer."""
+    """Returns the jitted training step, a function of (state, batch), and its optimizer.
+
+    The learning rate is constant, and there is no weight decay.
+    """
     config = configs.default()
     config.schedule.name, config.schedule.base_learning_rate = "constant", rate
     config.optimizer.weight_decay = 0.0

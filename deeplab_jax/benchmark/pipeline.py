@@ -1,4 +1,4 @@
-"""Throughput of the input pipeline in training crops per second."""
+"""Throughput of the input pipeline, in images (training crops) per second."""
 
 import itertools
 import math
@@ -26,9 +26,9 @@ def measure_pipeline(
       workers: number of data-loading processes of the whole pipeline; 0: threads.
 
     Returns:
-      `images_per_second_per_core`, from the processor time of one thread; `decoding_share`, the
-      fraction of that time spent on decoding; `images_per_second` of the whole pipeline, from wall
-      time without start-up.
+      `images_per_second_per_core`: throughput of one thread, from its processor time.
+      `decoding_share`: fraction of this processor time that decoding takes, 0..1.
+      `images_per_second`: throughput of the whole pipeline, from wall time without start-up.
     """
     # One thread, so that processor time is the time of one core.
     cv2.setNumThreads(0)
@@ -46,12 +46,23 @@ def measure_pipeline(
 
 
 def cores_to_feed(consumed_per_second: float, images_per_second_per_core: float) -> int:
-    """Returns the number of cores needed to supply an accelerator with images."""
+    """Returns the number of processor cores that can supply an accelerator with images.
+
+    Args:
+      consumed_per_second: number of images that the accelerator processes per second.
+      images_per_second_per_core: throughput of the input pipeline per core.
+    """
     return math.ceil(consumed_per_second / images_per_second_per_core)
 
 
 def _processor_seconds(work: Callable[[int], object], num_examples: int, num_images: int) -> float:
-    """Returns the mean processor time per image, in seconds."""
+    """Returns the mean processor time of a call, in seconds, after one warm-up call.
+
+    Args:
+      work: function of the index of an example.
+      num_examples: number of examples; indices start again at 0 after the last one.
+      num_images: number of timed calls.
+    """
     work(0)
     started = time.process_time()
     for index in range(num_images):
@@ -62,7 +73,10 @@ def _processor_seconds(work: Callable[[int], object], num_examples: int, num_ima
 def crop_batches(
     dataset: Dataset, augmentation: Augmentation, count: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches of the first `count` examples, augmented as in training, in this thread."""
+    """Yields batches of the first `count` examples, augmented as in training.
+
+    All work is done in the calling thread. The last batch may be smaller than BATCH_SIZE.
+    """
     for first in range(0, count, BATCH_SIZE):
         crops = [
             augment(dataset[index], np.random.default_rng(index), augmentation)
@@ -77,7 +91,7 @@ def _throughput(
     batches = training_batches(
         dataset, augmentation, batch_size=BATCH_SIZE, seed=0, workers=workers
     )
-    # The first batches include start-up and prefetched examples.
+    # The first batches are not timed: they include start-up, or were prefetched during it.
     warm_up = 2 + 4 * max(1, workers)
     for _ in itertools.islice(batches, warm_up):
         pass

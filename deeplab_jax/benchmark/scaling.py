@@ -20,14 +20,14 @@ from deeplab_jax.reporter import Reporter
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Measurement of one forward pass.
+    """Measurement of forward passes at one output stride, image size and batch size.
 
     Attributes:
       output_stride: output stride of the network.
       height, width: size of the images in pixels.
       batch_size: number of images per batch.
       seconds_per_image: median time of a batch divided by the batch size.
-      planned_bytes: memory of the program in bytes, weights included; None: unknown.
+      planned_bytes: compiler's estimate of the memory in bytes, including weights; None: unknown.
       compile_seconds: compile time in seconds; None: unknown.
     """
 
@@ -63,7 +63,7 @@ def measure_scaling(
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE; its variables are random.
       sizes: image sizes, (height, width) in pixels.
       batch_sizes: numbers of images per batch.
-      output_strides: output strides; all sizes are timed at each of them.
+      output_strides: output strides of the network; all image and batch sizes are timed at each.
       repetitions: number of timed runs; the results are medians.
       reporter: receives a message for each measurement.
 
@@ -98,12 +98,15 @@ def measure_scaling(
 
 
 def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Point]]]:
-    """Yields, for each output stride, the points that differ in one quantity only.
+    """Yields, for each output stride, the points in which only one quantity varies.
 
     Args:
       points: result of `measure_scaling`.
-      against: quantity that varies, `pixels` or `batch_size`; the other one has its value in the
-        first point.
+      against: quantity that varies, `pixels` or `batch_size`. The other quantity has the value of
+        the first point.
+
+    Yields:
+      Output stride, and its points in the order of the varying quantity.
     """
     fixed = "batch_size" if against == "pixels" else "pixels"
     for output_stride in dict.fromkeys(point.output_stride for point in points):
@@ -113,9 +116,10 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
 
 
 def exponents(points: Sequence[Point]) -> dict[int, float]:
-    """Fits time ~ pixels^b for each output stride, by least squares in log space, and returns b.
+    """Returns the exponent b of the fit time ~ pixels^b, by output stride.
 
-    Output strides measured at a single size are left out.
+    The fit is by least squares of the logarithms. Output strides that were measured at one image
+    size only are left out.
     """
     found = {}
     for output_stride, line in series(points, "pixels"):
@@ -126,7 +130,7 @@ def exponents(points: Sequence[Point]) -> dict[int, float]:
 
 
 def table(points: Sequence[Point]) -> list[str]:
-    """Returns the lines of a text table, one per point."""
+    """Returns the lines of a text table: a header and one line per point."""
     lines = ["output stride   batch         size   ms per image  planned MB"]
     for point in points:
         size = f"{point.height}x{point.width}"

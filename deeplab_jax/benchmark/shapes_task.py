@@ -1,7 +1,7 @@
 """Mean IoU of DeepLab v3+ and of weaker baselines on the built-in `shapes` dataset.
 
-The baselines are a classifier of single pixels by color and position, and the same network at
-output stride 32 without a decoder.
+There are two baselines: a classifier of single pixels by color and position, and DeepLab v3+ at
+output stride 32 without its decoder.
 """
 
 import pathlib
@@ -17,14 +17,18 @@ from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 
-# Training data of the per-pixel classifier: pixels per image, and number of images.
+# Training data of the per-pixel classifier: number of pixels per image, and of images.
 PIXELS_PER_IMAGE = 100
 TRAINING_IMAGES = 800
 TREES = 30
 
 
 def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
-    """Trains a random forest on the color and position of single pixels; returns its mean IoU.
+    """Returns the mean IoU of a random forest that is trained on color and position of pixels.
+
+    Args:
+      train_set: training examples.
+      validation_set: examples on which mean IoU is computed.
 
     Raises:
       DeepLabError: scikit-learn is not installed.
@@ -50,13 +54,13 @@ def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
 def network_mean_iou(
     workdir: pathlib.Path, data_dir: pathlib.Path, reporter: Reporter, **model: object
 ) -> float:
-    """Trains the network of `deeplab-jax demo` with the config of the demo; returns its mean IoU.
+    """Trains a network with the config of `deeplab-jax demo` and returns its mean IoU.
 
     Args:
       workdir: workdir of the training run.
       data_dir: directory of the prepared `shapes` dataset.
       reporter: receives the progress.
-      **model: fields of `config.model` to change.
+      **model: values of fields of `config.model` that replace those of the demo.
     """
     config = configs.load("shapes:cpu")
     config.data.data_dir = str(data_dir)

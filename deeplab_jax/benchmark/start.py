@@ -1,4 +1,4 @@
-"""Start-up time of a new process, up to its first output, mask or training step."""
+"""Start-up time of new processes: up to their output, the first mask or the first training step."""
 
 import json
 import os
@@ -24,8 +24,8 @@ from deeplab_jax.reporter import Reporter
 
 COMMAND = ["-m", "deeplab_jax.cli.main"]
 PREDICT = [*COMMAND, "predict", "--model=model", "--output=out", "--overwrite"]
-# Arguments of Python and expected exit status of each timed process. The processes run in a folder
-# with `model` and `photo.png`.
+# Timed processes by name: arguments of Python, and expected exit status. The processes run in a
+# folder that contains the model directory `model` and the image `photo.png`.
 STARTS: Mapping[str, tuple[list[str], int]] = {
     "import_deeplab_jax": (["-c", "import deeplab_jax"], 0),
     "help": ([*COMMAND, "--help"], 0),
@@ -40,7 +40,8 @@ STARTS: Mapping[str, tuple[list[str], int]] = {
     ),
     "inspect": ([*COMMAND, "inspect", "deeplab_v3plus"], 0),
 }
-# Published network for mobile devices: MobileNetV2 with half the channels, at 257 × 257.
+# Keywords of a published network for mobile devices: MobileNetV2 with half the channels, for images
+# of 257 × 257 pixels.
 SIDE, NUM_CLASSES = 257, 21
 MOBILE = {
     "backbone": "mobilenet_v2",
@@ -62,8 +63,9 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       reporter: receives the progress.
 
     Returns:
-      Median wall times: `NAME_seconds` for each name in STARTS, `first_mask_seconds` with warm
-      compile caches, and `first_mask_cold_seconds` with empty ones.
+      Median wall times in seconds: `NAME_seconds` for each name in STARTS, and the time of
+      `predict` with warm (`first_mask_seconds`) and with empty compile caches
+      (`first_mask_cold_seconds`).
 
     Raises:
       DeepLabError: a command failed; the message is the last line of its stderr.
@@ -81,7 +83,7 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
             ("first_mask_cold_seconds", predict, 0, f"caches_{number}")
             for number in range(repetitions)
         ]
-        # The first cold run has filled these caches.
+        # The first of the cold runs fills these caches.
         runs += [("first_mask_seconds", predict, 0, "caches_0")] * repetitions
         found: dict[str, list[float]] = {}
         for figure, words, status, caches in reporter.track(runs, "starting processes"):
@@ -90,7 +92,7 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
 
 
 def _write_example(folder: Path) -> None:
-    """Writes a model with constant weights, and an image."""
+    """Writes `model`, a model directory with constant weights, and `photo.png`, a black image."""
     model = create_model("deeplab_v3", **MOBILE)
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.uint8)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -117,16 +119,16 @@ def measure_start(
 ) -> dict[str, float]:
     """Measures the time to the first training step with a cold and with a warm compile cache.
 
-    Runs two processes, one after the other, that share a new compile cache.
+    Two processes run one after the other with the same new compile cache.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
-      crop: height and width in pixels.
+      crop: (height, width) of the crops in pixels.
       batch_size: number of images per step.
       dtype: data type of the computation.
 
     Returns:
-      The results of `first_step.measure` in both processes, with prefixes `cold_` and `warm_`.
+      Results of `first_step.measure` in the two processes, with the prefixes `cold_` and `warm_`.
 
     Raises:
       DeepLabError: there is no such network, or a process failed.
@@ -150,13 +152,13 @@ def run_python(
     """Runs Python in a new process and returns its stdout.
 
     Args:
-      command: arguments of Python.
-      environment: environment variables in addition to those of this process.
+      command: command-line arguments of Python.
+      environment: environment variables to add to those of this process.
       status: expected exit status.
       **options: keywords of `subprocess.run`.
 
     Raises:
-      DeepLabError: the exit status differs; the message is the last line of stderr.
+      DeepLabError: the exit status is not `status`. The message is the last line of stderr.
     """
     process = subprocess.run(
         [sys.executable, *command],

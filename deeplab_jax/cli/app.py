@@ -25,8 +25,8 @@ def define_flags(flags: Flags) -> None:
         "model",
         [],
         "Workdirs, model directories, or names that `deeplab-jax models` lists, separated by "
-        "commas. The first is selected on the page, which shows names of directories without "
-        "their paths (default: all pretrained models).",
+        "commas. The page selects the first model, and shows directories by name, without their "
+        "paths (default: all pretrained models).",
     )
     flags.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
     flags.define("host", "127.0.0.1", "Network address to listen on; 0.0.0.0: all interfaces.")
@@ -38,7 +38,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Serves until Ctrl-C."""
+    """Serves the page and the API until Ctrl-C."""
     if paths:
         raise DeepLabError(f"app takes no paths; did you mean --model={','.join(paths)}?")
     limits = (flags.max_megabytes, flags.max_megapixels, flags.max_seconds, flags.max_waiting)

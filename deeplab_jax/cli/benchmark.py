@@ -45,16 +45,18 @@ NETWORK = "deeplab_v3plus/mobilenet_v2"
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define("network", NETWORK, "Network as ARCHITECTURE or ARCHITECTURE/BACKBONE.")
-    flags.define("size", "513x513", "Height x width of the images, in pixels.")
+    flags.define(
+        "size", "513x513", "For inference and training: height x width of the images, in pixels."
+    )
     flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
     flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
     flags.define(
         "engines",
         ["jax", "onnx", "tflite"],
-        "For inference: engines to compare, in float32; empty: none.",
+        "For inference: engines to measure in float32, separated by commas; empty: none.",
     )
     flags.define("dataset", None, "For pipeline: name of a prepared dataset.")
-    flags.define("data_dir", None, "Directory of the prepared datasets.")
+    flags.define("data_dir", None, "For pipeline and shapes: directory of the prepared datasets.")
     flags.define(
         "crop", "513x513", "For pipeline and compile: height x width of the crops, in pixels."
     )
@@ -73,11 +75,11 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("output_strides", "32,16,8", "For scaling: output strides of the network.")
     flags.define("output", None, "For scaling: directory for the CSV file and the plot.")
-    flags.define("workdir", None, "For shapes: directory for the two runs.")
+    flags.define("workdir", None, "For shapes: directory for the workdirs of two training runs.")
     flags.define("image", None, "For crf: image file (default: a generated image).")
     flags.define("crf", "deeplab_largefov", "For crf: name of published CRF parameters.")
     flags.define("num_classes", 21, "For crf: number of classes of the logits.", least=2)
-    flags.define("repetitions", 5, "Number of repetitions, whose median is printed.", least=1)
+    flags.define("repetitions", 5, "Number of timed runs; their median is printed.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
     flags.define("num_images", 400, "For pipeline: number of images per measurement.", least=0)
     flags.define(
@@ -117,7 +119,7 @@ def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
     from deeplab_jax.benchmark.machine import measure_peaks
     from deeplab_jax.benchmark.networks import measure_network
 
-    console.message(f"{flags.network}: {flags.repetitions} runs")
+    console.message(f"timing {flags.repetitions} runs of {flags.network}")
     figures = measure_network(
         flags.network,
         parse_size(flags.size),
@@ -162,7 +164,7 @@ def _engines(flags: Flags, console: Console) -> dict[str, object]:
     console.print("engine     latency, s   images/s   memory, MB   on disk, MB   start, s")
     for name, row in rows.items():
         peak = row["peak_bytes"]
-        memory = "not known" if peak is None else f"{peak / 1e6:.0f}"
+        memory = "unknown" if peak is None else f"{peak / 1e6:.0f}"
         console.print(
             f"{name:<10}{row['seconds']:>11.4f}{row['images_per_second']:>11.2f}{memory:>13}"
             f"{row['file_bytes'] / 1e6:>14.1f}{row['start_seconds']:>11.2f}"
@@ -223,7 +225,7 @@ def _compile(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.start import measure_start
 
     network = flags.network
-    console.message(f"{network}: two processes are measured, one after the other")
+    console.message(f"timing two processes with {network}, one after the other")
     return measure_start(network, parse_size(flags.crop), flags.batch_size, flags.dtype)
 
 
@@ -250,7 +252,8 @@ def _crf(flags: Flags, console: Console) -> dict[str, float]:
 
     parameters = crf_parameters(flags.crf)
     image = read_image(pathlib.Path(flags.image)) if flags.image else made_image()
-    console.message(f"{image.shape[1]} x {image.shape[0]} pixels, {flags.num_classes} classes")
+    height, width = image.shape[:2]
+    console.message(f"timing {height}x{width} pixels (height x width), {flags.num_classes} classes")
     logits = made_logits(image.shape[:2], flags.num_classes)
     return measure_crf(image, logits, parameters, repetitions=flags.repetitions)
 

@@ -2,11 +2,12 @@
 
 Fits the temperature of the class probabilities of a model: the divisor of the logits that maximizes
 the likelihood of a dataset split. Fit on images that the model was not trained on, and measure the
-effect on others with `evaluate --calibration`. DIR is a model directory with the same weights and
-the temperature, which applies wherever probabilities are given. Class maps and mean IoU do not
-change.
+effect on other images with `evaluate --calibration`. DIR is a model directory with the same weights
+and the temperature. Every command that computes probabilities applies the temperature. Class maps
+and mean IoU do not change.
 
-The inference flags select the strategy whose probabilities are fitted; use the same ones later.
+The temperature fits only the inference strategy that --output_stride, --scales, --flip, --tile and
+--crf select. Give the same flags when you predict or evaluate with DIR.
 
 examples:
   deeplab-jax calibrate --model=runs/camvid --output=models/camvid --dataset=camvid \\

@@ -52,7 +52,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def apply_flags(flags: Flags) -> None:
-    """Applies the flags of the compile cache.
+    """Selects, clears or disables the compile cache as the flags state, and repairs it.
 
     Raises:
       DeepLabError: the cache cannot be cleared.

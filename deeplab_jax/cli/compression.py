@@ -55,13 +55,13 @@ def fine_tuned(
     adjust: "Callable[[Run], Run]",
     console: Console,
 ) -> "StoredModel":
-    """Fine-tunes the model for --steps steps, in a workdir beside the output.
+    """Fine-tunes the model for --steps steps, in a workdir beside the output; returns the result.
 
     Args:
       flags: flags of the command.
       source: path given by --model; if it is a workdir, its config is used.
       stored: model to fine-tune; with --steps=0 it is returned unchanged.
-      adjust: returns the modified run; it is called before the run starts.
+      adjust: function that takes the run before it starts and returns the modified run.
       console: receives progress events.
     """
     from deeplab_jax.compression.fine_tuning import fine_tune
@@ -74,12 +74,15 @@ def fine_tuned(
 
 
 def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
-    """Returns the config of the fine-tuning run, without network and initial weights.
+    """Returns the config of the fine-tuning run; `fine_tune` sets its network and initial weights.
 
     Args:
       flags: flags of the command.
       source: path given by --model. If it is a workdir, its config is the default.
       console: prints the main fields.
+
+    Raises:
+      DeepLabError: an override sets a field of the network.
     """
     from deeplab_jax import config as configs
     from deeplab_jax.compression.fine_tuning import recipe_of

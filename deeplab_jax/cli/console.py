@@ -36,7 +36,7 @@ def make_table(
     return table
 
 
-# Metrics of the live line that a run has not always, with their format.
+# Metrics that only some runs report, with their formats in the line of a training step.
 OPTIONAL = {
     "flops_utilization": "{:.1%} MFU",
     "flops_utilization_of_measured_rate": "{:.1%} of CPU matrix rate",
@@ -46,7 +46,7 @@ OPTIONAL = {
 
 
 def _parts(step: int, num_steps: int, scalars: Mapping[str, float]) -> Iterator[str]:
-    """Yields the parts of the line of a training step."""
+    """Yields the parts of the line that reports a training step."""
     yield f"step {step}/{num_steps}"
     yield f"loss {scalars['loss']:.4f}"
     yield f"lr {scalars['learning_rate']:.2e}"

@@ -81,7 +81,8 @@ def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str
     """
     description, assignment = conversion.description, conversion.assignment
     keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())
-    yield f"{conversion.convention} names: {description.architecture} with {keywords}"
+    yield f"network: {description.architecture} with {keywords}"
+    yield f"naming convention of the arrays: {conversion.convention}"
     if description.inference_size:
         height, width = description.inference_size
         yield f"inference size: {height}×{width}"

@@ -1,7 +1,7 @@
 """usage: deeplab-jax demo --workdir=DIR
 
 Draws the built-in `shapes` dataset, trains a small DeepLab v3+ on it, evaluates the model on
-held-out images and writes pictures. This takes about 6 minutes on two CPU cores. To resume an
+held-out images and writes pictures. This takes three to five minutes on two CPU cores. To resume an
 interrupted run, repeat the command.
 
 example:
@@ -22,7 +22,7 @@ CONFIG = "shapes:cpu"
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("workdir", None, "Directory for dataset, checkpoints and results.")
+    flags.define("workdir", None, "Directory for the dataset, checkpoints and results.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

@@ -53,7 +53,10 @@ def define_flags(flags: Flags) -> None:
     flags.define_dataset("val")
     flags.define("output", None, "Directory for the metrics and pictures.")
     flags.define(
-        "trimap", None, "Widths of bands around void pixels to score, in pixels, as in 1,5,10."
+        "trimap",
+        None,
+        "Widths, in pixels, of bands around void pixels (trimaps), as in 1,5,10. The command also "
+        "prints mean IoU within each band.",
     )
     flags.define("calibration", False, "Also measure the calibration of the class probabilities.")
     flags.define(
@@ -62,8 +65,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "uncertainty",
         list,
-        "Uncertainties whose detection of errors is measured, as in entropy,dropout: confidence, "
-        "entropy, dropout (MC dropout) and scales (variance over scales and flips).",
+        "Uncertainty estimates to evaluate, as in entropy,dropout. Legal: confidence, entropy, "
+        "dropout (MC dropout) and scales (variance over scales and flips).",
     )
     flags.define("dropout_samples", 8, "Number of dropout masks of MC dropout.", least=2)
     flags.define(
@@ -92,7 +95,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.table and flags.uncertainty:
         raise DeepLabError("--uncertainty cannot be combined with --table; omit one of them")
     if not flags["calibration_bins"].using_default_value and not flags.calibration:
-        raise DeepLabError("--calibration_bins requires --calibration; give it, too")
+        raise DeepLabError("--calibration_bins requires --calibration; give both or omit both")
     options, settings = flags.inference_options(), flags.split_settings()
     flags.check_sources()
     with joined_job(flags, console) as reporter:

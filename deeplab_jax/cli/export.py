@@ -6,9 +6,10 @@ devices; these files have not been run on a device) or web (a directory with a s
 the network in the browser). Batch normalization is folded into convolutions. The file also contains
 class names, palette and normalization.
 
-The input of the file is uint8 RGB or other bands, as for the network. By default, it returns the
-class of every pixel. It accepts any batch size, and heights and widths k · output stride + 1.
-TFLite and Core ML files accept only one size, which OpenCV also requires of an ONNX file.
+The exported file takes uint8 RGB images, or the bands that the network was trained on. By default,
+it returns the class index of every pixel. StableHLO and ONNX files accept any batch size, and
+heights and widths of k · output stride + 1 pixels. TFLite and Core ML files accept one size and, by
+default, one image per call. OpenCV reads only ONNX files with a fixed --size.
 
 --verify compares the file with the network on images. The images are padded to the size of the
 network and, if the file accepts any size, to a smaller and a larger size. --verify_size sets other
@@ -43,7 +44,7 @@ FORMATS = ["stablehlo", "onnx", "tflite", "coreml", "web"]
 ONE_IMAGE = ("tflite", "coreml", "web")
 SIDES = ("inside", "outside")
 ANY = "any"
-# A file with this dtype and without quantization must agree with the network up to rounding.
+# Dtype and quantization of networks whose exported files must agree with them up to rounding.
 FLOATS = ("float32", "none")
 # Maximum number of images for calibration; more images hardly change the ranges.
 MAX_CALIBRATION = 100
@@ -81,8 +82,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "dtype",
         "float32",
-        "Data type of weights and computation; input and output keep theirs. float16 is not "
-        "supported by stablehlo.",
+        "Data type of weights and computation. Input and output keep their data types. float16 is "
+        "not supported by stablehlo.",
         choices=["float32", "float16"],
     )
     flags.define(
@@ -193,13 +194,13 @@ def _summary(program: "Program") -> str:
     if options.size:
         size = f"{options.size[0]}×{options.size[1]}"
         if not suits(options.size, *program.step):
-            size += f" (the maps of the network align at {legal})"
+            size += f" (feature maps align with the image only at sizes {legal})"
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
     bands = program.predictor.bands
     pixels = "uint8 RGB" if bands.are_rgb else str(bands)
     takes = pixels if options.preprocessing else "normalized float32"
-    gives = "class maps" if options.argmax else "logits"
-    return f"{takes}, {size}, {batch}, gives {gives}" + (
+    returns = "class maps" if options.argmax else "logits"
+    return f"takes {takes}, {size}, {batch}; returns {returns}" + (
         f", computes in {options.dtype}" if options.dtype != "float32" else ""
     )
 

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 Number = TypeVar("Number", int, float)
-MODEL_HELP = "Workdir, model directory, hf://user/name, or a name that `deeplab-jax models` lists."
+MODEL_HELP = (
+    "Model to load: the workdir of a training run, a model directory, hf://user/name, or a name "
+    "that `deeplab-jax models` lists."
+)
 ENGINE_HELP = (
-    "Runtime of the network: jax, onnx (ONNX Runtime) or tflite (LiteRT). onnx and tflite run on "
-    "CPUs, and export the model once per image size (default: jax; for an exported file, the "
-    "runtime of its format)."
+    "Runtime that executes the network: jax, onnx (ONNX Runtime) or tflite (LiteRT). onnx and "
+    "tflite use the CPU; the command exports the model to a cached file for each new image size "
+    "(default: jax; for an exported file, the runtime of its format)."
 )
 DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_bool,
@@ -143,7 +146,11 @@ class Flags(absl_flags.FlagValues):
     def define_model(self, engine: bool = False) -> None:
         """Defines --model, --checkpoint and --ema; if `engine`, also --engine."""
         self.define("model", None, MODEL_HELP)
-        self.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
+        self.define(
+            "checkpoint",
+            "best",
+            "Checkpoint to load from a workdir: best, last or the number of a training step.",
+        )
         self.define(
             "ema",
             bool,
@@ -271,8 +278,8 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "overlap",
             0.25,
-            "Fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only "
-            "context.",
+            "Margin at each side of a tile, as a fraction of its side length, in [0, 0.5). Margins "
+            "are context for the network; their predictions are discarded.",
         )
         self.define(
             "crf",
@@ -322,7 +329,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
-    """Parses pairs KEY=VALUE to a dict; values are Python literals or strings.
+    """Parses pairs KEY=VALUE into a dict; values are Python literals or strings.
 
     Args:
       text: KEY=VALUE pairs; may be empty.
@@ -343,7 +350,7 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
                 "atrous_rates=(12,24,36)"
             )
         if key in keywords:
-            raise DeepLabError(f"{key} is given twice")
+            raise DeepLabError(f"{key} is given twice; give each key once")
         keywords[key] = parse_literal(value)
         if keywords[key] == value and re.search(r"[()\[\]{}]", value):
             raise DeepLabError(f"the brackets of {value!r} do not match")

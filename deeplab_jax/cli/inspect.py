@@ -7,8 +7,9 @@ image size. ARCH is an architecture that `deeplab-jax models` lists. M is the wo
 run, a model directory, or the name of pretrained weights. This takes about a second, because the
 network is traced and not run.
 
-Set keywords of the network with --set=KEY=VALUE,…; write tuples in brackets. Without a value, --set
-prints the type, default and description of every keyword, and --config those of config fields.
+Set keywords of the network with --set=KEY=VALUE,…; write tuples in brackets. --set without a value
+prints the type, default and description of every keyword. --config without a value prints the same
+for every config field.
 
 Multiply-adds are also printed in TensorFlow's convention, which the tables of the papers use. In
 this convention, the feature map of an atrous convolution that is not depthwise is padded to a
@@ -87,7 +88,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _described(flags: Flags) -> Iterator[str]:
-    """Yields one line that describes each keyword or config field.
+    """Yields a line per keyword or config field: name, description, type, legal values, default.
 
     Raises:
       DeepLabError: there is no such section or field.
@@ -149,7 +150,10 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
 
 
 def _rows(layers: Iterable["LayerSummary"], every: bool) -> Iterator[tuple[str, ...]]:
-    """Yields table rows: one per block; if `every`, also one per convolution below its module."""
+    """Yields table rows: one per block; if `every`, one per convolution, below a row of its module.
+
+    The row of a module contains only its path.
+    """
     if not every:
         for name, group in itertools.groupby(layers, _unit):
             yield name, *_cells(list(group))

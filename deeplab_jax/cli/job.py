@@ -1,4 +1,4 @@
-"""Runs a command as one of the processes of a job: flags, reporter and exit."""
+"""Runs a command as one process of a job of several processes: flags, reporter and exit."""
 
 import contextlib
 import os
@@ -34,7 +34,7 @@ class HostConsole(Reporter):
     """Reporter of all processes but the first: prints only warnings, with the process index."""
 
     def __init__(self, console: Console, process: int) -> None:
-        """Passes warnings on to a console."""
+        """Creates the reporter of the process with index `process`, which prints to `console`."""
         self._console, self._process = console, process
 
     def warning(self, text: str) -> None:
@@ -46,7 +46,7 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
     """Joins a job of one or more processes for the duration of the block.
 
     Args:
-      flags: flags of the command, with those of `define_hosts`.
+      flags: flags of the command, including those that `define_hosts` defines.
       console: console of this process.
 
     Yields:
@@ -70,7 +70,10 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
 
 
 def leave(status: int) -> None:
-    """Ends the process at once; at a normal exit, JAX would wait for the other processes."""
+    """Ends the process at once with an exit status, unlike `sys.exit`.
+
+    At a normal exit, JAX waits for the other processes of the job.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -34,9 +34,9 @@ COMMANDS = {
     "prune": "remove channels or weights of a model and fine-tune it",
     "distill": "train a small model to imitate a larger one",
     "push": "publish a model on the Hugging Face Hub",
-    "export": "export a model to StableHLO, ONNX, TFLite or Core ML",
+    "export": "export a model to StableHLO, ONNX, TFLite, Core ML or a web page",
     "inspect": "show layers, parameters, multiply-adds and receptive field",
-    "plan": "estimate memory, communication and step time on a TPU topology, without the hardware",
+    "plan": "estimate memory, communication and step time on TPUs or GPUs, without the hardware",
     "benchmark": "measure speed and memory on this machine",
     "app": "serve a web page and an HTTP API for predictions",
     "demo": "train and evaluate a small model on built-in data",
@@ -146,12 +146,14 @@ def run(argv: Sequence[str], console: Console) -> int:
 def exit_status(
     work: Callable[[], None], console: Console, debug: bool, interrupted: str = "interrupted"
 ) -> int:
-    """Runs a function and returns the exit status; prints a DeepLabError as one line.
+    """Runs a function and returns the exit status.
+
+    An expected error (`DeepLabError`, a flag error of absl, `OSError`) is printed as one line.
 
     Args:
       work: function that parses the flags and runs the command.
       console: prints the error.
-      debug: whether to raise the error instead of printing it.
+      debug: whether to raise an expected error instead of printing it.
       interrupted: message after Ctrl-C.
     """
     try:
@@ -180,7 +182,7 @@ def prepare_environment() -> None:
 
 
 def console_script() -> None:
-    """Entry point of the installed `deeplab-jax`."""
+    """Runs the installed command `deeplab-jax` and exits with its status."""
     prepare_environment()
     try:
         status = run(sys.argv[1:], Console())

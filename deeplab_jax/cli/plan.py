@@ -136,7 +136,8 @@ def _traffic_rows(plan: "Plan", traffic: "Traffic") -> list[tuple[str, str]]:
         "batch normalization": (reduced.batch_norm_sums, expected.batch_norm_sums),
     }
     if plan.topology.chip.is_gpu:
-        # The compiler for GPUs joins gradients to vectors, which look like statistics.
+        # The compiler for GPUs concatenates gradients into vectors, whose shapes are like those of
+        # the sums of batch normalization. Only the total can be compared.
         sums = {"gradients and statistics": (sum(reduced[:2]), expected.total)}
     return [
         *rows,

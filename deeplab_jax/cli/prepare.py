@@ -9,13 +9,14 @@ DATASET is one of:
   labelme, coco, cvat, label_studio, yolo  your own images and annotation files
   shapes                                   built-in drawings, without a source
   diagnostic_distance, diagnostic_scales, diagnostic_global, diagnostic_thin, diagnostic_rare
-                                           drawings that test one claim of the papers each
+                                           drawings, each for one claim of the papers
 
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
 If the description of a flag starts with "For NAME:", the flag applies only to the dataset NAME.
-"Annotation files" means the datasets labelme, coco, cvat, label_studio and yolo.
+"Annotation files" means the datasets labelme, coco, cvat, label_studio and yolo. "Drawings" means
+shapes and the diagnostic datasets.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -98,7 +99,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "distance",
         int,
-        "For diagnostic_distance: distance of the cue in pixels (default: 24).",
+        "For diagnostic_distance: distance, in pixels, between an object and the cue that "
+        "determines its class (default: 24).",
         least=1,
     )
 
@@ -123,7 +125,10 @@ def _define_folder_flags(flags: Flags) -> None:
         "For coco and label_studio: the annotation file (default: JSON files below the source).",
     )
     flags.define(
-        "color_map", None, 'For folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
+        "color_map",
+        None,
+        "For folder: file of the class colors, with lines `r g b name` or JSON "
+        '{"name": [r,g,b]}; values 0 to 255.',
     )
     flags.define(
         "name",
@@ -180,7 +185,11 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
 
 
 def _options(name: str, flags: Flags) -> dict[str, Any]:
-    """Returns the arguments of the builder; refuses flags of other datasets."""
+    """Returns the arguments of the builder of a dataset.
+
+    Raises:
+      DeepLabError: a flag does not apply to the dataset, has an illegal value, or is missing.
+    """
     specific = {option for options in OPTIONS.values() for option in options}
     given: dict[str, Any] = {
         option: flags[option].value for option in sorted(specific) if flags[option].present

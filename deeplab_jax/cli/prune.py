@@ -10,8 +10,9 @@ a fraction --sparsity=0.5. The resulting model is smaller when it is compressed 
 faster.
 
 Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
---config.FIELD=VALUE. It writes to DIR-training; the same command resumes an interrupted run.
-Prints mean IoU, size and latency before and after pruning, and writes them to DIR/report.json.
+--config.FIELD=VALUE, and writes to DIR-training. To resume an interrupted run, repeat the command.
+The command prints mean IoU, size and latency before and after pruning, and writes them to
+DIR/report.json.
 
 examples:
   deeplab-jax prune --model=runs/camvid --output=models/camvid_half --dataset=camvid \\
@@ -43,16 +44,24 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "macs", 0.5, "Fraction of the multiply-adds to keep, in (0, 1]; requires --structured."
     )
-    flags.define("sparsity", 0.5, "Fraction of the weights to set to 0, without --structured.")
     flags.define(
-        "criterion", CRITERIA[0], "Criterion for ranking channels to prune.", choices=CRITERIA
+        "sparsity", 0.5, "Fraction of the weights to set to 0, in (0, 1), without --structured."
+    )
+    flags.define(
+        "criterion",
+        CRITERIA[0],
+        "Criterion for ranking channels to prune: reconstruction (error of the following layers), "
+        "batch_norm_scale (|γ|) or norm (L1 norm of the kernel).",
+        choices=CRITERIA,
     )
     flags.define(
         "teacher_weight",
         0.0,
         "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
     )
-    flags.define("multiple", 8, "Keep a multiple of this number of channels.", least=1)
+    flags.define(
+        "multiple", 8, "Round pruned layers up to a multiple of this number of channels.", least=1
+    )
     flags.define("calibration_limit", 32, "Number of images used to rank the channels.", least=1)
 
 

@@ -5,8 +5,8 @@ and a model card README.md with data, recipe, metrics, license, an example pictu
 the model. M is the workdir of a training run, a model directory, or the name of pretrained weights.
 Uploading requires a token with write access: run `hf auth login`, or set HF_TOKEN.
 
---output writes the same files into a directory, without a network. Such a directory is a model,
-too: edit its README.md and give it as --model to upload it as it is.
+--output writes the same files into a directory and needs no internet connection. To upload this
+directory later, edit its README.md and give the directory as --model.
 
 The example picture shows a photograph of scikit-image if that is installed, else a drawing; it
 never shows an image of a dataset.

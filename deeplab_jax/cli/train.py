@@ -40,13 +40,13 @@ def define_flags(flags: Flags) -> None:
     flags.define_config()
     flags.define("workdir", None, "Directory for checkpoints, metrics and pictures of the run.")
     flags.define("folds", int, "Number of folds of a cross-validation.", least=2)
-    flags.define("profile", False, "Write a profiler trace of a few steps.")
+    flags.define("profile", False, "Write a profiler trace of a few steps to WORKDIR/profile.")
     flags.define("preview", None, "PNG file to draw the first training batch to; ends the command.")
     flags.define(
         "xla_options",
         None,
-        "Set the compiler options recommended for a platform, and print them: one slice or several "
-        "slices of TPUs, one node or several nodes of GPUs (default: set none).",
+        "Platform whose recommended compiler options are set and printed: one TPU slice, several "
+        "TPU slices, one GPU node or several GPU nodes (default: no options are set).",
         choices=["tpu", "tpu_slices", "gpu", "gpu_nodes"],
     )
     define_hosts(flags)

@@ -1,4 +1,4 @@
-"""Calibration: statistics of the inputs of convolutions over a few images."""
+"""Calibration images, and statistics of the inputs of convolutions on them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,9 +30,10 @@ def calibration_images(
 
     Args:
       dataset: dataset to read.
-      model: network that determines the legal sizes.
+      model: network, which determines the legal image sizes and the padding value.
       limit: maximum number of images.
-      size: (H, W) to pad to, rounded up to a legal size (default: size of the largest image).
+      size: (H, W) in pixels to pad to, rounded up to a legal size (default: size of the largest
+        image).
       reporter: receives progress events.
 
     Yields:
@@ -49,13 +50,13 @@ Path = tuple[str, ...]
 
 
 def nested(flat: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
-    """Returns flat variables as a nested dictionary with the structure of another one.
+    """Returns a flat dictionary of variables as a nested dictionary with the structure of `like`.
 
     Module names may contain slashes, so a path alone does not determine the structure.
 
     Args:
       flat: arrays by path, such as `params/block1/unit_1/kernel`.
-      like: nested dictionary with these paths.
+      like: nested dictionary whose leaves have the paths of `flat`.
     """
     paths = traverse_util.flatten_dict(like)
     return traverse_util.unflatten_dict({path: flat["/".join(path)] for path in paths})
@@ -71,9 +72,9 @@ def input_statistics(
     the scales.
 
     Args:
-      model: network, applied in evaluation mode to images uint8 [N, H, W, C].
-      statistic: function from a convolution's input, float32 [N, h, w, c], to arrays whose shapes
-        do not depend on h and w.
+      model: network; it is applied in evaluation mode to images uint8 [N, H, W, C].
+      statistic: function that takes the input of a convolution, float32 [N, h, w, c], and returns
+        arrays whose shapes do not depend on h and w.
     """
 
     @jax.jit

@@ -15,9 +15,9 @@ from deeplab_jax.compression.pruning_graph import NO_CHANNEL, ChannelGraph
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import DeepLab, fold
 
-# Minimum shrinkage intensity of a covariance, 0..1.
+# Minimum intensity, 0..1, with which a covariance is shrunk; see `Moments.shrunk_covariance`.
 LEAST_SHRINKAGE = 1e-4
-# Variance relative to the squared mean up to which a channel counts as constant.
+# Maximum variance, divided by the squared mean, of a channel that is treated as constant.
 ROUNDING = 1e-10
 
 
@@ -42,7 +42,10 @@ class Moments:
 
     @property
     def shrunk_covariance(self) -> np.ndarray:
-        """Covariance shrunk towards its diagonal, more strongly with fewer pixels per channel."""
+        """Covariance whose off-diagonal entries are multiplied by 1 − intensity, [C, C].
+
+        The intensity is C / (C + count), at least LEAST_SHRINKAGE.
+        """
         channels = len(self.mean)
         intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))
         shrunk = (1 - intensity) * self.covariance
@@ -51,14 +54,14 @@ class Moments:
 
 
 def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[str, Moments]:
-    """Returns the moments of the input channels of every convolution, by path.
+    """Returns the moments of the input channels of every convolution, by path of the convolution.
 
     Args:
       model, variables: network and its variables, in floating point.
       images: batches uint8 [N, H, W, C] of equal shape.
 
     Raises:
-      DeepLabError: there is no image.
+      DeepLabError: `images` is empty.
     """
     function = input_statistics(model, _batch_moments)
     total: dict[Path, tuple[np.ndarray, ...]] = {}
@@ -67,11 +70,14 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
         count += 1
         found = jax.tree.map(np.float64, jax.device_get(function(variables, batch)))
         for path, (mean, covariance, pixels) in found.items():
-            # Moments about zero can be summed over batches; double precision limits cancellation.
+            # Moments about zero can be summed over batches. In double precision, little is lost
+            # when the squared mean is subtracted later.
             moments = mean, covariance + np.outer(mean, mean), pixels
             total[path] = tuple(map(np.add, total.get(path, (0, 0, 0)), moments))
     if not count:
-        raise DeepLabError("pruning needs at least one image to measure channels on")
+        raise DeepLabError(
+            "pruning requires at least one image on which channels are measured; got none"
+        )
     return {"/".join(path): _moments(sums, count) for path, sums in total.items()}
 
 
@@ -84,7 +90,7 @@ def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
-    """Returns the moments from sums over batches: of means, products and numbers of pixels."""
+    """Returns the moments, given sums over batches of means, second moments and pixel counts."""
     means, products, pixels = sums
     mean = means / batches
     covariance = products / batches - np.outer(mean, mean)
@@ -97,19 +103,20 @@ def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
 def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Returns the cost of removing each input channel of a convolution, in greedy elimination.
 
-    The cheapest channel is removed first. Each removed channel is predicted from the remaining ones
-    by least squares, as in `compensated`. Its cost is the variance of the convolution's output that
-    this prediction does not explain. If two channels are equal, removing the first costs nothing,
-    and removing the second then costs much.
+    In each step, the cheapest channel is removed. It is predicted from the remaining channels by
+    least squares, as in `compensated`. Its cost is the variance of the convolution's output that
+    this prediction does not explain. For example, if two channels are equal, the one that is
+    removed first costs nothing, and the other one has its full cost.
 
     Args:
-      covariance: covariance of the input channels, [C, C]; zeros for channels without variance.
-      gram: inner product of the kernels of each pair of input channels, summed over taps and output
-        channels, [C, C].
+      covariance: covariance of the input channels, [C, C]; zeros for constant channels.
+      gram: inner products of the kernels of all pairs of input channels, [C, C]. The products are
+        summed over the kernel positions and the output channels.
       free: mask of the channels that may be removed, bool [C].
 
     Returns:
-      float64 [C], non-decreasing in the order of elimination; 0 for channels that are not free.
+      Costs, float64 [C], which do not decrease in the order of elimination. The cost is 0 for
+      constant channels and for channels that are not free.
 
     Source: the saliency of Hassibi and Stork, Optimal Brain Surgeon (1993), for whole channels.
     """
@@ -129,14 +136,14 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 
 
 def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
-    """Updates both matrices in place after a channel is removed.
+    """Updates `precision` and `gram` in place after a channel is removed.
 
-    The kernels of the removed channel are added to those of the other channels, so that the outputs
-    change as little as possible.
+    The kernel of the removed channel, times the least-squares slopes, is added to the kernels of
+    the other channels. The output of the convolution then changes as little as possible.
 
     Args:
-      precision: inverse of the covariance of the channels.
-      gram: inner product of the kernels of each pair of channels.
+      precision: inverse of the covariance of the channels, [C, C].
+      gram: inner products of the kernels of all pairs of channels, [C, C].
       channel: index of the removed channel.
     """
     column, pivot = precision[:, channel].copy(), precision[channel, channel]
@@ -152,9 +159,10 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Returns, for each channel, the lost fraction of output variance per saved multiply-add.
+    """Returns the scores of `reconstruction`, float64 [num_channels].
 
-    The fraction is summed over the layers that take the channel as input.
+    The score is the fraction of output variance that is lost if the channel is removed, summed over
+    the layers that take the channel as input, and divided by the multiply-adds that are saved.
     """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))
@@ -175,10 +183,21 @@ def _reconstruction(
 def _relative_magnitudes(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Any, *, parameter: str
 ) -> np.ndarray:
-    """Returns the L1 norm of each channel's weights, divided by the mean over its layer."""
+    """Returns the L1 norm of each channel's weights, divided by the mean over its layer.
+
+    Args:
+      graph, model, variables: channel graph, network, and variables of the network.
+      moments: not used.
+      parameter: weights of a layer: `kernel`, or `norm/scale` for the scale γ of batch
+        normalization.
+
+    Returns:
+      float64 [num_channels].
+    """
     flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
-        # For `norm/scale`, a depthwise convolution overrides the layer that computes the channel.
+        # A depthwise convolution after a dense one has the same channels. With `norm/scale`, the
+        # scale of the depthwise convolution replaces that of the dense one.
         if f"{path}/{parameter}" in flat and not (layer.depthwise and parameter == "kernel"):
             weights = np.abs(flat[f"{path}/{parameter}"])
             known = layer.outputs != NO_CHANNEL

@@ -28,7 +28,8 @@ from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 REPORT_FILE = "report.json"
-# Number of timed calls of each network. The networks alternate, so that conditions are equal.
+# Number of timed calls of each network. Calls of the networks alternate, so that all are timed
+# under the same conditions.
 REPEATS = 15
 # Rows of the table: key in the report, title and format.
 COLUMNS = (
@@ -66,8 +67,9 @@ def compare(
       **settings: further fields of `EvaluationSettings`: batch_size, mesh, workers.
 
     Returns:
-      JSON-serializable dictionary with the keys `models` (values by name and key), `ratios` (the
-      same for all models but the first, relative to the first) and `settings`.
+      JSON-serializable dictionary with three keys. `models` maps the name of each model to its
+      measurements, see COLUMNS. `ratios` maps the name of each model except the first to its
+      measurements divided by those of the first. `settings` states dataset, sizes and machine.
 
     Raises:
       DeepLabError: see `evaluate`, or the TFLite file cannot be run.
@@ -104,11 +106,14 @@ def compare(
 
 
 def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
-    """Returns parameters, multiply-adds, and bytes in memory and on disk of a model.
+    """Returns the costs of a model by key: parameters, multiply-adds, and sizes in bytes.
+
+    `nonzero_kernel_share` is the fraction of kernel weights that are not 0. `array_bytes` is the
+    size of all variables in memory, and `file_bytes` the size of the model directory.
 
     Args:
       predictor: predictor of the model.
-      size: (H, W) of the image for which multiply-adds are counted.
+      size: (H, W) in pixels of the image for which multiply-adds are counted.
     """
     variables = jax.device_get(predictor.variables)
     params = traverse_util.flatten_dict(variables["params"])
@@ -124,7 +129,7 @@ def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
 
 
 def _bytes_on_disk(variables: Any) -> int:
-    """Returns the size of a model directory with these variables."""
+    """Returns the size in bytes of a model directory with these variables."""
     # The description of any network is negligibly small.
     description = checkpointing.ModelDescription("deeplab_v3", {}, (), ())
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +147,7 @@ def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
 
 
 def tflite_call(path: Path) -> Callable[[], Any]:
-    """Returns a function that runs a TFLite file on one random image, on all cores.
+    """Returns a function that runs a TFLite file once on a random image, on all processor cores.
 
     Raises:
       DeepLabError: ai-edge-litert is not installed, or the file cannot be read.
@@ -160,7 +165,12 @@ def tflite_call(path: Path) -> Callable[[], Any]:
 
 
 def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
-    """Returns the median duration of each call in milliseconds, after one warm-up call."""
+    """Returns the median duration of each call in milliseconds, by name.
+
+    Args:
+      calls: functions to time, by name. Each is called once for warm-up.
+      repeats: number of timed calls of each function.
+    """
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -193,5 +203,5 @@ def _cell(value: float | int | None, shape: str) -> str:
 
 
 def write_comparison(directory: Path, report: Mapping[str, Any]) -> None:
-    """Writes the report into a model directory."""
+    """Writes the report to `report.json` in a model directory."""
     write_text(directory / REPORT_FILE, json.dumps(report, indent=2) + "\n")

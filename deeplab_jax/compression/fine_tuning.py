@@ -22,19 +22,19 @@ from deeplab_jax.training.checkpoints import CONFIG_FILE
 from deeplab_jax.training.loss import Outputs
 from deeplab_jax.training.setup import Run
 
-# Keywords of `create_model` that a training run takes from its dataset.
+# Keywords of `create_model` that follow from the dataset of a training run, not from its config.
 FROM_DATA = ("num_classes", "in_channels", "image_dtype")
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture)}
 
 
 def recipe_of(directory: Path) -> ConfigDict:
-    """Returns the training config of a workdir, or the default config for a model directory."""
+    """Returns the config of the training run in a workdir; for other directories, the default."""
     path = directory / CONFIG_FILE
     return configs.from_json(path.read_text()) if path.is_file() else configs.default()
 
 
 def with_network(config: ConfigDict, description: checkpointing.ModelDescription) -> ConfigDict:
-    """Returns a copy of the config whose network is that of a stored model.
+    """Returns a copy of a config with the network that a stored model describes.
 
     Raises:
       DeepLabError: the network has a keyword that no config field sets.
@@ -49,7 +49,8 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
                 changed.model[name] = frozen(value)
             elif name not in FROM_DATA and value != DEFAULTS.get(name):
                 raise DeepLabError(
-                    f"a network with {name}={value!r} cannot be trained: no config field sets it"
+                    f"a network with {name}={value!r} cannot be trained, because no config field "
+                    f"sets {name}; fine-tune another model"
                 )
     return changed
 
@@ -62,9 +63,10 @@ def fine_tune(
     reporter: Reporter,
     adjust: Callable[[Run], Run] = lambda run: run,
 ) -> StoredModel:
-    """Fine-tunes a model and returns the result.
+    """Fine-tunes a model and returns it with the parameters after the last step.
 
-    The workdir stores the initial model and the training run, which resumes after an interruption.
+    The initial model is stored in `workdir/start`. A call with the workdir of an interrupted run
+    resumes this run.
 
     Args:
       stored: initial model.
@@ -102,19 +104,19 @@ def fine_tune(
     return stored.changed(checkpointing.read_variables(workdir, "last"), source=source)
 
 
-# Name under which the teacher's logits are added to the endpoints of the student.
+# Key of the teacher's logits among the endpoints of the student.
 TEACHER = "teacher"
 
 
 def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float) -> Run:
-    """Returns the training run with a distillation loss added to its loss.
+    """Returns a training run whose loss also contains a distillation loss.
 
-    The teacher is applied to the same crops as the student, in evaluation mode.
+    The student and the teacher process the same crops. The teacher runs in evaluation mode.
 
     Args:
       run: training run of the student.
       teacher: segmentation model with the same classes.
-      weight: weight of the distillation loss, above 0; the weights of the run's losses do not
+      weight: factor of the distillation loss, above 0; the weights of the other losses do not
         change.
       temperature: temperature of the softmax, above 0; see `distillation_loss`.
 
@@ -123,14 +125,20 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
         classes of teacher and student differ.
     """
     if weight <= 0 or temperature <= 0:
-        raise DeepLabError(f"weight {weight:g} and temperature {temperature:g} must be above 0")
+        raise DeepLabError(
+            "weight and temperature of the distillation must be above 0, got "
+            f"weight={weight:g} and temperature={temperature:g}"
+        )
     if teacher.description.task != SEGMENTATION:
-        raise DeepLabError("a teacher must be a segmentation network, not a classifier")
+        raise DeepLabError(
+            "the teacher classifies whole images; give a segmentation network as teacher"
+        )
     theirs, ours = teacher.description.class_names, run.description.class_names
     if theirs != ours:
         raise DeepLabError(
             f"the teacher has {len(theirs)} classes ({', '.join(theirs[:3])}, …), {run.train.name} "
-            f"has {len(ours)} ({', '.join(ours[:3])}, …); they must be equal"
+            f"has {len(ours)} ({', '.join(ours[:3])}, …); give a teacher with the classes of the "
+            "dataset"
         )
 
     def objective(
@@ -146,16 +154,16 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
 
 
 def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
-    """Returns the student, with the teacher's logits among its endpoints in training."""
+    """Returns the student network; in training, its endpoints include the teacher's logits."""
     variables = jax.device_put(teacher.variables)
 
     class TaughtDeepLab(DeepLab):
-        # Every call gives one image, and `train` by name.
+        # In this package, every call passes one batch of images, and `train` as a keyword.
         def apply(  # type: ignore[override]
             self, own: Any, image: jax.Array, *, train: bool = False, **keywords: Any
         ) -> Any:
             if not train:
-                # Evaluation applies methods other than `__call__`, which take no `train`.
+                # Evaluation applies other methods than `__call__`; they do not accept `train`.
                 return super().apply(own, image, **keywords)
             (logits, maps), changed = super().apply(own, image, train=True, **keywords)
             seen = teacher.model.apply(variables, image, train=False)

@@ -11,9 +11,9 @@ import optax
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.training.setup import Run
 
-# Fraction of the training steps after which the final sparsity is reached.
+# The final sparsity is reached after this fraction of the training steps.
 PRUNING_FRACTION = 0.75
-# Number of mask updates up to this step.
+# Number of mask updates until the final sparsity is reached.
 MASK_UPDATES = 20
 
 
@@ -21,19 +21,19 @@ class PruningState(NamedTuple):
     """State of the pruning optimizer.
 
     Attributes:
-      count: number of updates so far.
-      masks: boolean arrays with the shapes of the parameters; False: pruned.
+      count: number of training steps so far.
+      masks: boolean arrays with the shapes of the parameters; False marks pruned weights.
       inner: state of the wrapped optimizer.
     """
 
-    # Named as in the states of Optax, although it hides the method of tuples.
+    # The name is that of the states of Optax. It hides the method `count` of tuples.
     count: jax.Array  # type: ignore[assignment]
     masks: Any
     inner: optax.OptState
 
 
 def cubic_sparsity(step: jax.Array, final: float, end: int) -> jax.Array:
-    """Returns the sparsity at a step: final·(1 − (1 − step/end)³), and `final` from `end` on.
+    """Returns the sparsity at a step: final·(1 − (1 − step/end)³) up to `end`, then `final`.
 
     Source: arXiv 1710.01878, equation 1, with an initial sparsity of 0 at step 0.
     """
@@ -47,9 +47,10 @@ def prunable(path: tuple[jax.tree_util.DictKey, ...], array: jax.Array) -> bool:
 
 
 def smallest_pruned(kernel: jax.Array, sparsity: jax.Array) -> jax.Array:
-    """Returns a mask that is False for the round(sparsity·n) smallest of n weights.
+    """Returns a mask of the weights to keep, with the shape of the kernel.
 
-    Weights are compared by absolute value.
+    The mask is False for the round(sparsity·n) weights with the smallest absolute values, where n
+    is the number of weights.
 
     Args:
       kernel: weights of any shape.
@@ -65,6 +66,8 @@ def pruning_optimizer(
     optimizer: optax.GradientTransformation, sparsity: float, end: int, every: int = 1
 ) -> optax.GradientTransformation:
     """Wraps an optimizer so that the smallest weights of each dense kernel are set to exactly 0.
+
+    A dense kernel is the kernel of a convolution that is not depthwise.
 
     Args:
       optimizer: optimizer whose updates are masked.
@@ -105,7 +108,11 @@ def pruning_optimizer(
 
 
 def pruned_gradually(run: Run, sparsity: float) -> Run:
-    """Returns a training run that prunes weights gradually, up to a sparsity.
+    """Returns a training run that gradually prunes weights.
+
+    Args:
+      run: training run to modify.
+      sparsity: fraction of the weights of each dense kernel that is 0 at the end, in (0, 1).
 
     Raises:
       DeepLabError: the sparsity is not in (0, 1), or the run averages its parameters.
@@ -113,7 +120,10 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
     if not 0 < sparsity < 1:
         raise DeepLabError(f"sparsity={sparsity:g} must be in (0, 1)")
     if run.config.training.ema_decay:
-        raise DeepLabError("averaged parameters are not sparse; give --config.training.ema_decay=0")
+        raise DeepLabError(
+            "pruning cannot be combined with averaging of parameters, because averages of sparse "
+            "parameters are not sparse; give --config.training.ema_decay=0"
+        )
     end = max(1, int(run.config.training.num_steps * PRUNING_FRACTION))
     optimizer = pruning_optimizer(run.optimizer, sparsity, end, every=max(1, end // MASK_UPDATES))
     return dataclasses.replace(run, optimizer=optimizer)

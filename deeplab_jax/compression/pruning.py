@@ -1,4 +1,4 @@
-"""Structured pruning: removes channels and adjusts the layers that take them as input."""
+"""Structured pruning: removes channels, and adjusts the layers that take these as input."""
 
 import bisect
 import math
@@ -23,16 +23,15 @@ def compensated(
 ) -> dict[str, Any]:
     """Returns variables whose kernels and biases compensate for the removed channels.
 
-    Each removed channel is predicted from the kept ones by linear least squares over the pixels of
-    the images. The kernels that are applied to the removed channel are then applied to this
-    prediction instead. This is exact, except at image borders, for a constant channel (it moves
-    into the biases) and for a copy of another channel (its kernels are added to those of the
-    other).
+    Each removed channel is predicted from the kept channels by linear least squares over the pixels
+    of the images. Kernels that were applied to the removed channel are applied to this prediction
+    instead. Except at image borders, this is exact in two cases. A constant channel is moved into
+    the biases. If a channel equals another one, its kernels are added to those of the other one.
 
     Args:
       graph: channel graph of the network.
       variables: variables of the network.
-      moments: moments of the input channels of every convolution, by path.
+      moments: moments of the input channels of every convolution, by path of the convolution.
       kept: mask of the kept channels, bool [num_channels].
 
     Source: He, Zhang and Sun, arXiv 1707.06168, section 3.1, solved in closed form.
@@ -48,7 +47,8 @@ def compensated(
         changed = flat[kernel].copy()
         changed[:, :, staying] += np.einsum("ijgo,kg->ijko", removed, slopes).astype(changed.dtype)
         flat[kernel] = changed
-        # Batch normalization subtracts its mean, so the shift is subtracted from the mean.
+        # Batch normalization subtracts its mean. To add the shift to the output, it is subtracted
+        # from this mean.
         place, sign = f"batch_stats/{path}/norm/mean", -1
         if place not in flat:
             place, sign = f"params/{path}/bias", 1
@@ -58,7 +58,12 @@ def compensated(
 
 
 def _regression(moments: Moments, staying: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fits the removed channels to the kept ones: slopes [kept, removed], offsets [removed]."""
+    """Returns slopes [kept, removed] and offsets [removed] that predict the removed channels.
+
+    Args:
+      moments: moments of all input channels of a convolution.
+      staying: mask of the kept channels, bool [C].
+    """
     covariance, mean = moments.shrunk_covariance, moments.mean
     # Constant channels predict nothing and would make the equations singular.
     varying = staying & (moments.variance > 0)
@@ -68,7 +73,8 @@ def _regression(moments: Moments, staying: np.ndarray) -> tuple[np.ndarray, np.n
     return slopes, mean[~staying] - mean[staying] @ slopes
 
 
-# Variables whose last axis is the output channels of a layer; a layer may lack some of them.
+# Variables whose last axis indexes the output channels of a layer, where {} is the path of the
+# layer. A layer may lack some of them.
 BY_OUTPUT = (
     *("params/{}/kernel", "params/{}/bias", "params/{}/norm/scale", "params/{}/norm/bias"),
     *("batch_stats/{}/norm/mean", "batch_stats/{}/norm/var"),
@@ -76,7 +82,7 @@ BY_OUTPUT = (
 
 
 def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]:
-    """Returns variables without the removed channels.
+    """Returns the variables without the entries of removed channels.
 
     Args:
       graph: channel graph of the network.
@@ -102,13 +108,22 @@ PROBE_SIZE = (65, 65)
 def narrower_widths(
     stored: StoredModel, graph: ChannelGraph, kept: np.ndarray, pruned: Any
 ) -> tuple[tuple[str, int], ...]:
-    """Returns the architecture keyword `widths` that describes the pruned network.
+    """Returns the value of the keyword `widths` of `create_model` for the pruned network.
 
-    The default width of some layers derives from that of another layer. If the other layer becomes
-    narrower, these layers are listed as well, even if they keep their width.
+    By default, some layers are as wide as another layer. If that layer becomes narrower, `widths`
+    also lists the layers that derive their width from it, even if they keep their width.
+
+    Args:
+      stored: model before pruning.
+      graph: channel graph of the network.
+      kept: mask of the kept channels, bool [num_channels].
+      pruned: variables after pruning.
+
+    Returns:
+      Pairs (path of a layer, number of its output channels), sorted by path.
 
     Raises:
-      DeepLabError: no `widths` result in the shapes of the pruned variables.
+      DeepLabError: no value of `widths` results in the shapes of the pruned variables.
     """
     widths = dict(stored.model.architecture.widths)
     for path, layer in graph.layers.items():
@@ -122,8 +137,8 @@ def narrower_widths(
             widths[path] = width
     if _designed(stored, widths) != expected:
         raise DeepLabError(
-            "this network cannot be pruned by channels: its layers have widths that the keyword "
-            "`widths` does not set"
+            "channels of this network cannot be removed, because the keyword `widths` does not set "
+            "the widths of all its layers; prune without --structured"
         )
     return tuple(sorted(widths.items()))
 
@@ -155,7 +170,7 @@ def prune_channels(
 ) -> StoredModel:
     """Removes the least important channels of a model.
 
-    The kernels of the layers that take removed channels as input are adjusted, see `compensated`.
+    The layers that take removed channels as input are adjusted; see `compensated`.
 
     Args:
       stored: model in floating point.
@@ -165,17 +180,20 @@ def prune_channels(
       criterion: criterion for ranking channels. `reconstruction` is the fraction of the output
         variance of the following layers that cannot be compensated, per multiply-add saved;
         `batch_norm_scale` is |γ| (arXiv 1708.06519); `norm` is the L1 norm of the kernel that
-        computes the channel (arXiv 1608.08710). The latter two are divided by the mean over the
-        layer.
-      multiple: number of channels to a multiple of which pruned widths are rounded up; 1: none.
+        computes the channel (arXiv 1608.08710). `batch_norm_scale` and `norm` are divided by their
+        mean over the layer.
+      multiple: pruned layers keep a multiple of this number of channels, rounded up; 1: no
+        rounding.
 
     Raises:
-      DeepLabError: the model cannot be pruned, an argument is illegal, or even the narrowest layers
-        need more multiply-adds.
+      DeepLabError: the model cannot be pruned, an argument is illegal, or the narrowest possible
+        network has more multiply-adds.
     """
     check_prunable(stored)
     if not 0 < macs <= 1:
-        raise DeepLabError(f"macs={macs} must be in (0, 1]; it is the fraction to keep")
+        raise DeepLabError(
+            f"macs, the fraction of multiply-adds to keep, must be in (0, 1], got {macs}"
+        )
     if criterion not in CRITERIA:
         raise unknown_name("criterion", criterion, CRITERIA)
     model, variables = stored.model, jax.device_get(stored.variables)
@@ -191,7 +209,7 @@ def prune_channels(
 
 
 def check_prunable(stored: StoredModel) -> None:
-    """Checks that a model can be pruned.
+    """Checks that a model is a segmentation network that is not quantized.
 
     Raises:
       DeepLabError: the model is a classifier or quantized.
@@ -205,19 +223,20 @@ def check_prunable(stored: StoredModel) -> None:
 def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int = 1) -> np.ndarray:
     """Selects the channels to keep under a budget of multiply-adds.
 
-    The channels with the lowest scores over all layers are removed.
+    The scores of all layers are compared with one another, and the channels with the lowest scores
+    are removed. Every layer keeps at least a fraction LEAST_FRACTION of its channels.
 
     Args:
       graph: channel graph of the network.
-      scores: scores of the channels, [num_channels].
+      scores: importance of each channel, [num_channels].
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
-      multiple: number to a multiple of which the number of channels of a layer is rounded up.
+      multiple: each layer keeps a multiple of this number of channels, rounded up.
 
     Returns:
       Mask of the kept channels, bool [num_channels].
 
     Raises:
-      DeepLabError: even the narrowest layers need more multiply-adds.
+      DeepLabError: the narrowest possible network has more multiply-adds.
     """
     layers = [layer for layer in graph.layers.values() if not layer.depthwise]
     makers = [layer.outputs for layer in layers if graph.fixed.isdisjoint(layer.outputs.tolist())]
@@ -239,7 +258,7 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
     if least > target:
         fraction = least / graph.macs(everything)
         raise DeepLabError(
-            f"macs={macs:g} cannot be reached: channels on residual connections and in the "
+            f"macs={macs:g} cannot be reached, because channels on residual connections and of the "
             f"classifier cannot be removed; the minimum for this network is {fraction:.2f}"
         )
     # The multiply-adds decrease as the threshold increases.

@@ -1,9 +1,10 @@
 """Channel graph of a network: which convolutions produce and consume each channel.
 
 Every output channel of a dense convolution gets a number. The numbers are followed through the
-traced program to the convolutions that take the channels as input. Channels that are added to
-others, or that the network returns, are fixed: removing one would change more layers than the
-convolutions that produce and consume it.
+traced program to the convolutions that take the channels as input. Some channels are fixed, which
+means that they must not be removed: channels that are added to other channels, and channels that
+the network returns. Removing such a channel would also change layers other than the convolutions
+that produce and consume it.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.receptive_field import Operation, Program, flatten
 
-# Number of the channels that no convolution produces: those of the image.
+# Number of all channels that no convolution produces: the channels of the image.
 NO_CHANNEL = -1
 # fmt: off
 ELEMENTWISE = frozenset({
@@ -37,10 +38,11 @@ class Layer:
     """A convolution of the channel graph.
 
     Attributes:
-      inputs, outputs: numbers of the input and output channels; a depthwise convolution has the
-        same for both.
+      inputs, outputs: numbers of the input channels and of the output channels; equal for a
+        depthwise convolution.
       depthwise: whether the convolution is depthwise.
-      cost: multiply-adds per pair of input and output channel, or per channel if depthwise.
+      cost: multiply-adds for each pair of an input and an output channel; for a depthwise
+        convolution, multiply-adds for each channel.
     """
 
     inputs: np.ndarray
@@ -56,7 +58,7 @@ class ChannelGraph:
     Attributes:
       layers: convolutions by path.
       fixed: numbers of the channels that must not be removed.
-      num_channels: number of numbered channels.
+      num_channels: number of channels that convolutions produce.
     """
 
     layers: Mapping[str, Layer]
@@ -78,7 +80,7 @@ class ChannelGraph:
         return total
 
     def macs_of_channels(self) -> np.ndarray:
-        """Returns the multiply-adds that produce and consume each channel, [num_channels]."""
+        """Returns the multiply-adds that produce or consume each channel, int64 [num_channels]."""
         total = np.zeros(self.num_channels, np.int64)
         for layer in self.layers.values():
             readers = 1 if layer.depthwise else len(layer.inputs)
@@ -94,14 +96,14 @@ class _Channels(NamedTuple):
 
     Attributes:
       axis: channel axis of the array.
-      numbers: number of the channel in the graph, for each position on the axis.
+      numbers: numbers, in the channel graph, of the channels at each position of the axis.
     """
 
     axis: int
     numbers: np.ndarray
 
 
-# Channels of each operand; None: the operand has no channel axis.
+# Channels of each operand of an operation; None: the operand has no numbered channels.
 Given = Sequence[_Channels | None]
 
 
@@ -113,7 +115,7 @@ def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
       size: (H, W) of the image for which multiply-adds are counted.
 
     Raises:
-      DeepLabError: the network has convolutions in groups of several channels.
+      DeepLabError: the network has grouped convolutions with several channels per group.
     """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
 
@@ -127,7 +129,7 @@ def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
 
 
 class _Tracing:
-    """Follows channels through one program."""
+    """State of `channel_graph` while it follows channels through the operations of a program."""
 
     def __init__(self) -> None:
         self._channels: dict[int, _Channels] = {}
@@ -170,13 +172,13 @@ class _Tracing:
         depthwise = operation.params["feature_group_count"] > 1
         if depthwise and kernel.shape[2] > 1:
             raise DeepLabError(
-                f"{operation.path} is a convolution in groups of {kernel.shape[2]} channels, which "
-                "cannot be removed one by one; prune a network without such groups, or use "
-                "deeplab-jax quantize or distill"
+                f"{operation.path} is a grouped convolution with {kernel.shape[2]} channels per "
+                "group, and single channels of a group cannot be removed; prune a network without "
+                "grouped convolutions, or use deeplab-jax quantize or distill"
             )
         cost = math.prod(output.shape[1:3]) * math.prod(kernel.shape[:2])
         if before := self._layers.get(operation.path):
-            # The same convolution at another scale of the image.
+            # This is another call of a convolution, at another scale of the image.
             outputs, cost = before.outputs, cost + before.cost
         elif depthwise:
             outputs = inputs
@@ -210,7 +212,8 @@ class _Tracing:
             if operation.name != "mul" or first.axis != other.axis:
                 self._fix(first, other)
                 continue
-            # A gate: a channel and its factor can only be removed together.
+            # A product of two maps (a gate): channels that are multiplied must be removed together,
+            # so they get the same number.
             for pair in zip(first.numbers.tolist(), other.numbers.tolist(), strict=True):
                 low, high = sorted(map(self._resolve, pair))
                 if low != high:
@@ -277,10 +280,11 @@ def _without_axes(operation: Operation, channels: _Channels) -> _Channels | None
     return channels._replace(axis=channels.axis - sum(axis < channels.axis for axis in axes))
 
 
-# Operations on several arrays; otherwise as MOVES.
+# Operations on several arrays, each with a function as in MOVES that takes the channels of all
+# operands.
 JOINS = {"concatenate": _concatenated, "dot_general": _through_product}
-# Operations on one array, each with a function that returns the channels of the result (None: the
-# channels can no longer be followed).
+# Operations on one array, each with a function that returns the channels of the result. None: the
+# channels cannot be followed further, and become fixed.
 MOVES: Mapping[str, Callable[[Operation, _Channels], _Channels | None]] = {
     "broadcast_in_dim": _broadcast,
     "transpose": _transposed,

@@ -17,19 +17,19 @@ from deeplab_jax.layers.integers import OUTPUT_CHANNELS, quantizer
 from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.training.setup import Run
 
-# Smallest and largest input of a convolution, [2].
+# Minimum and maximum of the input of a convolution, float [2].
 Extremes = np.ndarray
 
 
 def quantize(
     stored: StoredModel, images: Iterable[np.ndarray], calibrated_on: str = ""
 ) -> StoredModel:
-    """Quantizes the convolutions of a model to int8.
+    """Returns the model with convolutions that are quantized to int8.
 
     Args:
       stored: model in floating point.
-      images: calibration images, batches [N, H, W, C] of equal size; see `calibrate`.
-      calibrated_on: description of the images, for `model.json`.
+      images: calibration images: batches [N, H, W, C] of equal height and width; see `calibrate`.
+      calibrated_on: description of the images, which is stored in `model.json`.
 
     Raises:
       DeepLabError: the model cannot be quantized, there is no image, or qwix is not installed.
@@ -50,7 +50,7 @@ def quantize(
 
 
 def check_quantizable(stored: StoredModel) -> None:
-    """Checks that a model can be quantized.
+    """Checks that a model is a segmentation network in floating point, and that qwix is installed.
 
     Raises:
       DeepLabError: the model is a classifier or already quantized, or qwix is not installed.
@@ -65,8 +65,8 @@ def check_quantizable(stored: StoredModel) -> None:
 def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:
     """Returns the range of the input of every convolution, measured on calibration images.
 
-    The bounds are the minimum and the maximum of each image, averaged over the images. Averages
-    exclude rare extremes, which would reduce the resolution of all other values.
+    The range is the minimum and the maximum of each image, averaged over the images. Averaging
+    reduces the effect of rare extreme values, which would make the quantization steps larger.
 
     Args:
       model: network in floating point.
@@ -74,24 +74,24 @@ def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> d
       images: batches uint8 [N, H, W, C].
 
     Raises:
-      DeepLabError: there is no image.
+      DeepLabError: `images` is empty.
     """
     measure = input_statistics(model, _extremes)
     batches = [jax.device_get(measure(variables, batch)) for batch in images]
     if not batches:
-        raise DeepLabError("quantization needs at least one image to calibrate on")
+        raise DeepLabError("quantization requires at least one image for calibration; got none")
     return {path: np.concatenate([batch[path] for batch in batches]).mean(0) for path in batches[0]}
 
 
 def _extremes(inputs: jax.Array) -> jax.Array:
-    """Returns the minimum and maximum of each feature map of the batch, [N, 2]."""
+    """Returns the minimum and maximum over rows, columns and channels of each image, [N, 2]."""
     return jnp.stack([jnp.min(inputs, (1, 2, 3)), jnp.max(inputs, (1, 2, 3))], axis=1)
 
 
 def quantized_variables(
     model: DeepLab, variables: Any, ranges: Mapping[Path, Extremes]
 ) -> dict[str, Any]:
-    """Returns the variables for the same network with `quantization="int8"`.
+    """Returns the variables of a network after quantization with `quantization="int8"`.
 
     Parameters of layer normalizations and layer scales stay in floating point.
 
@@ -100,7 +100,7 @@ def quantized_variables(
       ranges: range of the input of every convolution; see `calibrate`.
 
     Raises:
-      DeepLabError: a kernel belongs to no convolution that is computed.
+      DeepLabError: a kernel has no range, because the network computes no convolution with it.
     """
     folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
@@ -113,8 +113,8 @@ def quantized_variables(
         quantized |= {(*path, name): array for name, array in layer.items()}
     if left := ["/".join(path) for path in folded if path[-1] == "kernel"]:
         raise DeepLabError(
-            "this network cannot be quantized, because these kernels are not of a convolution: "
-            f"{', '.join(left)}"
+            "this network cannot be quantized, because these kernels belong to no convolution: "
+            f"{', '.join(left)}; give another model"
         )
     quantized |= {path: np.asarray(array, np.float32) for path, array in folded.items()}
     return {"params": traverse_util.unflatten_dict(quantized)}
@@ -123,7 +123,12 @@ def quantized_variables(
 def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
-    """Returns the parameters of a quantized convolution; see layers/integers.py."""
+    """Returns the parameters of a quantized convolution, by the names of `layers/integers.py`.
+
+    Args:
+      kernel, bias: folded kernel and bias, in floating point.
+      extremes: range of the input of the convolution.
+    """
     values, bounds = (jnp.asarray(array, jnp.float32) for array in (kernel, extremes))
     weights = quantizer()(values, jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,))
     inputs = quantizer()(bounds, jnp.int8, calibration_method="minmax")
@@ -139,8 +144,8 @@ def _quantized_layer(
 def quantization_aware(run: Run) -> Run:
     """Returns a training run whose network simulates int8 rounding of kernels and inputs.
 
-    The variables are those of the network in floating point. The ranges are measured on each batch;
-    `quantize` measures them again on the calibration images.
+    The trained variables stay in floating point. During training, input ranges are measured on each
+    batch. `quantize` later measures them on the calibration images.
     """
     quantizer()
     return dataclasses.replace(run, model=run.model.clone(kind="rounded"))

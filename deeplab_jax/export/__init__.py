@@ -1,4 +1,4 @@
-"""Exports trained networks to the formats of other runtimes: StableHLO, ONNX, TFLite, Core ML."""
+"""Exports trained networks to StableHLO, ONNX, TFLite and Core ML files, and to web pages."""
 
 from deeplab_jax.lazy import lazy_names
 

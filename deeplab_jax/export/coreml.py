@@ -38,7 +38,7 @@ PREVIEW = "com.apple.coreml.model.preview"
 
 
 class MilWriter:
-    """Writes a program in MIL operations on maps [N, C, H, W]; values are MIL variables."""
+    """Writes a program as MIL operations on feature maps [N, C, H, W]; values are MIL variables."""
 
     def __init__(self, builder: Any) -> None:
         self._mil = builder
@@ -81,7 +81,8 @@ class MilWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "Core ML files have a fixed size, for which `pool` computes the mean over windows"
+            "mean_over_windows is for variable image sizes; Core ML files have a fixed size and "
+            "use `pool`"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
@@ -121,7 +122,7 @@ class MilWriter:
         return self._mil.reverse(x=inputs, axes=[1])
 
     def cast(self, inputs: Value, dtype: np.dtype) -> Value:
-        # Core ML converts images to floats, so only the class map is cast.
+        # Core ML itself converts images to float32. Only the class map is cast, to int32.
         name = {"float32": "fp32", "int32": "int32"}[dtype.name]
         if inputs.dtype.__name__ == name:
             return inputs
@@ -135,10 +136,10 @@ class MilWriter:
 
 
 def write_coreml(program: Program, path: str | Path) -> None:
-    """Writes an ML program for iOS 15, macOS 12 and later.
+    """Writes a Core ML package of type ML program, for iOS 15, macOS 12 and later.
 
-    RGB images have Core ML's input type image. Normalized images, and images with other bands, are
-    arrays float32 [1, H, W, C].
+    The input of a network for RGB pixels has Core ML's type image. The input for normalized images
+    or other bands is an array float32 [1, H, W, C].
 
     Args:
       program: program to export; its size must be fixed, and its batch size must be 1.
@@ -185,7 +186,7 @@ def _import_coremltools() -> Any:
 
 
 def _describe(program: Program) -> Metadata:
-    """Returns the metadata of the file; the dtype of RGB images is `image`."""
+    """Returns the metadata of the file, with batch size 1; RGB images have the dtype `image`."""
     metadata = describe(program)
     shape = [1, *metadata.input["shape"][1:]]
     dtype = "image" if _takes_image(program) else "float32"

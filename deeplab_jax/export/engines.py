@@ -33,13 +33,13 @@ from deeplab_jax.lazy import import_extra, import_tensorflow
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Python packages whose versions determine an exported file, in addition to the network.
+# Python packages that write each format; their versions are part of the names of stored files.
 WRITERS = {"onnx": ("onnx",), "tflite": ("tensorflow", "tensorflow-cpu")}
-# Maximum number of exported networks on disk (the newest) and in memory (the last used).
+# Maximum numbers of exported files: kept on disk (the newest), and loaded (the last used).
 MAX_FILES, MAX_LOADED = 32, 8
 
-# (network, (H, W) of the images, whether they are pixels, whether to return classes) -> exported
-# file. Images that are not pixels are floats that are normalized as the metadata state.
+# Function that returns the loaded file for a network, the size (H, W) of its images, whether these
+# are pixels (otherwise normalized floats), and whether to return classes (otherwise logits).
 FileOf = Callable[[DeepLab, Size, bool, bool], ExportedNetwork]
 
 
@@ -52,12 +52,13 @@ def with_engine(
 ) -> Predictor:
     """Returns a predictor of the same model whose network another runtime executes.
 
-    The network is exported once for each padded size. The files are stored with the traced programs
-    in `program_directory`. Scales, flips, tiles and CRF have the same effect as with JAX.
+    The network is exported once for each padded image size. The exported files are stored in
+    `program_directory`, like traced programs. Scales, flips, tiles and CRF have the same effect as
+    with JAX.
 
     Args:
       predictor: predictor of the trained network.
-      engine: one of ENGINES.
+      engine: runtime, one of ENGINES; with `jax`, the predictor itself is returned.
       threads: maximum number of threads of the runtime (default: number of cores).
       reporter: receives a message for each export (default: the logger).
 
@@ -97,21 +98,22 @@ class EngineNetwork:
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
-        """Prepares the network; `file_of` returns the file to run when images are predicted."""
+        """Prepares a network whose files `file_of` loads when images are predicted."""
         self.model, self._file_of = model, file_of
 
     def forward(
         self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
     ) -> Callable[[np.ndarray], Any]:
-        """Returns a function from images to the result of `finish`.
+        """Returns a function that maps images [N, H, W, C] to the result of `finish`.
 
         Args:
-          options: scales and flip; other fields are ignored.
+          options: inference options; only scales and flip are used.
           finish: see `forward_pass`.
-          mesh: None or one device.
+          mesh: mesh of one device, or None.
 
         Raises:
-          DeepLabError: the mesh has several devices.
+          DeepLabError: the mesh has several devices; or, in the returned function, `finish`
+            requires probabilities and the file returns classes.
         """
         if mesh is not None and mesh.size > 1:
             raise DeepLabError(
@@ -144,7 +146,7 @@ class EngineNetwork:
         return call
 
     def _run(self, model: DeepLab, images: np.ndarray, classes: bool) -> np.ndarray:
-        """Returns the outputs for images [N, H, W, C]; calls the file with its batch size."""
+        """Returns class maps or logits of images [N, H, W, C], computed in batches of the file."""
         pixels = np.issubdtype(images.dtype, np.integer)
         file = self._file_of(model, images.shape[1:3], pixels, classes)
         batch = file.metadata.input["shape"][0] or 1
@@ -164,7 +166,7 @@ _image_at_scale = jax.jit(
 
 
 class _ModelFiles:
-    """Exported files of a model, one per image size; each is written at its first use."""
+    """Exported files of a model, one per image size, input and output; written at the first use."""
 
     def __init__(
         self,
@@ -180,7 +182,7 @@ class _ModelFiles:
         self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
 
     def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
-        """Returns the loaded file, see `FileOf`; exports it if it is missing or damaged."""
+        """Loads and returns a file (see `FileOf`); writes it first if it is missing or damaged."""
         options = ExportOptions(size=size, batch=1, preprocessing=pixels, argmax=classes)
         path = self._directory() / f"{self._name(model, options)}.{self._format}{ENGINE_SUFFIX}"
         if path.is_file():
@@ -202,7 +204,7 @@ class _ModelFiles:
         return load_exported(path, self._threads)
 
     def _directory(self) -> Path:
-        """Returns the directory of the files; a temporary directory if programs are not stored."""
+        """Returns the directory of the files; a temporary one if the program cache is disabled."""
         directory = program_directory()
         if directory is not None:
             return directory
@@ -218,7 +220,7 @@ class _ModelFiles:
 
     @functools.cached_property
     def _weights(self) -> str:
-        """SHA-256 of the variables."""
+        """SHA-256 of paths, dtypes, shapes and values of the variables, in hexadecimal."""
         digest = hashlib.sha256()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self._variables)[0]:
             array = np.ascontiguousarray(leaf)
@@ -237,18 +239,19 @@ def _version(distribution: str) -> str | None:
 class FilePredictor(Predictor):
     """Predictor whose network is one exported file.
 
-    The file determines the output stride. If its size is fixed, larger images must be predicted in
-    tiles of that size.
+    The file determines the output stride and the scale. If its image size is fixed, larger images
+    must be predicted in tiles of that size.
 
     Attributes:
-      file: the file in its runtime.
+      file: exported file, loaded in its runtime.
+      fixed_size: (H, W) of the images in pixels if the file accepts only one size, else None.
     """
 
     def __init__(self, file: ExportedNetwork, source: str) -> None:
         """Prepares the predictor.
 
         Args:
-          file: exported file, opened in its runtime (ONNX Runtime or LiteRT).
+          file: exported file, loaded in its runtime (JAX, ONNX Runtime or LiteRT).
           source: path of the file, for reports and errors.
 
         Raises:
@@ -314,7 +317,13 @@ class FilePredictor(Predictor):
         return self.fixed_size
 
     def check_size(self, size: Size) -> None:
-        """Checks that an image is not larger than the file's size; see `Predictor.check_size`."""
+        """Checks that an image (H, W) fits into the fixed size of the file.
+
+        Files without a fixed size accept all images, and so do predictors that use tiles.
+
+        Raises:
+          DeepLabError: the image is larger than the fixed size.
+        """
         if self.fixed_size is None or self.tiling:
             return
         height, width = self.fixed_size
@@ -333,7 +342,8 @@ def load_file(
 
     Args:
       path: path of a StableHLO, ONNX or TFLite file.
-      engine: must be the engine that executes the format of the file, or None.
+      engine: engine that executes the format of the file: `jax`, `onnx` or `tflite`. None selects
+        it; another engine is an error.
       threads: maximum number of threads of the runtime (default: number of cores).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Metadata of exported files, which describe input, output and classes."""
+"""Metadata of exported files: JSON that describes input, output, classes and network."""
 
 import dataclasses
 import importlib.metadata
@@ -15,7 +15,7 @@ from deeplab_jax.models import Architecture, preprocessing
 from deeplab_jax.models.preprocessing import channel_scale
 
 KEY = "deeplab_jax"
-# End of the errors on files without metadata.
+# Advice that ends the error messages about files without metadata.
 NO_METADATA = (
     "export the model with `deeplab-jax export`, or convert a published file with "
     "`deeplab-jax convert`"
@@ -34,15 +34,15 @@ class Metadata:
         pixel · scale + offset, and `normalization` has the keys `scale` and `offset` (per channel),
         `channels` (order of the channels: RGB, BGR, or `bands` as in the image) and `dtype` of the
         pixels (default: uint8).
-      sizes: legal image sizes. Heights and widths must be k · `step` + `plus` with k ≥ 1; `fill` is
-        the value of each channel for padding; `largest` is a maximum (H, W) in files of earlier
-        releases, or None.
+      sizes: `step`, `plus`, `fill` and `largest`. Legal heights and widths in pixels are
+        k · `step` + `plus` with k ≥ 1. `fill` is the padding value of each channel. `largest` is
+        the maximum (H, W) in files of earlier releases, otherwise None.
       output: `name`, `dtype`, `shape` and `meaning` of the output.
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
       dtype: dtype of weights and computation, float32 or float16.
-      model: description of the network, as in `model.json`, which `load` requires for a predictor
-        of the file; None in files of earlier releases.
+      model: description of the network, as in `model.json`, from which `load` makes a predictor;
+        None in files of earlier releases.
     """
 
     class_names: tuple[str, ...]
@@ -67,10 +67,10 @@ class Metadata:
         return np.dtype(name)
 
     def normalized(self, images: np.ndarray) -> np.ndarray:
-        """Normalizes images, unless the file does; returns the input of the file.
+        """Returns the input of the file for images: normalized if the file does not normalize them.
 
         Args:
-          images: [N, H, W, C] of the dtype `pixels`; RGB 0..255 for three channels of uint8.
+          images: [N, H, W, C] of the dtype `pixels`; with three uint8 channels, RGB 0..255.
         """
         given = self.input["normalization"]
         if given == "inside":
@@ -100,7 +100,7 @@ def describe(program: Program) -> Metadata:
             "shape": [*outer, architecture.in_channels],
             "normalization": normalized,
         },
-        # Files of earlier releases have a largest size, so readers may expect the key.
+        # Readers may expect the key `largest`, because files of earlier releases contain it.
         sizes={"step": step, "plus": plus, "largest": None, "fill": list(architecture.mean_pixel)},
         output={"name": name, "dtype": dtype, "shape": shape, "meaning": f"{what} of every pixel"},
         source=predictor.source,
@@ -127,7 +127,7 @@ def _model_description(predictor: Predictor) -> dict[str, Any]:
 
 
 def normalization(architecture: Architecture) -> dict[str, Any]:
-    """Returns `scale`, `offset` and related keys of the input normalization; see `Metadata`."""
+    """Returns the input normalization of a network as a dict; see `Metadata.input`."""
     order = "RGB" if architecture.takes_rgb else "bands"
     scale, offset = list(channel_scale(architecture)), [0.0] * architecture.in_channels
     match architecture.preprocessing:
@@ -157,8 +157,8 @@ def parse_metadata(text: str | bytes, where: str) -> Metadata:
     """Parses the metadata of an exported file.
 
     Args:
-      text: text that `to_json` returned.
-      where: name of the file, for errors.
+      text: JSON that `Metadata.to_json` returned.
+      where: path of the file, for the error message.
 
     Raises:
       DeepLabError: the text is damaged.

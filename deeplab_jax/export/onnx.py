@@ -28,13 +28,13 @@ CHANGES_DTYPE = ("ArgMax", "Cast", "Shape")
 
 
 class OnnxWriter:
-    """Writes a program as an ONNX graph; values are names of ONNX tensors.
+    """Writes a program as an ONNX graph on maps [N, C, H, W]; values are names of ONNX tensors.
 
     Attributes:
       nodes: nodes in order of execution.
       constants: weights and other constants.
-      dtype: dtype of convolutions, weights and feature maps, float32 or float16. The image is
-        always normalized, and averages are always computed, in float32.
+      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Normalization of
+        the image and averages are computed in float32.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -50,15 +50,15 @@ class OnnxWriter:
         self._shapes: dict[str, tuple[Any, ...]] = {}
         # Symbolic height or width → (value with this size, axis of [N, C, H, W]).
         self._lengths: dict[Any, tuple[str, int]] = {}
-        # Symbolic height and width of the image → value that the file has checked at run time.
-        # Legal sizes are k · step + plus.
+        # Symbolic height or width of the image → value int64 [1] that the graph checks at run time.
+        # Legal heights and widths are k · step + plus.
         self._checked: dict[Any, str] = {}
         self._step, self._plus = 1, 0
 
     def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
-        """Adds an operation and returns the name of its result.
+        """Adds an ONNX operation `kind` and returns the name of its result.
 
-        Arrays among the inputs become constants; integers become constants int64 [1].
+        Inputs that are arrays become constants, and integers become constants int64 [1].
         """
         arrays = [np.array([i], np.int64) if isinstance(i, int) else i for i in inputs]
         operands = [self.constant(i) if isinstance(i, np.ndarray) else i for i in arrays]
@@ -71,7 +71,7 @@ class OnnxWriter:
         return result
 
     def constant(self, array: np.ndarray) -> str:
-        """Adds a constant unless an equal one exists; returns its name."""
+        """Returns the name of a constant with this content; adds the constant if there is none."""
         key = b"%s %s " % (str(array.dtype).encode(), str(array.shape).encode()) + array.tobytes()
         if key not in self._names:
             self._names[key] = f"constant_{len(self.constants)}"
@@ -138,7 +138,8 @@ class OnnxWriter:
         return self.node(name.capitalize(), left, right)
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
-        # When resizing maps with one row or one column, OpenCV 5.0 reads outside the map.
+        # OpenCV 5.0 reads outside of maps with one row or one column when it resizes them. Their
+        # rows or columns are repeated instead.
         lengths = [
             after if before == 1 else 1
             for before, after in zip(self._shapes[inputs][1:3], like[1:3], strict=True)
@@ -157,11 +158,11 @@ class OnnxWriter:
         return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
     def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
-        """Returns the shape [N, C, H, W] of a resized map; a constant if the shape is fixed.
+        """Returns the shape of a resized map as a value int64 [4]: N, C, H, W.
 
         Args:
           inputs: map to resize, [N, C, h, w].
-          like: traced shape of the result, [N, H, W, C], with symbols for dynamic sizes.
+          like: traced shape of the result, [N, H, W, C], with symbols for variable sizes.
         """
         batch, height, width, channels = like
         if all(isinstance(length, int) for length in like):
@@ -172,7 +173,7 @@ class OnnxWriter:
         return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
 
     def _symbolic(self, length: Any) -> str:
-        """Returns a height or width as a value int64 [1]; computes it if it is symbolic.
+        """Returns a traced height or width, integer or symbolic, as a value int64 [1].
 
         Raises:
           DeepLabError: no map has this size, and it cannot be computed from the image size.
@@ -185,7 +186,7 @@ class OnnxWriter:
             return self._length(*self._lengths[length])
         step, plus = self._step, self._plus
         for known, value in self._checked.items():
-            # If the known size is k · step + plus, the other size is k · part + plus.
+            # If the known length is k · step + plus, this length is k · part + plus.
             part = (length - plus) * step // (known - plus)
             if isinstance(part, int) and (known - plus) * part == (length - plus) * step:
                 steps = self.node("Div", self.node("Add", value, -plus), step)
@@ -196,21 +197,21 @@ class OnnxWriter:
         )
 
     def _length(self, value: str, axis: int) -> str:
-        """Returns the length of an axis of [N, C, H, W] of a value, as a value int64 [1]."""
+        """Returns the length of one axis (0 to 3: N, C, H, W) of a value, as a value int64 [1]."""
         return self.node("Gather", self.node("Shape", value), axis)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
-        """Adds a check to the graph, so that the exported network refuses illegal image sizes.
+        """Adds a check to the graph: illegal image sizes are an error at run time.
 
-        ONNX has no operation for checks. Therefore the last resize uses the image size plus an
-        element of an array with the single element 0. The index of this element is the remainder of
-        the size. If the remainder is not 0, ONNX Runtime reports an index out of bounds in this
-        node. The name of the node states the legal sizes.
+        ONNX has no operation for checks. The graph therefore gathers an element from the array [0],
+        with (size − plus) mod step as index. For an illegal size, this index is out of bounds, and
+        ONNX Runtime reports the name of the node, which states the legal sizes. The gathered 0 is
+        added to the size, so that the node is needed for the last resize.
 
         Args:
-          image: image, [N, C, H, W].
-          shape: traced shape [N, H, W, C], with symbols for dynamic sizes.
-          step, plus: legal sizes are k · step + plus.
+          image: name of the image, [N, C, H, W].
+          shape: traced shape of the image, [N, H, W, C], with symbols for variable sizes.
+          step, plus: legal heights and widths are k · step + plus, in pixels.
         """
         self._step, self._plus = step, plus
         for axis, side in ((1, "height"), (2, "width")):
@@ -235,9 +236,15 @@ class OnnxWriter:
         return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
 
     def _window_matrix(self, length: str, window: int, stride: int) -> str:
-        """Returns a matrix [windows, length] that averages over windows.
+        """Returns a matrix [number of windows, length] whose product with a map averages windows.
 
-        Each row is 1 / window at the pixels of one window, and 0 elsewhere.
+        Each row is 1 / window at the pixels of one window, and 0 elsewhere. A window that is larger
+        than the map is clipped to it.
+
+        Args:
+          length: length of the axis, a value int64 [1].
+          window: size of the windows along the axis, in pixels.
+          stride: distance between the starts of successive windows, in pixels.
         """
         zero, one, most = (np.array(number, np.int64) for number in (0, 1, window))
         length = self.node("Squeeze", length)
@@ -319,7 +326,7 @@ class OnnxWriter:
 
 
 def _needed(nodes: Sequence[Any], result: str) -> list[Any]:
-    """Returns the nodes that contribute to a result, in order of execution."""
+    """Returns the nodes on which the value named `result` depends, in order of execution."""
     needed, kept = {result}, []
     for node in reversed(nodes):
         if needed.intersection(node.output):
@@ -333,8 +340,8 @@ def _pads(padding: Padding) -> list[int]:
     return [top, left, bottom, right]
 
 
-# Operator set, and the version of the file format that was released with it. Later operator sets
-# have the attributes `axes` of Resize and `start` of Shape, which OpenCV does not support.
+# Version of the operator set, and of the file format that was released with it. OpenCV does not
+# support the attributes `axes` of Resize and `start` of Shape, which later operator sets have.
 OPSET, FORMAT = 13, 7
 
 
@@ -346,8 +353,8 @@ def write_onnx(program: Program, path: str | Path) -> None:
       path: path of the file, which is written atomically.
 
     Raises:
-      DeepLabError: the network does not support variable sizes, or `translate` does not support
-        one of its operations.
+      DeepLabError: the network does not support variable sizes, ONNX cannot express one of its
+        operations, or a weight is too large for float16.
     """
     with open_sizes(program):
         traced = jax.make_jaxpr(program.function)(input_specification(program))

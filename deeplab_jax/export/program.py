@@ -1,4 +1,4 @@
-"""Makes the function to export, from images of fixed or variable size to classes or logits."""
+"""Makes the function to export, which maps images to classes or logits."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.padding import Grid, Size, size_grid
 from deeplab_jax.models import fold
 
-# (H, W) for networks without an inference size: the crop size of the papers.
+# Export size (H, W), in pixels, of networks without an inference size: the crop of the papers.
 DEFAULT_SIZE = (513, 513)
 DTYPES = ("float32", "float16")
 
@@ -27,14 +27,13 @@ class ExportOptions:
 
     Attributes:
       size: (H, W) of the images in pixels; None: any legal size of the network.
-      batch: number of images; None: any.
+      batch: number of images per call; None: any.
       preprocessing: whether the function normalizes its input. True: the input is pixels (uint8
-        RGB, or other bands). False: the input is float32 that is normalized as the metadata state.
+        RGB, or other bands). False: the input is float32, normalized as `Metadata.input` states.
       argmax: whether the function returns the class of every pixel, int32 [N, H, W]. False: it
         returns logits, float32 [N, H, W, num_classes].
-      portable: whether to use only operations that all runtimes and platforms support. False
-        (StableHLO only): use the fastest implementations for each platform, which are many times
-        faster on CPUs.
+      portable: True: only operations that all runtimes and platforms support. False (StableHLO
+        only): the fastest implementation for each platform, which is many times faster on CPUs.
       dtype: dtype of weights and computation, one of DTYPES. Inputs and outputs keep their dtype.
         The function is traced in float32 and converted when the file is written.
     """
@@ -47,7 +46,7 @@ class ExportOptions:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        """Checks the numbers and the dtype.
+        """Checks size, batch and dtype.
 
         Raises:
           DeepLabError: the size or the batch is below 1, or the dtype is unknown.
@@ -56,7 +55,8 @@ class ExportOptions:
             raise unknown_name("dtype", self.dtype, DTYPES)
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
-                f"size={self.size} and batch={self.batch} must be at least 1, or None"
+                f"height, width and batch must be at least 1, got size={self.size} and "
+                f"batch={self.batch}; None means any"
             )
 
 
@@ -77,7 +77,7 @@ class Program:
 
     @property
     def input_dtype(self) -> jnp.dtype:
-        """Dtype of the images: float32 if they must be normalized, else that of the pixels."""
+        """Dtype of the input: float32 if the caller normalizes images, else that of the pixels."""
         own = self.predictor.model.architecture.image_dtype
         return jnp.dtype(own if self.options.preprocessing else jnp.float32)
 
@@ -88,7 +88,7 @@ class Program:
 
     @property
     def own_size(self) -> Size:
-        """(H, W) of the options; if they have none, the padded inference size of the network."""
+        """`options.size`, or the network's inference size (H, W), rounded up to a legal size."""
         if self.options.size:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE
@@ -126,8 +126,8 @@ def suits(size: Size, step: int, plus: int) -> bool:
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
-    A variable batch size is `N`. Variable heights and widths are k · step + 1 with an integer
-    k ≥ 1, or k · step if the network does not align corners.
+    A variable batch size is the symbol `N`. Variable heights and widths are k · step + plus
+    (`Program.step`), with a symbol k ≥ 1 for each.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]
@@ -160,10 +160,11 @@ def check_suits(size: Size, step: int, plus: int) -> None:
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Context in which the network is traced for images of any size.
+    """Context for tracing a program; turns errors about variable sizes into a `DeepLabError`.
 
     Raises:
-      DeepLabError: the network does not support variable sizes. The message suggests a fixed size.
+      DeepLabError: tracing fails although no size is fixed, because the network does not support
+        variable sizes. The message suggests a fixed size.
     """
     try:
         yield

@@ -34,8 +34,9 @@ FORMATS = ("stablehlo", "onnx", "tflite", "coreml", "web")
 FIXED_FORMATS = ("tflite", "coreml")
 # Formats whose writers support `ExportOptions.dtype="float16"`.
 HALF_FORMATS = ("onnx", "tflite", "coreml", "web")
-# Platforms of a StableHLO file, and the names of the files in its zip archive.
+# Platforms that can execute a StableHLO file.
 PLATFORMS = ("cpu", "cuda", "tpu")
+# Names of the files in the zip archive that a StableHLO file is.
 NETWORK, METADATA = "network.stablehlo", "metadata.json"
 # Name of the network's file in the directory of a web page.
 PAGE_NETWORK = "model.onnx"
@@ -55,17 +56,17 @@ def export(
 
     Args:
       predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
-      path: path of the file; for `web`, of a directory; on this machine or in a bucket.
+      path: path of the file, or of the directory for `web`, on this machine or in a bucket.
       format: one of FORMATS.
       options: inputs and outputs of the file (default: `ExportOptions()`).
-      calibration: images uint8 [H, W, 3] on which the ranges of feature maps are measured, to
-        quantize a TFLite file to 8-bit integers; None: no quantization.
+      calibration: images uint8 [H, W, 3] for quantizing a TFLite file to 8-bit integers; the ranges
+        of feature maps are measured on them. None: no quantization.
       runtime: directory of the npm package onnxruntime-web, which is copied into a web page; see
         `web.find_runtime`.
 
     Returns:
-      The options, with the height and width of the input that the file accepts. TFLite and Core ML
-      files always have a fixed input size.
+      The options of the written file. For TFLite and Core ML, which have a fixed size, `size` is
+      set even if it was None; for a web page, `batch` is 1.
 
     Raises:
       DeepLabError: the format is unknown, its packages are not installed, the network does not
@@ -75,8 +76,7 @@ def export(
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
         raise DeepLabError(
-            f"portable=False requires format stablehlo, not {format}; omit "
-            "portable=False (--noportable)"
+            f"portable=False (--noportable) requires the format stablehlo, got {format}; omit it"
         )
     if program.options.dtype != "float32" and format not in HALF_FORMATS:
         raise DeepLabError(
@@ -85,8 +85,8 @@ def export(
         )
     if calibration is not None and program.options.dtype != "float32":
         raise DeepLabError(
-            f"dtype={program.options.dtype} cannot be combined with calibration, which makes a "
-            "TFLite file in 8-bit integers; omit one of them"
+            f"dtype={program.options.dtype} cannot be combined with calibration, which quantizes a "
+            "TFLite file to 8-bit integers; omit one of them"
         )
     with local_output(as_path(path)) as local:
         _write(program, local, format, calibration, runtime)
@@ -120,11 +120,10 @@ def _write(
 
 
 def check_exports(predictor: Predictor, format: str) -> None:
-    """Checks that a format exists and supports a network.
+    """Checks that a format exists and, for a quantized network, that it is StableHLO.
 
     Raises:
-      DeepLabError: the format is unknown, or the network is quantized and the format is not
-        stablehlo.
+      DeepLabError: the format is unknown, or does not support the quantized network.
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
@@ -138,8 +137,8 @@ def check_exports(predictor: Predictor, format: str) -> None:
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
     """Returns the program to export to a format.
 
-    FIXED_FORMATS require a fixed size; if `options` has none, the default size is used. A web page
-    has batch size 1.
+    For FIXED_FORMATS, a missing size is replaced by `Program.own_size`. For a web page, a missing
+    batch size is replaced by 1.
 
     Args:
       predictor: predictor of the trained network.
@@ -156,11 +155,14 @@ def program_for(predictor: Predictor, format: str, options: ExportOptions | None
 
 
 def _write_stablehlo(program: Program, path: str | Path) -> None:
-    """Writes a zip archive with the serialized function and its metadata, atomically."""
+    """Writes a StableHLO file: a zip archive of the serialized function and its metadata.
+
+    The file is written atomically.
+    """
     options: dict[str, Any] = {"platforms": PLATFORMS}
     if program.options.portable:
-        # Portable operations are equal on all platforms. Lowering for several platforms would store
-        # each convolution once per platform.
+        # Portable operations are lowered to the same code for all platforms. Lowering for several
+        # platforms would store each convolution once per platform.
         options["platforms"] = PLATFORMS[:1]
         options["disabled_checks"] = [jax_export.DisabledSafetyCheck.platform()]
     exporter = jax_export.export(jax.jit(program.function), **options)
@@ -195,14 +197,14 @@ class ExportedNetwork:
 
     Attributes:
       metadata: metadata of the file.
-      run: maps the input of the file to its output; the metadata describe both.
+      run: function from the input array to the output array of the file; see `Metadata`.
     """
 
     metadata: Metadata
     run: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Applies the network to images, which are normalized first if the file does not do so.
+        """Applies the network to images. If the file does not normalize them, this method does.
 
         Args:
           images: [N, H, W, C]: uint8 RGB 0..255, or other bands that the network takes.
@@ -287,13 +289,13 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
     onnxruntime = import_extra("onnxruntime", "onnx", "this file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Hints about shapes and optimizations are not logged; errors are raised.
+    # ONNX Runtime logs only errors (level 3), not hints about shapes and optimizations.
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
-        # Some versions describe the error in several lines.
+        # The message of ONNX Runtime may have several lines.
         reason = " ".join(str(error).split())
         raise DeepLabError(
             f"{path} is not a StableHLO, ONNX or TFLite file that can be executed ({reason}); "

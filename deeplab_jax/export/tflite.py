@@ -22,7 +22,7 @@ BINARY = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum
 
 
 class TensorFlowWriter:
-    """Writes a program with the TensorFlow operations that TFLite supports."""
+    """Writes a program with TensorFlow operations that TFLite supports, on maps [N, H, W, C]."""
 
     def __init__(self, tensorflow: ModuleType) -> None:
         self._tf = tensorflow
@@ -50,9 +50,9 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns inputs and a padding that TensorFlow knows, `SAME` or `VALID`.
+        """Returns inputs, and the name of TensorFlow's padding for them, `SAME` or `VALID`.
 
-        If the padding is neither, the inputs are padded explicitly.
+        If the padding is neither of these, the inputs are padded with `value`, and it is `VALID`.
         """
         if not any(map(any, padding)):
             return inputs, "VALID"
@@ -88,7 +88,8 @@ class TensorFlowWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "in TFLite files, which have a fixed size, windows are averaged by the method `pool`"
+            "mean_over_windows is for variable image sizes; TFLite files have a fixed size and use "
+            "`pool`"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
@@ -98,7 +99,7 @@ class TensorFlowWriter:
             inputs, name = self._padded(inputs, window, stride, padding, value=least)
             return self._tf.nn.max_pool2d(inputs, window, stride, name)
         if kind == "mean":
-            # Its SAME padding is not counted.
+            # With SAME padding, TensorFlow averages over the pixels inside the map only.
             return self._tf.nn.avg_pool2d(inputs, window, stride, "SAME")
         if any(map(any, padding)):
             inputs = self._tf.pad(inputs, [(0, 0), *padding, (0, 0)])
@@ -137,7 +138,7 @@ class TensorFlowWriter:
         pass
 
 
-# Bytes 4 to 7 of a TFLite file.
+# File identifier: bytes 4 to 7 of a TFLite file.
 IDENTIFIER = b"TFL3"
 
 
@@ -147,9 +148,8 @@ def write_tflite(
     """Writes a TFLite file that computes in floats or in 8-bit integers.
 
     For 8-bit integers, TensorFlow quantizes kernels to int8 with a scale per output channel, and
-    feature maps to int8 with a scale and a zero point per map. These follow from the ranges that
-    are measured on the calibration images. Quantization does not change the dtypes of input and
-    output.
+    feature maps to int8 with a scale and a zero point per map. Scale and zero point of a map are
+    computed from its range on the calibration images. The dtypes of input and output do not change.
 
     Args:
       program: program to export; its size must be fixed.
@@ -162,7 +162,7 @@ def write_tflite(
     tensorflow = import_tensorflow("tflite", "TFLite export")
     converter = _converter(program, tensorflow)
     if program.options.dtype == "float16":
-        # Weights are stored in float16. The runtime computes in float16 or in float32.
+        # Weights are stored in float16. Each runtime decides whether it computes in float16.
         converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tensorflow.float16]
     if calibration is not None:
@@ -176,7 +176,7 @@ def write_tflite(
 
 
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
-    """Translates a program to TensorFlow; returns TensorFlow's converter to TFLite."""
+    """Returns TensorFlow's converter to TFLite for a program, which is translated to TensorFlow."""
     shape = (*program.own_size, program.predictor.model.architecture.in_channels)
     batch, dtype = program.options.batch, program.input_dtype
     traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))
@@ -218,7 +218,7 @@ def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
 
 
 def read_tflite_metadata(path: str | Path) -> Metadata:
-    """Reads the metadata of a file that `write_tflite` wrote, without TensorFlow.
+    """Reads the metadata of a file that `write_tflite` wrote; does not require TensorFlow.
 
     Raises:
       DeepLabError: the file is not a TFLite file or has no metadata.

@@ -1,8 +1,9 @@
 """Translates a traced program (jaxpr) to the operations of another runtime.
 
-The program of `make_program` consists of about twenty JAX primitives on maps [N, H, W, C]. For each
-of them, the `Writer` of a runtime writes the runtime's operations. This module iterates over the
-program, evaluates constants, and combines convolutions with their biases.
+The programs of `make_program` consist of about twenty JAX primitives on maps [N, H, W, C].
+`translate` calls a method of a `Writer` for each primitive; every runtime has its own `Writer`,
+which writes operations of the runtime. `translate` also evaluates constant expressions, and
+combines each convolution with the bias that is added to its result.
 """
 
 from collections import Counter
@@ -25,13 +26,13 @@ from deeplab_jax.ops import (
     parse_windows_name,
 )
 
-# A value in the runtime, or a constant (NumPy array).
+# Value of a translated program: an object of the runtime's `Writer`, or a constant (NumPy array).
 Value = Any
 Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """Strides, padding, dilation and groups of a convolution."""
+    """Stride, padding and dilation rate per axis (rows, columns), and groups of a convolution."""
 
     stride: Pair
     padding: Padding
@@ -40,10 +41,11 @@ class Geometry(NamedTuple):
 
 
 class Writer(Protocol):
-    """Writes operations of a runtime.
+    """Protocol of classes that write the operations of one runtime.
 
-    Shapes and axes in the arguments are those of maps [N, H, W, C]. Constants are NumPy arrays that
-    broadcast against the other operand.
+    Each method writes an operation and returns its result. Arguments describe maps as [N, H, W, C],
+    even if the runtime orders them as [N, C, H, W]. Constants are NumPy arrays that broadcast
+    against the other operand.
     """
 
     def convolution(
@@ -61,19 +63,23 @@ class Writer(Protocol):
         """Averages over H and W; returns [N, 1, 1, C]."""
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
-        """Averages over windows; windows are clipped to H and W, which are known at run time."""
+        """Averages over windows of a map whose H and W are known only at run time.
+
+        Windows that are larger than the map are clipped to it. `window` and `stride` are in pixels,
+        for rows and columns.
+        """
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         """Computes the maximum (`max`), the sum (`sum`) or the mean (`mean`) over windows.
 
-        The mean is over the pixels inside the map.
+        The mean is over the pixels of a window that lie inside the map, not over padding.
         """
 
     def sigmoid(self, inputs: Value) -> Value:
         """Applies the logistic function."""
 
     def gelu(self, inputs: Value) -> Value:
-        """Applies the exact GELU."""
+        """Applies the exact GELU, x · Φ(x), not its approximation by tanh."""
 
     def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
         """Computes `ops.standardize_channels`."""
@@ -88,13 +94,13 @@ class Writer(Protocol):
         """Reverses three channels, which converts between RGB and BGR."""
 
     def cast(self, inputs: Value, dtype: np.dtype) -> Value:
-        """Changes the dtype."""
+        """Converts a value to a dtype."""
 
     def argmax(self, inputs: Value) -> Value:
         """Returns the index of the channel with the largest value, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Receives every new value and its traced shape [N, H, W, C]."""
+        """Receives every new value of the program with its traced shape, and writes nothing."""
 
 
 def flat_padding(padding: Padding) -> list[int]:
@@ -104,7 +110,10 @@ def flat_padding(padding: Padding) -> list[int]:
 
 
 def channels_first(value: Value) -> Value:
-    """Converts a constant operand of maps [N, H, W, C] to an operand of maps [N, C, H, W]."""
+    """Reorders a constant for maps [N, H, W, C] for use with maps [N, C, H, W].
+
+    Values of the runtime are returned unchanged.
+    """
     if not isinstance(value, np.ndarray):
         return value
     if value.ndim == 4:
@@ -113,7 +122,12 @@ def channels_first(value: Value) -> Value:
 
 
 class _Convolution(NamedTuple):
-    """A convolution that is written later, because a bias may follow."""
+    """A convolution that is not yet written, because a bias may be added to its result.
+
+    Attributes:
+      inputs, kernel, geometry: arguments of `Writer.convolution`.
+      shape: traced shape of the result, [N, H, W, C].
+    """
 
     inputs: Value
     kernel: np.ndarray
@@ -122,15 +136,15 @@ class _Convolution(NamedTuple):
 
 
 def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
-    """Translates a program to the operations of a runtime.
+    """Writes the operations of a program with the writer of a runtime, and returns the output.
 
     Args:
       program: jaxpr with one input, traced with `ops.Dispatch.export`.
-      image: input value of the runtime.
+      image: input of the program, as a value of the runtime.
       writer: writer for the runtime.
 
     Returns:
-      The output value of the runtime.
+      The output of the program, as a value of the runtime.
 
     Raises:
       DeepLabError: the program contains a primitive that writers do not support.
@@ -142,11 +156,13 @@ def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
 
 
 class _Walk:
+    """Translation of one program: iterates over its equations and calls a writer."""
+
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Returns a value in the runtime; writes the value first if it is a pending convolution."""
+        """Returns a value of the runtime; writes a convolution that is not yet written."""
         if not isinstance(value, _Convolution):
             return value
         result = self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)
@@ -154,7 +170,13 @@ class _Walk:
         return result
 
     def run(self, jaxpr: Jaxpr, constants: list[np.ndarray], inputs: list[Value]) -> list[Value]:
-        """Translates a program, or a function that a program calls; returns the outputs."""
+        """Translates a program, or a function that it calls, and returns the values of its outputs.
+
+        Args:
+          jaxpr: program or function to translate.
+          constants: values of its constants.
+          inputs: values of its inputs.
+        """
         known: dict[Var, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
         known |= dict(zip(jaxpr.invars, inputs, strict=True))
         needed = _needed(jaxpr)
@@ -194,13 +216,16 @@ class _Walk:
             return [biased]
         if primitive not in _PRIMITIVES:
             raise DeepLabError(
-                f"this network has an operation that cannot be exported to this format "
-                f"({primitive}); export with --format=stablehlo, which supports all networks"
+                f"this format does not support the operation {primitive} of the network; export "
+                "with --format=stablehlo, which supports all networks"
             )
         return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
 
     def _biased(self, left: Value, right: Value) -> Value | None:
-        """Writes a convolution with a bias if these are the operands; otherwise returns None."""
+        """Writes the sum of two operands as a convolution with bias, and returns its result.
+
+        Returns None if the operands are not a convolution and a constant.
+        """
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
                 channels = convolution.kernel.shape[-1]
@@ -218,7 +243,7 @@ def _needed(jaxpr: Jaxpr) -> Counter[Var]:
 
 
 def _traced(atom: Var | Literal) -> ShapedArray:
-    """Returns shape and dtype of a value of the program, which must be an array."""
+    """Returns shape and dtype of a variable or literal of the program, which must be an array."""
     if not isinstance(atom.aval, ShapedArray):
         raise TypeError(f"{atom} is not an array, but {atom.aval}")
     return atom.aval
@@ -234,7 +259,11 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
 
 
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
-    """Reshapes a constant to the rank of the result; runtimes broadcast the operands."""
+    """Reshapes a constant to the rank of the result of `broadcast_in_dim`.
+
+    Runtimes broadcast operands of equal rank themselves. Values of the runtime are returned
+    unchanged.
+    """
     if not isinstance(value, np.ndarray):
         return value
     shape = [1] * len(equation.params["shape"])
@@ -264,8 +293,8 @@ def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
 
 # Window, stride and padding of `ops.mean_over_pairs`.
 PAIRS = (2, 2), (2, 2), ((0, 1), (0, 1))
-# Translations of named functions, and of primitives, by name; called with writer, equation and
-# operands.
+# Functions that translate a named function or a primitive, by its name. Their arguments are the
+# writer, the equation and its operands.
 _NAMED: dict[str, Callable[..., Value]] = {
     MEAN_NAME: lambda writer, equation, inputs: writer.mean(inputs),
     PAIRS_NAME: lambda writer, equation, inputs: writer.pool("mean", inputs, *PAIRS),

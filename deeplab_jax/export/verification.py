@@ -1,4 +1,4 @@
-"""Compares the outputs of an exported file with the outputs of the network on real images."""
+"""Verification: compares the outputs of an exported file and of its network on images."""
 
 import dataclasses
 import itertools
@@ -29,13 +29,13 @@ class Verification:
       images: number of compared images.
       size: (H, W) in pixels to which the images were padded.
       batch: number of images per call.
-      largest_difference: maximum absolute difference of logits; None if the file returns class
-        maps.
+      largest_difference: maximum absolute difference between the logits of the file and of the
+        network; None if the file returns class maps.
       largest_logit: maximum absolute logit of the network.
       label_agreement: fraction of pixels with the same class, 0..1.
-      largest_margin: at a pixel where the classes differ, the margin is the network's logit for its
-        own class minus its logit for the file's class. This is the maximum over these pixels; 0 if
-        all classes agree.
+      largest_margin: maximum margin over the pixels where the classes differ; 0 if all classes
+        agree. The margin is the network's logit for its own class minus its logit for the file's
+        class.
     """
 
     images: int
@@ -48,7 +48,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if classes differ only at pixels where two logits tie; see TIE."""
+        """True if the classes differ only at pixels where the two logits tie; see TIE."""
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:
@@ -59,19 +59,20 @@ class Verification:
             text += f"(logits up to {self.largest_logit:.3g}), "
         text += f"same class at {100 * self.label_agreement:.4f} % of pixels"
         if self.label_agreement < 1:
-            text += f", the others within {self.largest_margin:.2g} of a tie"
+            text += f"; elsewhere, logits of the two classes differ by {self.largest_margin:.2g}"
+            text += " or less"
         return text
 
 
 def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]]:
     """Returns the pairs (size, batch size) for which a file is compared with its network.
 
-    If the size of the file is not fixed, they include a smaller and a larger size; if the batch
-    size is not fixed, they include several batch sizes.
+    By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
+    larger one. If the file accepts any batch size, the batch sizes are BATCHES.
 
     Args:
       program: exported program.
-      sizes: sizes (H, W) in pixels to use instead of these.
+      sizes: sizes (H, W) in pixels that replace the default sizes; empty: default sizes.
 
     Raises:
       DeepLabError: the file does not support one of the sizes.
@@ -87,7 +88,7 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
             )
     sizes = list(sizes) or [program.own_size, *(() if options.size else _other_sizes(program))]
     batches = BATCHES if options.batch is None else (options.batch,)
-    # The shorter list is extended by its last entry.
+    # The shorter of the two lists is extended by its last entry.
     pairs = itertools.zip_longest(sizes, batches)
     return [(size or sizes[-1], batch or batches[-1]) for size, batch in pairs]
 
@@ -95,8 +96,8 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
 def _other_sizes(program: Program) -> tuple[Size, Size]:
     """Returns a smaller size in portrait format, and a larger size in landscape format.
 
-    The larger size exceeds the training crop, so the windows of `image_pooling=crop` are smaller
-    than the feature map.
+    The larger size exceeds the training crop, so that the pooling windows of `image_pooling="crop"`
+    do not cover the whole feature map.
     """
     (step, plus), own = program.step, program.own_size
     architecture = program.predictor.model.architecture
@@ -127,7 +128,7 @@ def verify(
       images: uint8 [H, W, 3]. Larger images are downsampled to fit `size`; then all images are
         padded to `size`.
       size: (H, W) in pixels.
-      batch: number of images per call. The last call repeats the last image to have this number.
+      batch: number of images per call. The last batch is filled with copies of the last image.
       reporter: receives progress events.
     """
     original = predictor.network.forward(InferenceOptions(), only_logits)

@@ -13,15 +13,15 @@ from deeplab_jax.export.onnx import write_onnx
 from deeplab_jax.export.program import Program
 
 PACKAGE = "onnxruntime-web"
-# Subdirectory of the page for onnxruntime-web, and the files in it that the page loads: the
-# JavaScript interface, and the runtime in WebAssembly.
+# Subdirectory of the page that contains onnxruntime-web, and the files in it that the page loads:
+# the JavaScript interface, and the runtime in WebAssembly.
 RUNTIME = "runtime"
 RUNTIME_FILES = (
     "ort.wasm.min.mjs",
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
-# Files of the page itself, which are package data of deeplab_jax.
+# Files of the page itself. They are copied from the package data of deeplab_jax.
 PAGE_FILES = ("index.html", "page.js", "style.css", "worker.js")
 NETWORK, DESCRIPTION = "model.onnx", "model.json"
 
@@ -54,10 +54,10 @@ def find_runtime(directory: str | Path | None = None) -> Path:
 
 
 def write_page(program: Program, path: str | Path, runtime: str | Path | None = None) -> None:
-    """Writes a static page to a directory; replaces an earlier page in this directory.
+    """Writes a static page that runs the network in the browser; replaces an earlier page.
 
     Args:
-      program: program to export; it must map one uint8 image to a class map.
+      program: program to export; it must map one uint8 RGB image to a class map.
       path: directory of the page.
       runtime: see `find_runtime`.
 
@@ -90,7 +90,7 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
 
 
 def is_page(path: Path) -> bool:
-    """Returns whether a directory is an exported page."""
+    """Returns whether a path is the directory of an exported page."""
     return all((path / name).is_file() for name in (*PAGE_FILES, NETWORK, DESCRIPTION))
 
 
@@ -103,8 +103,8 @@ def _check(program: Program) -> None:
         )
     if not options.preprocessing or not options.argmax:
         raise DeepLabError(
-            "a web page requires a network that takes uint8 RGB and returns classes; "
-            "--preprocessing and --argmax must be inside"
+            "a web page requires a file that takes uint8 RGB and returns classes; omit "
+            "--preprocessing=outside and --argmax=outside"
         )
     if options.batch != 1:
         raise DeepLabError("a web page predicts one image at a time; --batch must be 1")
@@ -113,8 +113,8 @@ def _check(program: Program) -> None:
 def _description(program: Program, package: Path) -> str:
     """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    `sizes` has the entries of the metadata and two others: `fixed` is the only legal (H, W), or
-    null; `minimum` is the (H, W) to which smaller images are padded, or null.
+    Its entry `sizes` extends `Metadata.sizes` by `fixed`, the only legal (H, W), and `minimum`, the
+    (H, W) to which smaller images are padded. Both are in pixels, or null if there is none.
     """
     metadata, smallest = describe(program), program.predictor.inference_size
     minimum = program.step.round_up(smallest) if smallest else None

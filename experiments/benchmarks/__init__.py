@@ -1,1 +1,1 @@
-"""Benchmarks of the networks and the input pipeline against other codebases."""
+"""Benchmarks of networks and input pipeline against other codebases (baselines)."""

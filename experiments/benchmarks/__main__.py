@@ -1,11 +1,11 @@
-"""Benchmarks deeplab_jax against another codebase, alternating between the two.
+"""Times deeplab_jax and another codebase, the baseline, alternately on the same work.
 
 usage: python -m experiments.benchmarks KIND [--flag=value …]
 
 forward    forward pass, with the weights of the baseline if they can be converted
 training   training step
 pipeline   processor time of the input pipeline, against torchvision's transforms in a DataLoader
-fast_paths each fast path of `deeplab_jax.ops` against its reference, on its intended workload
+fast_paths each fast path of `deeplab_jax.ops` against its reference implementation
 
 examples:
   python -m experiments.benchmarks forward --baseline=torchvision --network=deeplabv3_resnet50
@@ -33,13 +33,15 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("kind", choices=("forward", "training", "pipeline", "fast_paths"))
     parser.add_argument("--baseline", default="straightforward", help="name of the baseline")
-    parser.add_argument("--network", default="", help="network of the baseline (default: first)")
+    parser.add_argument(
+        "--network", default="", help="network of the baseline (default: its first one)"
+    )
     parser.add_argument("--size", default="513x513", help="height x width of images, in pixels")
     parser.add_argument("--batch_size", type=int, default=1, help="number of images per batch")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--compiled", action="store_true", help="run PyTorch with torch.compile")
     parser.add_argument("--repetitions", type=int, default=5, help="number of timed runs")
-    parser.add_argument("--path", default="", help="fast_paths: name of one (default: all)")
+    parser.add_argument("--path", default="", help="fast_paths: name of a fast path (default: all)")
     parser.add_argument("--dataset", help="pipeline: name of a prepared dataset")
     parser.add_argument("--data_dir", help="pipeline: directory of the prepared datasets")
     parser.add_argument("--num_images", type=int, default=400, help="pipeline: images per run")
@@ -80,7 +82,7 @@ def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:
     from experiments.benchmarks.torchvision_data import measure_pipeline
 
     if not flags.dataset or not flags.data_dir:
-        raise DeepLabError("pipeline requires --dataset and --data_dir")
+        raise DeepLabError("pipeline requires --dataset and --data_dir; see --help for an example")
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
     return measure_pipeline(
         dataset,

@@ -1,9 +1,10 @@
 """Baselines by name, and timing of deeplab_jax against them.
 
-Each baseline is a module of this package with a function `forward(work)` and, if it can be trained,
-`training(work)`. Both return a `Match`, whose two sides have the same weights if those of the
-baseline can be converted. The modules `pytorch` (shared by baselines in PyTorch) and
-`torchvision_data` (for the input pipeline) are not baselines of networks.
+A baseline is another implementation of a network. Each is a module of this package with a function
+`forward(work)` and, if training steps are supported, a function `training(work)`. Both take a
+`Workload` and return a `Match`. If the weights of the baseline can be converted, both sides of the
+match have the same weights. The modules `pytorch`, which baselines in PyTorch share, and
+`torchvision_data`, for the input pipeline, are not baselines of networks.
 """
 
 import dataclasses
@@ -21,16 +22,16 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Work that both sides of a comparison run.
+    """Network, images and precision for which deeplab_jax and a baseline are compared.
 
     Attributes:
-      network: name of a network of the baseline.
+      network: name of the network in the baseline; see `BASELINES`.
       size: (height, width) of the images in pixels.
       batch_size: number of images per batch.
-      dtype: data type of the computation, float32 or bfloat16; parameters are float32 in both.
+      dtype: data type of the computation, float32 or bfloat16; parameters are always float32.
       compiled: whether a baseline in PyTorch uses `torch.compile`.
-      folded: whether batch normalizations are folded in the forward pass of deeplab_jax; only for
-        baselines in PyTorch.
+      folded: whether deeplab_jax folds batch normalizations into convolutions in the forward pass;
+        used with baselines in PyTorch only.
     """
 
     network: str
@@ -48,14 +49,14 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """The same work in deeplab_jax and in a baseline.
+    """Programs of deeplab_jax and of a baseline that do the same work.
 
     Attributes:
-      work: description of the work, such as `deeplabv3_resnet50 513x513 forward`.
-      ours, theirs: deeplab_jax and the baseline, ready to run.
+      work: description of the work, such as `deeplabv3_resnet50, forward, 1x513x513`.
+      ours, theirs: the programs of deeplab_jax and of the baseline, ready to run.
       operations: number of floating-point operations, 2 per multiply-add; None: not counted.
-      difference: largest difference of the results, relative to the largest result; None: the
-        results are not comparable.
+      difference: largest difference between the results, relative to the largest result; None: the
+        results cannot be compared.
     """
 
     work: str
@@ -69,8 +70,8 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
     """Times both sides of a match alternately, after one warm-up run each.
 
     Returns:
-      A JSON-serializable dict with the medians `seconds` and `baseline_seconds`, the `ratio` and
-      `spread` of `compare`, and facts about the match.
+      A JSON-serializable dict. `seconds` and `baseline_seconds` are median times of a run; `ratio`
+      and `spread` are those of `compare`; the other entries come from the match.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:
@@ -94,10 +95,14 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
 
 
 def compare(turns: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Returns statistics of the ratios ours/theirs over pairs of times.
+    """Returns statistics of the ratio ours/theirs of times.
+
+    Args:
+      turns: pairs of times in seconds, (deeplab_jax, baseline); each pair is measured one after the
+        other.
 
     Returns:
-      `ratio`, the median, and `spread`, the lower and the upper quartile.
+      `ratio`: median of the ratios. `spread`: their lower and upper quartile.
     """
     ratios = sorted(ours / theirs for ours, theirs in turns)
     quarter = len(ratios) // 4
@@ -112,21 +117,21 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def relative_difference(ours: Any, theirs: Any) -> float:
-    """Returns the largest absolute difference, relative to the largest absolute value."""
+    """Returns the largest absolute difference of two arrays, divided by max |theirs|."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-# Data types of baselines in PyTorch. The others only run in the first one, without `torch.compile`.
+# Data types of baselines in PyTorch. Other baselines support only float32.
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """Baseline of the benchmarks.
+    """Properties of a baseline.
 
     Attributes:
-      networks: names of its networks; the first one is the default.
+      networks: names of the networks of the baseline; the first one is the default.
       trained: whether training steps are supported.
       pytorch: whether the baseline is implemented in PyTorch.
     """
@@ -162,12 +167,12 @@ BASELINES = {
 
 
 def make_match(name: str, work: Workload, training: bool) -> Match:
-    """Prepares the same work in deeplab_jax and in a baseline.
+    """Returns deeplab_jax and a baseline, ready to run the same work.
 
     Args:
       name: name of the baseline.
-      work: work to run; an empty network means the first one of the baseline.
-      training: run training steps; otherwise forward passes.
+      work: work to run; if `work.network` is empty, the first network of the baseline is used.
+      training: True: training steps. False: forward passes.
 
     Raises:
       DeepLabError: there is no such baseline or network, the baseline does not support the work, or

@@ -1,7 +1,8 @@
-"""End-to-end speed-up of each fast path of `deeplab_jax.ops` on its intended workload.
+"""Speed-up by each fast path of `deeplab_jax.ops`, in a whole network.
 
-`python -m experiments.benchmarks fast_paths` alternates between the fast path and its reference;
-everything else is equal. No other program should run on the machine.
+A fast path is an implementation of an operation that is faster than its reference implementation in
+some cases. `python -m experiments.benchmarks fast_paths` times a network with the fast path and
+with the reference, alternately. No other program should run on the machine.
 """
 
 import contextlib
@@ -57,13 +58,14 @@ def _whole_argmax(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class FastPath:
-    """A fast path and the workload on which it is timed.
+    """A fast path, and the network and work for which it is timed.
 
     Attributes:
       network: ARCHITECTURE/BACKBONE.
-      work: `training` (a step), `forward` (to logits) or `class_map`.
-      replaced: (module, attribute, reference) triples; replacing the attributes by the references
-        disables the fast path.
+      work: `training` (a training step), `forward` (images to logits) or `class_map` (images to
+        class maps).
+      replaced: triples (module, attribute, reference). The fast path is disabled by setting each
+        attribute to its reference.
       size: (height, width) of the images in pixels.
       batch_size: number of images per batch.
       keywords: keywords of `create_model`.
@@ -122,15 +124,15 @@ FAST_PATHS = {
 
 
 def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
-    """Times fast paths against their references.
+    """Times networks with and without each fast path.
 
     Args:
       name: name of a fast path; empty: all.
-      repetitions: number of timed runs of each.
+      repetitions: number of timed runs with and without each fast path.
 
     Returns:
-      For each fast path, the result of `measure` and `gain`, which is the time of the reference
-      divided by that of the fast path; JSON-serializable.
+      JSON-serializable dict with an entry for each fast path: the result of `measure`, and `gain`,
+      the time with the reference divided by the time with the fast path.
 
     Raises:
       DeepLabError: there is no such fast path.
@@ -152,7 +154,10 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
 
 
 def contender(path: FastPath, name: str) -> Contender:
-    """Compiles the workload, with or without the fast path depending on the open context."""
+    """Returns the compiled workload of a fast path.
+
+    Within the context `FastPath.switched_off`, it is compiled without the fast path.
+    """
     lowered, arguments = lower(path)
     started = time.perf_counter()
     compiled = lowered.compile()
@@ -170,7 +175,7 @@ def contender(path: FastPath, name: str) -> Contender:
 
 
 def lower(path: FastPath) -> tuple[jax.stages.Lowered, tuple[Any, Any]]:
-    """Returns the lowered program of the workload, and its arguments."""
+    """Returns the lowered program of the workload of a fast path, and its arguments."""
     architecture, keywords = ours.split_network(path.network)
     model = create_model(architecture, num_classes=NUM_CLASSES, **keywords, **path.keywords)
     batch = ours.random_batch(path.batch_size, path.size, NUM_CLASSES)

@@ -1,7 +1,7 @@
 """Baseline: DeepLab v3+ of keras-hub on JAX, with ResNet-50 at output stride 32.
 
-This is the network of keras-hub's published preset. Both sides have random weights. Their
-convolutions are the same, except that keras-hub applies the classifier after the last upsampling.
+This is the network of keras-hub's published preset. Both networks have random weights. They have
+the same convolutions, but keras-hub applies the classifier after the last upsampling.
 """
 
 import importlib
@@ -71,7 +71,9 @@ def _network(size: tuple[int, int]) -> Any:
         models = importlib.import_module("keras_hub.models")
         backend = importlib.import_module("keras.backend").backend()
     except ImportError as error:
-        raise DeepLabError(f"{error}: pip install keras-hub") from None
+        raise DeepLabError(
+            f"this baseline requires keras-hub ({error}); run pip install keras-hub"
+        ) from None
     if backend != "jax":
         raise DeepLabError(f"Keras runs on {backend}; set KERAS_BACKEND=jax")
     encoder = models.ResNetBackbone(

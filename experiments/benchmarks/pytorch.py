@@ -18,18 +18,18 @@ from deeplab_jax.labels import VOID_LABEL
 from experiments.benchmarks.baselines import Workload
 
 RATE, MOMENTUM = 0.01, 0.9
-# JAX platform → PyTorch device.
+# PyTorch devices, by JAX platform.
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 @dataclasses.dataclass(frozen=True)
 class PyTorch:
-    """PyTorch on the device that JAX uses, with memory format channels last.
+    """PyTorch on the device that JAX uses. Arrays have the memory format channels_last.
 
     Attributes:
       torch: the module `torch`.
       device: cpu or cuda.
-      work: workload; its dtype bfloat16 is implemented by autocast.
+      work: workload; with dtype bfloat16, PyTorch computes with autocast.
     """
 
     torch: ModuleType
@@ -37,11 +37,19 @@ class PyTorch:
     work: Workload
 
     def placed(self, network: Any) -> Any:
-        """Moves a network to the device, in memory format channels last."""
+        """Moves a network to the device and returns it, in memory format channels_last."""
         return network.to(self.device, memory_format=self.torch.channels_last)
 
     def pixels(self, image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Any:
-        """Normalizes images uint8 [N, H, W, 3] to float32 [N, 3, H, W], channels last in memory."""
+        """Normalizes images for PyTorch.
+
+        Args:
+          image: uint8 [N, H, W, 3].
+          mean, std: mean and standard deviation of each channel, for pixels in 0..1.
+
+        Returns:
+          float32 [N, 3, H, W] on the device, in memory format channels_last.
+        """
         pixels = ((image / 255 - mean) / std).astype(np.float32)
         channels_first = self.torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
         return channels_first.contiguous(memory_format=self.torch.channels_last)
@@ -49,13 +57,13 @@ class PyTorch:
     def forward(
         self, name: str, network: Any, logits: Callable[[Any], Any], pixels: Any
     ) -> Contender:
-        """Returns the forward pass, which returns logits [N, C, H, W], ready to run.
+        """Returns a forward pass, ready to run; its result is logits [N, C, H, W].
 
         Args:
           name: name of the baseline.
-          network: network; its parameters are included in the memory.
-          logits: function from pixels to logits.
-          pixels: result of `pixels`.
+          network: network to run; the memory of its parameters is part of the peak memory.
+          logits: function that applies the network to pixels and returns logits.
+          pixels: input, returned by the method `pixels`.
         """
         network.eval()
         called = self.torch.compile(logits) if self.work.compiled else logits
@@ -80,9 +88,9 @@ class PyTorch:
         Args:
           name: name of the baseline.
           network: network to train.
-          loss: function from pixels and a cross-entropy to the loss; the cross-entropy is a
-            function of logits [N, C, H, W].
-          batch: result of `pixels`, and labels [N, H, W].
+          loss: function that takes pixels and the function cross_entropy(logits), where logits are
+            [N, C, H, W], and returns the loss.
+          batch: pixels, returned by the method `pixels`, and labels [N, H, W].
         """
         pixels, label = batch[0], self.torch.from_numpy(batch[1].astype(np.int64)).to(self.device)
         network.train()
@@ -100,7 +108,7 @@ class PyTorch:
                 value = called(pixels, label)
             value.backward()
             optimizer.step()
-            # Reading the value waits for the device, as in deeplab_jax.
+            # Reading the value waits until the device is done, as deeplab_jax also does.
             return value.item()
 
         def held() -> Iterable[Any]:
@@ -139,7 +147,12 @@ class PyTorch:
         )
 
     def _peak_bytes(self, run: Callable[[], Any], held: Callable[[], Iterable[Any]]) -> int:
-        """Returns the peak memory of a run in bytes, including tensors kept between runs."""
+        """Returns the peak memory of a run in bytes.
+
+        Args:
+          run: function that runs once.
+          held: function that returns the tensors that are kept between runs; they are included.
+        """
         if self.device == "cuda":
             self.torch.cuda.reset_peak_memory_stats()
             run()
@@ -158,7 +171,7 @@ class PyTorch:
 
 
 def open_pytorch(work: Workload) -> PyTorch:
-    """Returns PyTorch on the device that JAX uses, seeded, with one thread per core.
+    """Returns PyTorch on the device that JAX uses, with a fixed seed and one thread per core.
 
     Raises:
       DeepLabError: PyTorch is not installed, or does not support the device.
@@ -190,7 +203,9 @@ def import_library(module: str, package: str = "'deeplab_jax[peers]'") -> Module
             _import_torchvision()
         return importlib.import_module(module)
     except ImportError as error:
-        raise DeepLabError(f"{error}: pip install {package}") from None
+        raise DeepLabError(
+            f"this benchmark requires {module} ({error}); run pip install {package}"
+        ) from None
 
 
 def _import_torchvision() -> None:
@@ -203,10 +218,10 @@ def _import_torchvision() -> None:
 
 
 def _define_operators(torch: ModuleType) -> None:
-    """Declares compiled operators of torchvision that are missing.
+    """Declares the compiled operators of torchvision, so that torchvision can be imported.
 
-    They are missing if torchvision was built for another version of PyTorch. The networks and
-    transforms of the benchmarks do not use them.
+    The operators are missing if torchvision was built for another version of PyTorch. The networks
+    and transforms of the benchmarks do not call them.
     """
     for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[module]
@@ -215,5 +230,5 @@ def _define_operators(torch: ModuleType) -> None:
         _KEPT[-1].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-# Keeps the library objects alive, because the declarations end with them.
+# Library objects of the declared operators. PyTorch removes the operators when these are deleted.
 _KEPT: list[Any] = []

@@ -1,11 +1,11 @@
 """Baseline: DeepLab v3+ of segmentation_models_pytorch at output stride 16.
 
-Both sides have random weights. Their convolutions are the same, except for one separable
+Both networks have random weights. They have the same convolutions, except for a separable
 convolution after the projection of ASPP, which only the baseline has (0.1 % of the multiply-adds).
 
-The table of encoders is measured by these commands on a machine that does nothing else, each once
-without and once with --compiled, for ENCODER in resnet50, tu-convnext_tiny, tu-efficientnet_lite0
-and tu-tf_efficientnetv2_s:
+This command measures a row of the table of encoders, where ENCODER is resnet50, tu-convnext_tiny,
+tu-efficientnet_lite0 or tu-tf_efficientnetv2_s. Run it without and with --compiled, while no other
+program runs on the machine:
 
   python -m experiments.benchmarks forward --baseline=segmentation_models --network=ENCODER \
     --size=512x512 --repetitions=15
@@ -27,7 +27,7 @@ NAME = "segmentation_models_pytorch"
 NUM_CLASSES = 21
 RATES = (12, 24, 36)
 OUTPUT_STRIDE = 16
-# Backbone of the baseline → backbone of deeplab_jax. Others of timm, `tu-NAME`, are `timm/NAME`.
+# Backbones of deeplab_jax, by the name of the baseline. Other backbones `tu-NAME` are `timm/NAME`.
 BACKBONES = {
     "resnet50": "resnet_50",
     "resnet101": "resnet_101",
@@ -55,7 +55,11 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Prepares a training step; see `baselines`. Raises the same errors as `forward`."""
+    """Prepares a training step; see `baselines`.
+
+    Raises:
+      DeepLabError: see `forward`.
+    """
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model = our_network(work)
@@ -96,7 +100,7 @@ def _pixels(pytorch: PyTorch, image: np.ndarray) -> Any:
 
 
 def our_network(work: Workload) -> DeepLab:
-    """Returns the network of deeplab_jax; PyTorch is not required."""
+    """Returns the network of deeplab_jax for a workload; PyTorch is not required."""
     backbone = BACKBONES.get(work.network, work.network.replace("tu-", "timm/", 1))
     # Xception and the networks of timm have only one placement of strides.
     fixed = backbone == "xception_65" or backbone.startswith("timm/")

@@ -1,8 +1,8 @@
 """Straightforward Flax implementation of DeepLab v3 and v3+ with MobileNetV2 and Xception-65.
 
-This is a baseline; do not optimize it. It uses `nn.Conv` with `feature_group_count` for depthwise
-convolutions, `nn.BatchNorm`, and bilinear resizing by gathering, at output stride 16, with aligned
-corners, in float32. `to_straightforward` converts the variables of deeplab_jax.
+This is a baseline; do not optimize it. It computes in float32, at output stride 16, with aligned
+corners. It uses `nn.BatchNorm`, `nn.Conv` with `feature_group_count` for depthwise convolutions,
+and bilinear resizing by `jnp.take`. `to_straightforward` converts the variables of deeplab_jax.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+# Inverted residuals of MobileNetV2: (channels, stride, expansion), from layer 2 on.
 MOBILENET_LAYERS = (
     *((16, 1, 1), (24, 2, 6), (24, 1, 6), (32, 2, 6), (32, 1, 6), (32, 1, 6)),
     *((64, 2, 6), (64, 1, 6), (64, 1, 6), (64, 1, 6), (96, 1, 6), (96, 1, 6), (96, 1, 6)),
     *((160, 1, 6), (160, 1, 6), (160, 1, 6), (320, 1, 6)),
 )
-# At output stride 16, the stride of 2 of this layer becomes 1; layers after it have rate 2.
+# At output stride 16, the stride of this layer is 1 instead of 2, and later layers have rate 2.
 FIRST_ATROUS_LAYER = 15
 
 
@@ -242,7 +243,10 @@ def resize(x, size):
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> Callable:
-    """Returns a jitted step: (variables, state, batch) → (variables, state, loss)."""
+    """Returns a jitted training step: (variables, state, batch) → (variables, state, loss).
+
+    `state` is the state of the optimizer.
+    """
 
     def loss_of(params, batch_stats, batch):
         logits, changed = model.apply(
@@ -267,7 +271,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -
 
 
 def to_straightforward(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Renames the variables of a deeplab_jax network for the modules above."""
+    """Returns the variables of a deeplab_jax network under the names of the modules above."""
 
     def params(tree: Mapping[str, Any]) -> dict[str, Any]:
         if "kernel" in tree and "norm" in tree:

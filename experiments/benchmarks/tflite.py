@@ -17,9 +17,10 @@ WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 
 
 def forward(work: Workload) -> Match:
-    """Prepares the forward pass at the fixed size of the file, 257 × 257; see `baselines`.
+    """Prepares the forward pass; see `baselines`.
 
-    Both sides return logits at image size. The memory of the baseline is unknown.
+    The file has a fixed size of 257 × 257 pixels. Both sides return logits at image size. The
+    memory of the baseline is not measured.
 
     Raises:
       DeepLabError: the interpreter is not installed, the file cannot be downloaded, or size or
@@ -30,7 +31,7 @@ def forward(work: Workload) -> Match:
     wanted = tuple(int(length) for length in interpreter.get_input_details()[0]["shape"][:3])
     if wanted != (work.batch_size, *work.size):
         legal = f"--size={wanted[1]}x{wanted[2]} --batch_size={wanted[0]}"
-        raise DeepLabError(f"{file.name} supports one size only; legal: {legal}")
+        raise DeepLabError(f"{file.name} has a fixed size and batch size; give {legal}")
     conversion = convert(file)
     model = conversion.description.create_model()
     image = ours.random_batch(work.batch_size, work.size, model.architecture.num_classes)["image"]
@@ -55,7 +56,9 @@ def _interpreter(file: str) -> object:
     try:
         library = importlib.import_module("ai_edge_litert.interpreter")
     except ImportError as error:
-        raise DeepLabError(f"{error}: pip install 'deeplab_jax[test]'") from None
+        raise DeepLabError(
+            f"this baseline requires LiteRT ({error}); run pip install 'deeplab_jax[test]'"
+        ) from None
     interpreter = library.Interpreter(file, num_threads=ours.cores())
     interpreter.allocate_tensors()
     return interpreter

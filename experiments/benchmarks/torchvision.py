@@ -52,7 +52,7 @@ def training(work: Workload) -> Match:
 
 
 def our_network(work: Workload) -> DeepLab:
-    """Returns the network of deeplab_jax; PyTorch is not required."""
+    """Returns the network of deeplab_jax for a workload; PyTorch is not required."""
     return create_model(f"{NAME}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
 
 

@@ -19,7 +19,10 @@ from experiments.benchmarks.pytorch import import_library
 
 
 def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tuple[Path, Path]]:
-    """Writes the first `count` images and masks as files, which a PyTorch dataset can read."""
+    """Writes the first `count` images and masks to files, and returns pairs (image, mask) of paths.
+
+    The files contain the encoded bytes of the dataset, which a PyTorch dataset can decode.
+    """
     files = []
     for index in range(count):
         pair = folder / f"{index}.image", folder / f"{index}.mask"
@@ -32,12 +35,12 @@ def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tupl
 def make_batches(
     files: Sequence[tuple[Path, Path]], augmentation: Augmentation, batch_size: int
 ) -> Callable[[], Iterator[Any]]:
-    """Returns a function that iterates over the files once, in batches of uint8 tensors.
+    """Returns a function that returns an iterator over batches of augmented images and masks.
 
-    One thread is used.
+    The iterator reads each file once, in one thread, and yields uint8 tensors.
 
     Args:
-      files: (image, mask) pairs of files, of any size.
+      files: pairs (image, mask) of paths; images may have different sizes.
       augmentation: augmentation; only scales, crop and flip are used.
       batch_size: number of images per batch.
 
@@ -53,7 +56,7 @@ def make_batches(
 
 
 class _Files:
-    """Map-style dataset over (image, mask) pairs of files."""
+    """Map-style PyTorch dataset over pairs (image, mask) of files."""
 
     def __init__(self, files: Sequence[tuple[Path, Path]], transform: Callable) -> None:
         self._files, self._transform = files, transform
@@ -87,7 +90,7 @@ def _transform(torch: Any, augmentation: Augmentation) -> Callable:
     def transform(image: Any, mask: Any) -> Any:
         scale = scales[int(torch.randint(len(scales), ()))]
         size = [max(1, round(length * scale)) for length in mask.shape]
-        # Without antialiasing, as in deeplab_jax. Masks are resized by nearest neighbor.
+        # As in deeplab_jax, images are resized without antialiasing, and masks by nearest neighbor.
         image = v2.functional.resize(image, size, antialias=False)
         mask = v2.functional.resize(mask, size)
         return flip(*crop(image, mask))
@@ -101,17 +104,18 @@ def measure_pipeline(
     """Times the input pipeline of deeplab_jax and of torchvision alternately.
 
     Both decode, scale, crop, flip and stack batches in one thread. deeplab_jax reads the records of
-    the dataset, the baseline reads files with the same bytes.
+    the dataset, and the baseline reads files with the same content.
 
     Args:
       dataset: dataset to read.
       augmentation: augmentation; only scales, crop and flip are used.
       num_images: number of images per run, from the start of the dataset.
-      repetitions: number of timed runs of each.
+      repetitions: number of timed runs of each pipeline.
 
     Returns:
-      `milliseconds_per_image` and `baseline_milliseconds_per_image`, medians of processor time, and
-      `ratio` and `spread` of `baselines.compare`.
+      `milliseconds_per_image` and `baseline_milliseconds_per_image`: median processor times.
+      `ratio` and `spread`: see `baselines.compare`. `images`, `repetitions` and `baseline` describe
+      the measurement.
 
     Raises:
       DeepLabError: torchvision is not installed.

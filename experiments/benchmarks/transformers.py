@@ -15,8 +15,9 @@ OUTPUT_STRIDE = 16
 def forward(work: Workload) -> Match:
     """Prepares the forward pass; see `baselines`.
 
-    The baseline returns logits at the resolution of the head. They are resized to that of the image
-    as in the post-processing of transformers, since deeplab_jax also resizes its logits.
+    transformers returns logits at the resolution of the head. The baseline resizes them to the
+    image size, as the post-processing of transformers does, because deeplab_jax also resizes its
+    logits.
     """
     pytorch = open_pytorch(work)
     library = import_library("transformers")

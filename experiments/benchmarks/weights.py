@@ -1,4 +1,4 @@
-"""Conversion of the weights of a baseline."""
+"""Conversion of the weights of PyTorch baselines to deeplab_jax."""
 
 import tempfile
 from pathlib import Path
@@ -11,12 +11,12 @@ from deeplab_jax.training.state import Variables
 
 
 def converted(torch: ModuleType, network: Any, **overrides: object) -> tuple[DeepLab, Variables]:
-    """Returns a deeplab_jax network with the weights of a PyTorch network.
+    """Returns a deeplab_jax network and its variables, converted from a PyTorch network.
 
     Args:
       torch: the module `torch`.
       network: PyTorch network that `convert` supports.
-      **overrides: keywords of `create_model` that take precedence over those of the weights.
+      **overrides: keywords of `create_model` that replace those detected from the weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"

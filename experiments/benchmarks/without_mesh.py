@@ -1,4 +1,7 @@
-"""Baseline: the training step without a device mesh, which shows the cost of a one-device mesh."""
+"""Baseline: the training step without a device mesh.
+
+The comparison shows the cost of a mesh of one device.
+"""
 
 import jax
 
@@ -12,12 +15,12 @@ NUM_CLASSES = 21
 
 
 def forward(work: Workload) -> Match:
-    """Raises an error: forward passes do not use a mesh.
+    """Raises an error, because forward passes do not use a mesh.
 
     Raises:
       DeepLabError: always.
     """
-    raise DeepLabError("a forward pass uses no mesh; run the kind `training`")
+    raise DeepLabError("a forward pass uses no mesh; give the kind training instead of forward")
 
 
 def training(work: Workload) -> Match:

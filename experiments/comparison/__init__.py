@@ -1,4 +1,4 @@
-"""Comparison of models on the same images, as one HTML file."""
+"""Comparison of models on the same images, written as one HTML file."""
 
 from experiments.comparison.gathering import Compared, Comparison, Shown, compare
 from experiments.comparison.page import html_page

@@ -24,8 +24,8 @@ class Compared:
     Attributes:
       metrics: content of `metrics.json`.
       parameters: number of parameters.
-      macs: multiply-adds for the largest shown image, at one scale without flip.
-      seconds_per_image: mean time of the shown images, from the decoded image to the class map,
+      macs: multiply-adds of one forward pass at the size of the largest shown image.
+      seconds_per_image: mean time, over the shown images, from the decoded image to the class map,
         without compilation.
     """
 
@@ -42,8 +42,8 @@ class Shown:
     Attributes:
       name: name of the image.
       image: uint8 [H, W, 3].
-      truth: label, [H, W].
-      predictions: predicted class map of each model, int32 [H, W].
+      truth: label map, uint8 or uint16 [H, W].
+      predictions: class maps int32 [H, W], by the name of the model.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Comparison:
     """Results of several models on one dataset split.
 
     Attributes:
-      dataset: name and split of the dataset.
+      dataset: name and split of the dataset, and number of evaluated images, as text.
       class_names, palette: names and colors of the classes.
       models: results by the name of the model.
       shown: images that the page shows.
@@ -92,7 +92,7 @@ def compare(
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: there is no model, or the numbers of classes of a model and the dataset differ.
+      DeepLabError: no model is given, or a model and the dataset have different numbers of classes.
     """
     if not predictors:
         raise DeepLabError("no model to compare; give --models=NAME=MODEL,NAME=MODEL")
@@ -132,7 +132,7 @@ def compare(
 
 
 def _timed(predictor: Predictor, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
-    """Returns the class maps, and the mean time per image in seconds after a warm-up run."""
+    """Returns the class maps of images, and the mean time per image in seconds, after a warm-up."""
     for image in images:
         predictor(image)
     started = time.perf_counter()

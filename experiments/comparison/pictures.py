@@ -14,12 +14,12 @@ from deeplab_jax.visualize import colorize, png_bytes
 from experiments.comparison.gathering import Compared, Comparison
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
-# Maximum side of a picture in pixels, which keeps the page small enough for an e-mail.
+# Maximum side of a picture in pixels. It keeps the page small enough for an e-mail.
 MAX_SIDE = 420
 WRONG, VOID = (214, 39, 40), (224, 224, 224)
 # Maximum side of a figure in inches.
 MAX_INCHES = 80.0
-# Contrast of the image where a prediction is right.
+# Contrast, 0..1, of the gray image in error maps.
 PALE = 0.35
 
 
@@ -36,12 +36,12 @@ def shown_classes(class_map: np.ndarray, palette: Sequence[tuple[int, int, int]]
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Draws wrong pixels in red over a pale gray image, and void pixels in light gray.
+    """Returns a pale gray image with wrong pixels in red and void pixels in light gray.
 
     Args:
       image: uint8 [H, W, 3].
-      truth: label, uint8 or uint16 [H, W].
-      prediction: integers [H, W].
+      truth: label map, uint8 or uint16 [H, W].
+      prediction: class map, integers [H, W].
 
     Returns:
       uint8 [H, W, 3].
@@ -60,7 +60,7 @@ def shown_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -
 
 
 def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
-    """Returns {name: color} of the classes in the shown images; void is last."""
+    """Returns the colors of the classes that occur in the shown images, by name; void is last."""
     values = {
         int(value)
         for shown in comparison.shown
@@ -73,7 +73,7 @@ def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
 
 
 def class_maps(comparison: Comparison) -> bytes:
-    """Returns a PNG of truth and predictions of the shown images, with a legend."""
+    """Returns a PNG file of truth and predictions of the shown images, with a legend."""
     columns = ("truth", *comparison.models)
     height, width = comparison.shown[0].truth.shape
     size = 2.0 * len(columns), 0.6 + 2.0 * height / width * len(comparison.shown)
@@ -113,7 +113,7 @@ def class_bars(comparison: Comparison) -> bytes:
 
 
 def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
-    """Returns a PNG plot of mean IoU against trimap width, or None if no pixel is void."""
+    """Returns a plot of mean IoU against trimap width, as a PNG file; None if no pixel is void."""
     curves = {
         model: {
             int(width): 100 * value
@@ -153,7 +153,10 @@ def speed_and_accuracy(models: Mapping[str, Compared]) -> bytes:
 
 
 def confusion(compared: Compared, class_names: Sequence[str], title: str) -> bytes:
-    """Returns a plot of the confusion matrix as a PNG file, in percent of each true class."""
+    """Returns a plot of a confusion matrix, as a PNG file.
+
+    Rows are true classes, and values are percentages of the pixels of the row.
+    """
     counts = np.asarray(compared.metrics["confusion_matrix"])
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.2 + 0.3 * len(class_names), MAX_INCHES)

@@ -4,7 +4,7 @@
     python -m experiments.gpu_suite --wheels
 
 a  training step of v3 ResNet-101 against torchvision with torch.compile: time, MFU, memory, profile
-b  gradients of atrous kernels, and depthwise convolutions: each implementation separately
+b  gradients of atrous kernels, and depthwise convolutions: each implementation alone
 c  training step of v3+ against segmentation_models_pytorch
 d  forward passes with folded batch normalization: batch sizes 16 and 1, bfloat16 and float32
 e  input pipeline
@@ -24,7 +24,7 @@ from experiments.gpu_suite.wheels import missing_packages
 
 PARTS = "abcdef"
 SECONDS = 480
-# Seconds between the signal to stop, on which a training saves its state, and SIGKILL.
+# Seconds between SIGTERM, at which a training run saves its state, and SIGKILL.
 GRACE = 20
 
 
@@ -57,9 +57,13 @@ def main() -> int:
 
 
 def bounded(part: str, arguments: argparse.Namespace) -> int:
-    """Runs a part in a separate process with a time limit, and returns the exit status.
+    """Runs a part in a separate process with a time limit, and returns its exit status.
 
-    A long compilation can only be stopped by ending its process, which also frees all memory.
+    A long compilation can be stopped only by ending its process. This also frees all its memory.
+
+    Args:
+      part: letter of the part.
+      arguments: parsed command line.
     """
     deadline = time.time() + arguments.seconds
     context = multiprocessing.get_context("spawn")

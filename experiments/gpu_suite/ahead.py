@@ -2,9 +2,9 @@
 
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 
-Counts kernels and bytes of the compiled programs; no times are measured. Requires
-jax-cuda13-plugin and jax-cuda13-pjrt in the version of JAX, but neither CUDA nor a GPU. A JSON row
-is written after every compilation; the same command resumes.
+Counts kernels and bytes of the compiled programs, and measures no times. Requires the packages
+jax-cuda13-plugin and jax-cuda13-pjrt in the version of JAX, but neither CUDA nor a GPU. After each
+compilation, a JSON row is written to FILE. To resume an interrupted run, repeat the command.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 DEVICES = ("h100", "h200")
-# Maximum kernel width of the networks. A wider window means that XLA compiled the gradient of a
-# kernel as a convolution whose kernel is a feature map.
+# Maximum kernel width, in pixels, of the networks. If a compiled convolution has a wider window,
+# XLA computes the gradient of a kernel as a convolution whose kernel is a feature map.
 WIDEST_KERNEL = 9
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.+?) ([a-z][\w-]*)\(")
 ARRAY = re.compile(r"(f32|bf16|f16)\[([\d,]+)\]")
@@ -28,13 +28,14 @@ BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 
 
 def count(program: str) -> dict[str, Any]:
-    """Counts the kernels in the entry computation of an optimized program.
+    """Counts the GPU kernels in the entry computation of an optimized program (HLO text).
 
     Returns:
-      Number of `kernels`; `convolutions` by cuDNN function; `windows_of_maps`, the number of
-      convolutions whose kernel is a feature map; number of `matrix_products`; number of
-      `transposes` and `copies`, and the bytes they write; `bytes_written` by all kernels; and
-      `bytes_of_float32_maps`, the bytes written as float32 arrays with four dimensions.
+      Numbers of `kernels`, `matrix_products`, `transposes` and `copies`. `convolutions`: numbers of
+      convolutions by cuDNN function. `windows_of_maps`: number of convolutions whose kernel is a
+      feature map. `bytes_of_transposes`, `bytes_of_copies` and `bytes_written`: bytes that
+      transposes, copies and all kernels write. `bytes_of_float32_maps`: bytes that are written as
+      float32 arrays with four dimensions.
     """
     entry = program[program.index("\nENTRY ") :]
     found: Counter[str] = Counter()
@@ -68,7 +69,10 @@ def count(program: str) -> dict[str, Any]:
 
 
 def figures(compiled: Any) -> dict[str, Any]:
-    """Returns the result of `count`, and operations, bytes and memory planned by the compiler."""
+    """Returns the result of `count`, and the compiler's estimates of a compiled program.
+
+    The estimates are `flops`, `bytes` (memory traffic) and `planned_bytes` (peak memory).
+    """
     from deeplab_jax.benchmark.networks import planned_bytes
 
     costs = compiled.cost_analysis() or {}
@@ -77,7 +81,7 @@ def figures(compiled: Any) -> dict[str, Any]:
 
 
 def described_device(name: str) -> Any:
-    """Returns the device to compile for; `here` is the first device of this machine."""
+    """Returns the device to compile for: a GPU of DEVICES, or `here`, the first local device."""
     import jax
 
     from deeplab_jax.planning.hardware import parse_topology, topology_devices
@@ -86,7 +90,13 @@ def described_device(name: str) -> Any:
 
 
 def measurements(device: str, toy: bool, step: bool) -> list:
-    """Returns one measurement per gradient, or with `step` those of the training step of part a."""
+    """Returns a measurement for each implementation of kernel gradients.
+
+    Args:
+      device: one of DEVICES, or `here`.
+      toy: use tiny sizes.
+      step: measure the training step of part a, instead of single gradients at several shapes.
+    """
     from experiments.gpu_suite import operations
     from experiments.gpu_suite.rows import Measurement
 
@@ -157,15 +167,15 @@ def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compiles the programs and writes their figures."""
+    """Compiles the programs and writes a JSON row for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="file for the results")
     parser.add_argument("--device", default="h200", choices=[*DEVICES, "here"])
     parser.add_argument("--step", action="store_true", help="compile the training step of part a")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes")
     arguments = parser.parse_args()
-    # XLA chooses between Triton and cuBLAS by measurements on the GPU. Without a GPU, its choice of
-    # tiles fails for some products, so Triton is disabled.
+    # XLA chooses between Triton and cuBLAS by measurements on the GPU. Without a GPU, choosing the
+    # tiles of Triton fails for some matrix products, so Triton is disabled.
     if arguments.device != "here":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false")

@@ -1,4 +1,4 @@
-"""Parts e and f: input pipeline, and a complete training."""
+"""Parts e and f of the suite: the input pipeline, and a complete training run."""
 
 import functools
 import json
@@ -27,7 +27,11 @@ TOY_OVERRIDES = {
 
 
 def input_pipeline(toy: bool, output: Path) -> list[Measurement]:
-    """Returns part e: throughput of 513 × 513 crops from synthetic JPEGs of 500 × 500 pixels."""
+    """Returns the measurements of part e: throughput of the input pipeline.
+
+    The pipeline makes 513 × 513 crops of synthetic JPEG images of 500 × 500 pixels, with threads
+    and with processes. `toy` uses smaller images.
+    """
     size, images = (64, 16) if toy else (500, 200)
     found = []
     for workers in (0,) if toy else (0, max(1, ours.cores() - 2)):
@@ -60,7 +64,10 @@ def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, A
 
 
 def _steps_images_per_second(output: Path) -> dict[str, float]:
-    """Returns the images per second of the training steps measured in parts a and c."""
+    """Returns the throughput of training steps in images per second, by network.
+
+    It is read from the results of parts a and c.
+    """
     rows = [row for part in "ac" for row in read(output / f"{part}.jsonl")]
     return {
         row["settings"]["network"]: row["figures"]["images_per_second"]
@@ -70,7 +77,7 @@ def _steps_images_per_second(output: Path) -> dict[str, float]:
 
 
 def camvid(toy: bool, output: Path, source: Path | None) -> list[Measurement]:
-    """Returns part f: training with the recipe of `configs/camvid.py`, from scratch."""
+    """Returns the measurement of part f: training with `configs/camvid.py` from random weights."""
     config = "camvid:cpu,steps=2" if toy else "camvid"
     run = functools.partial(_camvid, config, toy, output.absolute(), source)
     return [Measurement({"work": "training on CamVid", "config": config}, run)]
@@ -100,7 +107,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _command(*arguments: str) -> None:
-    """Runs a command of deeplab-jax; an interrupted training is resumed."""
+    """Runs a command of deeplab-jax; raises RuntimeError if its exit status is not 0."""
     line = [sys.executable, "-m", "deeplab_jax.cli.main", *arguments]
     answer = subprocess.run(line, env=os.environ, check=False)
     if answer.returncode:

@@ -12,7 +12,7 @@ QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format
 
 
 def describe() -> dict[str, Any]:
-    """Returns GPU, driver, processor and versions; `card` is None without a GPU."""
+    """Returns processor, package versions and, as `card`, GPU and driver (None without a GPU)."""
     versions = {package: _version(package) for package in PACKAGES}
     return describe_machine() | {"card": _card(), "versions": versions}
 

@@ -1,4 +1,4 @@
-"""Parts a, c and d: training steps and forward passes, alone and against PyTorch."""
+"""Parts a, c and d of the suite: training steps and forward passes, alone and against PyTorch."""
 
 import dataclasses
 import functools
@@ -22,7 +22,10 @@ SEGMENTATION_MODELS = ("resnet101", "tu-xception65", "mobilenet_v2", "resnet50")
 
 
 def torchvision_training(toy: bool) -> list[Measurement]:
-    """Returns part a: the training step of v3 ResNet-101 alone, against torchvision, profiled."""
+    """Returns part a: the training step of DeepLab v3 with ResNet-101.
+
+    There are three measurements: the step alone, against torchvision, and with a profiler.
+    """
     network, size, batch = "deeplabv3_resnet101", 513, 16
     if toy:
         network, size, batch = "deeplabv3_mobilenet_v3_large", 33, 2
@@ -121,7 +124,10 @@ def _profile(baseline: str, work: Workload) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Contender]:
-    """Returns the network of deeplab_jax and its training step or forward pass, without PyTorch."""
+    """Returns the network of deeplab_jax, and its training step or forward pass.
+
+    PyTorch is not required.
+    """
     module = importlib.import_module(f"experiments.benchmarks.{baseline}")
     model = module.our_network(work)
     variables = ours.made_variables(model)
@@ -132,7 +138,10 @@ def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Conte
 
 
 def _utilization(operations_per_second: float, dtype: str) -> dict[str, float]:
-    """Returns measured peaks and `mfu`, the fraction of the peak rate of matrix products."""
+    """Returns the peaks of `measure_peaks`, and `mfu`.
+
+    `mfu` is `operations_per_second` as a fraction of the peak rate of matrix products.
+    """
     peaks = _peaks(dtype)
     return peaks | {"mfu": operations_per_second / peaks["matrix_flops_per_second"]}
 

@@ -15,8 +15,8 @@ from deeplab_jax.ops.kernel_gradient import products_over_maps
 from deeplab_jax.ops.xla_convolution import Window, xla_convolution
 from experiments.gpu_suite.rows import Measurement
 
-# (batch, side, channels, features, rate) of layers of ResNet-101 at 513 × 513: first at output
-# stride 8, then at 16.
+# Shapes (batch, side, input channels, output channels, rate) of atrous convolutions of ResNet-101
+# for images of 513 × 513 pixels: first at output stride 8, then at 16.
 ATROUS = (
     (16, 65, 256, 256, 2),
     (16, 65, 512, 512, 4),
@@ -28,7 +28,7 @@ ATROUS = (
     (16, 33, 2048, 256, 12),
     (16, 33, 2048, 256, 18),
 )
-# (batch, side, channels, rate) of depthwise layers, by backbone.
+# Shapes (batch, side, channels, rate) of depthwise convolutions, by backbone.
 DEPTHWISE = {
     "xception_65": (
         (16, 65, 728, 2),
@@ -57,17 +57,24 @@ CALLS, TOY_CALLS = 20, 2
 def xla_gradient(
     inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array, window: Window
 ) -> jax.Array:
-    """Returns the gradient of a kernel as derived by JAX and compiled by XLA."""
+    """Returns the gradient of a kernel as JAX derives it from XLA's convolution.
+
+    Args:
+      inputs: [N, H, W, C].
+      kernel: [k, k, C, D]; only its shape is used.
+      cotangent: gradient of the output, [N, H', W', D].
+      window: kernel size, rate, padding and stride.
+    """
     convolve = functools.partial(xla_convolution, inputs, window=window)
     return jax.linear_transpose(convolve, kernel)(cotangent)[0]
 
 
 def convolution_by_channel(window: Window, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns a depthwise convolution as one grouped convolution of XLA."""
+    """Computes a depthwise convolution as one grouped convolution of XLA."""
     return xla_convolution(inputs, kernel, window, groups=inputs.shape[-1])
 
 
-# Implementations of kernel gradients and of depthwise convolutions that can be used on GPUs.
+# Implementations, by name, of kernel gradients and of depthwise convolutions that run on GPUs.
 GRADIENTS = {"xla": xla_gradient, "products": products_over_maps}
 CONVOLUTIONS = {
     "xla": convolution_by_channel,
@@ -105,7 +112,7 @@ def _gradient(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
-    """Times three programs: the output, the gradient of the input and that of the kernel."""
+    """Times three programs: output, gradient of the input, and gradient of the kernel."""
     batch, side, channels, rate = shape
     maps = (batch, side, side, channels)
     operands = _random(maps, (3, 3, 1, channels), maps)
@@ -123,7 +130,7 @@ def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
-    """Returns normally distributed bfloat16 arrays; with zeros, the GPU would be faster."""
+    """Returns normally distributed bfloat16 arrays; a GPU would be faster with zeros."""
     keys = jax.random.split(jax.random.key(0), len(sizes))
     return [
         jax.random.normal(key, size, jnp.bfloat16) for key, size in zip(keys, sizes, strict=True)
@@ -134,9 +141,10 @@ def timed(function: Callable[..., Any], operands: list[jax.Array], calls: int) -
     """Times a function after compilation.
 
     Returns:
-      `milliseconds`, the mean time of calls that are dispatched without waiting, which hides the
-      time of the host; `alone`, the median time of calls that each end before the next one starts,
-      in milliseconds; `compilation_seconds`; `planned_bytes` of memory; number of `calls`.
+      `milliseconds`: mean time of calls that are dispatched without waiting for their results,
+      which hides the time of the host. `alone`: median time, in milliseconds, of calls that end
+      before the next one starts. `compilation_seconds`: compile time. `planned_bytes`: estimated
+      peak memory. `calls`: number of timed calls.
     """
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*operands).compile()

@@ -1,4 +1,4 @@
-"""Profile of a program on the device: time of kernels by kind."""
+"""Profile of a program on the device: total time of kernels by kind."""
 
 import re
 import tempfile
@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-# Kinds of kernels and patterns of their names; the first pattern that matches determines the kind.
-# cuDNN and CUTLASS use the names fprop (forward), dgrad (gradient of the input) and wgrad (gradient
-# of the kernel).
+# Regular expressions for the names of kernels, by kind. The first one that matches determines the
+# kind. cuDNN and CUTLASS use the names fprop (forward), dgrad (gradient of the input) and wgrad
+# (gradient of the kernel).
 KINDS = {
     "convolution, gradient of kernel": r"wgrad|bwd_filter|backward_filter",
     "convolution, gradient of inputs": r"dgrad|bwd_data|backward_data",
@@ -22,9 +22,10 @@ KINDS = {
     "reduction": r"reduc",
     "fusion": r"fusion|triton|wrapped",
 }
+# Number of the slowest kernels to return.
 TOP = 20
-# Start of the names of the lines that contain kernels; other lines of a device repeat them by
-# module and by operation.
+# Prefix of the names of profiler lines that contain kernels. Other lines of a device repeat these
+# kernels, grouped by module or operation.
 STREAM = "Stream"
 
 
@@ -35,10 +36,10 @@ def kind_of(kernel: str) -> str:
 
 
 def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]:
-    """Returns the milliseconds per run by kind, and those of the slowest kernels.
+    """Returns `milliseconds_by_kind` per run, `kernels` (the TOP slowest) and `runs`.
 
     Args:
-      kernels: (name, milliseconds) of every call.
+      kernels: (name, milliseconds) of every call of a kernel.
       runs: number of runs in which the calls were recorded.
     """
     times, calls = Counter(), Counter()
@@ -56,7 +57,7 @@ def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]
 
 
 def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
-    """Profiles some runs of a JAX program after a warm-up run; returns the `summarize` result."""
+    """Profiles runs of a JAX program after a warm-up run; returns the result of `summarize`."""
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -67,7 +68,10 @@ def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
 
 
 def _kernels(data: Any) -> Iterable[tuple[str, float]]:
-    """Yields (name, milliseconds) of every kernel: from GPU streams, or else from XLA threads."""
+    """Yields (name, milliseconds) of every call of a kernel.
+
+    Without a GPU, these are the operations in the threads of XLA.
+    """
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     for plane in devices or planes:

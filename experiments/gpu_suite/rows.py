@@ -1,4 +1,4 @@
-"""Measurements of a part, and the file of results from which a later call resumes."""
+"""Measurements of a part, and the file of results, from which a later call resumes."""
 
 import dataclasses
 import json
@@ -17,9 +17,9 @@ class Measurement:
     """A measurement of the suite.
 
     Attributes:
-      settings: JSON-serializable description, which identifies the measurement within its part.
+      settings: JSON-serializable description that identifies the measurement within its part.
       run: function that measures and returns JSON-serializable figures. It raises DeepLabError if
-        this machine lacks something that it requires.
+        this machine does not have the software or data that the measurement requires.
     """
 
     settings: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """Settings as text, which identifies the measurement."""
+        """The settings as JSON text, which identifies the measurement."""
         return json.dumps(self.settings, sort_keys=True)
 
 
@@ -40,7 +40,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a file; removes an incomplete last line from the file."""
+    """Returns the rows of a file, and removes an incomplete last line from it."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -51,7 +51,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement]:
-    """Returns the measurements without a result; those that were tried before come last."""
+    """Returns the measurements without a result; those that were started before come last."""
     status: dict[str, str] = {}
     for row in read(path):
         status[json.dumps(row["settings"], sort_keys=True)] = row["status"]
@@ -62,11 +62,11 @@ def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement
 def run_part(
     path: Path, measurements: Sequence[Measurement], machine: Mapping[str, Any], deadline: float
 ) -> None:
-    """Runs pending measurements until the deadline; prints and appends a row for each.
+    """Runs pending measurements until the deadline, and appends a row to the file for each.
 
     A row contains `settings`, `status` (started, measured, skipped or failed), `figures` or
     `reason`, and `machine`. A row with the status `started` is written before each measurement, so
-    that one that never ends leaves a trace.
+    that the file also lists a measurement that never ended.
 
     Args:
       path: file of the rows.
@@ -76,7 +76,10 @@ def run_part(
     """
     for one in pending(measurements, path):
         if time.time() > deadline:
-            print("time limit reached; a later call with the same --output resumes", flush=True)
+            print(
+                "time limit reached; to resume, repeat the command with the same --output",
+                flush=True,
+            )
             return
         base = {"settings": one.settings, "machine": machine}
         append(path, base | {"status": "started"})

@@ -1,4 +1,4 @@
-"""Packages that the suite uses. This module imports none of them."""
+"""Packages that the suite requires. This module itself imports none of them."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Presets, which run tables as published or scale them down to a small dataset and machine."""
+"""Presets, which run tables as published, or scale them down to a small dataset and machine."""
 
 from deeplab_jax.errors import unknown_name
 from experiments.presets.camvid import CAMVID

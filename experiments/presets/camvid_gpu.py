@@ -1,6 +1,6 @@
 """Preset for CamVid at full size, with the rates and widths of the paper.
 
-A training takes 4 minutes on a GPU.
+A training run takes 4 minutes on a GPU.
 
 experiments/RESULTS.md explains the choice of the numbers.
 """

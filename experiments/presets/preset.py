@@ -1,4 +1,4 @@
-"""Definition of a preset, which adapts the trainings of a table to a dataset and a machine."""
+"""Definition of a preset, which adapts the rows of a table to a dataset and a machine."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Network and length of a scaled-down training.
+    """Backbone and number of steps of a scaled-down training run.
 
     Attributes:
-      backbone: backbone that replaces the one of the table.
-      num_steps: number of training steps that replaces the one of the table's recipe.
-      changes: values by config field.
+      backbone: backbone that replaces that of the row.
+      num_steps: number of training steps that replaces that of the table's recipe.
+      changes: further values by config field.
     """
 
     backbone: str
@@ -24,20 +24,20 @@ class Size:
 class Preset:
     """Dataset, crop size, batch size and networks to which a table is scaled down.
 
-    If a row changes a number of the recipe, such as the batch size or the number of steps, the
-    preset changes its number by the same factor.
+    If a row multiplies a number of the recipe by a factor (batch size, steps, crop, learning rate),
+    the number of the preset is multiplied by the same factor.
 
     Attributes:
       name: name of the preset, see `--preset`.
-      scales_down: whether the table is scaled down; otherwise all other fields are unused.
-      small: network for tables that do not require a ResNet.
-      resnet: network for tables that vary multi-grid or cascades.
-      published: network for training from initial weights (`--init`).
+      scales_down: whether the table is scaled down. If not, the fields below are not used.
+      small: size for tables that do not require a ResNet.
+      resnet: size for tables that vary multi-grid or cascades.
+      published: size for training from initial weights (`--init`).
       crop_size: (H, W) that replaces the crop size of the recipe.
-      batch_size: batch size that replaces the one of the recipe.
+      batch_size: batch size that replaces that of the recipe.
       rate_share: factor by which atrous rates are multiplied.
-      width_share: factor by which the channels of head and decoder are multiplied.
-      changes: values by config field.
+      width_share: factor by which the numbers of channels of head and decoder are multiplied.
+      changes: further values by config field.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""Preset for a subset of VOC (437 training, 112 validation images): 20 minutes on two cores.
+"""Preset for a subset of VOC (437 training, 112 validation images).
+
+A training run takes 20 minutes on two cores.
 
 experiments/RESULTS.md explains the choice of the numbers.
 """

@@ -34,7 +34,7 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
     ]
     assert run(arguments, Console()) == 0
     told = capsys.readouterr().out
-    assert "uint8 RGB, any suitable size (16·k + 1), any batch, gives logits" in told
+    assert "takes uint8 RGB, any suitable size (16·k + 1), any batch; returns logits" in told
     shares = [float(share) for share in re.findall(r"same class at (\S+) % of pixels", told)]
     assert len(shares) == 3
     assert min(shares) > 99.9

@@ -85,7 +85,9 @@ def test_unused_channels_are_pruned_exactly(name):
 
 
 def test_channels_in_groups_are_refused():
-    with pytest.raises(DeepLabError, match=r"conv2 is a convolution in groups of 8 channels"):
+    with pytest.raises(
+        DeepLabError, match=r"conv2 is a grouped convolution with 8 channels per group"
+    ):
         channel_graph(stored("regnet").model, SIZE)
 
 

@@ -147,7 +147,7 @@ def test_rows_that_share_a_run_are_marked(tmp_path):
     write_reports(opened, Reporter())
     notes = [line["note"] for line in read_csv(opened)]
     assert notes[:4] == [""] * 4
-    assert notes[4] == "the same run as: ResNet-50, block4"
+    assert notes[4] == "same run as: ResNet-50, block4"
 
 
 def test_labels_cannot_break_a_table(tmp_path):
@@ -177,7 +177,7 @@ def test_time_left_is_that_of_the_steps_left(tmp_path):
         (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     opened.storage.write_training(first.training, 0)
     head, *lines, left = status.status_lines(opened)
-    assert head == "smoke/v3-table5: 1 of 5 trainings done"
+    assert head == "smoke/v3-table5: 1 of 5 training runs finished"
     assert lines[0].endswith("seed 0: step 4 of 12")
     assert len(lines) == 4
     # 8 steps of 4 images at 2 a second, then three trainings at the mean of ½ and 2 s a step.

@@ -1,1 +1,1 @@
-"""Tables of the diagnostic tasks, with claims whose decision rules were fixed before any run."""
+"""Tables of the diagnostic tasks, with claims; see `experiments.claims`."""

@@ -1,4 +1,4 @@
-"""Context at a distance: rate of the only atrous branch, with the cue 36 pixels away."""
+"""Context at a distance: atrous rates, with the deciding cue at a distance of 36 pixels."""
 
 from experiments.table import Claim, Row, Table
 
@@ -16,11 +16,19 @@ TABLE = Table(
         for label, rate in RATES.items()
     ),
     claims=(
-        Claim("a rate that covers the context beats a small one", SOURCE, COVERING, NEAR, 10.0),
-        Claim("a rate as large as the map falls back", SOURCE, COVERING, BEYOND, 10.0),
+        Claim(
+            "a rate that reaches the cue beats a rate that does not", SOURCE, COVERING, NEAR, 10.0
+        ),
+        Claim(
+            "a rate that reaches the cue beats a rate as large as the feature map",
+            SOURCE,
+            COVERING,
+            BEYOND,
+            10.0,
+        ),
     ),
     notes=(
-        "Prepare the images with `prepare diagnostic_distance --distance=36`. A filter at rate 12 "
-        "on a map of 13 × 13 uses its center alone at most positions."
+        "Prepare the dataset with `prepare diagnostic_distance --distance=36`. On a feature map of "
+        "13 × 13, a filter at rate 12 uses only its center at most positions."
     ),
 )

@@ -1,10 +1,10 @@
-"""Global cue: image pooling on and off."""
+"""Global cue: a network with image pooling against a network without it."""
 
 from experiments.table import Claim, Row, Table
 
 ON, OFF = "with image pooling", "without image pooling"
 TABLE = Table(
-    title="Image pooling, with one cue anywhere in the image",
+    title="Image pooling, with a single cue anywhere in the image",
     paper="diagnostic",
     number="global",
     recipe="diagnostics:task=global",
@@ -15,7 +15,7 @@ TABLE = Table(
     ),
     claims=(
         Claim(
-            "image pooling adds context of the whole image",
+            "image pooling provides context from the whole image",
             "v3, table 5, page 6, and section 3.3",
             ON,
             OFF,

@@ -1,9 +1,9 @@
-"""Rare classes: losses that weight classes, pixels or overlap."""
+"""Rare classes: losses that weight classes or hard pixels, or that measure overlap."""
 
 from experiments.table import Claim, Row, Table
 
 PLAIN = "cross-entropy"
-# Inverse square roots of the class frequencies, relative to that of the background.
+# Inverse square root of the frequency of each class, divided by that of the background.
 WEIGHTS = (1.0, 2.3, 4.8, 9.0, 17.0)
 LOSSES = {
     "class weights": {"loss.class_weights": WEIGHTS},
@@ -13,7 +13,7 @@ LOSSES = {
 }
 SOURCE = "v3, section 4.3 (rare classes are duplicated); losses of other papers"
 TABLE = Table(
-    title="Losses, with classes whose pixels fall by a factor of four each",
+    title="Losses, with classes that each have a quarter of the pixels of the previous class",
     paper="diagnostic",
     number="rare",
     recipe="diagnostics:task=rare",

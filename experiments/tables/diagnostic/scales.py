@@ -1,4 +1,4 @@
-"""Many scales: ASPP against each of its rates alone, and against a 1×1 convolution."""
+"""Many scales: ASPP with three rates, with one rate, and without atrous branches."""
 
 from experiments.table import Claim, Row, Table
 
@@ -7,7 +7,7 @@ SINGLE = {"rate 1": (1,), "rate 3": (3,), "rate 6": (6,)}
 SOURCE = "v2, table 2, page 8; v3, table 5, page 6"
 ROWS = {ASPP: (1, 3, 6), PLAIN: (), **SINGLE}
 TABLE = Table(
-    title="Several rates and one, on objects over a 16-fold range of sizes",
+    title="Rates of ASPP, on objects whose size varies by a factor of 16",
     paper="diagnostic",
     number="scales",
     recipe="diagnostics:task=scales",

@@ -1,4 +1,4 @@
-"""Thin structures: output stride and decoder."""
+"""Thin structures: output strides, and a decoder."""
 
 from experiments.table import Claim, Row, Table
 

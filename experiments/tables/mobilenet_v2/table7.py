@@ -6,8 +6,9 @@ from experiments.strategies import AT_8, FLIP, MULTI_SCALE
 from experiments.table import Row, Table, Training
 
 ALL = AT_8 | MULTI_SCALE | FLIP
-# (label, recipe of the training on VOC, recipe of the training on COCO, millions of parameters,
-#  (mean IoU, billions of multiply-adds) without scales and flips, the same with them)
+# (label, recipe for VOC, recipe for COCO, millions of parameters, values of the first row, values
+# of the second row). Values are (mean IoU, billions of multiply-adds). The first row is evaluated
+# at output stride 16, the second at output stride 8 with scales and flips.
 NETWORKS = (
     (
         "MobileNetV2, ASPP",
@@ -37,7 +38,7 @@ NETWORKS = (
 
 
 def costs(multiply_adds: float, parameters: float) -> Mapping[str, float]:
-    """Returns the costs of a row by metric."""
+    """Returns the published costs of a row: multiply-adds in billions, parameters in millions."""
     return {"GMAdds": multiply_adds, "Mparams": parameters}
 
 

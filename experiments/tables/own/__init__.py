@@ -1,1 +1,1 @@
-"""Ablations of this project on small data, which follow questions of the papers' tables."""
+"""Ablations of this project, which repeat comparisons of the papers with small datasets."""

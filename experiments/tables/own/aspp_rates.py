@@ -25,7 +25,7 @@ TABLE = Table(
     ),
     notes=(
         "The rates are for 513 × 513 crops; presets with smaller crops scale them down. According "
-        "to DeepLab v3 (figure 4 and table 5), only the center tap of a filter is used if the rate "
-        "is as large as the feature map, and image pooling compensates for it."
+        "to DeepLab v3 (figure 4 and table 5), a filter uses only its center if the rate is as "
+        "large as the feature map, and image pooling compensates for this."
     ),
 )

@@ -1,10 +1,10 @@
-"""Family 4: decoder of v3+: without and with decoder, channels and convolutions."""
+"""Family 4: DeepLab v3+ without decoder, and with decoders of different sizes."""
 
 from experiments.table import Row, Table
 
 ONE, TWO, THREE = ((3, 256),), ((3, 256),) * 2, ((3, 256),) * 3
 TABLE = Table(
-    title="Decoder: without and with, low-level channels, convolutions",
+    title="Decoder: number of low-level channels and convolutions, and no decoder",
     paper="own",
     number="family 4",
     recipe="deeplab_v3plus:backbone=resnet_101_beta",

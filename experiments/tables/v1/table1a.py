@@ -4,7 +4,7 @@ from experiments.strategies import CRF
 from experiments.table import Row, Table, Training
 
 BASE, LARGE, WIDE = "deeplab_v1:fov=4x4", "deeplab_v1", "deeplab_v1:fov=7x7"
-# (label, recipe, training of the initial weights, mean IoU without CRF, mean IoU with CRF)
+# (label, recipe, training run for the initial weights, mean IoU without CRF, mean IoU with CRF)
 NETWORKS = (
     ("DeepLab (4×4, rate 4)", BASE, None, 59.80, 63.74),
     ("DeepLab-MSc", f"{BASE},msc", Training(BASE), 61.30, 65.21),
@@ -22,5 +22,5 @@ TABLE = Table(
         for label, recipe, after, plain, refined in NETWORKS
         for mark, value, inference in (("", plain, {}), (" + CRF", refined, CRF))
     ),
-    notes="The 7×7 network uses the CRF parameters of the 4×4 one; its own were not published.",
+    notes="The 7×7 network uses the CRF parameters of the 4×4 network. Its own are not published.",
 )

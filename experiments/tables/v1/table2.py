@@ -15,5 +15,5 @@ TABLE = Table(
         Row("4×4, rate 8", 2.90, recipe="deeplab_v1:fov=4x4,rate=8"),
         Row("3×3, rate 12 (LargeFOV)", 4.84),
     ),
-    notes="Published speeds are from a GPU of 2014; compare ratios. Mean IoUs are in table 1.",
+    notes="The published speeds were measured on a GPU of 2014. Compare ratios between rows.",
 )

@@ -1,4 +1,4 @@
-"""DeepLab v2, table 1: field of view; only the row that table 1 of DeepLab v1 does not have."""
+"""DeepLab v2, table 1: field of view. It contains only rows that are not in table 1 of v1."""
 
 from experiments.strategies import CRF
 from experiments.table import Row, Table
@@ -12,5 +12,5 @@ TABLE = Table(
         Row("4×4, rate 8", 63.41),
         Row("4×4, rate 8 + CRF", 67.14, inference=CRF),
     ),
-    notes="The other rows of the table are those of DeepLab v1.",
+    notes="The other rows of this table are in table 1 of DeepLab v1 (v1/table1a).",
 )

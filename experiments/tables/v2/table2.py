@@ -4,7 +4,7 @@ from experiments.table import Row, Table
 
 
 def poly(batch_size: int, num_steps: int, published: float) -> Row:
-    """Returns the row with a batch size and a number of training steps."""
+    """Returns a row with the poly schedule, given batch size, number of steps and mean IoU in %."""
     changes = {"training.batch_size": batch_size, "training.num_steps": num_steps}
     return Row(f"poly, batch {batch_size}, {num_steps // 1000}K", published, changes)
 

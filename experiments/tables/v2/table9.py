@@ -6,7 +6,7 @@ from experiments.tables.v2._resnet import NO_SCALING
 
 CITYSCAPES = "deeplab_v2:dataset=cityscapes"
 VGG = f"{CITYSCAPES},backbone=vgg_16,head=large_fov"
-# Images of 1024 × 2048 pixels are downsampled first; predictions are upsampled at the end.
+# Rows of half size: images of 1024 × 2048 pixels are downsampled, and predictions are upsampled.
 HALF = {"augmentation.min_resize": 512, "augmentation.max_resize": 1024}
 AT_HALF = {"scales": (0.5,)}
 TABLE = Table(
@@ -26,5 +26,5 @@ TABLE = Table(
         Row("ResNet-101 ASPP, scaling", 71.0),
         Row("ResNet-101 ASPP, scaling + CRF", 71.4, inference=CRF),
     ),
-    notes="The authors cut test images into overlapping tiles; here whole images are used.",
+    notes="The authors predict overlapping tiles of the images. Here, whole images are predicted.",
 )

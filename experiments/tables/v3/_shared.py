@@ -16,7 +16,7 @@ def blocks(last: int) -> Changes:
     return {"model.cascade_blocks": last}
 
 
-# Output strides, scales and flips that tables 4 and 6 add one after the other.
+# Inference strategies of tables 4 and 6. Each adds one step to the previous strategy.
 STEPS = (
     ("output stride 16", {}),
     ("output stride 8", AT_8),

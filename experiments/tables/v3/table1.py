@@ -1,4 +1,4 @@
-"""DeepLab v3, table 1: atrous convolution by output stride, ResNet-50 with block7."""
+"""DeepLab v3, table 1: output stride of ResNet-50 with block7."""
 
 from experiments.table import Row, Table
 from experiments.tables.v3._shared import multi_grid

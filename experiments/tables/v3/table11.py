@@ -13,7 +13,7 @@ TABLE = Table(
         for count, value in VALUES.items()
     ),
     notes=(
-        "The replicas of the paper trained asynchronously, each on its own batches. Here a batch "
-        "of 16 is sharded over the devices, so their number should make no difference."
+        "The replicas of the paper trained asynchronously, each on batches of its own. Here, one "
+        "batch of 16 is sharded over the devices, so all rows should have equal results."
     ),
 )

@@ -16,5 +16,5 @@ TABLE = Table(
         Row("output stride 8, scales", 79.06, inference=AT_8 | SCALES),
         Row("output stride 8, scales, flip", 79.30, inference=AT_8 | SCALES | FLIP),
     ),
-    notes="All rows are one network, trained at output stride 16.",
+    notes="All rows evaluate the same network, which is trained at output stride 16.",
 )

@@ -13,5 +13,5 @@ TABLE = Table(
         Row(label, value, inference=inference)
         for (label, inference), value in zip(STEPS, VALUES, strict=True)
     ),
-    notes="All rows are one network, trained at output stride 16.",
+    notes="All rows evaluate the same network, which is trained at output stride 16.",
 )

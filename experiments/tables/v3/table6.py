@@ -1,4 +1,4 @@
-"""DeepLab v3, table 6: inference strategies of the best ASPP, and COCO."""
+"""DeepLab v3, table 6: inference strategies of the best ASPP, and training on COCO."""
 
 from experiments.table import Row, Table, Training
 from experiments.tables.v3._shared import STEPS
@@ -23,5 +23,5 @@ TABLE = Table(
             after=Training("deeplab_v3:dataset=coco_voc"),
         ),
     ),
-    notes="The first four rows are one network, trained at output stride 16.",
+    notes="The first four rows evaluate the same network, which is trained at output stride 16.",
 )

@@ -3,7 +3,7 @@
 from experiments.table import Row, Table
 
 TABLE = Table(
-    title="Crop size, upsampling of logits in training, training of batch normalization",
+    title="Crop size, upsampling of logits in training, and training of batch normalization",
     paper="v3",
     number="8",
     recipe="deeplab_v3",

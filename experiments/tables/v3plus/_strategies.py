@@ -1,4 +1,4 @@
-"""Rows of tables 3 and 5: one network with several inference strategies."""
+"""Rows of tables 3 and 5, which evaluate one network with several inference strategies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from experiments.strategies import FLIP, MULTI_SCALE
 from experiments.table import Row
 
+# Inference strategies, by the text that they add to the label of a row.
 MARKS = {
     "": {},
     ", scales": MULTI_SCALE,

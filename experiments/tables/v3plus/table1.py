@@ -4,7 +4,7 @@ from experiments.table import Row, Table
 
 VALUES = {8: 77.61, 16: 77.92, 32: 78.16, 48: 78.21, 64: 77.94}
 TABLE = Table(
-    title="Channels of the reduced low-level features, followed by one [3×3, 256]",
+    title="Channels of the low-level features in a decoder with one convolution [3×3, 256]",
     paper="v3+",
     number="1",
     recipe="deeplab_v3plus:backbone=resnet_101_beta",

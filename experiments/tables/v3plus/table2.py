@@ -2,6 +2,7 @@
 
 from experiments.table import Row, Table
 
+# Mean IoU by the convolutions of the decoder, (kernel size, channels).
 VALUES = {
     ((3, 256),): 78.21,
     ((3, 256), (3, 256)): 78.85,
@@ -12,7 +13,7 @@ VALUES = {
 
 
 def name(convolutions: tuple[tuple[int, int], ...]) -> str:
-    """Returns convolutions in the paper's notation, [kernel, channels] × number."""
+    """Returns equal convolutions in the paper's notation, such as [3×3, 256] × 2."""
     kernel, channels = convolutions[0]
     times = f" × {len(convolutions)}" if len(convolutions) > 1 else ""
     return f"[{kernel}×{kernel}, {channels}]{times}"

@@ -8,7 +8,7 @@ COCO = {
     "recipe": "deeplab_v3plus:from_coco",
     "after": Training("deeplab_v3plus:dataset=coco_voc"),
 }
-# DeepLab v3 with Xception.
+# Without its decoder, DeepLab v3+ is DeepLab v3 with an Xception backbone.
 NO_DECODER = REGULAR | {"changes": {"model.architecture": "deeplab_v3"}}
 SCALES, ALL = ", scales", ", scales, flip"
 TABLE = Table(

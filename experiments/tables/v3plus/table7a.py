@@ -13,7 +13,7 @@ TABLE = Table(
         Row(
             "Xception-65, image pooling, no decoder",
             77.33,
-            # Separable branches, as in the rows below.
+            # The atrous branches are separable, as in the other rows.
             POOLING | {"model.architecture": "deeplab_v3", "model.separable": True},
         ),
         Row("Xception-65, image pooling, decoder", 78.79, POOLING),
