@@ -19,5 +19,5 @@ def test_local_processes_return_their_failures(tmp_path):
 
 
 def test_settings_that_submitit_does_not_know(tmp_path):
-    with pytest.raises(DeepLabError, match=r"submitit on local: .*partitoin"):
+    with pytest.raises(DeepLabError, match=r"submitit does not accept --submit=local.*partitoin"):
         make_executor("local", tmp_path, ["partitoin=gpu"])
