@@ -99,7 +99,7 @@ def test_operations_of_each_platform(made, tmp_path):
     images = noise(2, 97, 129)
     found = load_exported(tmp_path / "network")(images)
     assert_same(found, expected_logits(predictor, images))
-    with pytest.raises(DeepLabError, match="requires format stablehlo"):
+    with pytest.raises(DeepLabError, match="requires the format stablehlo"):
         export(predictor, tmp_path / "other", "onnx", options)
 
 

@@ -1,7 +1,7 @@
 // Controls, picture and legend. worker.js runs the model.
 //
-// After each image the document receives the event `segmented`, whose detail is
-// {classes, height, width, milliseconds}; classes is an Int32Array of height · width.
+// After each image, the event `segmented` is dispatched on the document. Its detail is
+// {classes, height, width, milliseconds}; classes is an Int32Array of length height · width.
 
 "use strict";
 
@@ -15,8 +15,8 @@ let model = null; // Names, colors and sizes, from model.json.
 let worker = null;
 let source = null; // The chosen image, an ImageBitmap.
 let camera = null; // The stream of the camera, while it runs.
-let busy = false; // Whether the worker computes.
-let waiting = false; // Whether the image or its size changed meanwhile.
+let busy = false; // True while the worker computes.
+let waiting = false; // True if the image or its size changed while the worker computed.
 
 start();
 
@@ -54,20 +54,20 @@ function fail(text) {
   report("");
 }
 
-// Sizes that the image can be shrunk to; a model of one size offers none.
+// Offers the sizes to which an image can be downsampled. A model with a fixed size offers none.
 function offerSides() {
   const { fixed, minimum } = model.sizes;
   if (fixed) {
     element("sides").hidden = true;
     return;
   }
-  // Smaller images are padded to the minimum and take as long.
+  // Smaller images are padded to the minimum size, so they take the same time.
   const least = Math.max(...(minimum ?? [0]));
   const usual = least || 513;
   const sides = [...new Set([...SIDES.filter((side) => side >= least), usual])];
   sides.sort((a, b) => a - b);
   for (const side of sides) element("side").add(new Option(`${side} pixels`, side));
-  element("side").add(new Option("as it is", Infinity));
+  element("side").add(new Option("original size", Infinity));
   element("side").value = usual;
 }
 
@@ -94,7 +94,7 @@ async function openFile(file) {
   if (!file) return;
   let image;
   try {
-    // Pixels are those of the file, upright, without a conversion of colors.
+    // The image is rotated upright. Its pixel values are those of the file, without color conversion.
     image = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
     fail(`${file.name} is not an image that this browser can read. `
@@ -155,9 +155,9 @@ function stopCamera() {
 element("side").onchange = () => update();
 element("opacity").oninput = () => showOpacity();
 
-let shown = null; // The image that the worker computes on, ImageData.
+let shown = null; // ImageData of the image that the worker processes.
 
-// Sends the source to the model, or remembers to do so when the model is free.
+// Sends the source to the worker. If the worker is busy, the source is sent when it has finished.
 function update() {
   if (!source || !worker) return;
   if (busy) {
@@ -173,7 +173,7 @@ function update() {
   worker.postMessage({ pixels: data, height, width });
 }
 
-// Returns the pixels of an image, not larger than the chosen side or the model's only size.
+// Returns the pixels of an image, downsampled to the chosen side or to the fixed size of the model.
 function shrunk(image) {
   const height = image.videoHeight ?? image.height;
   const width = image.videoWidth ?? image.width;
@@ -227,7 +227,7 @@ function show(classes, milliseconds) {
   document.dispatchEvent(new CustomEvent("segmented", { detail }));
 }
 
-// Returns a color as the word of an ImageData; black, the color of backgrounds, is transparent.
+// Returns a color as a 32-bit word of an ImageData. Black, the color of backgrounds, is transparent.
 function colorWord([red, green, blue]) {
   const opacity = red || green || blue ? 255 : 0;
   return (opacity << 24) | (blue << 16) | (green << 8) | red;

@@ -1,7 +1,7 @@
 // Runs the model in a thread of its own, so that the page responds while it computes.
 //
-// Receives {pixels, height, width}: RGBA 0..255 of an image. Sends {ready} once the model is
-// loaded, {classes, milliseconds} for each image, or {error}.
+// Receives {pixels, height, width}, where pixels are the RGBA values 0..255 of an image. Sends {ready}
+// when the model is loaded, then {classes, milliseconds} for each image, or {error}.
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
 
@@ -40,7 +40,7 @@ async function fetchFile(name) {
   return response;
 }
 
-// Returns the class of every pixel, an Int32Array of height · width.
+// Returns the class of every pixel, an Int32Array of length height · width.
 async function segment(model, session, { pixels, height, width }) {
   const [rows, columns] = paddedSize(model.sizes, height, width);
   const image = new Uint8Array(rows * columns * 3);
@@ -63,8 +63,9 @@ async function segment(model, session, { pixels, height, width }) {
   return classes;
 }
 
-// Returns the size that an image is padded to, as in `deeplab-jax predict`: the file's own, the
-// model's inference size if the image fits into it, or the next of 1, 2, 3, 4, 6, 8, 12, … steps.
+// Returns the size to which an image is padded, as in `deeplab-jax predict`: the fixed size of the
+// file, or the inference size of the model if the image fits into it. For larger images, height and
+// width are the next of 1, 2, 3, 4, 6, 8, 12, … steps.
 function paddedSize({ step, plus, fixed, minimum }, height, width) {
   if (fixed) return fixed;
   const least = minimum ?? [0, 0];
