@@ -147,7 +147,10 @@ def _imagenet(given: ConfigDict) -> str:
 def _from_coco(made: Recipe, given: ConfigDict) -> None:
     need_init(given.init, "from_coco requires a network trained on coco_voc")
     if given.dataset == "coco_voc":
-        raise DeepLabError("from_coco requires another dataset than coco_voc; omit one of them")
+        raise DeepLabError(
+            "from_coco requires a dataset other than coco_voc; omit from_coco, or give another "
+            "dataset"
+        )
     config, same_classes = made.config, given.dataset == "voc"
     config.model.output_stride = 16
     start_from(made, given.init, "all" if same_classes else "matching")

@@ -141,11 +141,11 @@ def start_from(recipe: Recipe, init: str, parts: str) -> None:
 
 
 def start_from_vgg(recipe: Recipe, init: str) -> None:
-    """Sets the initial weights to those of VGG-16 with decimated fc6 and fc7, or of a DeepLab.
+    """Sets the initial weights of a recipe with a VGG-16 backbone.
 
     Args:
       recipe: recipe to change.
-      init: name of a published VGG-16, or a trained DeepLab.
+      init: name of a published VGG-16, whose fc6 and fc7 are then decimated, or a trained DeepLab.
     """
     # Verified: DeepLab v1, section 3.2: the kernel of fc6 is subsampled, and random filters of fc6
     # and fc7 are kept.
@@ -162,14 +162,15 @@ def need_init(init: str, what: str) -> None:
 
     Args:
       init: value of the argument.
-      what: reason why it is required, for the error message.
+      what: reason why the argument is required, for the error message.
 
     Raises:
-      DeepLabError: it is empty.
+      DeepLabError: the argument is empty.
     """
     if not init:
         raise DeepLabError(
-            f"{what}; add it to the arguments, as in init=runs/first (a workdir or model directory)"
+            f"{what}; give a workdir or model directory as the argument init, such as "
+            "init=runs/first"
         )
 
 

@@ -48,7 +48,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config and its open points for the arguments in `text`."""
+    """Returns the recipe for the arguments in `text`: a config, and its uncertain values."""
     given = configs.arguments(
         text, head="aspp", **atrous.ARGUMENTS | {"backbone": "resnet_101_beta"}
     )

@@ -44,7 +44,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config and its open points for the arguments in `text`."""
+    """Returns the recipe for the arguments in `text`: a config, and its uncertain values."""
     given = configs.arguments(
         text, aspp=False, width=1.0, **atrous.ARGUMENTS | {"backbone": "mobilenet_v2"}
     )

@@ -68,9 +68,9 @@ def features(size: Size) -> tuple[Feature, ...]:
 class PatchConvolution(Convolution):
     """Convolution of patches that do not overlap: the kernel is as large as the stride.
 
-    If the stride was replaced by an atrous rate, the map keeps its size. The padding of each axis,
-    in total the rate, is then divided between both sides; if the rate is odd, the larger half comes
-    last, as in timm.
+    If the stride was replaced by an atrous rate, the map keeps its size. Each axis is then padded
+    by `rate` pixels, divided between both sides. If the rate is odd, the larger half comes last, as
+    in timm.
     """
 
     def padding(self, size: ops.Size) -> ops.Padding:

@@ -52,8 +52,8 @@ class Network(NamedTuple):
       stages: rows of each stage.
       activation: activation function.
       stem: number of channels of the first convolution.
-      width: factor on the number of channels.
-      depth: factor on the number of units of each row.
+      width: multiplier of the number of channels.
+      depth: multiplier of the number of units of each row.
       fixed_ends: whether `width` applies neither to the stem nor to the image classifier, and
         `depth` neither to the first nor to the last stage.
       squeeze: whether inverted residuals have squeeze and excitation.

@@ -149,7 +149,7 @@ def _of_timm(
     normalization: Normalization | None,
     **conventions: Any,
 ) -> BackboneEntry:
-    """Returns the entry of a backbone of timm; `features` begin with strides 4, 8 and 16."""
+    """Returns the entry of a backbone of timm, whose first three features have stride 4, 8, 16."""
     low_level = tuple(features[:3])
     return BackboneEntry(
         module=module,

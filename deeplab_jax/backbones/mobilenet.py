@@ -128,7 +128,7 @@ class MobileNetV2(nn.Module):
 
     Attributes:
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      depth_multiplier: factor on the number of channels of every layer.
+      depth_multiplier: multiplier of the number of channels of every layer.
       width_divisor: 1: scaled numbers of channels are rounded down, to at least 1; 8: they are
         rounded to multiples of 8, as in slim's image classifiers.
       stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
@@ -290,7 +290,8 @@ class MobileNetV3(nn.Module):
     Attributes:
       size: `large` or `small`, or `large_seg` or `small_seg` as released for DeepLab.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      depth_multiplier: factor on the number of channels of every layer, rounded to multiples of 8.
+      depth_multiplier: multiplier of the number of channels of every layer. The product is rounded
+        to a multiple of 8.
       stride_placement: `torchvision`: convolutions are padded symmetrically, and a stride that
         becomes a rate also dilates its own unit. Any other value: as in the released code.
       normalization: hyperparameters of batch normalization.

@@ -31,7 +31,7 @@ class Depth(NamedTuple):
     Attributes:
       block_sizes: number of units in each of the four blocks.
       bottleneck: whether a unit has three convolutions (1×1, 3×3, 1×1) instead of two (3×3, 3×3).
-      beta_width: factor on the number of channels of the beta stem.
+      beta_width: multiplier of the number of channels of the beta stem.
     """
 
     block_sizes: tuple[int, int, int, int]

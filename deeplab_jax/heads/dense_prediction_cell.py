@@ -13,7 +13,7 @@ class Branch(NamedTuple):
     """Configuration of one branch, a separable 3×3 convolution.
 
     Attributes:
-      source: number of the branch whose output is the input; None: the features.
+      source: index in BRANCHES of the branch whose output is the input; None: the features.
       rate: atrous rates (along h, along w), at output stride 16.
     """
 

@@ -138,9 +138,9 @@ def hard_pixel_cross_entropy(
 ) -> Scalar:
     """Computes the mean cross-entropy over the pixels with the largest losses.
 
-    The sum of the kept losses is divided by the number of kept pixels with a loss above 0. If more
-    pixels have the smallest kept loss than are to be kept, all of them have the same fractional
-    weight.
+    The sum of the kept losses is divided by the number of kept pixels with a loss above 0. If
+    several pixels have the smallest kept loss, but not all of them can be kept, they have equal
+    fractional weights.
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.

@@ -159,7 +159,7 @@ class DeepLab(nn.Module):
           DeepLabError: the network is neither folded nor quantized.
         """
         if self.form.kind not in ("folded", "int8"):
-            raise DeepLabError("MC dropout requires folded normalization; see models.fold")
+            raise DeepLabError("MC dropout requires a folded network; fold it with models.fold")
         logits, _ = self(image, endpoints=True, dropout=True)
         return logits
 
@@ -227,7 +227,7 @@ class DeepLab(nn.Module):
         return ops.resize_bilinear(pixels, size, align_corners=align_corners)
 
     def _fused_scores(self, maps: Maps) -> jax.Array:
-        """Returns the maximum over all scales of the scores, resized to those at scale 1."""
+        """Returns the maximum of the scores over all scales, in the size of those at scale 1."""
         fused = maps["scores"]
         for scale in self.architecture.multi_scale[1:]:
             fused = jnp.maximum(fused, self._resize(maps[f"scores_{scale:g}"], fused))

@@ -104,7 +104,10 @@ def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: 
 def _copy(content: IO[bytes], target: Path, max_bytes: int) -> int:
     """Copies a file of at most `max_bytes` and returns the number of bytes."""
     if target.exists():
-        raise DeepLabError(f"the archive contains two files named {target.name}")
+        raise DeepLabError(
+            f"the archive contains two files named {target.name}; unpack it, and give the path of "
+            "one of them"
+        )
     with target.open("wb") as file:
         shutil.copyfileobj(_Limited(content, max_bytes), file)
         return file.tell()
@@ -236,7 +239,9 @@ def _only_one(folder: Path) -> Path:
             found = [file for file in found if file.name in preferred] or found
         if len(found) > 1:
             names = ", ".join(file.name.removesuffix(INDEX) for file in found)
-            raise DeepLabError(f"{folder} contains several weights files: {names}; give one")
+            raise DeepLabError(
+                f"{folder} contains several weights files: {names}; give the path of one of them"
+            )
         if found:
             return found[0]
     raise DeepLabError(

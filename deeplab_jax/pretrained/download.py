@@ -135,7 +135,7 @@ def by_hand(url: str, target: Path, reason: object) -> DeepLabError:
 
 
 class _Download:
-    """Download in progress: a partial file, and a note about the version on the server."""
+    """Download in progress: a partial file, and a JSON file about the version on the server."""
 
     def __init__(self, url: str, target: Path, reporter: Reporter, patience: Patience) -> None:
         self.url, self.target, self.reporter, self.patience = url, target, reporter, patience
@@ -156,7 +156,7 @@ class _Download:
                 time.sleep(pause)
 
     def remove(self) -> None:
-        """Removes the partial file and the record that describes it."""
+        """Removes the partial file and the JSON file about it."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
@@ -187,7 +187,10 @@ class _Download:
             self._write(response, start)
 
     def _resumable(self) -> tuple[int, dict[str, Any]]:
-        """Returns size and note of the partial file to resume; (0, {}) if there is none."""
+        """Returns the size of the partial file and the content of the JSON file about it.
+
+        Returns (0, {}) if there is no download to resume.
+        """
         try:
             note = json.loads(self.note.read_text())
             if note["url"] == self.url and note["validator"]:
@@ -206,7 +209,7 @@ class _Download:
         self.note.write_text(json.dumps(note))
 
     def _stale(self) -> ConnectionError:
-        """Removes the partial file, so that the next attempt requests the whole file."""
+        """Removes the partial file, and returns the error that causes another attempt."""
         self.remove()
         return ConnectionError("the file on the server has changed")
 

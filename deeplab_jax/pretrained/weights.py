@@ -56,7 +56,7 @@ class PublishedWeights:
       class_names: names of the classes, if the file contains them.
       configuration: content of the `config.json` beside the file, if there is one.
       ignored: names of the arrays that were not read, with the reason.
-      stored: original names, in the file, of the arrays that were renamed, by new name.
+      stored: name in the file of each array that was renamed, by new name.
     """
 
     arrays: Mapping[str, np.ndarray]

@@ -44,7 +44,7 @@ def write_shared_directory(
       directory: path of the directory, which must not exist or be empty.
       stored: model to share.
       training: facts about the training run; None: the model is not from a workdir.
-      notes: statements of the user for the model card; the caption is added.
+      notes: statements of the user for the model card; the caption of the picture is added.
 
     Raises:
       DeepLabError: the directory is not empty or cannot be written.

@@ -156,10 +156,10 @@ def test_learning_rates(reference, step, rate):
             "split of cityscapes|stage=2 exists only for VOC",
         ),
         ("deeplab_v3plus:from_coco", "from_coco requires a network trained on coco_voc"),
-        ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco requires another dataset"),
+        ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco requires a dataset other than"),
         ("deeplab_v3plus:backbone=xception_66", "did you mean 'xception_65'"),
         ("mobilenet:backbone=mobilenet_v3_large", r"dataset 'voc'.*cityscapes"),
-        ("mobilenet:width=0.6", "no published weights for width=0.6; .*, as in init="),
+        ("mobilenet:width=0.6", "no published weights for width=0.6; .*, such as init="),
     ],
 )
 def test_invalid_recipe_arguments_are_refused(reference, complaint):

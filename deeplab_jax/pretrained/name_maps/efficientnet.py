@@ -107,7 +107,7 @@ def timm_rules(name: str) -> tuple[Rule, ...]:
 
 
 def _units(network: Network) -> Iterator[tuple[int, int, Row]]:
-    """Yields the number of the stage, the number in the stage and the row of each unit."""
+    """Yields (stage, number in the stage, row) of each unit; both numbers start from 1."""
     for stage, rows in enumerate(networks.units(network), start=1):
         for number, row in enumerate(rows, start=1):
             yield stage, number, row
@@ -137,7 +137,7 @@ PORTED_LAYERS: Layers = {
 
 
 def ported_name(arrays: Arrays) -> str | None:
-    """Identifies a network of EfficientNet-PyTorch by its arrays; returns its name in timm."""
+    """Identifies a network of EfficientNet-PyTorch; returns its name in timm, or None."""
     head = arrays.get("_conv_head.weight")
     if head is None:
         return None

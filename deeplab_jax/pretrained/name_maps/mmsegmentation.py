@@ -147,7 +147,7 @@ def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
 
 
 def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keywords of the normalization.
+    """Returns the keywords of `Architecture` for the normalization of images.
 
     Raises:
       DeepLabError: the network takes images with blue first.

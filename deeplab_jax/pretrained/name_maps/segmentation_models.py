@@ -35,13 +35,13 @@ V3, V3_PLUS = "deeplab_v3", "deeplab_v3plus"
 
 
 class Names(NamedTuple):
-    """Scopes of a network.
+    """Names of the layers in one kind of network.
 
     Attributes:
       architecture: name of the architecture.
       aspp: scope of ASPP.
       rules: rules for the variable names of the layers after ASPP.
-      encoder: prefix of the encoder.
+      encoder: beginning of the names in the encoder.
     """
 
     architecture: str

@@ -28,7 +28,7 @@ ENCODED = ("aspp0", "meta_architecture/branch0_pointwise", "logits/semantic")
 
 
 def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, Any]:
-    """Returns the keywords that can be read from the computation graph.
+    """Returns the keywords of `create_model` that can be read from the computation graph.
 
     These are output stride, atrous rates, multi-grid, image pooling and alignment of resizes. There
     are none for a file without a graph.

@@ -66,8 +66,8 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
         if [mean, std] == [list(values) for values in numbers]:
             return {"preprocessing": preprocessing}
     raise DeepLabError(
-        f"the images are normalized by mean {mean} and standard deviation {std}, which no "
-        "`preprocessing` supports"
+        f"the images are normalized by mean {mean} and standard deviation {std}; supported (mean, "
+        f"standard deviation): {' or '.join(map(str, PREPROCESSINGS))}"
     )
 
 

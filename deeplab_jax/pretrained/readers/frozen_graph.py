@@ -73,7 +73,7 @@ class Nodes(dict[str, Any]):
     def strides(self) -> dict[str, int]:
         """Returns the ratio of the image size to the size of each feature map, by name of the node.
 
-        A resize sets the stride to 1. The search is depth-first without recursion, because graphs
+        A resize sets the ratio to 1. The search is depth-first without recursion, because graphs
         are deeper than Python's stack and can have cycles.
         """
         known: dict[str, int] = {}
@@ -145,7 +145,7 @@ class _Graph:
             self._scope(node): node for node in nodes.values() if node.op in CONVOLUTIONS
         }
         if not self.convolutions:
-            raise DeepLabError("the file contains no convolution, so it is not a frozen network")
+            raise DeepLabError("the file contains no convolution, so it is not a supported network")
 
     def published(self) -> PublishedWeights:
         strides = self.nodes.strides()
@@ -186,7 +186,7 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the constants of a node that have no variable name, under a variable name."""
+        """Yields the constants of a node that do not have names of variables, as SCOPE/LEAF."""
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
             if constant is not None and not VARIABLE.search(constant.name):
