@@ -33,7 +33,7 @@ def as_path(place: str | os.PathLike[str]) -> Path:
     _prepare_buckets()
     scheme = str(place).partition("://")[0]
     if scheme == "gs" and not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
-        raise DeepLabError(f"{place} requires gcsfs: pip install 'deeplab_jax[gcs]'")
+        raise DeepLabError(f"{place} requires gcsfs; run pip install 'deeplab_jax[gcs]'")
     if scheme not in SCHEMES:
         raise DeepLabError(
             f"{place}: unknown kind of bucket {scheme}://; expected a local path, or one that "
@@ -42,15 +42,15 @@ def as_path(place: str | os.PathLike[str]) -> Path:
     return epath.Path(place)
 
 
-# Kinds of buckets. `train` does not save in all of them, see `check_workdir`.
+# Kinds of buckets. A workdir of `train` must not be in S3; see `check_workdir`.
 SCHEMES = ("gs", "s3")
 
 
 @functools.cache
 def _prepare_buckets() -> None:
-    """Turns the listings caches of fsspec off.
+    """Disables fsspec's caches of directory listings.
 
-    A cached listing hides files that other processes and TensorStore have written since.
+    A cached listing does not contain files that other processes or TensorStore write later.
     """
     with contextlib.suppress(ImportError):
         from fsspec.config import conf
@@ -76,17 +76,17 @@ def remove_directory(path: Path) -> None:
         return
     bucket_path = epath.Path(path)
     bucket_path.rmtree(missing_ok=True)
-    # An object that stands for an empty folder can hide the files below it from the first call.
+    # An empty object that represents a folder can hide the files in the folder from the first call.
     bucket_path.rmtree(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to, and moves it to `path` when the block succeeds.
+    """Yields a temporary file path to write to, and moves the file to `path` if the block succeeds.
 
-    Parent directories are created. If the block fails, the temporary file is removed and `path` is
-    unchanged. The temporary path has the same file name, so libraries that choose a format by the
-    suffix choose the right one.
+    Parent directories are created. If the block fails, the temporary file is removed, and `path` is
+    unchanged. The temporary file has the name of `path`, because some libraries choose the format
+    by the suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent if is_local(path) else None
@@ -102,14 +102,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary directory to write to, and moves it to `path` when the block succeeds.
+    """Yields a temporary directory to write to, and moves it to `path` if the block succeeds.
 
     Args:
       path: path of the directory.
-      overwrite: whether to remove what exists at the path when the block has succeeded.
+      overwrite: whether to replace an existing file or directory at `path` (default: False).
 
     Raises:
-      DeepLabError: `path` exists, is not an empty directory, and is not to be overwritten.
+      DeepLabError: `path` exists, is not an empty directory, and `overwrite` is False.
     """
     if not overwrite:
         check_new_directory(path)
@@ -130,7 +130,7 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 def _upload(folder: Path, path: Path) -> None:
     """Copies a directory on this machine into a bucket."""
-    # The files at the top, which describe the others, mark a complete copy and come last.
+    # Files at the top level describe the others. They are copied last, and mark a complete copy.
     names = [one.relative_to(folder) for one in folder.rglob("*") if one.is_file()]
     for name in sorted(names, key=lambda name: (len(name.parts) == 1, name)):
         target = path / name
@@ -140,7 +140,7 @@ def _upload(folder: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def local_output(path: Path) -> Iterator[Path]:
-    """Yields `path`, or, for a bucket, a temporary path that is copied when the block succeeds."""
+    """Yields a local path to write to; for a bucket, the result is copied to `path` afterwards."""
     if is_local(path):
         yield path
         return
@@ -169,7 +169,7 @@ def check_writable(directory: Path) -> None:
     """Creates a directory if needed, and checks that files can be written into it.
 
     Raises:
-      DeepLabError: it cannot be created or written.
+      DeepLabError: the directory cannot be created, or no file can be written into it.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -200,20 +200,20 @@ def cache_directory() -> Path:
 
 
 PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
-# Suffix of networks that engines exported for themselves, beside the traced programs.
+# Suffix of the ONNX and TFLite files that engines export and cache beside the traced programs.
 ENGINE_SUFFIX = ".engine"
 # Runtimes of a network, with the suffix by which an exported file is recognized as a model.
 ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 
 
 def is_exported(reference: str | os.PathLike[str]) -> bool:
-    """Returns whether a reference is the path of an exported network, by suffix."""
+    """Returns whether a reference is an existing file with the suffix of an exported network."""
     path = Path(reference).expanduser()
     return path.suffix.lower() in ENGINES.values() and path.is_file()
 
 
 def program_directory() -> Path | None:
-    """Returns the cache directory for traced programs, $DEEPLAB_PROGRAM_CACHE; None: no cache."""
+    """Returns $DEEPLAB_PROGRAM_CACHE, the cache directory for traced programs; None if not set."""
     directory = os.environ.get(PROGRAM_CACHE)
     return Path(directory) if directory else None
 
@@ -227,7 +227,7 @@ def sha256(path: Path) -> str:
 # Suffixes of the files in a directory that are read as images, and as masks.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
-# Suffixes that a file may have in place of an expected one, for errors.
+# Further suffixes for which `absence` looks if an expected file does not exist.
 OTHER_SUFFIXES = (".avif", ".heic", ".jp2", ".json", ".npz", ".pgm", ".ppm", ".txt", ".xml")
 # Names of files and folders that macOS, Windows and network storage create. They are ignored, like
 # all names that begin with a dot.
@@ -299,7 +299,7 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
 
 
 def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yields files and broken links; `above` are the real paths of the parent directories."""
+    """Yields files and broken links; does not follow links to the parent directories `above`."""
     real = os.path.realpath(directory)
     if real in above or not directory.is_dir():
         return
@@ -321,7 +321,7 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 
 
 def absence(path: Path) -> str:
-    """Returns the reason why a path does not exist: a broken link, another suffix, or no file."""
+    """Returns the error text for a missing file: broken link, file with another suffix, or none."""
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
     if broken is not None:
@@ -332,13 +332,13 @@ def absence(path: Path) -> str:
     return f"no such file, but there is {other}" if other else "no such file"
 
 
-# The maximum size of the files of an archive.
+# Maximum total size of the unpacked files of an archive, in bytes.
 MAX_UNPACKED_BYTES = 32 * 2**30
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether a relative path, of a member of an archive, leads out of its directory."""
+    """Returns whether the path of an archive member leads out of the directory of the archive."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
 
@@ -350,7 +350,7 @@ def check_member_path(name: str) -> None:
       DeepLabError: the path leads out of the directory into which the archive is unpacked.
     """
     if leads_out(name):
-        raise DeepLabError(f"the path of the member {name!r} leads out of the archive")
+        raise DeepLabError(f"the member {name!r} leads out of the archive; pack relative paths")
 
 
 def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
@@ -359,11 +359,11 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
     Args:
       archive: path of the archive.
       directory: existing directory that receives the files.
-      max_bytes: maximum size of all files together.
+      max_bytes: maximum total size of the unpacked files, in bytes.
 
     Raises:
-      DeepLabError: the file is damaged or not a zip archive, it unpacks to more than `max_bytes` or
-        than the disk has room for, or a member leads out of it or is no plain file.
+      DeepLabError: the file is damaged or not a zip archive, the unpacked files exceed `max_bytes`
+        or the free disk space, or a member is illegal.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -376,7 +376,8 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                 # 8 is a regular file; systems without file types write 0.
                 if member.external_attr >> 28 not in (0, 8) or path in targets:
                     raise DeepLabError(
-                        f"the member {member.filename!r} is not a plain file, or occurs twice"
+                        f"the member {member.filename!r} is not a plain file, or occurs twice; "
+                        "create the archive again without links and duplicates"
                     )
                 targets[path] = member
             # zipfile reads no more bytes of a member than its header declares.
@@ -384,8 +385,8 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
             limit = min(max_bytes, shutil.disk_usage(directory).free)
             if size > limit:
                 raise DeepLabError(
-                    f"the archive unpacks to {size:,} bytes, but at most {limit:,} are possible; "
-                    "unpack the archive and give the directory"
+                    f"the archive unpacks to {size:,} bytes, more than the limit or the free disk "
+                    f"space ({limit:,} bytes); unpack it, and give the directory"
                 )
             for path, member in targets.items():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
 """Format versions of `model.json` and `config.json`, and conversion of renamed fields.
 
-* Version 1 (files without a version) stores only the keywords that the user set. Default atrous
-  rates do not follow the output stride, and keywords without effect are ignored.
-* Version 2 stores the value of every keyword.
-* Version 3 has the current names.
+* Version 1 (files without a version) stores only the model keywords that the user set. In models
+  of this version, default atrous rates do not follow the output stride, and keywords without effect
+  are ignored.
+* Version 2 stores the value of every model keyword.
+* Version 3 stores fields and keywords under their current names.
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,9 +71,10 @@ def check_format_version(version: object) -> int:
 
 
 def rewritten_version(version: int) -> int:
-    """Returns the format version for writing the content of a file of `version` again.
+    """Returns the format version to write when a file of format `version` is read and saved again.
 
-    Version 1 is kept, because the defaults of version 1 apply to the keywords that are not stored.
+    Files of version 1 remain at version 1, because the keywords that they omit have the defaults of
+    version 1. Other files become FORMAT_VERSION.
     """
     return FORMAT_VERSION if version > 1 else version
 
@@ -103,7 +105,7 @@ def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, An
 
 
 def is_old_name(name: str) -> bool:
-    """Returns whether a field had this name, without its section, in an earlier release."""
+    """Returns whether a name without section is the earlier name of a renamed or removed field."""
     return any(name == rename.old.rpartition(".")[2] for rename in RENAMES)
 
 
@@ -114,7 +116,7 @@ def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") 
       kind: noun that describes the name, such as "config field".
       name: the unknown name, with or without its section.
       legal: all legal names.
-      prefix: section that `name` and `legal` leave out, such as "model.".
+      prefix: section that `name` and `legal` omit, such as "model.".
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

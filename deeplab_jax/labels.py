@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 VOID_LABEL = 255
 # Maximum number of classes, and void value of 16-bit labels.
 MAX_CLASSES = 65535
-# In masks of two classes that contain exactly these values, 255 is class 1 and nothing is void.
+# Masks of two classes whose only values are 0 and 255 are binary: 255 is class 1, and no pixel is
+# void.
 BINARY_FOREGROUND = 255
 BINARY_VALUES = frozenset((0, BINARY_FOREGROUND))
 # Color of void pixels in pictures, RGB.
@@ -53,8 +54,8 @@ def void_of(labels: "np.ndarray | jax.Array", num_classes: int | None = None) ->
         it, 65535 for uint16 and 255 otherwise.
 
     Raises:
-      DeepLabError: the void value for `num_classes` does not fit into the dtype. The array might
-        then use the label of a class for void.
+      DeepLabError: the void value for `num_classes` does not fit into the dtype, so that void and a
+        class could have the same label.
     """
     if num_classes is None:
         return MAX_CLASSES if labels.dtype == np.uint16 else VOID_LABEL

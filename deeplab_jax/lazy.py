@@ -1,4 +1,4 @@
-"""Imports on first use (PEP 562), and imports of optional libraries."""
+"""Imports names on their first use (PEP 562), and imports optional libraries."""
 
 import contextlib
 import importlib
@@ -19,8 +19,8 @@ def lazy_names(
     """Returns `__getattr__`, `__dir__` and `__all__` for a package that imports names on first use.
 
     A command then imports only the modules that it uses, and `--help` imports neither JAX nor Flax.
-    A public name must differ from the names of the package's modules, because importing a module
-    sets an attribute of the package.
+    A public name must not equal the name of a module of the package, because importing a module
+    sets an attribute of the package with the name of the module.
 
     Args:
       package: `__name__` of the package.

@@ -18,7 +18,7 @@ class Reporter:
         """Receives an informational message."""
 
     def warning(self, text: str) -> None:
-        """Receives a warning: the work continues, but the result may not be as intended."""
+        """Receives a warning. The work continues, but the result may not be the intended one."""
 
     def track(
         self, items: Iterable[Item], description: str, total: int | None = None
@@ -35,9 +35,9 @@ class Reporter:
     def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:
         """Receives the metrics of training step `step` of `num_steps`.
 
-        `scalars` are the results of `Pace.summarize` in training/measurements.py, among them
-        `loss`, `learning_rate`, `images_per_second` and `seconds_left`, and, where they are known,
-        FLOP/s utilization, goodput and peak memory.
+        `scalars` contains the values that `Pace.summarize` in training/measurements.py returns,
+        such as `loss`, `learning_rate`, `images_per_second` and `seconds_left`. It also contains
+        FLOP/s utilization, goodput and peak memory if they are known.
         """
 
 

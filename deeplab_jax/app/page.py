@@ -20,17 +20,18 @@ from deeplab_jax.lazy import import_extra
 
 # Constants of glibc's malloc.h.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-# Minimum size, in bytes, of the blocks that are returned to the system. Images are larger.
+# Minimum size, in bytes, of the blocks that are returned to the system; decoded images are larger.
 LARGE = 256 * 1024
 ARENAS = 2
 
 
 def return_large_blocks() -> bool:
-    """Makes glibc return large blocks to the system when they are freed.
+    """Sets glibc to return large blocks of memory to the system when they are freed.
 
-    By default, glibc raises the size threshold each time a large block is freed, up to 32 MiB, and
-    keeps one arena per thread. The images of many requests then fragment the memory: the server
-    grows by about 27 KiB per request (500 × 375 photographs), although it keeps no image.
+    By default, glibc raises the size threshold for such blocks, up to 32 MiB, whenever a large
+    block is freed, and it uses one arena per thread. The images of many requests then fragment the
+    memory: with 500 × 375 photographs, the server grows by about 27 KiB per request, although it
+    stores no image.
 
     Returns:
       True if both options were set; False without glibc.
@@ -48,9 +49,9 @@ SILENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_SHARE": "False",
 }
-# Seconds between two deletions of uploaded files, and the age in seconds of the deleted files.
+# Seconds between two deletions of uploaded files, and minimum age of the deleted files in seconds.
 CLEANING = (60, 300)
-# Number of concurrent requests: one is decoded while the network processes another.
+# Number of concurrent requests: one image is decoded while the network processes another.
 AT_ONCE = 2
 # Maximum number of visitors whose session state is stored.
 VISITORS = 200
@@ -58,7 +59,7 @@ VISITORS = 200
 BUTTONS = ["download", "fullscreen"]
 FONTS = ["system-ui", "sans-serif"]
 LOGGER = logging.getLogger("deeplab_jax")
-# Content security policy. It blocks a script that Gradio's page loads from another host, which only
+# Content security policy. It blocks a script that Gradio loads from another host, and that only
 # pages that embed the app need.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -87,7 +88,7 @@ def build_page(service: SegmentationService) -> Any:
 
     def segment(image: Path | None, model: str) -> tuple[Any, ...]:
         if image is None:
-            raise gradio.Error("no image was given; upload one, or take one with the camera")
+            raise gradio.Error("there is no image; upload one, or take one with the camera")
         try:
             answer = service.answer(image, model)
         except DeepLabError as error:
@@ -135,18 +136,18 @@ def build_page(service: SegmentationService) -> Any:
 def serving(
     service: SegmentationService, host: str = "127.0.0.1", port: int = 7860
 ) -> Iterator[str]:
-    """Serves the page while the context is open.
+    """Context manager that serves the page until the block ends.
 
     Args:
       service: service that processes the requests.
-      host: address to listen on (default: 127.0.0.1); 0.0.0.0 accepts other machines.
+      host: address to listen on (default: 127.0.0.1); 0.0.0.0 accepts requests of other machines.
       port: port to listen on (default: 7860).
 
     Yields:
       The address of the page.
 
     Raises:
-      DeepLabError: gradio is not installed, or the port is taken.
+      DeepLabError: Gradio is not installed, or the server cannot listen on this host and port.
     """
     gradio = import_gradio()
     before = os.environ.get("GRADIO_TEMP_DIR")
@@ -182,7 +183,7 @@ def serving(
 
 
 def _image_input(gradio: ModuleType) -> Any:
-    """Returns an image input whose value is the path of the uploaded file, not decoded pixels."""
+    """Returns a Gradio image input whose value is the path of the uploaded file, not its pixels."""
     image = gradio.Image(
         label="Image", buttons=["fullscreen"], sources=["upload", "webcam", "clipboard"]
     )
@@ -196,7 +197,8 @@ def _image_input(gradio: ModuleType) -> Any:
             raise gradio.Error("image URLs are not supported; upload the image itself")
         return await take_in(resource)
 
-    # Set on the instance: for a subclass, Gradio would write a file beside its module.
+    # The methods are replaced in the instance, because for a subclass Gradio would write a file
+    # beside the module of the subclass.
     image.preprocess = path_of
     image.async_move_resource_to_block_cache = take_in_uploads
     return image
@@ -205,8 +207,8 @@ def _image_input(gradio: ModuleType) -> Any:
 def _with_own_file(pixels: np.ndarray) -> PIL.Image.Image:
     """Returns an image that Gradio stores in a file for this response alone.
 
-    Gradio names files by their content. Two equal responses would share a file, and Gradio would
-    rewrite it while the other client may be reading it.
+    Gradio names files by their content. Equal images of two responses would be one file, and Gradio
+    could write this file again while a client reads it.
     """
     image = PIL.Image.fromarray(pixels)
     image.info["answer"] = uuid.uuid4().hex

@@ -27,13 +27,13 @@ from deeplab_jax.visualize import colorize
 
 # Inference size for models that do not define one.
 DEFAULT_SIZE = (513, 513)
-# Maximum number of models in memory; the least recently used one makes room for another.
+# Maximum number of models in memory. If more are requested, the least recently used is removed.
 MODELS_KEPT = 2
 LOGGER = logging.getLogger("deeplab_jax")
 
 
 class LoadingError(DeepLabError):
-    """A model cannot be loaded; the message may contain paths that visitors must not see."""
+    """Error that a model cannot be loaded; its message may contain paths of the server."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Limits:
     """Limits of one request.
 
     Attributes:
-      megabytes: maximum size of the encoded image (default: 10).
+      megabytes: maximum size of the image file, in megabytes (default: 10).
       megapixels: maximum number of pixels, in millions (default: 24).
-      seconds: maximum time that a request waits for its turn and its result (default: 30).
+      seconds: maximum time from the start of processing to the result, in seconds (default: 30).
       waiting: maximum number of requests in the queue; others are rejected (default: 64).
     """
 
@@ -103,8 +103,9 @@ class SegmentationService:
           name: name of the model.
 
         Raises:
-          DeepLabError: the file is not an image, damaged or too large; the model does not exist or
-            cannot be loaded; or the request took too long. The message contains no server path.
+          DeepLabError: the file is damaged, too large or not an image; the model does not exist or
+            cannot be loaded; or there is no result within the time limit. The message contains no
+            path of the server.
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
@@ -137,7 +138,7 @@ class SegmentationService:
         limits = self.limits
         if path.stat().st_size > limits.megabytes * 1e6:
             raise DeepLabError(
-                f"the file is larger than {limits.megabytes:g} MB; send a smaller one"
+                f"the file is larger than {limits.megabytes:g} MB; send a smaller file"
             )
         encoded = path.read_bytes()
         # Reads only the header; the image is not decoded here.
@@ -150,12 +151,21 @@ class SegmentationService:
             pixels = 0
         if pixels > limits.megapixels * 1e6:
             raise DeepLabError(
-                f"the image has more than {limits.megapixels:g} million pixels; send a smaller one"
+                f"the image has more than {limits.megapixels:g} million pixels; make it smaller"
             )
         return encoded
 
     def _in_turn(self, ending: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in the worker thread and returns its result, or fails at the deadline."""
+        """Runs a function in the worker thread, after those of earlier requests.
+
+        Args:
+          ending: deadline for the result, as a value of `time.perf_counter()`.
+          function: function to run.
+          *arguments: arguments of the function.
+
+        Raises:
+          DeepLabError: there is no result at the deadline.
+        """
         future = self._worker.submit(function, *arguments)
         try:
             return future.result(ending - time.perf_counter())
@@ -237,7 +247,7 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
 
 
 def _path_parts(reference: str) -> tuple[str, ...]:
-    """Returns the components of a path without its root; `.` and `..` are made absolute first."""
+    """Returns the components of a path without its root; `.` and paths to `..` become absolute."""
     path = Path(os.path.normpath(reference))
     if path.name in ("", ".."):
         path = Path(os.path.abspath(reference))

@@ -1,4 +1,4 @@
-"""Fully connected (dense) CRFs, which refine class scores by the colors and positions of pixels."""
+"""Fully connected (dense) CRFs, which refine class scores by pixel colors and positions."""
 
 from deeplab_jax.lazy import lazy_names
 

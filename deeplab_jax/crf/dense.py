@@ -25,13 +25,13 @@ from deeplab_jax.errors import DeepLabError
 
 # Maximum number of pixels for which `filtering="auto"` sums over all pairs of pixels.
 DIRECT_PIXELS = 4096
-# The number of channels is padded to a multiple of this, because rows that consist of whole vector
+# The number of channels is padded to a multiple of CHANNELS, because rows that fill whole vector
 # registers are gathered faster.
 CHANNELS = 8
-# Logit of the padded channels: the probability is 0, and the logit is finite in every dtype.
+# Logit of the padded channels. It is finite in every dtype, and its probability is 0.
 PADDED_LOGIT = -1e9
 
-# The class is registered here, because its own module does not import JAX.
+# CRFParameters is registered here, because the module that defines it does not import JAX.
 jax.tree_util.register_dataclass(
     CRFParameters,
     data_fields=list(NUMBERS),
@@ -50,9 +50,9 @@ def dense_crf(
     """Refines class scores with a fully connected CRF over the colors and positions of pixels.
 
     The function is differentiable with respect to the logits, the kernel weights and the
-    compatibility matrix; image and standard deviations are constants. It works inside `jit`. There
-    the lattice of each image has the maximum possible number of vertices, unless
-    `lattice_capacity` limits it; outside `jit` it has as many as the image requires.
+    compatibility matrix; image and standard deviations are constants. It can be called inside
+    `jit`. Outside `jit`, the lattice of an image has as many vertices as the image requires. Inside
+    `jit`, it has `lattice_capacity` vertices.
 
     Args:
       logits: [N, H, W, C], floating point, at the resolution of the image. Log probabilities are
@@ -61,8 +61,9 @@ def dense_crf(
       parameters: kernels, iterations and normalization; `PARAMETERS` has published values.
       compatibility: [C, C], cost of assigning label l (row) to a pixel if another pixel has label
         l' (column) (default: Potts model, 1 − δ).
-      lattice_capacity: maximum number of vertices of the bilateral lattice inside `jit`; see
-        `build_lattice`.
+      lattice_capacity: number of vertices of the bilateral lattice inside `jit` (default: the
+        largest possible number, several times that of typical images). If an image requires more,
+        its probabilities are NaN.
 
     Returns:
       Probabilities [N, H, W, C], float32, or float64 for float64 logits.
@@ -78,8 +79,8 @@ def dense_crf(
         return logits
     if logits.shape[0] == 1:
         return refine(logits[0], image[0])[None]
-    # Images are processed one at a time: each has its own lattice, and one image already uses all
-    # cores.
+    # Images are processed one after the other, because each image has its own lattice, and a single
+    # image uses all cores.
     if isinstance(image, jax.core.Tracer):
         return lax.map(lambda pair: refine(*pair), (logits, image))
     return jnp.stack([refine(*pair) for pair in zip(logits, image, strict=True)])
@@ -91,7 +92,7 @@ def dense_crf_of_weights(
     parameters: CRFParameters,
     bilateral_weights: Iterable[float],
 ) -> Iterator[Float[Array, "H W C"]]:
-    """Refines the scores of one image with each of several bilateral weights.
+    """Refines the class scores of one image several times, with different bilateral weights.
 
     The results equal those of `dense_crf`, but the lattices are built only once.
 
@@ -164,12 +165,13 @@ def _refine(
 def _prepare(
     logits: jax.Array, image: jax.Array, parameters: CRFParameters, capacity: int | None
 ) -> tuple[jax.Array, tuple[Filter, Filter]]:
-    """Returns the padded logits [M, P] of one image and its bilateral and position filters.
+    """Returns the padded logits [M, P] of one image, and its bilateral and position filters.
 
     The filters do not depend on the weights of the kernels.
     """
     pixels = logits.shape[0] * logits.shape[1]
-    # This is compiled separately from `_infer`, because it must be compiled for each image size.
+    # These functions are compiled for each image size. `_infer` is compiled separately, because
+    # with a lattice it depends only on the padded size.
     if _takes_all_pairs(parameters, pixels):
         return _flatten(logits, pixels), _direct_filters(image, parameters, logits.dtype)
     size = round_up(pixels)
@@ -178,7 +180,7 @@ def _prepare(
 
 @functools.partial(jax.jit, static_argnames="size")
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
-    """Reshapes logits to [pixels, channels], pads pixels to `size` and channels by `CHANNELS`."""
+    """Reshapes logits to [pixels, channels]; pads to `size` pixels and k·CHANNELS channels."""
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))
     return jnp.pad(flat, padding, constant_values=PADDED_LOGIT)

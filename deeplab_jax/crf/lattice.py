@@ -23,10 +23,10 @@ TRACED_CHUNK = 8
 class Lattice:
     """Permutohedral lattice with M vertices around N points in d dimensions.
 
-    All shapes are static. The last vertex represents neighbors that do not exist: its value is
-    always 0. For 375×500 pixels in five dimensions, the arrays take 100 to 250 bytes per pixel, and
-    filtering C channels takes another 4·C·M/N bytes per pixel. With published CRF parameters, M/N
-    is between 0.05 and 2.
+    All shapes are static. The last vertex represents all neighbors that do not exist; its value is
+    always 0. For 375×500 pixels in five dimensions, the arrays take 100 to 250 bytes of memory per
+    pixel, and filtering C channels takes another 4·C·M/N bytes per pixel. With published CRF
+    parameters, M/N is between 0.05 and 2.
 
     Attributes:
       vertex: int32 [d+1, N], indices of the vertices of the simplex around each point.
@@ -101,13 +101,13 @@ def build_lattice(
 
 
 def round_up(count: int) -> int:
-    """Rounds a size up to one of four per power of two, so that few programs are compiled."""
+    """Rounds a size up to one of four values per power of two, to compile for few sizes."""
     step = 1 << max(count.bit_length() - 3, 3)
     return -(-count // step) * step
 
 
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
-    """Returns the sizes (M, K, E) of a `Lattice` that minimize the cost of gathering points."""
+    """Returns the numbers (M, K, E) of a `Lattice` that minimize the cost of gathering points."""
     count = int(vertices.num_vertices)
     # A vertex with n points has ⌊(n − 1) / K⌋ extra chunks.
     extra = {chunk: (vertices.point.size - count) // chunk for chunk in CHUNKS}
@@ -198,7 +198,7 @@ _filter.defvjp(_forward, _backward)
 def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
     """Adds the weighted values of all points to the vertices around them; returns [M, C]."""
     size = lattice.neighbors.shape[-1]
-    # These are two sums, because the compiler would compute slices of a single sum twice.
+    # There are two sums, because the compiler would compute a single sum twice, once per slice.
     first, further = (
         _weighted_rows(lattice.chunk_weight[:, part], values, lattice.chunk_point[:, part])
         for part in (slice(None, size), slice(size, None))

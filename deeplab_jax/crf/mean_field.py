@@ -40,7 +40,7 @@ def bilateral_features(
     return jnp.concatenate([position, color])
 
 
-# Number of rows of the kernel matrix in memory at a time.
+# Number of rows of the kernel matrix that are in memory at a time.
 ROWS = 256
 
 
@@ -69,7 +69,7 @@ def _all_pairs(features: Float[Array, "d N"], values: Float[Array, "N C"]) -> Fl
     blocks = padded.reshape(features.shape[0], -1, ROWS).swapaxes(0, 1)
 
     def block_sums(block: jax.Array) -> jax.Array:
-        # Differences are accurate; |a|² − 2·a·b + |b|² would lose small distances.
+        # This is accurate for small distances, for which |a|² − 2·a·b + |b|² loses digits.
         squares = sum((a[:, None] - b) ** 2 for a, b in zip(block, features, strict=True))
         kernel = jnp.exp(-squares / 2)
         return jnp.matmul(kernel, values, precision=lax.Precision.HIGHEST)
@@ -116,14 +116,14 @@ class Kernel(NamedTuple):
     after: jax.Array
 
     def message(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Computes the message to each pixel from values [N, C]."""
+        """Computes the message to each pixel, [N, C], from the marginals of all pixels, [N, C]."""
         return self.weight * self.after * self.filter.filter(self.before * values)
 
 
 def normalized(
     weight: Number, kernel: Filter, count: int, normalization: str, dtype: DTypeLike
 ) -> Kernel:
-    """Returns a normalized kernel.
+    """Returns a kernel with the normalization factors that its filter requires.
 
     Args:
       weight: weight of the kernel.

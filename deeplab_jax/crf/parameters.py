@@ -24,8 +24,9 @@ NUMBERS = {
 class CRFParameters:
     """Parameters of the kernels and of mean-field inference in a dense CRF.
 
-    The class is a pytree whose leaves are the five weights and standard deviations. `jax.grad` can
-    therefore differentiate with respect to them; the gradients of the standard deviations are 0.
+    The class is a pytree. Its leaves are the two weights and the three standard deviations, so
+    `jax.grad` can differentiate with respect to them. The gradients of the standard deviations are
+    always 0.
 
     Attributes:
       bilateral_weight: w1, weight of the bilateral kernel exp(−|Δp|² / 2σα² − |ΔI|² / 2σβ²).
@@ -34,12 +35,12 @@ class CRFParameters:
       smoothness_weight: w2, weight of the smoothness kernel exp(−|Δp|² / 2σγ²).
       smoothness_position_std: σγ, in pixels.
       iterations: number of mean-field updates (default: 10).
-      normalization: `after` divides each filtered map by Σ_j k(i, j), as in the code of the
-        authors; `symmetric` divides by the square root of this sum before and after filtering, as
-        pydensecrf does by default. The sum includes the pixel itself.
+      normalization: `after` divides each filtered map by Σ_j k(i, j), as the code of the DeepLab
+        authors does; `symmetric` divides by the square root of this sum before and after filtering,
+        as pydensecrf does by default. The sum includes the pixel itself.
       filtering: `direct` sums over all pairs of pixels; `lattice` approximates the sum with a
-        permutohedral lattice, like the authors; `auto` is `direct` for up to 4,096 pixels and
-        `lattice` for more, but always `lattice` for `symmetric`, to reproduce pydensecrf.
+        permutohedral lattice, as the code of the DeepLab authors and pydensecrf do. `auto` selects
+        `direct` for `after` and at most 4,096 pixels, and `lattice` in all other cases.
 
     Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
     potentials", NIPS 2011; DeepLab v2, section 3.3.
@@ -58,7 +59,7 @@ class CRFParameters:
 # Published parameters. The first three numbers are weight, position standard deviation and color
 # standard deviation of the bilateral kernel. The last two are weight and standard deviation of the
 # smoothness kernel, which are 3 and 3 in DeepLab v1 and v2. The parameters of v1 are from a
-# published copy of the authors' list, which has one line per released model.
+# published copy of the DeepLab authors' list, which has one line per released model.
 PARAMETERS: Mapping[str, CRFParameters] = types.MappingProxyType(
     {
         "deeplab": CRFParameters(5.0, 50.0, 10.0),
@@ -81,7 +82,7 @@ def crf_parameters(name: str) -> CRFParameters:
     """Returns published CRF parameters by their name in `PARAMETERS`.
 
     Raises:
-      DeepLabError: the name is unknown; the message suggests the nearest one.
+      DeepLabError: the name is unknown; the message suggests the most similar name.
     """
     if name not in PARAMETERS:
         raise unknown_name("CRF parameter set", name, PARAMETERS)
@@ -99,7 +100,9 @@ def check_parameters(parameters: CRFParameters) -> None:
         if isinstance(value, (int, float)) and not _holds(value, strictly=legal.startswith(">")):
             raise DeepLabError(f"CRF parameter {field}={value!r} must be {legal}")
     if not isinstance(parameters.iterations, int) or parameters.iterations < 0:
-        raise DeepLabError(f"CRF parameter iterations={parameters.iterations!r} must be ≥ 0")
+        raise DeepLabError(
+            f"CRF parameter iterations={parameters.iterations!r} must be an integer ≥ 0"
+        )
     for field, names in (("normalization", NORMALIZATIONS), ("filtering", FILTERINGS)):
         value = getattr(parameters, field)
         if value not in names:

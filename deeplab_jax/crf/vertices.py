@@ -16,9 +16,9 @@ def embed(
     """Finds the simplex around each point, and the barycentric coordinates of the point in it.
 
     The d-dimensional lattice is embedded in the hyperplane Σ x = 0 of a (d+1)-dimensional space.
-    Each vertex has a class k in 0..d: all its coordinates are k modulo d+1. A simplex has one
-    vertex of each class. The vertex of class k is (d+1)·cell + k, where cell = corner −
-    (rank > d − k) is an integer vector.
+    Each vertex has a class k in 0..d: all its coordinates are equal to k modulo d+1. A simplex has
+    one vertex of each class. The coordinates of the vertex of class k are (d+1)·cell + k, with the
+    integer vector cell = corner − (rank > d − k).
 
     Args:
       features: [d, N], floating point, positions of the points, in units of the standard deviation
@@ -38,7 +38,8 @@ def embed(
     corner = jnp.round(elevated / (dimensions + 1)).astype(jnp.int32)
     left_over = [e - (dimensions + 1) * c for e, c in zip(elevated, corner, strict=True)]
     rank = jnp.stack(_ranks(left_over)) + jnp.sum(corner, axis=0, dtype=jnp.int32)
-    # The rounded coordinates may not sum to 0: those with the largest rounding error are corrected.
+    # The rounded coordinates may not sum to 0. The coordinates with the largest rounding errors are
+    # then corrected.
     step = (rank < 0).astype(jnp.int32) - (rank > dimensions)
     corner, rank = corner + step, rank + (dimensions + 1) * step
     offset = elevated / (dimensions + 1) - corner
@@ -53,9 +54,10 @@ def vertex_cells(
 
 
 def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
-    """Maps the points into the hyperplane and scales them to the lattice; returns [d+1, N].
+    """Maps points into the hyperplane Σ x = 0, and scales them to the lattice; returns [d+1, N].
 
-    Splatting, blurring and slicing together have a variance of 2/3·(d+1)² along each axis.
+    A standard deviation of the kernel becomes √(2/3)·(d+1), because splatting, blurring and slicing
+    together have a variance of 2/3·(d+1)² along each axis.
     """
     dimensions = features.shape[0]
     axis = np.arange(1, dimensions + 1)
@@ -69,7 +71,7 @@ def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
 
 
 def _ranks(values: list[jax.Array]) -> list[jax.Array]:
-    """Returns, for each array, the number of arrays with a larger value; ties go by position."""
+    """Returns, for each array, the number of arrays with a larger value, or equal and earlier."""
     ranks = [jnp.zeros(values[0].shape, jnp.int32) for _ in values]
     for first in range(len(values)):
         for second in range(first + 1, len(values)):
@@ -102,8 +104,8 @@ class Vertices(NamedTuple):
       weight: [d+1, N], barycentric weight of each point for these vertices.
       point, point_weight, key, number: [(d+1)·N], the pairs sorted by vertex: index and weight of
         the point, key and number of the vertex.
-      axis_shift: int64 [d+1, d+1], what to add to the key of a vertex of a class (row) to get the
-        key of its next neighbor along an axis (column).
+      axis_shift: int64 [d+1, d+1], key of the next neighbor of a vertex along an axis (column),
+        minus the key of the vertex, by class of the vertex (row).
       num_vertices: int32 scalar, number of vertices.
       fits: bool scalar, whether 63 bits are enough to distinguish all vertices.
     """
@@ -154,15 +156,16 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
 
 
 def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Encodes the cell of each vertex as one integer, in a mixed radix over its coordinates.
+    """Encodes the cell of each vertex, see `embed`, as one integer with a mixed radix.
 
-    Since the coordinates sum to 0, d of them are enough. The next neighbor along axis j of a vertex
-    of class k > 0 has class k−1 and a cell that is larger by 1 at j. The next neighbor of a vertex
-    of class 0 has class d and a cell that is smaller by 1 at all coordinates but j.
+    The digits are d of the d+1 coordinates, because the coordinates sum to 0. The next neighbor
+    along axis j of a vertex of class k > 0 has class k−1, and coordinate j of its cell is larger by
+    1. The next neighbor of a vertex of class 0 has class d, and all coordinates of its cell except
+    j are smaller by 1.
 
     Returns:
-      Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; the number of
-      possible codes as int64, which may overflow, and as float64.
+      Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; and the
+      number of possible codes, as int64, which may overflow, and as float64.
     """
     dimensions = corner.shape[0] - 1
     # The range is extended by one cell for the vertices, and by another one for their neighbors.
@@ -182,7 +185,14 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _number(code: jax.Array) -> jax.Array:
-    """Numbers the runs of equal codes in sorted rows [d+1, N]; returns int32 [(d+1)·N]."""
+    """Numbers the runs of equal codes in sorted rows.
+
+    Args:
+      code: int64 [d+1, N], each row in ascending order.
+
+    Returns:
+      int32 [(d+1)·N], number of the run of each code, from 0, in row-major order.
+    """
     first = jnp.ones((code.shape[0], 1), bool)
     new = jnp.concatenate([first, code[:, 1:] != code[:, :-1]], axis=1).ravel()
     return jnp.cumsum(new, dtype=jnp.int32) - 1

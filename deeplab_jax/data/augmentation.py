@@ -54,16 +54,17 @@ def _as_table(levels: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
-# Function of a picture and a strength in -1..1, whose sign only the enhancements use.
+# Function of a picture and a strength in -1..1. Only the enhancements use the sign of the strength.
 ColorOperation = Callable[[Image.Image, float], Image.Image]
-# Magnitude at which RandAugment's operations are strongest, and their strength there.
+# Magnitude at which RandAugment's operations are strongest. At this magnitude, enhancement factors
+# are 1 ± ENHANCEMENT, and `posterize` removes POSTERIZED_BITS bits.
 MAX_MAGNITUDE = 30
 ENHANCEMENT = 0.9
 POSTERIZED_BITS = 4
 
 
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> ColorOperation:
-    """Returns an operation that changes a factor of Pillow from 1 by the strength."""
+    """Returns an operation that applies an enhancer with the factor 1 + ENHANCEMENT·strength."""
     return lambda picture, strength: enhancer(picture).enhance(1 + ENHANCEMENT * strength)
 
 
@@ -90,9 +91,9 @@ def randaugment(
 ) -> np.ndarray:
     """Returns the image after random color operations of RandAugment.
 
-    The operations are drawn with replacement, and all have the same magnitude. Those that move
-    pixels are left out, since labels would have to move with them. Magnitudes have the meaning of
-    torchvision's `RandAugment`.
+    The operations are drawn with replacement, and all have the same magnitude. Operations that move
+    pixels are not used, because the label would have to be changed, too. Magnitudes have the same
+    meaning as in torchvision's `RandAugment`.
 
     Args:
       image: uint8 [H, W, 3] RGB; with 0 operations any image.
@@ -126,7 +127,8 @@ def size_in_range(
       size: (height, width) of the image in pixels.
       shortest: length of the shorter side after resizing, in pixels; 0: the size is unchanged.
       longest: maximum length of the longer side after resizing, in pixels; 0: no limit.
-      factor: sides and limits are rounded up to k·factor + 1 pixels; 0: to whole pixels.
+      factor: both sides, and the limit `longest`, are rounded up to k·factor + 1 pixels for a whole
+        number k; 0: both sides are rounded down to whole pixels.
 
     Source: `resize_to_range` of tensorflow/models, research/deeplab.
     """
@@ -143,17 +145,17 @@ def _rounded_up(side: int, factor: int) -> int:
     return side + -(side - 1) % factor if factor else side
 
 
-# Maximum number of crops to draw. The first one that meets `max_class_fraction` is returned, or
-# else the last one.
+# Maximum number of crops that `augment` draws. It returns the first crop that satisfies
+# `max_class_fraction`, or the last crop if none does.
 DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(config_fields.Augmentation):
-    """Settings of the augmentation: resize, scale, pad, crop, rotate and flip, in this order.
+    """Settings of the augmentation: change colors, resize, scale, pad, crop, rotate, flip and mix.
 
-    Crops are then mixed, see `mixing`. The config section `augmentation` declares and documents the
-    other fields.
+    The steps are applied in this order; for mixing, see `data/mixing.py`. The config section
+    `augmentation` declares and documents all fields except `fill`.
 
     Attributes:
       fill: value of each channel of pixels outside the image; see `Architecture.mean_pixel`.
@@ -173,14 +175,15 @@ class Augmentation(config_fields.Augmentation):
 
     @property
     def mixes(self) -> bool:
-        """Returns whether crops are mixed with others; see `mixing`."""
+        """Returns whether crops may be mixed with crops of other examples; see `data/mixing.py`."""
         return bool(self.cutmix or self.classmix or self.copy_paste)
 
     def _check_mixing(self) -> None:
         """Checks the combination of the fields of mixing.
 
         Raises:
-          DeepLabError: a crop would be mixed twice, or copy-paste has no classes.
+          DeepLabError: the probabilities of mixing add up to more than 1, or only one of
+            `copy_paste` and `copy_paste_classes` is set.
         """
         total = self.cutmix + self.classmix + self.copy_paste
         if total > 1 + 1e-9:
@@ -212,7 +215,7 @@ def augment(
     Returns:
       {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size, in the dtypes of the
       example. Pixels outside the example are `augmentation.fill` in the image and void in the
-      label. Without scaling and rotation, pixels are copied exactly.
+      label. Without resizing, scaling, rotation and color changes, pixels are copied exactly.
     """
     size, label = augmentation.crop_size, example["label"]
     scale = _random_scale(random, augmentation)

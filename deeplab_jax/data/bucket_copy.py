@@ -1,6 +1,6 @@
-"""Copies prepared datasets from buckets to this machine, once, into the cache directory.
+"""Copies prepared datasets from buckets into the cache directory on this machine.
 
-ArrayRecord files can be read from local paths only.
+The copies are required because ArrayRecord files can be read from local paths only.
 """
 
 import base64
@@ -17,7 +17,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import cache_directory, replacing_directory
 from deeplab_jax.reporter import Reporter
 
-# File of a copy that lists what was copied.
+# Name of the file in each copy that lists the copied files.
 RECORD = ".copied.json"
 
 
@@ -36,9 +36,9 @@ class Stored(NamedTuple):
 def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
     """Returns a local copy of a prepared dataset in a bucket.
 
-    The copy is in `datasets` of the cache directory. It is made only if there is none, or if names,
-    sizes or checksums of the files in the bucket have changed. Other processes on this machine wait
-    for a copy that is being made.
+    The copy is stored below `datasets/` in the cache directory. An existing copy is used again,
+    unless names, sizes or checksums of the files in the bucket differ from it. While one process
+    copies a dataset, other processes on this machine wait.
 
     Args:
       directory: directory of a version of the dataset, such as gs://BUCKET/data/voc/1.0.0.
@@ -59,8 +59,8 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
         free = shutil.disk_usage(target.parent).free
         if size > free:
             raise DeepLabError(
-                f"{directory} has {size / 1e9:.1f} GB, and {target.parent} has room for "
-                f"{free / 1e9:.1f} GB; set DEEPLAB_CACHE to a directory on a larger disk"
+                f"{directory} has {size / 1e9:.1f} GB, but {target.parent} has only "
+                f"{free / 1e9:.1f} GB free; set DEEPLAB_CACHE to a directory on a larger disk"
             )
         if reporter is not None:
             reporter.message(f"copying {directory} ({size / 1e6:.0f} MB) to {target}")
@@ -72,7 +72,7 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
 
 
 def _file_system(directory: Path) -> tuple[Any, str]:
-    """Returns the fsspec file system of a bucket, and the path in it."""
+    """Returns the fsspec file system for a directory in a bucket, and its path in this system."""
     try:
         import fsspec
 
@@ -82,7 +82,7 @@ def _file_system(directory: Path) -> tuple[Any, str]:
 
 
 def _list_files(system: Any, root: str) -> dict[str, Stored]:
-    """Returns the files below a path of a bucket by their relative paths."""
+    """Returns the files below the path `root` in a bucket, by their paths relative to `root`."""
     found = system.find(root, detail=True)
     return {
         path.removeprefix(root).lstrip("/"): Stored(int(facts["size"]), _md5(facts))
@@ -94,7 +94,7 @@ def _md5(facts: dict[str, Any]) -> str:
     """Returns the MD5 that a listing states, as hexadecimal digits; empty if there is none."""
     if "md5Hash" in facts:
         return base64.b64decode(facts["md5Hash"]).hex()
-    # In S3, the ETag of an object that was uploaded in one part.
+    # In S3, the ETag of an object that was uploaded in one part is its MD5.
     tag = str(facts.get("ETag", "")).strip('"')
     return tag if re.fullmatch("[0-9a-f]{32}", tag) else ""
 
@@ -116,8 +116,8 @@ def _copy_file(system: Any, source: str, target: Path, stored: Stored) -> None:
     size = target.stat().st_size
     if size != stored.size:
         raise DeepLabError(
-            f"{source}: {size:,} of {stored.size:,} bytes were copied; start the command again"
+            f"{source}: only {size:,} of {stored.size:,} bytes were copied; run the command again"
         )
     with target.open("rb") as file:
         if stored.md5 and hashlib.file_digest(file, "md5").hexdigest() != stored.md5:
-            raise DeepLabError(f"{source}: the copy has a wrong checksum; start the command again")
+            raise DeepLabError(f"{source}: the copy has a wrong checksum; run the command again")

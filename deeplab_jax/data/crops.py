@@ -33,7 +33,14 @@ def pad(image: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) ->
 
 
 def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Downsamples an image, if necessary, to fit into a size; keeps the aspect ratio."""
+    """Returns an image that is downsampled, if necessary, to fit into a size.
+
+    The aspect ratio is kept.
+
+    Args:
+      image: [H, W] or [H, W, C].
+      size: maximum (height, width) of the result, in pixels.
+    """
     scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
     if scale == 1:
         return image
@@ -43,7 +50,8 @@ def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
 
 
-# Maximum number of channels that all functions of OpenCV, and its pixel values, support.
+# Maximum number of channels that the OpenCV functions in this package, and OpenCV's pixel values,
+# support.
 MAX_CHANNELS = 4
 
 
@@ -124,9 +132,9 @@ class Span(NamedTuple):
     """Position of a crop along one axis of the source image.
 
     Attributes:
-      start, stop: source pixels that are resized, `stop` excluded.
-      size: number of pixels to which they are resized.
-      offset: pixel of the resized axis at which the crop begins.
+      start, stop: range of the source pixels that are resized, `stop` excluded.
+      size: length of this range after resizing, in pixels.
+      offset: position in the resized range at which the crop begins, in pixels.
     """
 
     start: int
@@ -139,7 +147,7 @@ class View(NamedTuple):
     """Position of a crop in the source image.
 
     Attributes:
-      rows, columns: position along each axis.
+      rows, columns: position along the vertical and the horizontal axis.
       angle: rotation in degrees.
       mirrored: whether the crop is mirrored left to right.
     """

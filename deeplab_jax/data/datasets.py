@@ -1,4 +1,4 @@
-"""Datasets: examples by position, and fingerprints that compare two datasets."""
+"""Interface of datasets, in-memory datasets, and fingerprints that identify a dataset."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ class Example(TypedDict):
     """An image with its label and its name.
 
     Attributes:
-      image: uint8 or uint16 [H, W, C]; RGB if C = 3.
+      image: uint8 or uint16 [H, W, C]; uint8 with C = 3 is RGB.
       label: class of each pixel [H, W]: uint8 with 255 for void in datasets of up to 255 classes,
         uint16 with 65535 for void in datasets of more classes.
       image_id: name of the image in reports and errors.
@@ -85,17 +85,18 @@ class ArrayDataset:
         Args:
           images: uint8 or uint16 [N, H, W, C], or a sequence of [H, W, C] of any sizes. All images
             must have the same dtype and number of bands C; uint8 with C = 3 is RGB.
-          masks: integers [N, H, W], or a sequence of [H, W]: classes 0, 1, … and 255 for void, see
-            `binary`; with more than 255 classes 65535 is void, and 255 a class.
-          class_names: name of each class (default: numbers up to the largest value, at most 254).
+          masks: integers [N, H, W], or a sequence of [H, W]: classes 0, 1, … and 255 for void, but
+            see `binary`. With more than 255 classes, 65535 is void, and 255 is a class.
+          class_names: name of each class (default: "class 0", "class 1" and so on, up to the
+            largest mask value below 255; required for more than 255 classes).
           name: name of the dataset in errors and reports (default: "arrays").
           binary: whether 255 is class 1 instead of void. Default: True if the masks contain exactly
-            the values 0 and 255, and `class_names` has two names or is not given. Give `binary`
-            for splits, since a split may contain fewer values than the whole dataset.
+            the values 0 and 255, and `class_names` has two names or is not given. Set `binary`
+            explicitly for a split, which may lack values that the whole dataset contains.
 
         Raises:
-          DeepLabError: shapes, dtypes or values are invalid, an image has other bands than the
-            first one, or there are fewer than two classes.
+          DeepLabError: shapes, dtypes or values are invalid, the number or dtype of the bands
+            differs between images, or there are fewer than two classes.
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
@@ -114,7 +115,7 @@ class ArrayDataset:
         classes = values[values != void]
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= num_classes:
             raise DeepLabError(
-                f"{name}: mask values {classes.tolist()} are invalid; expected class indices "
+                f"{name}: the mask values are {classes.tolist()}; expected class indices "
                 f"0..{num_classes - 1}, or {void} for void"
             )
         class_names = class_names or [f"class {index}" for index in range(num_classes)]
@@ -167,7 +168,7 @@ def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
 
 
 def array_content(image: np.ndarray, label: np.ndarray) -> Iterator[bytes]:
-    """Yields bytes that identify an image and a label; independent of the dtype of the label."""
+    """Yields bytes that identify an image and a label; they do not depend on the label's dtype."""
     for array in (image, label.astype("<i4")):
         yield repr(array.shape).encode()
         yield np.ascontiguousarray(array).tobytes()
@@ -199,7 +200,7 @@ def _check_equal_bands(
 
 
 def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
-    """Returns the bands of images; unless the images are RGB, with means and deviations."""
+    """Returns the bands of images, with means and standard deviations unless they are RGB."""
     first = np.asarray(images[0])
     bands = Bands(first.shape[2], first.dtype.name)
     if bands.are_rgb:

@@ -16,10 +16,10 @@ Color = tuple[int, int, int]
 
 
 def parse_text(text: str, origin: str) -> dict[str, Color]:
-    """Parses lines `r g b name` to {class name: RGB}; skips empty lines.
+    """Parses lines of the form `r g b name`, and returns {class name: RGB}; skips empty lines.
 
     Raises:
-      DeepLabError: a line has another form. The message begins with `origin`.
+      DeepLabError: a line does not have this form. The message begins with `origin`.
     """
     colors: dict[str, Color] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -34,7 +34,8 @@ def read_color_map(path: Path) -> dict[str, Color]:
     """Reads {class name: RGB} from JSON `{"name": [r, g, b]}` or from text lines `r g b name`.
 
     Raises:
-      DeepLabError: the file does not exist, has neither form, or two classes have the same color.
+      DeepLabError: the file does not exist, has neither form or contains no class, or two classes
+        have the same color.
     """
     text = read_text(path, "color map")
     if path.suffix.lower() == ".json":
@@ -47,7 +48,10 @@ def read_color_map(path: Path) -> dict[str, Color]:
     else:
         colors = parse_text(text, str(path))
     if not colors or len(set(colors.values())) < len(colors):
-        raise DeepLabError(f"{path}: two classes have the same color; give each its own color")
+        raise DeepLabError(
+            f"{path}: there are no classes, or two classes have the same color; give a different "
+            "color for each class"
+        )
     return colors
 
 
@@ -166,17 +170,17 @@ def check_several_classes(class_names: Sequence[str], origin: object) -> None:
       DeepLabError: there are fewer than two. The message begins with `origin`.
     """
     if len(class_names) < 2:
-        named = f"only the class {class_names[0]!r}" if class_names else "no class"
+        classes = f"only the class {class_names[0]!r}" if class_names else "no class"
         raise DeepLabError(
-            f"{origin}: {named}; give at least two, since a softmax over one class is constant "
-            "and learns nothing. Name the background as well, for example 'background' as class 0 "
-            "and the object as class 1 (--classes of prepare, data.class_names of a config, "
+            f"{origin}: {classes}; give at least two classes, because a network with one class "
+            "learns nothing. Name the background as well, for example 'background' as class 0 and "
+            "the object as class 1 (--classes of prepare, data.class_names of a config, "
             "class_names in Python)"
         )
 
 
 def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
-    """Returns PASCAL VOC's color map.
+    """Returns the first `num_colors` colors of PASCAL VOC's color map, RGB 0..255.
 
     The lowest three bits of an index are the highest bits of R, G and B, the next three bits are
     the second-highest, and so on.
@@ -194,9 +198,9 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
 def describe(
     name: str, class_names: Sequence[str], palette: Sequence[Color] | None = None
 ) -> Descriptor:
-    """Returns a descriptor; the default palette is PASCAL VOC's color map.
+    """Returns a descriptor of 8-bit RGB images; the default palette is PASCAL VOC's color map.
 
-    Color 511 of that map is skipped, because pictures show void in this color.
+    Color 511 of that map, (224, 224, 224), is skipped, because pictures show void in this color.
     """
     if not palette:
         free = (
@@ -217,8 +221,8 @@ def _packaged(name: str) -> Descriptor:
 VOC = _packaged("voc_segmentation")
 CAMVID = _packaged("camvid")
 CITYSCAPES = _packaged("cityscapes")
-# Output 0, "void", stands for all things but the 150 classes; ADE20K's benchmark does not score it.
-# Its pixels have the void label, so output 0 is never a target.
+# Class 0, "void", contains everything except the 150 classes; ADE20K's benchmark does not score it.
+# Its pixels have the void label, so output 0 of a network is never a target.
 ADE20K = _packaged("ade20k")
 COCO_STUFF = _packaged("coco_stuff")
 # The background, then the classes in the order of 59_labels.txt of the PASCAL-Context authors.
@@ -255,7 +259,10 @@ def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
 
 
 def find_class_file(source: Path, given: str | Path | None) -> Path | None:
-    """Returns the given file of class names; by default the one in the source folder, if any."""
+    """Returns the path of the file of class names, or None if there is no such file.
+
+    It is `given` or, by default, `classes.txt` or `classes.json` in the folder `source`.
+    """
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
     return Path(given).expanduser() if given else next(iter(found), None)
 
@@ -272,7 +279,8 @@ def folder_classes(
       color_map: see `read_color_map`; None if the masks contain class indices.
 
     Raises:
-      DeepLabError: there are fewer than two classes, or the two files disagree on class names.
+      DeepLabError: there are no class names or fewer than two, or the class file and the color map
+        contain different classes.
     """
     names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
@@ -306,7 +314,10 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     else:
         names = list(filter(None, map(str.strip, text.splitlines())))
     if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):
-        raise DeepLabError(f"{path}: give 1 to {MAX_CLASSES} different class names")
+        raise DeepLabError(
+            f"{path}: the file has {len(names)} class names, {len(set(names))} of them different; "
+            f"it must contain 1 to {MAX_CLASSES} names, all different"
+        )
     return tuple(names)
 
 

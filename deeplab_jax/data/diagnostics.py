@@ -1,7 +1,8 @@
-"""Diagnostic tasks: drawn datasets that isolate one claim of the DeepLab papers each.
+"""Diagnostic tasks: drawn datasets, each of which tests one claim of the DeepLab papers.
 
-In each task one cue decides the classes, so that a network without access to the cue stays near
-chance. No files are read: an image depends only on (seed, task, split, index).
+In each task, a single cue determines the classes. The accuracy of a network that cannot use this
+cue is close to that of random guesses. No files are read: an image depends only on (seed, task,
+split, index).
 """
 
 import dataclasses
@@ -20,17 +21,18 @@ Drawing = tuple[np.ndarray, np.ndarray]
 
 # Standard deviation of the noise, and the gray level of backgrounds, in levels of 0..255.
 NOISE, GRAY = 6.0, 110
-# Colors of cues, RGB: the classes `red` and `blue` of two tasks.
+# RGB colors of the cues, which mean the classes `red` and `blue` of two tasks, and of the targets.
 RED, BLUE, TARGET = (220, 60, 60), (60, 90, 220), (235, 225, 120)
 MIN_SIZE = 64
-# Distance from a target to its cue, in pixels, and the sides of both.
+# Default distance from a target to its cue, side of a target, and side of a cue, in pixels.
 DISTANCE, TARGET_SIDE, CUE_SIDE = 24, 9, 5
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
-# Fraction of the image side that separates a global cue from all targets.
+# Minimum distance between a global cue and all targets, as a fraction of the image side.
 GLOBAL_DISTANCE = 0.4
-# Ratio of the largest to the smallest object of `diagnostic_scales`, and the smallest radius.
+# Ratio of the largest to the smallest radius in `diagnostic_scales`, and smallest radius in pixels.
 SCALE_RANGE, LEAST_RADIUS = 16, 2.8
-# Thickness of lines as OpenCV draws them, one to three pixels, and their contrast.
+# OpenCV's thickness of lines, which are one to three pixels wide, and difference between the gray
+# levels (0..255) of a line and the background.
 LINE_WIDTHS, LINE_CONTRAST = (1, 2), 70
 # Each class of `diagnostic_rare` has this fraction of the pixels of the one before.
 RARITY = 0.25
@@ -43,11 +45,12 @@ class Diagnostic:
 
     Attributes:
       descriptor: name and classes.
-      draw: function from a random generator, the side of the image and, for the task with a
-        distance, this distance, to image float32 [H, W, 3] and label uint8 [H, W].
+      draw: function that returns an image, float32 [H, W, 3], and its label, uint8 [H, W]. The
+        arguments are a random generator, the image side in pixels and, for `diagnostic_distance`,
+        the distance of the cue in pixels.
       claim: claim of the papers that the task tests, with its source.
-      says: what a difference on this task shows.
-      cannot_say: what it does not show.
+      says: conclusion that a difference between two networks on this task allows.
+      cannot_say: conclusion that such a difference does not allow.
     """
 
     descriptor: Descriptor
@@ -60,15 +63,16 @@ class Diagnostic:
 def draw_diagnostic(
     name: str, seed: int, split: int, index: int, size: int = 96, distance: int | None = None
 ) -> Drawing:
-    """Draws one image and its label.
+    """Draws one image and its label for a diagnostic task.
 
     Args:
-      name: one of DIAGNOSTICS.
+      name: name of the task, a key of DIAGNOSTICS.
       seed: random seed of the dataset.
       split: number of the split; different splits have different images.
       index: index of the image in the split.
       size: height and width in pixels, at least 64 (default: 96).
-      distance: distance of the cue of `diagnostic_distance` in pixels (default: 24).
+      distance: distance from a target to its cue in pixels, only for `diagnostic_distance`
+        (default: 24).
 
     Returns:
       Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], 255 where void.
@@ -108,15 +112,15 @@ def _square(center: np.ndarray, side: int) -> tuple[slice, slice]:
 def _points(
     random: np.random.Generator, size: int, margin: int, tries: int
 ) -> Iterator[np.ndarray]:
-    """Yields random points (row, column) at least `margin` pixels inside the image."""
+    """Yields `tries` random points (row, column), at least `margin` pixels from the border."""
     yield from random.integers(margin, size - margin, (tries, 2))
 
 
 def draw_distance(random: np.random.Generator, size: int, distance: int = DISTANCE) -> Drawing:
     """Draws squares whose class is the color of a cue exactly `distance` pixels away.
 
-    The cue is to the left, right, top or bottom of its square. No other cue lies near these four
-    positions, but cues of other squares lie at other distances. All other pixels are void.
+    The cue is to the left or right of its square, above it or below it. No cue of another square is
+    near any of these four positions. Pixels outside the squares are void.
     """
     image, label = _blank(size, VOID_LABEL)
     margin, taken, cues = TARGET_SIDE, np.zeros((size, size), bool), list[np.ndarray]()
@@ -140,7 +144,12 @@ def draw_distance(random: np.random.Generator, size: int, distance: int = DISTAN
 
 
 def _ambiguous(targets: list[np.ndarray], cues: list[np.ndarray], distance: int) -> bool:
-    """Returns whether a cue lies where the cue of another target could be."""
+    """Returns whether a cue lies near a position where the cue of another target could be.
+
+    Args:
+      targets, cues: centers (row, column) in pixels; `cues[i]` is the cue of `targets[i]`.
+      distance: distance from a target to its cue, in pixels.
+    """
     offsets = distance * np.array(DIRECTIONS)
     for number, target in enumerate(targets):
         others = [cue for index, cue in enumerate(cues) if index != number]
@@ -151,9 +160,9 @@ def _ambiguous(targets: list[np.ndarray], cues: list[np.ndarray], distance: int)
 
 
 def draw_global(random: np.random.Generator, size: int) -> Drawing:
-    """Draws squares whose class is the color of a single cue far from all of them.
+    """Draws squares that all have the same class: the color of a single cue, far from all squares.
 
-    All pixels but those of the squares are void.
+    Pixels outside the squares are void.
     """
     image, label = _blank(size, VOID_LABEL)
     color = int(random.integers(2))
@@ -169,9 +178,9 @@ def draw_global(random: np.random.Generator, size: int) -> Drawing:
 
 
 def draw_scales(random: np.random.Generator, size: int) -> Drawing:
-    """Draws discs, squares and triangles whose radii span a factor of 16.
+    """Draws discs, squares and triangles whose radii differ by a factor of up to 16.
 
-    Colors do not depend on the class, so that only the outline does.
+    Colors do not depend on the class, so only the outline shows the class.
     """
     image, label = _blank(size)
     largest = min(LEAST_RADIUS * SCALE_RANGE, size / 2 - 2)
@@ -196,7 +205,15 @@ def draw_scales(random: np.random.Generator, size: int) -> Drawing:
 def _polygon(
     outline: np.ndarray, center: np.ndarray, radius: float, turn: float, size: int
 ) -> np.ndarray:
-    """Returns the pixels inside a turned outline, uint8 [size, size], 0 or 1."""
+    """Returns the mask of a scaled, rotated and shifted outline, uint8 [size, size], 0 or 1.
+
+    Args:
+      outline: corners [number, 2], (x, y) relative to the center, in units of the radius.
+      center: (x, y) in pixels.
+      radius: radius in pixels.
+      turn: rotation in radians.
+      size: height and width of the mask in pixels.
+    """
     cosine, sine = math.cos(turn), math.sin(turn)
     points = outline @ np.array([[cosine, sine], [-sine, cosine]]) * radius + center
     canvas = np.zeros((size, size), np.uint8)
@@ -205,10 +222,10 @@ def _polygon(
 
 
 def draw_thin(random: np.random.Generator, size: int) -> Drawing:
-    """Draws bright and dark pairs of thin lines on a background; the two kinds are classes.
+    """Draws pairs of adjacent thin lines, of the classes `bright` and `dark`, on a gray background.
 
-    Each line has a neighbor of the other kind beside it, so that their mean is the background: a
-    feature map that does not resolve the lines cannot separate them.
+    The mean of the two lines is the gray of the background. A feature map that does not resolve the
+    lines therefore cannot distinguish them.
     """
     image, label = _blank(size)
     for _ in range(6):
@@ -235,7 +252,10 @@ def draw_thin(random: np.random.Generator, size: int) -> Drawing:
 
 
 def draw_rare(random: np.random.Generator, size: int) -> Drawing:
-    """Draws discs of four colors, each class with a quarter of the pixels of the one before."""
+    """Draws discs of four classes, which have different colors and frequencies.
+
+    On average, each class has a quarter of the pixels of the class before it.
+    """
     image, label = _blank(size)
     shares = RARITY ** np.arange(len(RARE_COLORS))
     for _ in range(8):
@@ -258,7 +278,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "diagnostic_distance",
             "red blue",
             draw_distance,
-            "An atrous rate helps if the field of view covers the context, and a far larger one "
+            "An atrous rate helps if the field of view covers the context, and a far larger rate "
             "degenerates to a 1×1 convolution (DeepLab v3, figure 4 and table 5).",
             "A difference shows that features reach a cue at a known distance.",
             "It does not show that photographs contain such cues, or at which distances.",
@@ -270,7 +290,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "Parallel rates handle objects of many scales better than one rate (DeepLab v2, table "
             "2; v3, table 5).",
             "A difference shows that a head classifies outlines over a 16-fold range of sizes.",
-            "It does not show that texture, which photographs have, would not suffice.",
+            "It does not show that outlines matter in photographs, where texture may be enough.",
         ),
         _task(
             "diagnostic_global",
@@ -278,7 +298,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             draw_global,
             "Image pooling adds context of the whole image (DeepLab v3, section 3.3 and table 5).",
             "A difference shows that features reach a cue anywhere in the image.",
-            "It does not show that an average helps where the cue is not a single object.",
+            "It does not show that image pooling helps if the cue is not a single object.",
         ),
         _task(
             "diagnostic_thin",
@@ -296,7 +316,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "Class weights and overlap losses help classes with few pixels; for DeepLab, images "
             "with rare classes are duplicated (DeepLab v3, section 4.3).",
             "A difference shows that a loss learns a class with few pixels.",
-            "It does not show that rare classes that look like common ones are separated.",
+            "It does not show that a loss separates a rare class from a similar common class.",
         ),
     )
 )

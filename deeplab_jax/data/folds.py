@@ -30,7 +30,10 @@ class Subset:
         return self._dataset[int(self._positions[index])]
 
     def content(self) -> Iterator[bytes]:
-        """Yields the positions of the examples in the dataset, and the digest of the dataset."""
+        """Yields bytes that identify the examples; see `fingerprint`.
+
+        They are the positions of the examples in the dataset, and the digest of the dataset.
+        """
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
@@ -52,7 +55,8 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
     """Yields (training subset, validation subset) for each fold of a cross-validation.
 
     Every example is in the validation subset of exactly one fold. The sizes of the validation
-    subsets differ by at most one example. The same seed gives the same division.
+    subsets differ by at most one example. The division depends only on the number of examples,
+    `count` and `seed`.
 
     Args:
       dataset: dataset to divide.
@@ -81,7 +85,7 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """Returns a dataset in which every image with one of the given classes appears twice.
 
-    The copies are appended after all examples. To find these images, every label is read once.
+    The second copies follow after all examples. Every label is read once to find these images.
 
     Args:
       dataset: dataset with all examples.

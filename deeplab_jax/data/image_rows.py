@@ -28,7 +28,7 @@ from deeplab_jax.data.orientation import UPRIGHT
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra, quiet_logger
 
-# Maximum number of pixels, 20,000 x 20,000, of an image that cannot be decoded in parts (a PNG).
+# Maximum number of pixels, 20,000 x 20,000, of an image that must be decoded whole, such as a PNG.
 WHOLE_PIXELS = 400_000_000
 # Values of the TIFF tags Compression, PhotometricInterpretation and ExtraSamples.
 UNCOMPRESSED, JPEG = 1, 7
@@ -69,7 +69,7 @@ def open_rows(
     rows_above: int = LARGE_PIXELS,
     max_pixels: int | None = None,
 ) -> Iterator[ImageRows]:
-    """Opens an image to read it by rows; its pixels are those that `read_image` returns.
+    """Opens an image to read it by rows; the pixels equal those that `read_image` returns.
 
     Large TIFF and BigTIFF files in tiles or strips are decoded row by row when they are read. Other
     formats, small images, TIFFs with a single compressed strip, and TIFFs of an unusual layout are
@@ -97,9 +97,10 @@ def open_rows(
             tiff, obstacle = _open_tiff(path, page, intensity_range, max_pixels, stack)
             if obstacle and pixels > max_pixels:
                 raise DeepLabError(
-                    f"{path}: {pixels:,} pixels, but a TIFF with {obstacle} must be decoded whole, "
-                    f"which is limited to {max_pixels:,} pixels. Convert it to a tiled TIFF of 8 "
-                    "bits, for example with `gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
+                    f"{path}: the image has {pixels:,} pixels, but a TIFF with {obstacle} must be "
+                    f"decoded whole, which is limited to {max_pixels:,} pixels. Convert it to a "
+                    "tiled TIFF of 8 bits, for example with "
+                    "`gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
                 )
         if tiff and check:
             tiff.check()
@@ -109,7 +110,7 @@ def open_rows(
 
 
 class _WholeImage:
-    """An image that was decoded whole."""
+    """Image that was decoded whole; see `ImageRows`."""
 
     georeference: tuple[tuple[Any, ...], ...] = ()
 
@@ -131,7 +132,7 @@ def _can_import_tifffile(path: Path, pixels: int) -> bool:
     """Returns whether tifffile and imagecodecs are installed.
 
     Raises:
-      DeepLabError: they are not, and the image is too large for Pillow.
+      DeepLabError: one of them is not installed, and the image is too large for Pillow.
     """
     try:
         import_extra("tifffile", "tiff", f"{path}, a TIFF of {pixels:,} pixels,")
@@ -150,7 +151,11 @@ def _open_tiff(
     max_pixels: int,
     stack: contextlib.ExitStack,
 ) -> "tuple[_TiffRows | None, str]":
-    """Opens a page of a TIFF; returns None and the reason if it must be decoded whole."""
+    """Opens a page of a TIFF, and closes it when `stack` ends.
+
+    Returns:
+      The page and ""; or None and the reason why the page must be decoded whole.
+    """
     import tifffile
 
     with _damage_named(path):
@@ -196,7 +201,7 @@ def _is_plain(page: Any) -> bool:
 
 
 class _TiffRows:
-    """A page of a TIFF whose rows are decoded when they are read."""
+    """Page of a TIFF whose rows are decoded when they are read; see `ImageRows`."""
 
     def __init__(self, page: Any, intensity_range: tuple[float, float] | None, name: str) -> None:
         self._page, self._name = page, name
@@ -238,7 +243,10 @@ class _TiffRows:
         return self._range
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Returns rows; rows that the previous call returned are not decoded again."""
+        """Returns the rows from `first` up to `last`, uint8 [last - first, W, 3] RGB.
+
+        Rows that the previous call returned are not decoded again.
+        """
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):
             return kept
@@ -275,7 +283,7 @@ class _TiffRows:
             return samples
 
     def _plain_samples(self, first: int, last: int) -> np.ndarray:
-        """Reads rows of an uncompressed file; it may have a single strip."""
+        """Reads rows, see `_samples`, from a page without compression, which may have one strip."""
         page, (height, width) = self._page, self.size
         file, dtype = page.parent.filehandle, page.dtype.newbyteorder(page.parent.byteorder)
         shape = last - first, width, self._num_samples // self._planes
@@ -289,7 +297,10 @@ class _TiffRows:
         return samples.astype(page.dtype, copy=False)
 
     def _decoded(self, at: int) -> np.ndarray:
-        """Returns the pixels of one row of tiles, or of one strip, [rows, W, samples]."""
+        """Returns the stored values of the row of tiles, or the strip, with the index `at`.
+
+        The result has the shape [rows, W, samples].
+        """
         if self._segments[0] == at:
             return self._segments[1]
         page, (height, width) = self._page, self.size
@@ -333,7 +344,7 @@ class _TiffRows:
 
 @contextlib.contextmanager
 def _damage_named(path: object) -> Iterator[None]:
-    """Converts errors of decoders to a DeepLabError for a damaged file."""
+    """Converts the errors of decoders to a DeepLabError that names the damaged file."""
     try:
         with quiet_logger("tifffile"):
             yield

@@ -22,7 +22,7 @@ LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"
 # Pillow's names of lossy compressions of a TIFF.
 LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 ARRAY_SUFFIX = ".npy"
-# Pillow's name for stored 2-bit and 4-bit gray levels, which it scales to 0..255 when decoding.
+# Pillow's names of 2-bit and 4-bit gray levels in a file. It scales them to 0..255 when decoding.
 STRETCHED = re.compile(r"'L;([24])")
 
 
@@ -140,8 +140,8 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
 
     Args:
       path: mask file.
-      page: number of the page to read from a TIFF with several pages, from 1. Files with one page
-        are read for any number.
+      page: number of the page to read from a TIFF with several pages, from 1. It is ignored for
+        files with one page.
 
     Raises:
       DeepLabError: the file is missing or damaged, or contains several pictures, further bands, or
@@ -170,10 +170,10 @@ def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
 
 
 def _gray_levels(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Converts a GIF with gray colors only to a gray image; returns any other GIF unchanged.
+    """Converts a GIF that contains only gray colors to a gray image; returns other GIFs unchanged.
 
-    The GIF format has no gray images. Writers store the gray levels that occur as a palette, so one
-    level has different indices in different files.
+    The GIF format has no gray images. Programs store the gray levels that occur in a palette, so
+    the same gray level has different indices in different files.
     """
     if image.mode != "P":
         return image
@@ -202,12 +202,12 @@ def _array_picture(path: Path) -> PIL.Image.Image:
     # On damaged headers, NumPy raises exceptions of many types.
     except Exception as error:
         raise DeepLabError(
-            f"{path}: not a NumPy array of numbers ({error}); save the mask with np.save"
+            f"{path}: the file is not a NumPy array of numbers ({error}); write it with np.save"
         ) from error
     if array.dtype.kind not in "biu" or array.ndim != 2 or not array.size:
         raise DeepLabError(
-            f"{path}: an array of {array.dtype} with the shape {array.shape}; a mask must be an "
-            "array of integers with the shape (height, width)"
+            f"{path}: the file contains an array of {array.dtype} with the shape {array.shape}; a "
+            "mask must be an array of integers with the shape (height, width)"
         )
     values, range_of_pillow = np.array(array), np.iinfo(np.int32)
     if values.dtype.kind != "b" and values.dtype not in (np.uint8, np.uint16):
@@ -223,7 +223,10 @@ def _array_picture(path: Path) -> PIL.Image.Image:
 
 
 def constant_color(mask: MaskFile) -> Color | None:
-    """Returns the color of a mask if it has a single color and opacities 0 and 255, else None."""
+    """Returns the color of all pixels of a mask, or None if it does not encode a class by opacity.
+
+    A mask encodes a class by opacity if all its pixels have one color and the opacity 0 or 255.
+    """
     opacity = mask.opacity()
     if opacity is None or not np.isin(opacity, (0, 255)).all():
         return None
@@ -232,14 +235,14 @@ def constant_color(mask: MaskFile) -> Color | None:
 
 
 def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
-    """Returns gray levels as the file stores them; Pillow scales 2-bit and 4-bit ones to 0..255."""
+    """Returns gray levels as stored in the file; Pillow scales 2-bit and 4-bit levels to 0..255."""
     stored = STRETCHED.search(image.info["stored_as"])
     return values // (255 // (2 ** int(stored[1]) - 1)) if stored else values
 
 
 # Dtype of labels if there are at most 255 classes.
 EIGHT_BIT = label_dtype(1)
-# Maximum number of illegal values that an error lists.
+# Maximum number of illegal values or colors that an error message lists.
 SHOWN_VALUES = 5
 
 
@@ -263,8 +266,9 @@ def read_mask(
       Labels [H, W] of that dtype.
 
     Raises:
-      DeepLabError: the file is damaged or colored, has no opacity channel although `in_opacity`,
-        or contains illegal values. The message lists these and the number of pixels of each.
+      DeepLabError: the file is damaged, contains colors or illegal values, or has no opacity
+        channel although `in_opacity` is True. The message lists illegal values and the number of
+        pixels of each.
     """
     mask = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
@@ -277,7 +281,7 @@ def read_mask(
         classes = _ranges(labels.keys() - set(void))
         wrong, counts = np.unique(values[~legal], return_counts=True)
         raise DeepLabError(
-            f"{mask.path}: {_listed('mask value', wrong.tolist(), counts)}; legal: classes "
+            f"{mask.path}: illegal {_listed('mask value', wrong.tolist(), counts)}; legal: classes "
             f"{classes}, void {_ranges(void)}"
         )
     table = np.zeros(max(labels) + 1, dtype)
@@ -304,7 +308,7 @@ def read_colored_mask(
       Labels [H, W] of that dtype.
 
     Raises:
-      DeepLabError: the file is damaged or contains another color.
+      DeepLabError: the file is damaged, or contains a color that `labels` does not contain.
     """
     mask = _opened(source)
     colors = mask.colors()
@@ -317,13 +321,13 @@ def read_colored_mask(
         strange, counts = np.unique(colors[wrong], axis=0, return_counts=True)
         listed = _listed("color", list(map(tuple, strange.tolist())), counts)
         raise DeepLabError(
-            f"{mask.path}: {listed} not in {color_map}; add the color there, or repaint the pixels"
+            f"{mask.path}: illegal {listed}; add each color to {color_map}, or repaint its pixels"
         )
     return np.array(list(labels.values()), dtype)[order[at]]
 
 
 def identity_labels(num_classes: int) -> dict[int, int]:
-    """Returns the argument `labels` of `read_mask` for files that contain the labels themselves."""
+    """Returns the argument `labels` of `read_mask` for masks in which every value is its label."""
     return {value: value for value in (*range(num_classes), void_label(num_classes))}
 
 
@@ -337,7 +341,7 @@ def _opened(source: Path | MaskFile) -> MaskFile:
 
 
 def _listed(kind: str, values: Sequence[object], counts: np.ndarray) -> str:
-    """Returns text such as "color 17 (23 pixels), 19 (4 pixels)"; `kind` is the first word."""
+    """Returns text such as "mask value 17 (23 pixels), 19 (4 pixels)", which begins with `kind`."""
     shown = [f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)]
     return f"{kind} {shortened(shown, SHOWN_VALUES)}"
 

@@ -1,9 +1,9 @@
 """Mixing of two training crops: CutMix, ClassMix and copy-paste.
 
 The second crop shows another example of the dataset, which is drawn uniformly and augmented like
-the first. Both are drawn with the random generator of the first crop's position, so the result is a
-function of (seed, step, position in the global batch), whatever the hosts and workers are. A mixed
-crop reads two examples from disk.
+the first. One random generator, which depends on (seed, step, position in the global batch), draws
+both crops. The result therefore does not depend on the numbers of hosts and workers. For a mixed
+crop, two examples are read from disk.
 """
 
 import math
@@ -34,14 +34,14 @@ def training_crop(
 
     Args:
       example: training example of any size.
-      random: random generator; the same state gives the same crop.
-      dataset: dataset that the other example is drawn from.
+      random: random generator; equal states give equal crops.
+      dataset: dataset from which the other example is drawn.
       augmentation: augmentation of both crops, and the probability of each kind of mixing.
       num_classes: number of classes of the dataset; see `labels.void_of`.
       pasted: labels of the classes whose objects copy-paste transfers.
 
     Returns:
-      See `augment`.
+      {"image": [h, w, C], "label": [h, w]}, see `augment`.
     """
     crop = augment(example, random, augmentation, num_classes)
     if not augmentation.mixes:
@@ -60,7 +60,11 @@ def _drawn_selection(
     pasted: Sequence[int],
     num_classes: int | None,
 ) -> Callable[[np.random.Generator, np.ndarray], np.ndarray] | None:
-    """Draws the kind of mixing; returns a function that selects pixels, or None for no mixing."""
+    """Draws the kind of mixing at random; returns None if the crop is not mixed.
+
+    Otherwise returns a function of a random generator and a label [H, W]. It returns bool [H, W],
+    the pixels to paste.
+    """
     drawn = random.random()
     if drawn < augmentation.cutmix:
         return lambda random, label: random_rectangle(random, label.shape)
@@ -74,7 +78,7 @@ def _drawn_selection(
 
 
 def paste(crop: Crop, source: Crop, selected: np.ndarray) -> Crop:
-    """Returns a copy of a crop in which pixels of another crop replace its own.
+    """Returns a copy of a crop in which the selected pixels are those of another crop.
 
     Args:
       crop, source: images [H, W, C] and labels [H, W] of equal size.
@@ -89,8 +93,8 @@ def paste(crop: Crop, source: Crop, selected: np.ndarray) -> Crop:
 def random_rectangle(random: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
     """Selects the pixels of a random rectangle with the aspect ratio of the crop.
 
-    The area is a uniform fraction of the crop, and the center is a uniform pixel; parts outside the
-    crop are cut off.
+    The area, as a fraction of the crop, is drawn uniformly from 0..1, and the center uniformly from
+    all pixels. Parts outside the crop are cut off.
 
     Args:
       random: random generator.
@@ -113,7 +117,7 @@ def random_rectangle(random: np.random.Generator, size: tuple[int, ...]) -> np.n
 
 
 def half_of_classes(random: np.random.Generator, label: np.ndarray, void: int) -> np.ndarray:
-    """Selects the pixels of half of the classes of a label map, rounded down.
+    """Selects the pixels of a random half of the classes in a label map; half is rounded down.
 
     Args:
       random: random generator.
@@ -132,7 +136,7 @@ def half_of_classes(random: np.random.Generator, label: np.ndarray, void: int) -
 def random_objects(
     random: np.random.Generator, label: np.ndarray, classes: Sequence[int]
 ) -> np.ndarray:
-    """Selects each object of some classes with probability ½.
+    """Selects the pixels of each object of the given classes with probability ½.
 
     An object is a connected region of one class, since label maps do not separate instances.
 

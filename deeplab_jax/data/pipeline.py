@@ -18,8 +18,8 @@ from deeplab_jax.labels import label_dtype, void_label
 
 Batch = dict[str, np.ndarray]
 
-# Numbers of prefetched batches: per worker process, or in this process if there are no workers.
-# One batch of sixteen 513 × 513 crops takes 17 MB.
+# Number of prefetched batches per worker process, and, if there are no worker processes, numbers of
+# prefetched batches and of threads in this process. A batch of sixteen 513 × 513 crops takes 17 MB.
 WORKER_BUFFER = 2
 READ_AHEAD = 4
 READ_THREADS = 4
@@ -59,7 +59,7 @@ def training_batches(
 
     Raises:
       DeepLabError: batch_size is not a multiple of num_hosts, an example is damaged, or the dataset
-        has no such class as `copy_paste_classes` names.
+        lacks a class that `copy_paste_classes` contains.
     """
     examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
     load = functools.partial(
@@ -69,7 +69,7 @@ def training_batches(
         num_classes=_num_classes(dataset),
         pasted=pasted_labels(dataset, augmentation),
     )
-    # With drop_remainder=False, Grain would round the infinite length up beyond the maximum int.
+    # With drop_remainder=False, Grain would round the "infinite" length up, beyond the maximum int.
     endless = examples.random_map(load).batch(_per_host(batch_size, num_hosts), drop_remainder=True)
     batches = endless[start_step * num_hosts + host :: num_hosts]
     return _iterate(batches, workers)
@@ -122,8 +122,8 @@ def evaluation_batches(
 def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tuple[int, int]]]:
     """Returns (position in the dataset, padded size) of every image, in the order of evaluation.
 
-    Images are sorted by padded size. Images of one size are in the order of the dataset. Entries
-    with position -1 have no image; they fill the last batch of a size.
+    Images are sorted by padded size, and images of equal padded size by position in the dataset.
+    Entries with position -1 mean no image. They fill the last batch of each size.
 
     Args:
       sizes: int [num_images, 2], (height, width) to which each image is padded.
@@ -150,7 +150,7 @@ def _per_host(batch_size: int, num_hosts: int) -> int:
 def _num_classes(dataset: Dataset) -> int | None:
     """Returns the number of classes of a dataset, or None for a list of examples.
 
-    For a list of examples, the dtype of the labels determines the void value.
+    If the number is None, the dtype of the labels determines the void value.
     """
     descriptor = getattr(dataset, "descriptor", None)
     return descriptor and descriptor.num_classes

@@ -64,7 +64,7 @@ def prepare(
     overwrite: bool = False,
     reporter: Reporter,
 ) -> Preparation:
-    """Writes a dataset, unless it already exists, and returns it.
+    """Writes a dataset unless it already exists; returns its directory, statistics and remarks.
 
     Args:
       make_builder: creates a new builder, for example a `functools.partial` of the builder class.
@@ -74,8 +74,8 @@ def prepare(
       reporter: receives progress events and a warning for each damaged example.
 
     Raises:
-      DeepLabError: there are damaged examples. The message states the first one and the number of
-        the others.
+      DeepLabError: there are damaged examples and `skip_bad` is False, or a split has no usable
+        example. The message states the first damaged example and the number of further ones.
     """
     builder = make_builder()
     directory = Path(builder.data_path)
@@ -83,7 +83,7 @@ def prepare(
         reporter.message(f"{directory} already exists; to replace it, give --overwrite")
         return Preparation.read(directory)
     problems = builder.problems()
-    # The error states a single problem, so it needs no warning.
+    # A single problem is stated by the error alone, without a warning.
     for problem in problems if skip_bad or len(problems) > 1 else ():
         reporter.warning(problem.reason)
     if problems and not skip_bad:
@@ -148,7 +148,7 @@ def write(builder: SegmentationBuilder) -> None:
 
 @contextlib.contextmanager
 def _set_aside(directory: Path) -> Iterator[None]:
-    """Renames an existing version of the dataset, and restores it if writing the new one fails."""
+    """Moves an existing version of the dataset away during the block; restores it if this fails."""
     if not directory.exists():
         yield
         return
@@ -224,11 +224,13 @@ def _band_table(bands: Bands) -> str:
     lines = [f"{'band':>5}{'mean':>12}{'std':>12}"]
     for number, values in enumerate(zip(bands.mean, bands.std, strict=True), start=1):
         lines.append(f"{number:>5}" + "".join(f"{value:>12.6g}" for value in values))
-    return "\n".join([*lines, f"{bands}; over all pixels of the first split, including void"])
+    return "\n".join(
+        [*lines, f"{bands}; mean and std over all pixels of the first split, including void pixels"]
+    )
 
 
 def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]) -> list[str]:
-    """Returns warnings about classes without pixels, and about splits with at most one class."""
+    """Returns warnings about classes without a pixel, and about splits with at most one class."""
     lines, absent_in = [], {}
     for split, values in statistics.items():
         pixels = values.class_pixels
@@ -264,7 +266,7 @@ def _counts(statistics: dict[str, SplitStatistics]) -> str:
 
 
 def _histogram(names: tuple[str, ...], statistics: dict[str, SplitStatistics]) -> str:
-    """Returns a table of class fractions per split, and class weights from the training split."""
+    """Returns a table of class fractions per split, and of class weights from the first split."""
     width = max(len("class"), *map(len, names)) + 2
     header = "".join(f"{split:>11}" for split in statistics)
     first, *_ = statistics.values()

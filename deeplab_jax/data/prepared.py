@@ -50,18 +50,18 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
         versions = _versions(root / below[0])
     if versions:
         return versions[-1] if is_local(root) else local_copy(versions[-1], reporter)
-    there = f"prepared there: {', '.join(legal)}" if legal else "no dataset is prepared there"
-    make = (
+    prepared = f"prepared there: {', '.join(legal)}" if legal else "no dataset is prepared there"
+    remedy = (
         f"prepare it with `deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see "
         "--help)"
         if is_local(root)
         else "copy the directory of a prepared dataset there"
     )
-    raise DeepLabError(f"no dataset {name!r} under {root} ({there}); {make}")
+    raise DeepLabError(f"no dataset {name!r} under {root} ({prepared}); {remedy}")
 
 
 def prepared_names(data_dir: Path) -> list[str]:
-    """Returns the names of the prepared datasets under a directory, for `open_dataset`."""
+    """Returns the names of all prepared datasets in a directory, in the form for `open_dataset`."""
     found = [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]
     datasets = {path.parent.parent for path in found if not is_hidden(path.parent, data_dir)}
     return sorted(str(path.relative_to(data_dir)) for path in datasets if _versions(path))
@@ -115,15 +115,20 @@ class PreparedDataset:
         return decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
 
     def encoded(self, index: int) -> tuple[bytes, bytes]:
-        """Returns the encoded image (JPEG or PNG, see `encode_bands`) and mask (PNG)."""
+        """Returns the encoded image and the encoded mask of an example.
+
+        An RGB image is a JPEG or PNG, an image with other bands the result of `encode_bands`. The
+        mask is a PNG.
+        """
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
     def content(self) -> Iterator[bytes]:
         """Yields bytes that identify the examples; see `fingerprint`.
 
-        The bytes are those of up to `SAMPLED` encoded examples, and the size that TFDS recorded for
-        all splits that the expression `split` contains, each split as a whole.
+        The bytes are the names, images and masks of up to `SAMPLED` examples as stored, and the
+        total size, as TFDS recorded it, of the splits in the expression `split`. For a part of a
+        split, such as `train[:100]`, the size is that of the whole split.
         """
         yield str(self._num_bytes).encode()
         for index in sampled_positions(len(self)):
@@ -175,10 +180,10 @@ def open_dataset(
 
 
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
-    """Returns whether 255 is the second class: two classes, and all label values are 0 or 255.
+    """Returns whether 255 is class 1: there are two classes, and all mask values are 0 or 255.
 
     In datasets that `prepare` wrote, 255 always means void. In other datasets, labels are read
-    until one has another value; usually this is the first label.
+    until one contains a value other than 0 and 255, which is usually the first label.
     """
     if descriptor.num_classes != 2 or "statistics" in (builder.info.metadata or {}):
         return False
@@ -220,7 +225,7 @@ def _feature_names(
             "and a mask"
         )
     feature = features[image]
-    # Otherwise images with other channels, which TFDS wrote, would be reduced to 8-bit RGB.
+    # Without this check, images that TFDS wrote with other channels would be read as 8-bit RGB.
     if are_rgb and (feature.shape[-1] not in (1, 3, None) or feature.np_dtype != np.uint8):
         raise DeepLabError(
             f"{directory}: the feature {image!r} is {np.dtype(feature.np_dtype)} with "

@@ -2,8 +2,8 @@
 
 Each class is a kind of shape, such as a ring, with its own outline and texture. All shapes and the
 background draw their colors from the same distribution, so neither color nor position identifies a
-class. Thin parts and small shapes require a decoder for good results. No files are read: an image
-depends only on (seed, split, index).
+class. To segment thin parts and small shapes well, a network requires a decoder. No files are read:
+an image depends only on (seed, split, index).
 """
 
 import dataclasses
@@ -74,7 +74,10 @@ def _colored(random: np.random.Generator, pattern: np.ndarray, loudness: float) 
 
 
 def _turned_axes(random: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the phases, in radians, of two orthogonal waves of random direction and length."""
+    """Returns the phases of two orthogonal waves, in radians, each float32 [H, W].
+
+    Both waves have the same random wavelength; the direction of the first is random.
+    """
     angle = random.uniform(0, 2 * math.pi)
     frequency = 2 * math.pi / math.exp(random.uniform(*np.log(WAVELENGTH)))
     rows, columns = np.indices(size, np.float32) * np.float32(frequency)
@@ -135,7 +138,7 @@ FIXED_POINT_BITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Position of a shape.
+    """Position, size and rotation of a shape.
 
     Attributes:
       center: (x, y) in pixels.
@@ -154,7 +157,7 @@ class Pose:
         return rows, columns
 
     def seen_from(self, rows: slice, columns: slice) -> "Pose":
-        """Returns the same position, relative to the top left corner of a window of the image."""
+        """Returns this pose relative to the top left corner of a window, given by its slices."""
         corner = np.array([columns.start, rows.start])
         return dataclasses.replace(self, center=self.center - corner)
 
@@ -191,7 +194,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 
 
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
-    """Returns random positions and sizes of shapes that overlap at most as SEPARATION allows."""
+    """Returns random poses of shapes in an image of `size` × `size` pixels; see SEPARATION."""
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
         radius = size * math.exp(random.uniform(*np.log(RADIUS)))
@@ -227,7 +230,13 @@ def _filling(
 
 
 def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
-    """Adds shading, and a highlight on the side from which the light comes."""
+    """Returns a texture with shading, and with a highlight on the side of the light.
+
+    Args:
+      filling: texture, float32 [H, W, 3].
+      pose: pose of the shape in the texture.
+      light: direction from which the light comes, in radians.
+    """
     height, width = filling.shape[:2]
     rows, columns = np.indices((height, width), np.float32, sparse=True)
     x, y = (columns - pose.center[0]) / pose.radius, (rows - pose.center[1]) / pose.radius
@@ -239,7 +248,14 @@ def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
 
 
 def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: float) -> None:
-    """Darkens the image in place where the shape casts a shadow."""
+    """Darkens an image, in place, in the shadow that a shape casts on it.
+
+    Args:
+      image: float32 [H, W, 3].
+      coverage: fraction of each pixel that the shape covers, float32 [H, W].
+      light: direction from which the light comes, in radians.
+      radius: radius of the shape in pixels.
+    """
     away = -0.2 * radius * np.array([math.cos(light), math.sin(light)])
     shift = np.array([[1, 0, away[0]], [0, 1, away[1]]])
     shadow = cv2.warpAffine(coverage, shift, coverage.shape[::-1])
@@ -247,7 +263,7 @@ def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: 
 
 
 def _mark(label: np.ndarray, coverage: np.ndarray, value: int) -> None:
-    """Draws a shape with a void border into the label, in place."""
+    """Draws a shape with a void border into a label [H, W], in place; `value` is its class."""
     inside = (coverage >= 0.5).astype(np.uint8)
     label[inside == 1] = value
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (VOID_WIDTH, VOID_WIDTH))

@@ -87,7 +87,8 @@ class SplitStatistics:
 
     Attributes:
       num_images: number of images in the split.
-      sizes: (height, width) of the image with the fewest, the median and the most pixels.
+      sizes: (height, width) of three images: those with the fewest pixels, with the median number
+        of pixels, and with the most pixels.
       class_pixels: number of pixels of each class.
       pixels_where_present: for each class, the number of non-void pixels in the images that
         contain it.

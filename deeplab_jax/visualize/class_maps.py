@@ -15,7 +15,7 @@ from deeplab_jax.labels import VOID_COLOR, VOID_LABEL, label_dtype, void_label
 
 Color = tuple[int, int, int]
 CONTOUR_COLOR: Color = (255, 255, 255)
-# Color of the background class in VOC; overlays do not paint classes of this color.
+# Color of the background class in VOC. Overlays show the image at pixels of classes of this color.
 CLEAR_COLOR: Color = (0, 0, 0)
 
 
@@ -23,7 +23,7 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     """Returns an image in which every pixel has the color of its class.
 
     Args:
-      class_map: integers [H, W]; values above the classes get the color of void.
+      class_map: integers [H, W]; values that are not class indices have the color of void.
       palette: color of each class, RGB 0..255.
 
     Returns:
@@ -32,7 +32,7 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     return color_table(palette)[class_map]
 
 
-# Percentiles of a band's values that become black and white.
+# Percentiles of the values of a band that `displayed` maps to black and to white.
 DARKEST, BRIGHTEST = 2, 98
 
 
@@ -41,12 +41,12 @@ def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarr
 
     Args:
       image: uint8 or uint16 [H, W, C].
-      bands: numbers, from 1, of the bands that become red, green and blue, or of one band that
-        becomes gray (default: RGB as it is; else the first three bands, or the first of two).
+      bands: numbers, from 1, of the three bands that become red, green and blue, or of one band
+        that becomes gray (default: bands 1, 2 and 3; with fewer than three bands, band 1).
 
     Returns:
-      uint8 [H, W, 3]. 8-bit RGB is unchanged; each band of other images is stretched linearly, so
-      that its 2nd percentile becomes black and its 98th white.
+      uint8 [H, W, 3]. By default, 8-bit RGB is returned unchanged. Otherwise each band is stretched
+      linearly, so that its 2nd percentile becomes black and its 98th percentile white.
 
     Raises:
       DeepLabError: the image has no such band.
@@ -132,14 +132,14 @@ class Overlay:
 
 
 def line_thickness(size: tuple[int, ...]) -> int:
-    """Returns the width in pixels of the line between classes, for an image of a size (H, W, …)."""
+    """Returns the width of the line between classes, in pixels, for an image of size (H, W, …)."""
     return 1 + round(math.hypot(*size) / 1200)
 
 
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
     """Writes a PNG whose pixel values are the class indices.
 
-    With up to 255 classes it is an 8-bit palette PNG, with more a 16-bit gray one.
+    It is an 8-bit palette PNG for up to 255 classes, and a 16-bit gray PNG for more.
 
     Args:
       path: output file, written atomically.
@@ -188,7 +188,10 @@ def color_table(palette: Sequence[Color]) -> np.ndarray:
 
 
 def _contour(class_map: np.ndarray, thickness: int) -> np.ndarray:
-    """Returns bool [H, W]: pixels at most `thickness` left of or above a change of class."""
+    """Returns the pixels of the line between classes, bool [H, W].
+
+    They are the pixels that are at most `thickness` pixels to the left of, or above, another class.
+    """
     line = np.zeros(class_map.shape, bool)
     line[:-1] |= class_map[1:] != class_map[:-1]
     line[:, :-1] |= class_map[:, 1:] != class_map[:, :-1]

@@ -1,4 +1,4 @@
-"""Plots of training curves and confusion matrices."""
+"""Plots of training curves, confusion matrices and reliability diagrams."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
 
     Args:
       path: output file, written atomically.
-      counts: int [num_classes, num_predicted]; rows are true classes, columns predicted ones. There
-        may be more columns than rows.
-      class_names: name of each column; the first ones are those of the rows.
+      counts: number of pixels, int [num_classes, num_predicted]. Rows are true classes, columns
+        predicted classes. There may be more columns than rows.
+      class_names: name of each column; the first `num_classes` names also belong to the rows.
     """
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(20.0, 3.0 + 0.45 * len(class_names))
@@ -92,8 +92,8 @@ PANELS = {
     "learning_rate": "learning rate",
 }
 COLORS = {"training": "#4477aa", "validation": "#cc6677"}
-# A loss with more than DENSE points is drawn faintly under its running mean. The window extends to
-# both sides by the fraction WINDOW_SHARE of the points.
+# A loss curve with more than DENSE points is drawn faintly below its running mean. On either side
+# of each point, the window of the mean contains WINDOW_SHARE of all points.
 DENSE, WINDOW_SHARE = 60, 1 / 20
 
 Series = tuple[np.ndarray, np.ndarray]
@@ -150,7 +150,7 @@ def _draw_panel(axes: Axes, quantity: str, lines: Mapping[str, Series]) -> None:
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns the mean of up to `window` values on either side; float64 [n]."""
+    """Returns the mean of each value and up to `window` values on either side, float64 [n]."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
     first, last = np.maximum(index - window, 0), np.minimum(index + window + 1, len(values))

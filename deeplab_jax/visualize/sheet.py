@@ -1,4 +1,4 @@
-"""Contact sheet that shows image, truth and prediction side by side."""
+"""Contact sheets of images, ground truth, predictions, training examples and uncertainties."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -104,8 +104,9 @@ def uncertainty_sheet(
 ) -> np.ndarray:
     """Draws a row with image, errors and uncertainties for each panel.
 
-    Wrong pixels are white, void pixels gray. Each uncertainty is drawn from black (0) over red to
-    light yellow (the 99th percentile over all rows).
+    In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray. The
+    colors of an uncertainty range from black (0) over red to light yellow (its 99th percentile over
+    all rows).
 
     Args:
       panels: rows of the sheet, at least one.
@@ -137,7 +138,7 @@ def heat_map(values: np.ndarray) -> np.ndarray:
 
 
 def _strip(image: np.ndarray, others: Sequence[np.ndarray], cell_width: int) -> np.ndarray:
-    """Draws an image and pictures of the same size side by side."""
+    """Draws an image and other pictures of its size side by side, each `cell_width` pixels wide."""
     height, width = image.shape[:2]
     size = (cell_width, max(1, round(height * cell_width / width)))
     cells = [Image.fromarray(displayed(image)).resize(size, Image.Resampling.LANCZOS)]

@@ -114,7 +114,9 @@ def test_coco_stuff(raw, prepared, root, masks):
 def test_coco_stuff_refuses_classes_that_no_image_holds(raw, prepared):
     raw("images/train2017/1.jpg", "annotations/train2017/1.png", [0, 11])
     raw("images/val2017/1.jpg", "annotations/val2017/1.png", [0])
-    with pytest.raises(DeepLabError, match=r"1.png: mask value 11 \(24 pixels\); legal: classes 0"):
+    with pytest.raises(
+        DeepLabError, match=r"1.png: illegal mask value 11 \(24 pixels\); legal: classes 0"
+    ):
         prepared("coco_stuff")
 
 

@@ -77,7 +77,7 @@ def test_painted_masks(save, stored):
 def test_unknown_color_is_named(save):
     painted = paint(INDICES)
     painted[0, :2] = (1, 2, 3)
-    with pytest.raises(DeepLabError, match=r"m\.png: color \(1, 2, 3\) \(2 pixels\)"):
+    with pytest.raises(DeepLabError, match=r"m\.png: illegal color \(1, 2, 3\) \(2 pixels\)"):
         read_colored_mask(save("m.png", painted), COLORS)
 
 

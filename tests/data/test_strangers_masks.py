@@ -314,13 +314,13 @@ SPOILT = {
     "one JPEG": (one_jpeg, r"drawing_0\.jpg: JPEG compression changes values"),
     "lossy WebP": (lossy_webp, r"drawing_0\.webp: WEBP compression changes values"),
     "JPEG in TIFF": (jpeg_in_tiff, r"drawing_0\.tif: JPEG compression changes values"),
-    "fractions": (array(np.float32), r"drawing_0\.npy: an array of float32 .*integers"),
+    "fractions": (array(np.float32), r"drawing_0\.npy: .* an array of float32 .*integers"),
     "channels": (array(lambda label: label[None]), r"\.npy: .* shape \(1, 48, 48\).*\(height"),
-    "pickle": (pickled, r"drawing_0\.npy: not a NumPy array of numbers"),
-    "cut array": (cut_array, r"drawing_0\.npy: not a NumPy array of numbers"),
+    "pickle": (pickled, r"drawing_0\.npy: the file is not a NumPy array"),
+    "cut array": (cut_array, r"drawing_0\.npy: the file is not a NumPy array"),
     "negative": (
         array(lambda label: label.astype(np.int16) - 1),
-        r"drawing_0\.npy: mask value -1 \(\d+ pixels\).*legal: classes 0\.\.5, void 255",
+        r"drawing_0\.npy: illegal mask value -1 \(\d+ pixels\).*legal: classes 0\.\.5, void 255",
     ),
     "far value": (
         array(lambda label: label.astype(np.int64) << 40),
@@ -354,7 +354,7 @@ SPOILT = {
     ),
     "further mask": (
         further_mask,
-        r"drawing_0_old\.png: the mask has no image; .*names match as in drawing_0\.png",
+        r"drawing_0_old\.png: the mask has no image; .*names must match as in drawing_0\.png",
     ),
     "two formats": (two_formats, r"drawing_0\.\w+ and .*drawing_0\.\w+ have the same name"),
     "no masks": (no_masks, r"masks: no masks found; the folder contains no files, but masks must"),

@@ -46,7 +46,7 @@ SHOWN = {
         ),
     ],
     "data.md": [
-        ("is refused with both names", "data/test_strangers_masks.py::test_spoilt_masks_are"),
+        ("is refused, and the message", "data/test_strangers_masks.py::test_spoilt_masks_are"),
         (
             "refuses files with other bands",
             "data/test_strangers_bands.py::test_a_model_of_bands_ref",

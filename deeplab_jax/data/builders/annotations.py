@@ -36,7 +36,7 @@ class ListedImage(NamedTuple):
 
     Attributes:
       path: path of the image file.
-      size: (height, width) according to the annotation file; None if the file does not state them.
+      size: (height, width) according to the annotation file; None if the file states no size.
       shapes: annotations of the image.
       origin: annotation file, for error messages; None: messages name only the image.
       fault: reason why the example cannot be stored, or "".
@@ -59,8 +59,9 @@ class DrawnBuilder(SegmentationBuilder):
         """Creates a builder.
 
         Args:
-          masks_drawn_on: see `PairedFilesBuilder`; used only for images with an EXIF orientation,
-            and only if the size in the annotation file does not decide.
+          masks_drawn_on: whether shapes were drawn on the `displayed` or the `stored` image, see
+            `PairedFilesBuilder`. It is used only for images with an EXIF orientation, if the size
+            in the annotation file does not show on which of the two.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -108,7 +109,11 @@ class DrawnBuilder(SegmentationBuilder):
     def _draw_upright(
         self, listed: ListedImage, image: StorableImage
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Returns the label for the image with its EXIF orientation applied, and remarks."""
+        """Returns label and remarks, see `draw`, for the image with its EXIF orientation applied.
+
+        Raises:
+          DeepLabError: the annotation states another size than that of the image.
+        """
         declared, stored = listed.size, stored_size(image.size, image.orientation)
         if declared not in (None, image.size, stored):
             raise DeepLabError(
@@ -158,8 +163,8 @@ class AnnotationsBuilder(DrawnBuilder):
 
     # Description of the expected files, for error messages.
     LAYOUT: str
-    # Image with an EXIF orientation on which the tool draws: `displayed`, `stored` or, if this is
-    # unknown, None.
+    # Pixels of images with an EXIF orientation on which users of the tool draw: `displayed`,
+    # `stored`, or None if unknown.
     DRAWN_ON: str | None = None
 
     def __init__(
@@ -206,7 +211,12 @@ class AnnotationsBuilder(DrawnBuilder):
     def read_annotations(
         self,
     ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
-        """Returns the images by split (None if there are no splits) and id, and the class names."""
+        """Reads the annotation files.
+
+        Returns:
+          Images by split, then by id (the split is None for images without a split); and the names
+          of the classes in the order of their labels.
+        """
 
     @abc.abstractmethod
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
@@ -248,7 +258,7 @@ class AnnotationsBuilder(DrawnBuilder):
         """Returns the image that an annotation file refers to.
 
         The image must be below the source or the directory of the images. If there is no image at
-        the given path, an image with the same file name is searched in all subdirectories.
+        the given path, all subdirectories are searched for an image with this file name.
 
         Args:
           name: path of the image in the annotation file.
@@ -309,7 +319,7 @@ class AnnotationsBuilder(DrawnBuilder):
         if name is None or name.lower() in IGNORED_NAMES:
             return void_label(self.descriptor.num_classes)
         error = unknown_name("class", name, self._labels)
-        raise DeepLabError(f"{error}; correct the annotation, or add it to {self.class_file}")
+        raise DeepLabError(f"{error}; correct the annotation or add the class to {self.class_file}")
 
 
 def add_image(
@@ -318,7 +328,7 @@ def add_image(
     image_id: str,
     listed: ListedImage,
 ) -> None:
-    """Adds an image to `found`, which contains images by split and id.
+    """Adds an image to `found`, which contains images by split, then by id.
 
     Raises:
       DeepLabError: the split already contains an image with this id.

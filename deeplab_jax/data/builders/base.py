@@ -23,7 +23,7 @@ from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
-# If the source defines no splits, about one image in this number becomes part of val.
+# If the source defines no splits, about one image in VAL_SHARE becomes part of val.
 VAL_SHARE = 5
 # Maximum number of examples that a remark names.
 SHOWN_EXAMPLES = 3
@@ -74,7 +74,7 @@ class Findings:
                 )
 
     def notes(self) -> list[str]:
-        """Returns lines for the user: each remark with a count and examples, and equal images."""
+        """Returns remarks for the user, one line each, with a count and the names of examples."""
         lines = [
             f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
             for note, examples in sorted(self._examples_with.items())
@@ -82,9 +82,9 @@ class Findings:
         return lines + self._equal_images()
 
     def _equal_images(self) -> list[str]:
-        """Returns a warning for each two splits that contain equal images.
+        """Returns a warning for each pair of splits that contain equal images.
 
-        Two splits for training, such as train and train_aug, may contain equal images.
+        Pairs of splits for training, such as train and train_aug, may contain equal images.
         """
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():
@@ -109,7 +109,7 @@ class LoadedExample:
     Attributes:
       image: image with its EXIF orientation applied, encoded as JPEG or PNG with 8 bits per
         channel; if the bands are not RGB, the result of `encode_bands`.
-      label: classes and `void_label(num_classes)`, `label_dtype(num_classes)` [H, W].
+      label: class of each pixel, or `void_label(num_classes)`; `label_dtype(num_classes)` [H, W].
       facts: results of checking the example.
     """
 
@@ -287,7 +287,7 @@ def in_splits(
     The examples of val are chosen by a hash of their names.
 
     Args:
-      found: examples by id, by split or None.
+      found: examples by split, then by id. The split is None for examples without a split.
       builder: the reporter of this builder receives the number of images in val.
 
     Raises:
@@ -313,7 +313,7 @@ def in_splits(
 
 
 def _held_out(names: list[str]) -> set[str]:
-    """Returns the names in val. Adding files later does not move other files between splits."""
+    """Returns the names that become val; adding files later moves no other file between splits."""
     digests = {
         name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         for name in names

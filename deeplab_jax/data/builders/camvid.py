@@ -15,7 +15,10 @@ class Camvid(PairedFilesBuilder):
     """
 
     LANDMARK = "train"
-    LAYOUT = "a CamVid source contains train/, trainannot/, val/, valannot/ (test/, testannot/)"
+    LAYOUT = (
+        "a CamVid source contains train/, trainannot/, and optionally val/, valannot/, test/, "
+        "testannot/"
+    )
     LABELS = {value: value for value in range(CAMVID.num_classes)} | {11: VOID_LABEL}
     descriptor = CAMVID
 

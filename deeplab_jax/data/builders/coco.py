@@ -99,7 +99,11 @@ class Coco(AnnotationsBuilder):
         return [path for path in files if PREFERRED.fullmatch(path.stem)] or files
 
     def _read(self, path: Path, found: dict[str | None, dict[str, ListedImage]]) -> list[str]:
-        """Adds the images of an annotation file to `found`; returns its categories in order."""
+        """Adds the images of an annotation file to `found`.
+
+        Returns:
+          Names of the categories in the file, in the order of their ids.
+        """
         content = parse_json(read_text(path, "annotations"), path)
         images, annotations, categories = (
             entries(content, key, path) for key in ("images", "annotations", "categories")
@@ -159,7 +163,8 @@ def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) 
 
     Args:
       masks: the module `pycocotools.mask`.
-      segmentation: polygons, or uncompressed or compressed run lengths.
+      segmentation: list of polygons, each [x, y, x, y, …] in pixels; or run lengths in COCO's
+        format, compressed or not.
       size: (height, width) of the image.
 
     Returns:

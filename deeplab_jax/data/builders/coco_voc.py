@@ -41,7 +41,10 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns whether each pixel center is inside, that is, right of an odd number of edges."""
+    """Returns whether each pixel center is inside, bool [height, width].
+
+    A pixel center is inside a polygon if it is to the right of an odd number of its edges.
+    """
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
     # Rows of pixel centers that each edge crosses; the row of its lower end is excluded. Horizontal
     # edges cross no row.
@@ -60,10 +63,11 @@ def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """Returns the mask of run lengths: counts of pixels outside, inside, outside, … by columns.
+    """Returns the mask that COCO's run lengths encode.
 
     Args:
-      counts: run lengths; their sum is the number of pixels in the image.
+      counts: numbers of successive pixels outside, inside, outside, … the object, in column-major
+        order; their sum is the number of pixels in the image.
       size: (height, width) of the image.
 
     Returns:
@@ -76,13 +80,13 @@ def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     if sum(counts) != height * width:
         raise DeepLabError(
             f"the run lengths have {sum(counts)} pixels in total, but the image is "
-            f"{height}x{width} (height x width)"
+            f"{height}x{width} (height x width); download the annotations again"
         )
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape(width, height).T
 
 
-# COCO's names of classes for those that VOC names differently.
+# VOC's name and COCO's name of each class whose names differ.
 COCO_NAMES = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
@@ -209,7 +213,8 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         return np.any([draw_polygon(polygon, size) for polygon in segmentation], axis=0)
     if isinstance(segmentation["counts"], str) or tuple(segmentation["size"]) != size:
         raise DeepLabError(
-            f"the run lengths are compressed, or their size is not {list(size)} (height, width)"
+            f"the run lengths are compressed, or their size is not {list(size)} (height, width); "
+            "download the annotations again"
         )
     return draw_runs(segmentation["counts"], size)
 

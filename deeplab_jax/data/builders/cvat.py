@@ -60,7 +60,7 @@ class Cvat(PairedFilesBuilder):
         intensity_range: tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Reads the label map and finds the pairs.
+        """Reads the label map, and finds the pairs of image and mask.
 
         Args:
           source: directory or zip archive.
@@ -168,7 +168,8 @@ def read_label_map(path: Path) -> dict[str, Color]:
         color = (int(match[2]), int(match[3]), int(match[4])) if match else (0, 0, 0)
         if not match or max(color) > 255:
             raise DeepLabError(
-                f"{place}: a line must have the form `name:r,g,b::`, as in `car:128,0,64::`"
+                f"{place}: the line must have the form `name:r,g,b::` with r, g and b in 0..255, "
+                "as in `car:128,0,64::`"
             )
         name = match[1]
         if name in colors or color in colors.values():

@@ -9,12 +9,12 @@ from deeplab_jax.data.diagnostics import DIAGNOSTICS, draw_diagnostic
 
 
 class _Diagnostic(Shapes):
-    """Draws images of the task with the name of the builder, stored without loss."""
+    """Base class of the builders of diagnostic tasks; images are drawn, and stored as PNG."""
 
     def __init__(self, *, distance: int | None = None, **kwargs: Any) -> None:
         self._distance = distance
         super().__init__(**kwargs)
-        # Refuses illegal sizes and distances before anything is written.
+        # Raises an error for an illegal size or distance before anything is written.
         draw_diagnostic(self.name, 0, 0, 0, self._size, distance)
 
     def load(self, split: str, image_id: str) -> LoadedExample:
@@ -25,31 +25,31 @@ class _Diagnostic(Shapes):
 
 
 class DiagnosticDistance(_Diagnostic):
-    """Context at a known distance."""
+    """Diagnostic dataset in which classes depend on context at a known distance."""
 
     descriptor = DIAGNOSTICS["diagnostic_distance"].descriptor
 
 
 class DiagnosticScales(_Diagnostic):
-    """Objects of many scales."""
+    """Diagnostic dataset with objects of many scales."""
 
     descriptor = DIAGNOSTICS["diagnostic_scales"].descriptor
 
 
 class DiagnosticGlobal(_Diagnostic):
-    """A cue anywhere in the image."""
+    """Diagnostic dataset in which classes depend on one cue anywhere in the image."""
 
     descriptor = DIAGNOSTICS["diagnostic_global"].descriptor
 
 
 class DiagnosticThin(_Diagnostic):
-    """Thin structures."""
+    """Diagnostic dataset with thin lines."""
 
     descriptor = DIAGNOSTICS["diagnostic_thin"].descriptor
 
 
 class DiagnosticRare(_Diagnostic):
-    """Rare classes."""
+    """Diagnostic dataset with rare classes."""
 
     descriptor = DIAGNOSTICS["diagnostic_rare"].descriptor
 

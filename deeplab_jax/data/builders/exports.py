@@ -1,4 +1,4 @@
-"""Shared parts of reading exports of annotation tools: archives, classes, splits, checks."""
+"""Functions of several builders that read exports of annotation tools."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def annotation_classes(
       name: name of the dataset.
       found: class names in the annotation files, in the order of the labels. Background is moved to
         the front.
-      file: file of class names, which replace those in the annotation files; None: no such file.
+      file: file of class names, which replace the names in `found`; None if there is no such file.
       source: source of the dataset, for error messages.
 
     Returns:
@@ -62,10 +62,10 @@ def annotation_classes(
 
 
 def named_split(parts: Sequence[str]) -> str | None:
-    """Returns the split (train, val or test) that a folder in a path is named after, or None.
+    """Returns the split (train, val or test) that a part of a path names, or None.
 
-    For example, the parts ("export", "valid", "images") give `val`. If several folders are named
-    after a split, the last one counts.
+    For example, the result for ("export", "valid", "images") is `val`. If several parts name a
+    split, the last one is used.
     """
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
     return named[-1] if named else None
@@ -137,7 +137,7 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
         ) from None
     if len(pairs) < least:
         raise DeepLabError(
-            f"{len(pairs)} points, but at least {least} are required; draw the shape again"
+            f"the shape has {len(pairs)} points, but at least {least} are required; draw it again"
         )
     extent = np.array(size[::-1])
     # NaN fails both comparisons, so it is outside.
@@ -156,7 +156,7 @@ def unpacked(source: str | Path, owner: object) -> Path:
 
     Args:
       source: directory or zip archive.
-      owner: object whose garbage collection removes the unpacked files.
+      owner: the unpacked files are removed when this object is garbage-collected.
 
     Raises:
       DeepLabError: the source does not exist, or the archive is damaged, too large or unsafe.

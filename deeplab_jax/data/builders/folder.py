@@ -63,7 +63,7 @@ class Folder(PairedFilesBuilder):
         page: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Finds pairs and classes.
+        """Finds the pairs of image and mask, and determines the classes.
 
         Args:
           source: directory that contains `images/` and `masks/`, or another layout that
@@ -75,8 +75,8 @@ class Folder(PairedFilesBuilder):
           bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
             red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
             None: all images are converted to 8-bit RGB.
-          page: number of the page to read from TIFF files with several pages, from 1. Masks with
-            one page fit any number. None: such files are an error.
+          page: number of the page to read from TIFF files with several pages, from 1; it is ignored
+            for masks with one page. None: TIFF files with several pages are an error.
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
@@ -89,7 +89,7 @@ class Folder(PairedFilesBuilder):
             raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
         # Find the files first: without images, the error must not be that class names are missing.
         self._found = find_files(find_root(source, ".", self.LAYOUT), self._masks, self.LAYOUT)
-        # For a pair with a missing file, the reason for the error.
+        # Error message for each pair in which the image or the mask is missing.
         self._unmatched: dict[Pair, str] = {}
         check_intensity_range(intensity_range)
         descriptor, self._color_labels = folder_classes(source, classes, color_map)
@@ -141,7 +141,7 @@ class Folder(PairedFilesBuilder):
         return super().load(split, image_id)
 
     def _report_rule(self, found: Found, matching: Matching) -> None:
-        """Reports how names match, unless images and masks have equal names."""
+        """Reports an example of matched names, unless images and masks have equal names."""
         image, mask = next(iter(matching.mask_of.items()))
         if image != mask:
             self.reporter.message(
@@ -168,8 +168,9 @@ class Folder(PairedFilesBuilder):
     def _index_encoding(self) -> dict[str, Any]:
         """Returns the arguments of `read_mask` for masks of class indices.
 
-        For two classes, the files determine the encoding, which is then reported: if all masks
-        contain only 0 and 255, or only these opacities, 255 is the second class.
+        For two classes, the files determine the encoding: if all masks together contain only the
+        values 0 and 255, or one color with only the opacities 0 and 255, then 255 is the second
+        class. This is reported.
         """
         names = self.descriptor.class_names
         masks = [pair.mask for pairs in self._pairs.values() for pair in pairs.values()]
@@ -197,7 +198,7 @@ class Folder(PairedFilesBuilder):
 def _first_bands(
     paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
-    """Returns the bands of the dataset, and the image from which they were determined, if any.
+    """Returns the image that determined the bands of the dataset, or None; and these bands.
 
     Args:
       paths: images of the dataset.
@@ -235,10 +236,11 @@ def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Band
 
 
 def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:
-    """Yields images without a mask and masks without an image.
+    """Yields the images without a mask, and the masks without an image.
 
-    Each is yielded as a pair with the missing file, with its key (the path without suffix) and an
-    error message.
+    Yields:
+      Pair of the file and the expected path of the missing file; key of the file, see `pairing`;
+      and error message.
     """
     # For each folder in the keys, the folders on disk that contain its images and its masks.
     folders = {
@@ -261,7 +263,7 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
         mask = found.masks[key]
         folder, _ = folders.get(key.rpartition("/")[0], any_folders)
         expected = folder / f"{matching.rule.expected_image(key)}.jpg"
-        reason = f"{expected}: {absence(expected)}; names match as in {example}"
+        reason = f"{expected}: {absence(expected)}; names must match as in {example}"
         yield Pair(expected, mask), key, f"{mask}: the mask has no image; {reason}"
 
 
@@ -271,7 +273,7 @@ def _example(found: Found, matching: Matching) -> str:
 
 
 def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether the readable masks contain 255, and no other value except 0."""
+    """Returns whether all readable masks together contain 255, and no other value except 0."""
     values: set[int] = set()
     for mask in masks:
         # Errors are reported later, when all examples are checked.
@@ -283,7 +285,7 @@ def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
 
 
 def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether all masks have the same single color, and their opacities are 0 and 255."""
+    """Returns whether all readable masks have one color in common, and the opacities 0 and 255."""
     colors, opacities = set(), set()
     for path in masks:
         try:

@@ -45,10 +45,10 @@ class BrushMask(NamedTuple):
 
 
 class LabelStudio(AnnotationsBuilder):
-    """Combines the masks of each task (image) into a label; smaller masks cover larger ones.
+    """Combines the masks of each image into a label; smaller masks cover larger ones.
 
-    The JSON export contains the path of the image of each task. Label Studio has no splits, so a
-    hash of the names chooses the images of val.
+    Label Studio calls an image a task. The JSON export contains the path of the image of each task.
+    There are no splits, so a hash of the names chooses the images of val.
     """
 
     LAYOUT = (
@@ -79,7 +79,8 @@ class LabelStudio(AnnotationsBuilder):
             isinstance(task, dict) and type(task.get("id")) is int for task in tasks
         ):
             raise DeepLabError(
-                f"{path}: not a list of tasks with integer ids; export the project as JSON"
+                f"{path}: the file is not a list of tasks with integer ids; export the project as "
+                "JSON"
             )
         masks = self._masks({tag for task in tasks for tag in _tags(task)})
         names = {mask.name for of_task in masks.values() for mask in of_task}
@@ -164,7 +165,7 @@ class LabelStudio(AnnotationsBuilder):
         return ListedImage(image, size, masks, path)
 
     def _image_of(self, task: dict[str, Any], path: Path) -> Path:
-        """Returns the path of the image of a task."""
+        """Returns the path of the image of a task; `path` is that of the JSON export."""
         values = task["data"] if isinstance(task.get("data"), dict) else task
         names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))
         last = [PurePosixPath(name).name for name in names]
@@ -192,7 +193,7 @@ def _file_name(value: object) -> str:
 
 
 def _results(task: dict[str, Any]) -> Iterator[list[Any]]:
-    """Yields the results of each annotation of a task."""
+    """Yields, for each annotation of a task, the list of its results, such as brush strokes."""
     annotations = task.get("annotations")
     for annotation in annotations if isinstance(annotations, list) else ():
         result = annotation.get("result") if isinstance(annotation, dict) else None
@@ -200,7 +201,7 @@ def _results(task: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _tags(task: dict[str, Any]) -> set[str]:
-    """Returns the names of the labeling tags in the annotations of a task."""
+    """Returns the names (`from_name`) of the labeling tags in the annotations of a task."""
     results = (result for of_one in _results(task) for result in of_one if isinstance(result, dict))
     return {tag for result in results if isinstance(tag := result.get("from_name"), str)}
 

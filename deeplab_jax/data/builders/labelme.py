@@ -71,8 +71,8 @@ class Labelme(AnnotationsBuilder):
     def read_storable_image(self, listed: ListedImage) -> StorableImage:
         if listed.path != listed.origin:
             return super().read_storable_image(listed)
-        # The embedded image is read again from the JSON file, because keeping all in memory is
-        # expensive.
+        # The embedded image is read again from the JSON file, because keeping all embedded images
+        # in memory would be expensive.
         content: Any = parse_json(read_text(listed.path, "annotation"), listed.path)
         encoded = _decoded(content["imageData"], f"{listed.path}: imageData")
         limits = self.descriptor.intensity_range
@@ -130,7 +130,7 @@ def draw_shape(
     corners = checked_points(points, size, least)
     if kind not in OPEN_ENDED and len(corners) > least:
         raise DeepLabError(
-            f"{len(corners)} points, but this type of shape has {least}; draw the shape again"
+            f"the shape has {len(corners)} points, but its type requires {least}; draw it again"
         )
     if kind == "mask":
         return _paste_mask(corners.astype(int), encoded_mask, size)

@@ -34,7 +34,8 @@ class Pair(NamedTuple):
 class PairedFilesBuilder(SegmentationBuilder):
     """Base class of builders for image files with mask files; subclasses find the pairs."""
 
-    # Directories below `source` that may contain the dataset, as its archives are unpacked.
+    # Possible root directories of the dataset, relative to `source`. The root depends on how the
+    # archives of the dataset were unpacked.
     ROOTS: tuple[str, ...] = (".",)
     # Subdirectory by which the root is recognized, and the expected layout, for errors.
     LANDMARK: str
@@ -50,15 +51,15 @@ class PairedFilesBuilder(SegmentationBuilder):
         page: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Finds the pairs.
+        """Finds the pairs of image and mask.
 
         Args:
           source: directory of the raw files.
           masks_drawn_on: for images with an EXIF orientation, whether masks were drawn on the
-            `displayed` or the `stored` image. It is used only if the size of the mask fits both;
-            None: such a mask is an error.
-          page: number of the page to read from TIFF files with several pages, from 1; None: such
-            files are an error.
+            `displayed` or the `stored` image. It is used only if the size of the mask fits both.
+            None: a mask that fits both is an error.
+          page: number of the page to read from TIFF files with several pages, from 1. None: TIFF
+            files with several pages are an error.
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
@@ -158,7 +159,8 @@ def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (
       source: directory given by the user.
       landmark: name of a directory that the root contains.
       layout: expected layout, for the error message.
-      roots: possible roots, relative to the source; the first that fits is returned.
+      roots: possible roots, relative to the source; the first that contains the landmark is
+        returned.
 
     Raises:
       DeepLabError: no possible root contains the landmark.
@@ -197,7 +199,11 @@ def files_by_name(directory: Path, name_of: Callable[[Path], str]) -> dict[str, 
 
 
 def pairs_by_stem(images: Path, masks: Path) -> dict[str, Pair]:
-    """Pairs each image below a directory with `masks/STEM.png`; returns the pairs by stem."""
+    """Pairs each image below `images` with `masks/STEM.png`, where STEM is its name without suffix.
+
+    Returns:
+      {stem: pair}.
+    """
     stems = files_by_name(images, lambda path: path.stem)
     return {stem: Pair(image, masks / f"{stem}.png") for stem, image in stems.items()}
 

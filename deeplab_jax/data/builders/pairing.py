@@ -26,12 +26,12 @@ PHOTO_SUFFIXES = (".jpeg", ".jpg")
 TRIED_AFFIXES = 3
 SHOWN_NAMES = 3
 
-# Files by key, see above.
+# Paths of files by key; the docstring of this module defines keys.
 Named = Mapping[str, Path]
 
 
 class Affixes(NamedTuple):
-    """Prefix and suffix of a file name around its core, which an image and its mask share."""
+    """Prefix and suffix of a file name; the core between them is equal for image and mask."""
 
     prefix: str = ""
     suffix: str = ""
@@ -49,7 +49,7 @@ class Rule:
     """Rule by which the names of images and masks match.
 
     Attributes:
-      image, mask: prefix and suffix of the names of images and of masks.
+      image, mask: prefix and suffix of the names of images, and those of the names of masks.
       folders: whether the folders of an image and its mask must have equal names.
       doubled: whether mask names contain the suffix of the image, as in `a.jpg.png`.
     """
@@ -111,8 +111,8 @@ def match_names(images: Named, masks: Named) -> Matching:
     have a common prefix and suffix; or the name of a mask contains the suffix of its image.
 
     Names are compared between folders of equal names. If the names are unique, they are also
-    compared across folders. If some images still have no mask, the names are compared again without
-    case and without leading zeros of numbers; this is used only if every image then has a mask.
+    compared across folders. If some images still have no mask, names are compared without case and
+    without leading zeros of numbers. The result is used only if every image then has a mask.
 
     Args:
       images, masks: files by key; at least one each.
@@ -133,8 +133,8 @@ def match_names(images: Named, masks: Named) -> Matching:
     if not mask_of:
         raise DeepLabError(
             f"none of {len(images)} images ({_names(images.values())}) has a mask among "
-            f"{len(masks)} masks ({_names(masks.values())}): the names of an image and its mask "
-            "must be equal, or differ by one prefix or suffix that is the same for all"
+            f"{len(masks)} masks ({_names(masks.values())}); the names of an image and its mask "
+            "must be equal, or differ by a prefix or suffix that is the same for all masks"
         )
     used = set(mask_of.values())
     return Matching(
@@ -146,13 +146,13 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that finds masks for most images, and the mask name of each image name.
+    """Returns the rule that finds masks for most images, and {key of image: key of its mask}.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
     """
     found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
-    # Rules with affixes of images are not compared: they are meant for sets without simpler rules.
+    # Only rules without a prefix or suffix of images are compared. The others are a last resort.
     complete = [
         mask_of
         for rule, mask_of in found
@@ -171,7 +171,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a key in lower case and without leading zeros of numbers."""
+    """Returns a key in lower case, without leading zeros of numbers, for a tolerant comparison."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", key.casefold())
 
 
@@ -191,7 +191,7 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
 
 
 def _frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
-    """Returns the prefixes and suffixes that extend names, the most frequent first.
+    """Returns the most frequent prefixes and suffixes by which `longer` extends `names`.
 
     For example, `_mask` is a suffix if `longer` contains `a_mask`, and `names` contains `a`.
     """
@@ -305,7 +305,7 @@ def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> lis
         return found
     refuse_volumes(folder)
     there = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-    others = " (for annotation files, prepare another dataset, see --help)" * (kind == "masks")
+    others = " (for annotation files, use `prepare coco`, …; see --help)" * (kind == "masks")
     raise DeepLabError(
         f"{folder}: no {kind} found; the folder contains {there or 'no files'}, but {kind} must "
         f"have the suffix {', '.join(suffixes)}{others}; {layout}"
@@ -317,7 +317,7 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a key from a path: a first folder such as `training` is renamed to the split."""
+    """Returns the key for a path: if its first folder is `training`, it is renamed to `train`."""
     first, slash, rest = path.partition("/")
     return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
@@ -332,10 +332,11 @@ def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
 
 
 def _role(path: str) -> tuple[str, str]:
-    """Returns `image` or `mask` by the innermost folder whose name means it, and the path.
+    """Returns the role of a file, `image` or `mask`, and its path without the words for this role.
 
-    The words that mean images or masks are removed from the path, so that the keys of images and
-    masks are equal. Without such a folder, returns "" and the unchanged path.
+    The innermost folder with a word of IMAGE_WORDS or MASK_WORDS in its name determines the role.
+    Without these words, an image and its mask have equal paths. If there is no such folder, returns
+    "" and the unchanged path.
     """
     *folders, name = path.split("/")
     for at in reversed(range(len(folders))):
@@ -368,7 +369,7 @@ def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
     for affixes in _frequent_affixes(names, names)[:1]:
         masks = [pair for pair in named if affixes.core(_split(pair[0])[1]) in known]
         means_mask = MASK_WORDS & {*_words(affixes.prefix), *_words(affixes.suffix)}
-        # An extension without a separator, such as the 0 that extends 1 to 10, is not an affix.
+        # An extension without a separator, such as the 0 by which 10 extends 1, is not an affix.
         is_separated = not (affixes.prefix[-1:] + affixes.suffix[:1]).isalnum()
         if means_mask or (is_separated and 2 * len(masks) == len(named)):
             extending = [[pair for pair in named if pair not in masks], masks]

@@ -11,14 +11,14 @@ from deeplab_jax.data.descriptors import PASCAL_CONTEXT
 from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 from deeplab_jax.labels import VOID_LABEL
 
-# Directories of the masks of the dataset's authors, and of those of mmsegmentation. Their class
+# Directories of the masks of the dataset's authors, and of the masks of mmsegmentation. Their class
 # indices differ: the authors start with VOC's classes; mmsegmentation sorts all classes by name.
 AUTHORS, ALPHABETIC = "59_context_labels", "SegmentationClassContext"
 NAMES = PASCAL_CONTEXT.class_names
 
 
 class PascalContext(ListedFilesBuilder):
-    """Reads PASCAL-Context: images and lists of VOC 2010, and masks with either class order."""
+    """Reads images and lists of VOC 2010, and masks of the authors or of mmsegmentation."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
     MASKS = (AUTHORS, ALPHABETIC)

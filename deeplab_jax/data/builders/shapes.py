@@ -12,7 +12,7 @@ SPLITS = ("train", "val")
 
 
 class Shapes(SegmentationBuilder):
-    """Draws `num_train` training and `num_val` validation images of `size` × `size` pixels."""
+    """Builder that draws `num_train` and `num_val` images of `size` × `size` pixels."""
 
     descriptor = SHAPES
 

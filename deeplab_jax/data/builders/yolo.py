@@ -49,7 +49,7 @@ class Yolo(AnnotationsBuilder):
             raise DeepLabError(f"{path}: invalid YAML ({reason})") from error
         if not isinstance(data, dict):
             raise DeepLabError(
-                f"{path}: it must be a mapping with `names` and the splits; {self.LAYOUT}"
+                f"{path}: the file must be a mapping with `names` and the splits; {self.LAYOUT}"
             )
         self._names = _class_names(data, path)
         found: dict[str | None, dict[str, ListedImage]] = {}
@@ -69,7 +69,11 @@ class Yolo(AnnotationsBuilder):
             yield Layer(name, mask.astype(bool), float(np.count_nonzero(mask)))
 
     def _parsed(self, line: str, size: tuple[int, int]) -> tuple[str, np.ndarray]:
-        """Returns the class name and the corners, int32 [number, 2], in a line of a label file."""
+        """Parses a line of a label file.
+
+        Returns:
+          Class name; and corners of the polygon, int32 [number, 2], x and y in pixels.
+        """
         index, *numbers = line.split()
         if not index.isdecimal() or int(index) >= len(self._names):
             raise DeepLabError(
@@ -82,13 +86,13 @@ class Yolo(AnnotationsBuilder):
             )
         if len(numbers) < 6 or len(numbers) % 2:
             raise DeepLabError(
-                f"{len(numbers)} numbers after the class, but a polygon must have x, y of at least "
-                "3 corners"
+                f"the line has {len(numbers)} numbers after the class, but a polygon requires x, y "
+                "of at least 3 corners"
             )
         try:
             corners = np.array(numbers, np.float32)
         except ValueError as error:
-            raise DeepLabError(f"{error}; coordinates must be numbers between 0 and 1") from None
+            raise DeepLabError(f"{error}; coordinates must be numbers from 0 to 1") from None
         inside = (corners >= -TOLERANCE) & (corners <= 1 + TOLERANCE)
         if not inside.all():
             raise DeepLabError(
@@ -113,7 +117,13 @@ class Yolo(AnnotationsBuilder):
     def _image_paths(
         self, data: dict[str, Any], key: str, path: Path
     ) -> Iterator[tuple[Path, list[Path]]]:
-        """Yields each directory or list of images of a split, together with its images."""
+        """Yields each directory, or text file that lists images, of a split; and its images.
+
+        Args:
+          data: content of `data.yaml`.
+          key: key of the split in `data`.
+          path: path of `data.yaml`.
+        """
         places = data.get(key) or []
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
@@ -200,6 +210,7 @@ def _class_names(data: dict[str, Any], path: Path) -> list[str]:
         )
     if data.get("nc", len(names)) != len(names) or len(set(names)) < len(names):
         raise DeepLabError(
-            f"{path}: {len(names)} names, but nc is {data.get('nc')}; give nc names, all different"
+            f"{path}: there are {len(names)} names, {len(set(names))} of them different, and nc is "
+            f"{data.get('nc', 'not set')}; give nc different names"
         )
     return names
