@@ -43,7 +43,7 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
       1..8.
 
     Raises:
-      DeepLabError: the file is damaged or too large, holds several pictures, or its compression
+      DeepLabError: the file is damaged or too large, contains several pictures, or its compression
         requires a package that is not installed.
     """
     with _opened_tiff(encoded, name) as file:
@@ -68,7 +68,7 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 
 @contextlib.contextmanager
 def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
-    """Yields the TIFF as tifffile opens it, and converts errors of tifffile to a DeepLabError."""
+    """Yields a `tifffile.TiffFile`, and converts the errors of tifffile to a DeepLabError."""
     tifffile = _import_tifffile()
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
@@ -79,7 +79,8 @@ def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
     except Exception as error:
         if "imagecodecs" in str(error):
             raise DeepLabError(
-                f"{name}: its compression requires imagecodecs; pip install 'deeplab_jax[tiff]'"
+                f"{name}: the compression of this TIFF requires imagecodecs; run pip install "
+                "'deeplab_jax[tiff]'"
             ) from error
         reason = " ".join(str(error).split())
         raise DeepLabError(f"{name}: truncated or damaged image ({reason})") from error
@@ -99,7 +100,7 @@ def _only_page(file: Any, name: str) -> Any:
         number = max(number, int((file.imagej_metadata or {}).get("images", 1)))
     if number != 1:
         raise DeepLabError(
-            f"{name}: the TIFF file holds {number} pictures (pages); give one picture per file, "
+            f"{name}: the TIFF file contains {number} pictures (pages); give one picture per file, "
             "with its bands in one page"
         )
     return pages[0]
@@ -113,8 +114,8 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
       name: name of the file, for errors.
 
     Raises:
-      DeepLabError: the file is damaged or too large, contains Python objects, or its array has
-        another number of axes or has the bands first.
+      DeepLabError: the file is damaged, too large or contains Python objects; or the shape of its
+        array is neither [H, W, C] nor [H, W], for example [C, H, W].
     """
     try:
         pixels = np.load(io.BytesIO(encoded), allow_pickle=False)
@@ -170,11 +171,12 @@ def select(
       that of the file.
 
     Raises:
-      DeepLabError: the file has fewer bands, or bands of another number or dtype.
+      DeepLabError: a selected band does not exist; or, if `bands` selects none, the number of bands
+        differs; or the dtype differs.
     """
     found = bands_of(pixels)
     if bands.chosen is None and found.count != bands.count:
-        raise DeepLabError(f"{name}: the file has {found}; {whose} {bands}")
+        raise DeepLabError(f"{name}: the file has {found}, but {whose} {bands}")
     if bands.chosen is not None and max(bands.chosen) > found.count:
         raise DeepLabError(
             f"{name}: there is no band {max(bands.chosen)}; the file has {found}, numbered from 1, "
@@ -182,7 +184,7 @@ def select(
         )
     becomes_rgb = bands.are_rgb and bands.chosen is not None
     if not becomes_rgb and found.dtype != bands.dtype:
-        raise DeepLabError(f"{name}: the file has {found}; {whose} {bands}")
+        raise DeepLabError(f"{name}: the file has {found}, but {whose} {bands}")
     if bands.chosen is None:
         return pixels
     return np.ascontiguousarray(pixels[..., [number - 1 for number in bands.chosen]])

@@ -19,8 +19,8 @@ MAX_SIDE, MAX_PIXELS = 1 << 20, 1 << 30
 def decode_image(encoded: bytes) -> np.ndarray:
     """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; gray becomes three equal channels.
 
-    Like TFDS, this function ignores the EXIF orientation. Prepared datasets contain images whose
-    orientation was applied.
+    Like TFDS, this function ignores the EXIF orientation. `prepare` applies the orientation before
+    it stores an image.
 
     Raises:
       DeepLabError: the bytes are not a JPEG or PNG image.
@@ -44,14 +44,19 @@ def decode_label(encoded: bytes) -> np.ndarray:
         # Gray levels of less than 8 bits are stretched to 0..255.
         label = label // (255 // (2 ** encoded[PNG_DEPTH] - 1))
     if label.ndim != 2 or label.dtype not in (np.uint8, np.uint16):
-        raise DeepLabError("the stored mask is not an 8-bit or 16-bit image of class indices")
+        raise DeepLabError(
+            "the stored mask is not an 8-bit or 16-bit image of class indices; prepare the dataset "
+            "again"
+        )
     return label
 
 
 def _decode(encoded: bytes, mode: int) -> np.ndarray:
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), mode) if encoded else None
     if decoded is None:
-        raise DeepLabError("the stored bytes are not an image that can be decoded")
+        raise DeepLabError(
+            "the stored bytes are not an image that can be decoded; prepare the dataset again"
+        )
     return decoded
 
 
@@ -101,6 +106,8 @@ def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
     """
     stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:
-        raise DeepLabError(f"the stored image cannot be decoded to {bands}")
+        raise DeepLabError(
+            f"the stored image cannot be decoded to {bands}; prepare the dataset again"
+        )
     planes = stacked.reshape(bands.count, -1, stacked.shape[1])
     return np.ascontiguousarray(np.moveaxis(planes, 0, -1))

@@ -19,7 +19,8 @@ from deeplab_jax.files import visible_files
 MAX_PARTLY_TRANSPARENT = 0.1
 OPACITY_MODES = ("RGBA", "LA", "PA")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Values of the TIFF tags PhotometricInterpretation and ExtraSamples.
+# Number of color bands by value of the TIFF tag PhotometricInterpretation, and values of the tag
+# ExtraSamples that mean opacity.
 TIFF_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 TIFF_OPACITY = (1, 2)
 MPF_ENTRIES = 0xB002
@@ -121,21 +122,23 @@ def check_page(page: int | None, number: int, name: str) -> int:
     """
     if page is None and number > 1:
         raise DeepLabError(
-            f"{name}: the TIFF file holds {number} pictures (pages); choose one with --page=N, "
-            f"from 1 to {number} (in Python page=N), or export each into its own file, with its "
-            "bands in one page"
+            f"{name}: the TIFF file contains {number} pictures (pages); choose one with --page=N, "
+            f"from 1 to {number} (in Python page=N), or export each picture to a separate file, "
+            "with all its bands in one page"
         )
     if page is not None and not 1 <= page <= number:
         pages = "1 page" if number == 1 else f"{number} pages"
-        raise DeepLabError(f"{name}: there is no page {page}; the file holds {pages}, from 1")
+        raise DeepLabError(
+            f"{name}: there is no page {page}; the file contains {pages}, numbered from 1"
+        )
     return (page or 1) - 1
 
 
 def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
-    """Returns the content of an image file with one picture: the chosen page of a TIFF.
+    """Returns the content of an image file; a TIFF of several pages is reduced to one page.
 
-    Files with one picture are returned unchanged. Smaller copies and opacity masks of a page, as
-    in cloud-optimized GeoTIFFs, are not counted as pages.
+    Other files are returned unchanged. Smaller copies and opacity masks of a page, as in
+    cloud-optimized GeoTIFFs, are not counted as pages.
 
     Args:
       encoded: content of an image file.
@@ -163,7 +166,7 @@ def volume_format(start: bytes, name: str) -> str | None:
 
     Args:
       start: the first VOLUME_HEADER bytes of the file, or more.
-      name: name of the file; its suffix decides if the content is not clear.
+      name: name of the file. If the content does not show the format, the suffix determines it.
     """
     if start[128:132] == b"DICM":
         return "DICOM"
@@ -188,7 +191,7 @@ def refuse_volume(start: bytes, name: str) -> None:
     """
     if found := volume_format(start, name):
         raise DeepLabError(
-            f"{name}: a {found} file contains measured values of a scanner, not a picture; "
+            f"{name}: a {found} file contains the measurements of a scanner, not a picture; "
             "convert volumes and their labels to a folder of slices with "
             "examples/medical_volumes.py (see the guide on medical volumes)"
         )
@@ -220,15 +223,21 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
         number = len(image.info.get("sizes", ())) or 1
     if number > 1 and not _holds_previews(image):
         raise DeepLabError(
-            f"{name}: the {image.format} file holds {number} pictures (pages, frames or sizes); "
-            "give one picture per file: export each picture to a separate file"
+            f"{name}: the {image.format} file contains {number} pictures (pages, frames or sizes); "
+            "export each picture to a separate file"
         )
     if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
         _check_bands(image.tag_v2, name)
 
 
 def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
-    """Raises an error if the bytes are a TIFF whose bands Pillow cannot read."""
+    """Raises an error that states the bands of a TIFF that Pillow cannot open.
+
+    Returns without an error if the bytes are not a TIFF, or if its tags cannot be read.
+
+    Raises:
+      DeepLabError: the bytes are a TIFF with readable tags.
+    """
     if not encoded.startswith(TIFF_STARTS):
         return
     try:
@@ -249,7 +258,7 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
 
 
 def check_opacity(opacity: np.ndarray, name: str) -> bool:
-    """Checks that the last channel of an image is opacity (alpha), not a further band.
+    """Checks that the last channel of an image contains opacity (alpha), and not a further band.
 
     Args:
       opacity: last channel, uint8 or uint16 [H, W].
@@ -274,7 +283,9 @@ def partly_transparent(opacity: np.ndarray) -> int:
 
 
 def refuse_partly_transparent(partly: float, name: str) -> None:
-    """Raises an error if too many pixels are partly transparent for an opacity channel.
+    """Raises an error if too many pixels are partly transparent.
+
+    Many such pixels show that the channel contains a further band, and not opacity.
 
     Args:
       partly: fraction of pixels that are neither fully transparent nor fully opaque.
@@ -292,9 +303,9 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether all pictures of an MPO file but the first are previews of the first.
+    """Returns whether an MPO file consists of one picture and of previews (smaller copies) of it.
 
-    Cameras write MPO files with previews.
+    Cameras write such files.
     """
     entries = (getattr(image, "mpinfo", None) or {}).get(MPF_ENTRIES, ())
     kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]

@@ -86,7 +86,7 @@ def read_image(
 
 
 def file_bands(path: Path, page: int | None = None) -> Bands:
-    """Returns number and dtype of all bands in a file; for `page`, see `read_image`.
+    """Returns the number and the dtype of all bands in a file; for `page`, see `read_image`.
 
     Raises:
       DeepLabError: see `read_image`.
@@ -101,7 +101,10 @@ def _is_picture(bands: Bands, encoded: bytes) -> bool:
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Returns all bands of a file [H, W, C], and its EXIF orientation, which was applied."""
+    """Returns all bands of a file, and its EXIF orientation, 1..8.
+
+    The bands, [H, W, C], are returned with the EXIF orientation applied.
+    """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
@@ -136,8 +139,9 @@ class StorableImage(NamedTuple):
     """An image in the form in which prepared datasets store it.
 
     Attributes:
-      encoded: RGB images: the unchanged file if it is an 8-bit gray or RGB JPEG or PNG without EXIF
-        orientation, else a PNG. Images with other bands: the result of `encode_bands`.
+      encoded: encoded image. In RGB datasets, it is the unchanged file if this is an 8-bit gray or
+        RGB JPEG or PNG without EXIF orientation, and otherwise a PNG. In datasets with other bands,
+        it is the result of `encode_bands`.
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
@@ -164,7 +168,7 @@ def storable_image(
 
     Args:
       source, intensity_range, name, bands, page: see `read_image`.
-      first: first image of the dataset, which determined the bands; for errors.
+      first: first image of the dataset, if it determined `bands`; for error messages.
 
     Raises:
       DeepLabError: see `read_image`.
@@ -199,7 +203,15 @@ def _digest(pixels: np.ndarray) -> bytes:
 
 
 def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
-    """Returns the content of a file, or the given bytes; and their name, for errors."""
+    """Returns the encoded image, and its name for error messages.
+
+    Args:
+      source: path of the file, which is also its name; or the encoded bytes.
+      name: name of encoded bytes (default: "image").
+
+    Raises:
+      DeepLabError: the file does not exist or cannot be read.
+    """
     if isinstance(source, bytes):
         return source, name or "image"
     try:
@@ -324,7 +336,11 @@ def upright(image: PIL.Image.Image) -> PIL.Image.Image:
 
 @contextlib.contextmanager
 def one_large_at_a_time(*paths: Path) -> Iterator[None]:
-    """Within the block, no other thread processes large images; this limits memory."""
+    """Context manager that limits memory: only one block with large images runs at a time.
+
+    Images are large if the given files together have more than LARGE_PIXELS pixels. Blocks with
+    smaller images run concurrently.
+    """
     large = sum(math.prod(image_size(path)) for path in paths) > LARGE_PIXELS
     with _large_images if large else contextlib.nullcontext():
         yield
@@ -333,9 +349,12 @@ def one_large_at_a_time(*paths: Path) -> Iterator[None]:
 def _deep_to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None, name: str
 ) -> tuple[np.ndarray, bool]:
-    """Maps an image of more than 8 bits linearly to uint8 RGB.
+    """Maps an image of more than 8 bits per channel linearly to uint8 RGB.
 
     OpenCV decodes color images with all bits, which Pillow would reduce to 8.
+
+    Returns:
+      [H, W, 3], and whether some pixels are more transparent than others.
     """
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     pixels = np.asarray(image) if decoded is None else decoded
@@ -370,7 +389,7 @@ def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the smallest range that contains all finite values and 0."""
+    """Returns the smallest range (low, high) that contains 0 and all finite values of planes."""
     low = high = 0.0
     for plane in planes:
         for first in range(0, len(plane), BLOCK_ROWS):

@@ -29,14 +29,14 @@ def orientation_of(image: PIL.Image.Image) -> int:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation to stored pixels [H, W, …]."""
+    """Applies an EXIF orientation, 1..8: converts stored pixels [H, W, …] to displayed pixels."""
     rows, columns = _STEPS[(orientation - 1) % 4]
     pixels = np.swapaxes(pixels, 0, 1) if orientation > 4 else pixels
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation; the inverse of `turned`."""
+    """Converts displayed pixels [H, W, …] to stored pixels; the inverse of `turned`."""
     return turned(pixels, _INVERSES.get(orientation, orientation))
 
 

@@ -310,12 +310,12 @@ SPOILT = {
     "differing band counts": (
         lambda source: spoil_image(source, draw_bands(0, 3, 48)[0][..., :4].copy()),
         ["--bands=all"],
-        r"003\.tif: the file has 4 bands of uint16; the first image, .*000\.tif, has 5 bands of",
+        r"003\.tif: the file has 4 bands of uint16, but the first image, .*000\.tif, has 5 bands",
     ),
     "two dtypes": (
         lambda source: spoil_image(source, (draw_bands(0, 3, 48)[0] >> 8).astype(np.uint8)),
         ["--bands=all"],
-        r"003\.tif: the file has 5 bands of uint8; the first image, .*, has 5 bands of uint16",
+        r"003\.tif: the file has 5 bands of uint8, but the first image, .*, has 5 bands of uint16",
     ),
     "a float TIFF": (
         lambda source: spoil_image(source, draw_bands(0, 3, 48)[0].astype(np.float32)),
@@ -327,7 +327,7 @@ SPOILT = {
             (source / "images/train/003.tif").rename(source / "images/train/003.png")
         ),
         ["--bands=all"],
-        r"003\.png: the file has three bands of uint8 \(RGB\); the first image",
+        r"003\.png: the file has three bands of uint8 \(RGB\), but the first image",
     ),
     "pages in place of bands": (
         lambda source: tifffile.imwrite(
@@ -336,7 +336,7 @@ SPOILT = {
             photometric="minisblack",
         ),
         ["--bands=all"],
-        r"003\.tif: the TIFF file holds 5 pictures \(pages\); choose .* bands in one page",
+        r"003\.tif: the TIFF file contains 5 pictures \(pages\); choose .* bands in one page",
     ),
     "a truncated file": (
         lambda source: (source / "images/train/003.tif").write_bytes(
@@ -379,7 +379,9 @@ def test_compression_without_its_decoder_names_the_extra(tmp_path, monkeypatch):
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
-    with pytest.raises(DeepLabError, match=r"a\.tif: its compression requires imagecodecs; pip"):
+    with pytest.raises(
+        DeepLabError, match=r"a\.tif: the compression of this TIFF requires imagecodecs; run pip"
+    ):
         read_image(path, bands=Bands(5, "uint16"))
 
 
@@ -426,15 +428,15 @@ def test_arrays_of_other_axes_are_named(tmp_path):
     [
         (
             lambda path: PIL.Image.new("RGB", (40, 30)).save(path.with_suffix(".jpg")),
-            r"a\.jpg: the file has three bands of uint8 \(RGB\); the model takes 5 bands of uint16",
+            r"a\.jpg: the file has three bands of uint8 \(RGB\), but the model takes 5 bands of",
         ),
         (
             lambda path: write_tiff(path, NOISE[..., :4].copy()),
-            r"a\.tif: the file has 4 bands of uint16; the model takes 5 bands of uint16",
+            r"a\.tif: the file has 4 bands of uint16, but the model takes 5 bands of uint16",
         ),
         (
             lambda path: write_tiff(path, (NOISE >> 8).astype(np.uint8)),
-            r"a\.tif: the file has 5 bands of uint8; the model takes 5 bands of uint16",
+            r"a\.tif: the file has 5 bands of uint8, but the model takes 5 bands of uint16",
         ),
     ],
 )

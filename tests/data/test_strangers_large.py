@@ -308,8 +308,8 @@ def test_volumes_are_refused_by_name(kind, given, source, prepare, predict, tmp_
 
 
 SPOILT = {
-    "no page": ([], "holds 3 pictures (pages); choose one with --page=N, from 1 to 3"),
-    "out of range": (["--page=4"], "there is no page 4; the file holds 3 pages"),
+    "no page": ([], "contains 3 pictures (pages); choose one with --page=N, from 1 to 3"),
+    "out of range": (["--page=4"], "there is no page 4; the file contains 3 pages"),
     "page 0": (["--page=0"], "page"),
     "no number": (["--page=last"], "page"),
 }
@@ -333,7 +333,7 @@ def test_the_python_functions_refuse_alike(source):
     for read in (read_image, storable_image):
         with pytest.raises(DeepLabError, match="choose one with --page=N, from 1 to 3"):
             read(path)
-        with pytest.raises(DeepLabError, match="there is no page 0; the file holds 3 pages"):
+        with pytest.raises(DeepLabError, match="there is no page 0; the file contains 3 pages"):
             read(path, page=0)
     with pytest.raises(DeepLabError, match=r"choose one with --page=N"):
         open_mask(source / "masks" / "1.tif")

@@ -362,7 +362,7 @@ SPOILT = {
         no_folders,
         r"no masks found among 6 pictures .*contains images/ and masks",
     ),
-    "animation": (animation, r"drawing_0\.gif: the GIF file holds 2 pictures"),
+    "animation": (animation, r"drawing_0\.gif: the GIF file contains 2 pictures"),
     "image as HEIC": (
         image_as_heic,
         r"drawing_0\.png: the mask has no image; .*images/train/drawing_0\.jpg: no such "
