@@ -102,7 +102,7 @@ def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -
     config.strict_crop = True  # Verified: released code; crops are k·output_stride + 1.
     config.evaluation.size = data_set.evaluation_size
     if dataset == "cityscapes":
-        config.evaluation.batch_size = 1  # Memory: 1025 × 2049 pixels.
+        config.evaluation.batch_size = 1  # Images of 1025 × 2049 pixels require much memory.
     if "val" in config.data.train_split.split("+"):
         recipe.open["data.validation_split"] = (
             "val is part of the training data: the papers evaluate such networks on the test server"

@@ -1,6 +1,6 @@
-"""Architecture of a DeepLab network: values of all keywords that fit each other.
+"""Architecture of a DeepLab network: the values of all keywords, checked for consistency.
 
-This module imports neither JAX nor Flax, so that commands check values quickly.
+This module imports neither JAX nor Flax, so commands that only check values are fast.
 """
 
 import dataclasses

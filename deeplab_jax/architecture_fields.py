@@ -1,6 +1,6 @@
 """Keywords of `create_model`: type, default, legal values, unit and source of each.
 
-This module imports neither JAX nor Flax, so that commands check values quickly.
+This module imports neither JAX nor Flax, so commands that only check values are fast.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Named architectures and backbones: the keywords that each sets or uses.
 
-This module imports neither JAX nor Flax, so that commands check names quickly.
+This module imports neither JAX nor Flax, so commands that only check names are fast.
 """
 
 from collections.abc import Mapping

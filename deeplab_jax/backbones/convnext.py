@@ -39,7 +39,7 @@ def _widths(first: int) -> tuple[int, int, int, int]:
     return first, 2 * first, 4 * first, 8 * first
 
 
-# arXiv 2201.03545, section 3, and arXiv 2301.00808, table 15; the sizes below tiny are timm's.
+# arXiv 2201.03545, section 3, and arXiv 2301.00808, table 15. Sizes smaller than tiny are timm's.
 _DEPTHS_AND_WIDTHS = {
     "atto": ((2, 2, 6, 2), _widths(40)),
     "femto": ((2, 2, 6, 2), _widths(48)),

@@ -80,7 +80,7 @@ class Block(nn.Module):
             )
         if self.squeeze:
             hidden = SqueezeExcitation(
-                # A quarter of the inputs of the unit, as in the released code.
+                # A quarter of the input channels of the unit, as in the released code.
                 round(self.width / 4),
                 activation=self.conv_norm.keywords["activation"],
                 form=self.conv_norm.keywords["form"],

@@ -1,4 +1,4 @@
-"""Units and conventions of each EfficientNet and MobileNetV4, as in timm."""
+"""Configurations of EfficientNets and MobileNetV4, as in timm."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -169,7 +169,7 @@ def _groups(x: jax.Array, size: int) -> jax.Array:
 
 Initializer = Callable[..., jax.Array]
 
-# As in slim. Fan-out initializers would use k·k·C outputs, but a depthwise kernel has k·k.
+# As in slim. A fan-out initializer would count k·k·C outputs, but a depthwise kernel has k·k.
 DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 

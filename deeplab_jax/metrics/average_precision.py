@@ -58,7 +58,8 @@ class PrecisionRecall:
         own_bin = np.take_along_axis(bins, own_class[None], axis=0)[0]
         cell = own_class * NUM_BINS + own_bin
         positives = np.bincount(cell[~void], minlength=num_classes * NUM_BINS)
-        # Void pixels have an additional bin. The bins of one class at a time fit into the cache.
+        # Void pixels are in an additional bin. Classes are counted one at a time, because the bins
+        # of one class fit into the cache.
         counted = np.where(void, np.uint16(NUM_BINS), bins).reshape(num_classes, -1)
         pixels = [np.bincount(one, minlength=NUM_BINS + 1)[:NUM_BINS] for one in counted]
         return cls(positives.reshape(num_classes, NUM_BINS), np.stack(pixels))

@@ -135,7 +135,7 @@ class PretrainedModel:
         """Version of the entry and of the conversion: eight hexadecimal digits."""
         fields = dataclasses.asdict(self)
         if not self.package:
-            # Versions of entries from before this field existed are unchanged.
+            # The version of an entry without a package does not depend on this field.
             del fields["package"]
         facts = json.dumps([CONVERTER_VERSION, fields], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]

@@ -68,7 +68,7 @@ def upload_model(directory: Path, address: HubAddress, *, private: bool, message
     hub = import_hub()
     with hub_errors(f"cannot upload to {address}"):
         api = hub.HfApi(token=hub.get_token())
-        # Without a value, the default of the namespace applies.
+        # With None, the default visibility of the user or organization applies.
         api.create_repo(address.repository, private=private or None, exist_ok=True)
         if private and not api.repo_info(address.repository).private:
             raise DeepLabError(

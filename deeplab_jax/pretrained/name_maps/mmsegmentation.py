@@ -1,8 +1,8 @@
 """Names in mmsegmentation: DeepLab v3 and v3+ (ASPPHead, DepthwiseSeparableASPPHead).
 
-The names do not show output stride, multi-grid, alignment of corners and dropout. These settings
-are read from the training configuration in the checkpoint. If the checkpoint has none, the settings
-of the published `d8` networks are used.
+The names do not show the output stride, the multi-grid, the alignment of corners or the dropout.
+These settings are read from the training configuration in the checkpoint. If the checkpoint has no
+configuration, the settings of the published `d8` networks are used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
         "dropout_rate": 0.0,
         "decoder_dropout": (0.0, dropout),
     }
-    # The low-level features of timm's backbones are those of the block already.
+    # The low-level features of the `timm/…` backbones are already outputs of blocks.
     if not overrides["backbone"].startswith("timm/"):
         decoder["low_level_source"] = "block"
     return Identified("deeplab_v3plus", overrides | decoder)

@@ -1,7 +1,7 @@
 """Names in segmentation_models.pytorch: DeepLabV3 and DeepLabV3Plus.
 
-The names do not show the output stride, the atrous rates and the dropout; they are read from the
-`config.json` of `save_pretrained` beside the weights, if there is one.
+The names do not show the output stride, the atrous rates or the dropout. These settings are read
+from the `config.json` that `save_pretrained` writes beside the weights, if there is one.
 """
 
 import re
@@ -192,9 +192,9 @@ FIRST = (
     *("features.0.0.weight", "conv1.weight", "conv1.0.weight"),
     *("stem.0.weight", "stem.conv.weight", "conv_stem.weight", "_conv_stem.weight"),
 )
-# EfficientNet encoders pad as computed for one image size. Only the padding of B1 is equal to that
-# of TensorFlow at every size that is a multiple of the output stride. Larger encoders pad other
-# sides, and B0 raises the rate in the middle of a stage.
+# The codebase computes the padding of EfficientNet encoders for one image size. Only the padding of
+# B1 is equal to that of TensorFlow at every size that is a multiple of the output stride. Larger
+# encoders pad other sides, and B0 raises the rate in the middle of a stage.
 STATIC_AS_DYNAMIC = ("tf_efficientnet_b1",)
 # Beginnings of names such as `stages_0`, which timm uses in networks that return feature maps. Its
 # image classifiers have `stages.0` instead.

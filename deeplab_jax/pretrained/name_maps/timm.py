@@ -1,7 +1,7 @@
 """Names in timm: Xceptions, MobileNets, ResNets and the backbones `timm/…`, trained on ImageNet.
 
 Other ResNets have the names of torchvision. The names do not show whether a MobileNet comes from
-TensorFlow and how images are normalized; both are read from `config.json` beside the weights.
+TensorFlow, or how images are normalized. Both are read from the `config.json` beside the weights.
 """
 
 import itertools

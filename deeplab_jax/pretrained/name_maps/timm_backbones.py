@@ -1,4 +1,4 @@
-"""Names in timm of the backbones `timm/…`, one row for each family."""
+"""Names in timm of the backbones `timm/…`, with one entry of FAMILIES for each family."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
