@@ -21,9 +21,10 @@ class Dispatch:
       export: whether to trace all operations as plain convolutions and resizes, which the runtimes
         of exported programs recognize.
       batch_sharded_on: platform (`cpu`, `gpu` or `tpu`) of the devices over which the batch is
-        sharded; None: one device has the whole batch. With a sharded batch, a loop over images
-        would send each image to every device, and a branch by platform would keep the compiler
-        from scheduling and combining the sums of gradients over devices. Both are avoided.
+        sharded; None: one device has the whole batch. Operations on a sharded batch contain no loop
+        over images, which would send each image to every device. They contain no branch by
+        platform, which would prevent the compiler from scheduling and combining the sums of
+        gradients over devices.
       rows_sharded: sharding of feature maps whose rows are sharded over devices; None: rows are not
         sharded. With sharded rows, the compiler can partition XLA's convolution, but not the
         implementations for CPUs.
@@ -116,7 +117,7 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Computes `function(operand)`; in exported programs, this is one call of a function `name`.
+    """Computes `function(operand)`, in exported programs as a call of a function named `name`.
 
     Converters to other formats recognize the name, and replace the call by one operation of the
     runtime.

@@ -145,7 +145,7 @@ def _interpolate_lines(
 def _interpolation_at_taps(
     matrix: Float[Array, "t s"], taps: int, rate: int, edge: tuple[int, int]
 ) -> Float[Array, "outputs ks"]:
-    """Returns the matrix [outputs, taps·source] that interpolates, pads and shifts by every tap.
+    """Returns the matrix [outputs, taps·source] that interpolates, pads, and shifts for each tap.
 
     Args:
       matrix: interpolation along one axis, [target, source].
