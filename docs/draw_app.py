@@ -1,7 +1,8 @@
-"""Takes the picture of app.md: `python docs/draw_app.py [--model=M] [--output=PNG]`.
+"""Writes the screenshot of guides/app.md: `python docs/draw_app.py [--model=M] [--output=PNG]`.
 
-Serves the page with a published network, uploads scikit-image's cat in a headless Chromium, and
-writes a screenshot. Needs the extra `app`, scikit-image, selenium, chromium and chromedriver.
+Serves the page of `deeplab-jax app` with a published network, uploads a photograph of a cat from
+scikit-image in a headless Chromium, and writes a screenshot. Requires the extra `app`,
+scikit-image, selenium, chromium and chromedriver.
 """
 
 import argparse
@@ -68,10 +69,10 @@ def _answers(address: str) -> bool:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[webdriver.Chrome]:
-    """Opens a headless Chromium while the context is open.
+    """Runs a headless Chromium while the context is open; yields its driver.
 
     Args:
-      folder: where it keeps its profile.
+      folder: directory for the profile of the browser.
     """
     options = webdriver.ChromeOptions()
     for flag in (*FLAGS, f"--user-data-dir={folder}", "--window-size={},{}".format(*SIZE)):
@@ -97,7 +98,7 @@ def segment(driver: webdriver.Chrome, address: str, image: Path, expected: str) 
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Writes the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "app.png")

@@ -1,9 +1,11 @@
-"""Draws the data of tutorials/applications.md.
+"""Draws the images of docs/tutorials/applications.md.
 
 usage: python docs/draw_applications.py street|drive|cells FOLDER
 
-street: 150 scenes with masks of seven classes. drive: 40 frames along one such street. cells: 200
-16-bit grey images with 12-bit values and masks of small bright spots, about 1 % of the pixels.
+street  150 images of streets, with masks of seven classes
+drive   40 frames of a video along a street
+cells   200 16-bit grayscale images with 12-bit values, with masks of small bright spots that
+        cover about 1 % of the pixels
 """
 
 import sys
@@ -24,7 +26,7 @@ HORIZON = 0.45
 
 
 class Scene:
-    """A picture with its mask; later shapes hide earlier ones."""
+    """An image and its mask, on which shapes are drawn. Later shapes cover earlier ones."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = np.array(size)
@@ -32,19 +34,19 @@ class Scene:
         self.label = np.zeros(size, np.uint8)
 
     def fill(self, name: str, color: np.ndarray, *points: tuple[float, float]) -> None:
-        """Fills a polygon; points are (x, y) as shares of width and height."""
+        """Fills a polygon. Points are (x, y), as fractions of width and height."""
         corners = np.rint(np.array(points) * (self.size[::-1] - 1)).astype(np.int32)
         self._paint(name, color, lambda mask: cv2.fillPoly(mask, [corners], 1))
 
     def ellipse(self, name: str, color: np.ndarray, x: float, y: float, *radii: float) -> None:
-        """Fills an ellipse; the centre as shares, the radii in shares of the height."""
+        """Fills an ellipse. x and y are fractions of width and height, radii of the height."""
         height, width = self.size
         center = round(x * (width - 1)), round(y * (height - 1))
         axes = tuple(max(1, round(radius * height)) for radius in radii)
         self._paint(name, color, lambda mask: cv2.ellipse(mask, center, axes, 0, 0, 360, 1, -1))
 
     def box(self, name: str, color: np.ndarray, left: float, top: float, *size: float) -> None:
-        """Fills an upright rectangle; left and width in shares of the width."""
+        """Fills a rectangle: left, top, width and height, as fractions of the image size."""
         right, bottom = left + size[0], top + size[1]
         self.fill(name, color, (left, top), (right, top), (right, bottom), (left, bottom))
 
@@ -56,7 +58,7 @@ class Scene:
 
 
 def draw_street(seed: int, time: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a street and its mask; with time its cars come nearer."""
+    """Draws a street, uint8 RGB, and its mask. With increasing time, 0..1, cars come closer."""
     random, scene = np.random.default_rng(seed), Scene(STREET)
     tint = random.uniform(0.75, 1.1)
     scene.image[:] = np.linspace((120, 160, 215), (205, 215, 225), STREET[0])[:, None] * tint
@@ -142,7 +144,7 @@ def _draw_person(scene: Scene, near: float, place: float, color: np.ndarray) -> 
 
 
 def draw_cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws tissue with bright vessels and spots, uint16 up to 4095, and the mask of the spots."""
+    """Draws tissue with bright vessels and spots, uint16 0..4095, and the mask of the spots."""
     random = np.random.default_rng(seed)
     clouds = cv2.resize(
         random.random((5, 5), np.float32), CELLS[::-1], interpolation=cv2.INTER_CUBIC
@@ -183,12 +185,12 @@ def write_set(
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """Writes grey or RGB, 8 or 16 bits."""
+    """Writes pixels [H, W] (gray) or [H, W, 3] (RGB), uint8 or uint16, as a PNG file."""
     cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., ::-1])
 
 
 def main(what: str, where: str) -> None:
-    """Draws one of the three."""
+    """Draws the images `what` (street, drive or cells) into the folder `where`."""
     folder = Path(where)
     if what == "street":
         write_set(folder, what, draw_street, NUM_SCENES)

@@ -1,4 +1,4 @@
-"""Draws the block diagrams of theory.md into docs/images: `python docs/draw_networks.py`."""
+"""Draws the block diagrams of docs/explanation/theory.md: `python docs/draw_networks.py`."""
 
 from collections.abc import Iterator
 from itertools import pairwise, product
@@ -25,10 +25,11 @@ COLUMN, ROW, WIDTH, LINE, DECODER = 1.34, 0.56, 1.12, 0.15, -2.06
 
 
 class Network(NamedTuple):
-    """A title and one or two rows of boxes; arrows lead down in columns that both rows have.
+    """Block diagram of a network: a title, and one or two rows of boxes.
 
-    Rows read `kind: text > kind: text > …`, with an arrow for each `>`. Parallel boxes are divided
-    by `|`, lines by ` / `; nothing between two `>` is an empty column.
+    A row is written as `kind: text > kind: text > …`, with an arrow for each `>`. `|` separates
+    parallel boxes of a column, and ` / ` separates lines of a text. A column without text is empty.
+    If a column has boxes in both rows, an arrow leads from the upper to the lower row.
     """
 
     title: str
@@ -74,7 +75,7 @@ NETWORKS = {
 
 
 class Box(NamedTuple):
-    """A part of a network: its kind and text, and its centre in inches."""
+    """A box of a diagram: its kind (a key of COLORS), its text, and its center in inches."""
 
     kind: str
     text: str
@@ -82,13 +83,13 @@ class Box(NamedTuple):
     y: float
 
     def side(self, right: int = 0, up: int = 0) -> tuple[float, float]:
-        """Returns the middle of a side: `right` or `up` is 1, or -1 for left or down."""
+        """Returns the middle of a side, selected by `right` (−1: left) or `up` (−1: bottom)."""
         height = 0.14 + LINE * len(self.text.splitlines())
         return self.x + right * WIDTH / 2, self.y + up * height / 2
 
 
 def place(row: str, level: float) -> Iterator[list[Box]]:
-    """Yields the boxes of each column of a row whose middle is at the height `level`."""
+    """Yields the boxes of each column of a row; the middle of the row is `level` inches high."""
     for column, step in enumerate(row.split(">")):
         parts = [part.strip().partition(": ") for part in step.split("|") if part.strip()]
         top = level + (len(parts) - 1) / 2 * ROW
@@ -99,7 +100,7 @@ def place(row: str, level: float) -> Iterator[list[Box]]:
 
 
 def draw(network: Network, path: Path) -> None:
-    """Writes the figure of a network as a PNG."""
+    """Writes the block diagram of a network as a PNG file."""
     rows = [list(place(network.row, 0)), list(place(network.decoder, DECODER))]
     boxes = [box for row in rows for column in row for box in column]
     left, right = boxes[0].side(right=-1)[0] - 0.1, boxes[-1].side(right=1)[0] + 0.1
@@ -118,7 +119,9 @@ def draw(network: Network, path: Path) -> None:
     for source, target in zip(*rows, strict=False):
         if source and target:
             _arrow(axes, source[0].side(up=-1), target[0].side(up=1))
-    for crf in (box for box in boxes if box.kind == "crf"):  # It sees the image, too.
+    for crf in (
+        box for box in boxes if box.kind == "crf"
+    ):  # The CRF also takes the image as input.
         start, end = boxes[0].side(up=-1), crf.side(up=-1)
         axes.plot([start[0], start[0], end[0]], [start[1], below, below], **LINES)
         _arrow(axes, (end[0], below), end)

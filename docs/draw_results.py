@@ -1,8 +1,9 @@
-"""Makes the pictures of tutorials/applications.md from what its commands leave in a folder.
+"""Draws the pictures of docs/tutorials/applications.md from the results of its commands.
 
 usage: python docs/draw_results.py FOLDER [--output=docs/images] [NAME …]
 
-NAME is street, cells, objects, areas, background or readme; without any: all six.
+FOLDER is the directory in which the commands ran. NAME is street, cells, objects, areas, background
+or readme (default: all six).
 """
 
 import argparse
@@ -24,19 +25,19 @@ from deeplab_jax.visualize import overlay, write_picture
 IMAGES = Path(__file__).parent / "images"
 COLORS = {"car": "#800080", "person": "#008080"}
 PAPER = 255
-# Pixels of one picture in the strip of backgrounds, and between two.
+# Side of each picture in the row of backgrounds, and gap between two pictures, in pixels.
 TILE, GAP = 176, 4
 
 
 def first_rows(sheet: np.ndarray, rows: int, factor: float) -> np.ndarray:
-    """Returns a contact sheet, uint8 [H, W, 3], with its titles, first rows and legend alone.
+    """Returns the titles, the first rows and the legend of a contact sheet.
 
     Args:
-      sheet: as `contact_sheet` draws it.
+      sheet: contact sheet, uint8 [H, W, 3], as `contact_sheet` draws it.
       rows: number of rows to keep.
-      factor: by which the result is resized.
+      factor: factor by which the result is resized.
     """
-    # Bands of the left picture, between the margins that are paper from side to side.
+    # The pictures of the left column are separated by bands of white pixels.
     column = sheet[:, sheet.shape[1] // 6 : sheet.shape[1] // 3 - 8]
     filled = (column.min(axis=(1, 2)) < PAPER).astype(int)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], filled, [0]])))
@@ -46,17 +47,17 @@ def first_rows(sheet: np.ndarray, rows: int, factor: float) -> np.ndarray:
 
 
 def street(folder: Path) -> np.ndarray:
-    """Returns the first rows of the street's contact sheet."""
+    """Returns the first rows of the contact sheet of the example on driving scenes."""
     return first_rows(read_image(folder / "runs" / "street" / "contact_sheet.png"), 3, 0.75)
 
 
 def cells(folder: Path) -> np.ndarray:
-    """Returns the first rows of the cells' contact sheet."""
+    """Returns the first rows of the contact sheet of the example on medical images."""
     return first_rows(read_image(folder / "runs" / "cells" / "contact_sheet.png"), 2, 0.625)
 
 
 def objects(folder: Path) -> np.ndarray:
-    """Returns the picture with boxes, three times as large."""
+    """Returns the image with boxes around objects, upsampled by a factor of 3."""
     boxes = read_image(folder / "objects.png")
     return cv2.resize(boxes, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
 
@@ -82,7 +83,7 @@ def areas(folder: Path) -> np.ndarray:
 
 
 def background(folder: Path) -> np.ndarray:
-    """Returns the photograph, its soft mask and the three backgrounds beside each other."""
+    """Returns the photograph, its soft mask and the three backgrounds side by side."""
     predictor = deeplab_jax.load(folder / "voc_model")
     photograph = skimage.data.astronaut()
     person = predictor.class_names.index("person")
@@ -119,7 +120,7 @@ PICTURES: dict[str, Callable[[Path], np.ndarray]] = {
 
 
 def main() -> None:
-    """Writes the pictures."""
+    """Writes the chosen pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", default=list(PICTURES))

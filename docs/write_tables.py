@@ -158,7 +158,7 @@ def results(name: str) -> Iterator[str]:
         paired = [] if values is first else list(zip(values, first, strict=False))
         changes = ", ".join(f"{value - base:+.2f}".replace("-", "−") for value, base in paired)
         rows.append([entry["row"], mean, changes, entry["published"], entry["note"]])
-    header = ["", "mean IoU, %", "change to the first row, per seed", "paper", "note"]
+    header = ["", "mean IoU, %", "change from the first row, per seed", "published, %", "note"]
     # The last columns are empty in most experiments.
     while not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]

@@ -45,7 +45,7 @@ def write_plot(
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    change = ", change against the first row" if small else ""
+    change = ", change from the first row" if small else ""
     axes.set_xlabel(METRICS[table.metric] + change)
     if any(published is not None for published, *_ in values):
         axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
