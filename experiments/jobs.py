@@ -82,7 +82,10 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
 def _trained(
     training: ResolvedTraining, seed: int, storage: Storage, data_dir: str, reporter: Reporter
 ) -> pathlib.Path:
-    """Runs a training run that is not finished, after the run `after`, and returns its workdir."""
+    """Returns the workdir of a training run; first completes the run if it is not finished.
+
+    The run `training.after`, which provides the initial weights, is completed before it.
+    """
     workdir = storage.training(training, seed)
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{workdir}.lock"):

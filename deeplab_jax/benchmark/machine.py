@@ -70,9 +70,14 @@ def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, flo
 
 
 def run_seconds(work: Callable[[], object], repetitions: int) -> list[float]:
-    """Returns the wall times of the runs of a function in seconds, without one warm-up run.
+    """Calls a function repeatedly and returns the wall time of each call, in seconds.
 
-    Each run includes waiting for the JAX arrays that the function returns.
+    One call for warm-up is not timed. The time includes waiting for the JAX arrays that the
+    function returns.
+
+    Args:
+      work: function to time.
+      repetitions: number of timed calls.
     """
     seconds = []
     for _ in range(repetitions + 1):

@@ -52,7 +52,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def apply_flags(flags: Flags) -> None:
-    """Selects, clears or disables the compile cache as the flags state, and repairs it.
+    """Selects, clears or disables the compile cache as the flags state; then calls `mend`.
 
     Raises:
       DeepLabError: the cache cannot be cleared.

@@ -67,7 +67,7 @@ class Console(Reporter):
         self._last_plain_line = -PLAIN_INTERVAL
 
     def print(self, text: object) -> None:
-        """Prints a result."""
+        """Prints a result to stdout."""
         self._out.print(text)
 
     def error(self, text: str) -> None:

@@ -174,7 +174,7 @@ class Flags(absl_flags.FlagValues):
         return loading.load(self.model, self.checkpoint, self.ema, reporter, engine)
 
     def define_config(self) -> None:
-        """Defines --config and --override; --config.FIELD=VALUE is rewritten to the latter."""
+        """Defines --config and --override. `main` rewrites --config.FIELD=VALUE to --override."""
         self.define("config", None, "Path or name of a config, with optional :key=value arguments.")
         absl_flags.DEFINE_multi_string(
             "override",
@@ -211,7 +211,7 @@ class Flags(absl_flags.FlagValues):
         """Defines --dataset, --split, --data_dir, --size, --limit, --batch_size and --workers.
 
         Args:
-          split, limit: defaults of the flags.
+          split, limit: defaults of --split and --limit.
         """
         self.define("dataset", None, "Name of a prepared dataset.")
         self.define("split", split, "Name of the dataset split.")

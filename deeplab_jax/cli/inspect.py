@@ -185,7 +185,7 @@ def _by_axis(values: tuple[int, int]) -> str:
 
 
 def _spread(texts: Iterable[str]) -> str:
-    """Returns the distinct texts in the order of their first appearance."""
+    """Joins the distinct texts with commas, in the order of their first appearance."""
     return ", ".join(dict.fromkeys(texts))
 
 

@@ -19,7 +19,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prints the list."""
+    """Prints the architectures, the backbones and the pretrained weights."""
     flags.refuse("models", paths)
     console.print("architectures:")
     for name, summary in list_models().items():

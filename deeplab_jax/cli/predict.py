@@ -98,7 +98,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Predicts every image and prints the path of the files."""
+    """Predicts images and videos, and prints where the files are."""
     flags.require("model", "output")
     # Checks the flags before weights are downloaded.
     flags.inference_options()

@@ -159,7 +159,7 @@ def _define_folder_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
-    """Prepares one dataset."""
+    """Prepares a dataset and prints its summary or report."""
     if len(paths) != 1:
         raise DeepLabError(f"give one dataset to prepare; legal: {', '.join(OPTIONS)}")
     name = paths[0]

@@ -234,7 +234,10 @@ def _concatenated(operation: Operation, given: Given) -> _Channels | None:
 
 
 def _through_product(operation: Operation, given: Given) -> _Channels | None:
-    """Follows channels through a resize, which multiplies rows or columns by a matrix."""
+    """Returns the channels after a resize, which multiplies rows or columns by a matrix.
+
+    Returns None for other products.
+    """
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1
     channels = given[side]
@@ -267,7 +270,7 @@ def _transposed(operation: Operation, channels: _Channels) -> _Channels:
 
 
 def _reshaped(operation: Operation, channels: _Channels) -> _Channels | None:
-    """Follows channels through a reshape that keeps them on the last axis."""
+    """Returns the channels after a reshape that keeps them on the last axis; otherwise None."""
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     last = channels.axis == len(before) - 1 and after[-1:] == before[-1:]
     return channels._replace(axis=len(after) - 1) if last else None

@@ -91,7 +91,7 @@ def _extremes(inputs: jax.Array) -> jax.Array:
 def quantized_variables(
     model: DeepLab, variables: Any, ranges: Mapping[Path, Extremes]
 ) -> dict[str, Any]:
-    """Returns the variables of a network after quantization with `quantization="int8"`.
+    """Returns the variables of the quantized network, which has `quantization="int8"`.
 
     Parameters of layer normalizations and layer scales stay in floating point.
 
@@ -123,7 +123,7 @@ def quantized_variables(
 def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
-    """Returns the parameters of a quantized convolution, by the names of `layers/integers.py`.
+    """Returns the parameters of a quantized convolution, by their names in `layers/integers.py`.
 
     Args:
       kernel, bias: folded kernel and bias, in floating point.

@@ -91,7 +91,9 @@ def _import_runtime(engine: str) -> None:
 
 
 class EngineNetwork:
-    """A network that runs as exported files in another runtime, instead of `FoldedNetwork`.
+    """Network whose forward pass runs in another runtime, from exported files.
+
+    It has the interface of `FoldedNetwork`, whose forward pass runs in JAX.
 
     Attributes:
       model: the network, at the output stride to use.
@@ -146,7 +148,7 @@ class EngineNetwork:
         return call
 
     def _run(self, model: DeepLab, images: np.ndarray, classes: bool) -> np.ndarray:
-        """Returns class maps or logits of images [N, H, W, C], computed in batches of the file."""
+        """Returns class maps or logits of images [N, H, W, C], in batches that the file accepts."""
         pixels = np.issubdtype(images.dtype, np.integer)
         file = self._file_of(model, images.shape[1:3], pixels, classes)
         batch = file.metadata.input["shape"][0] or 1
@@ -248,7 +250,7 @@ class FilePredictor(Predictor):
     """
 
     def __init__(self, file: ExportedNetwork, source: str) -> None:
-        """Prepares the predictor.
+        """Creates the predictor of an exported file.
 
         Args:
           file: exported file, loaded in its runtime (JAX, ONNX Runtime or LiteRT).

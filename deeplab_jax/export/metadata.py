@@ -67,7 +67,7 @@ class Metadata:
         return np.dtype(name)
 
     def normalized(self, images: np.ndarray) -> np.ndarray:
-        """Returns the input of the file for images: normalized if the file does not normalize them.
+        """Converts images to the input of the file: normalizes them unless the file does so.
 
         Args:
           images: [N, H, W, C] of the dtype `pixels`; with three uint8 channels, RGB 0..255.

@@ -120,7 +120,7 @@ def _write(
 
 
 def check_exports(predictor: Predictor, format: str) -> None:
-    """Checks that a format exists and, for a quantized network, that it is StableHLO.
+    """Checks that a format exists and supports a network. Only StableHLO supports quantized ones.
 
     Raises:
       DeepLabError: the format is unknown, or does not support the quantized network.

@@ -82,10 +82,10 @@ class Writer(Protocol):
         """Applies the exact GELU, x · Φ(x), not its approximation by tanh."""
 
     def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
-        """Computes `ops.standardize_channels`."""
+        """Standardizes the channels of each pixel; see `ops.standardize_channels`."""
 
     def relative_norms(self, inputs: Value, epsilon: float) -> Value:
-        """Computes `ops.relative_norms`; returns [N, 1, 1, C]."""
+        """Returns the relative norm of each channel, [N, 1, 1, C]; see `ops.relative_norms`."""
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         """Concatenates maps along the channels."""

@@ -24,7 +24,7 @@ OUTPUT_STRIDE = 32
 
 
 def forward(work: Workload) -> Match:
-    """Prepares the forward pass; see `baselines`.
+    """Returns the forward passes to compare; see `baselines`.
 
     Raises:
       DeepLabError: keras-hub is not installed, Keras does not run on JAX, or a side of the images

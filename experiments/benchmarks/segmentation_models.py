@@ -37,7 +37,7 @@ BACKBONES = {
 
 
 def forward(work: Workload) -> Match:
-    """Prepares the forward pass; see `baselines`.
+    """Returns the forward passes to compare; see `baselines`.
 
     Raises:
       DeepLabError: the library is not installed, or a side of the images is not a multiple of 16.
@@ -55,7 +55,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Prepares a training step; see `baselines`.
+    """Returns the training steps to compare; see `baselines`.
 
     Raises:
       DeepLabError: see `forward`.

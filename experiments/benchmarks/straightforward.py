@@ -19,7 +19,7 @@ RATE, MOMENTUM = 0.01, 0.9
 
 
 def forward(work: Workload) -> Match:
-    """Prepares the forward pass; see `baselines`."""
+    """Returns the forward passes to compare; see `baselines`."""
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = _network(work.network, image)
     plain = straightforward_flax.make_network(work.network, NUM_CLASSES)
@@ -37,7 +37,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Prepares a training step without dropout; see `baselines`."""
+    """Returns the training steps to compare, without dropout; see `baselines`."""
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = _network(work.network, batch["image"], dropout_rate=0.0)
     mine = ours.training_step(model, variables, batch, RATE)

@@ -16,7 +16,7 @@ AUXILIARY_WEIGHT = 0.5
 
 
 def forward(work: Workload) -> Match:
-    """Prepares the forward pass; see `baselines`."""
+    """Returns the forward passes to compare; see `baselines`."""
     pytorch, theirs = _network(work)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
@@ -33,7 +33,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Prepares a training step with the loss of the auxiliary head; see `baselines`."""
+    """Returns the training steps to compare, with an auxiliary head; see `baselines`."""
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)

@@ -13,7 +13,7 @@ OUTPUT_STRIDE = 16
 
 
 def forward(work: Workload) -> Match:
-    """Prepares the forward pass; see `baselines`.
+    """Returns the forward passes to compare; see `baselines`.
 
     transformers returns logits at the resolution of the head. The baseline resizes them to the
     image size, as the post-processing of transformers does, because deeplab_jax also resizes its

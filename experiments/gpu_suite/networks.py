@@ -22,9 +22,9 @@ SEGMENTATION_MODELS = ("resnet101", "tu-xception65", "mobilenet_v2", "resnet50")
 
 
 def torchvision_training(toy: bool) -> list[Measurement]:
-    """Returns part a: the training step of DeepLab v3 with ResNet-101.
+    """Returns the measurements of part a: the training step of DeepLab v3 with ResNet-101.
 
-    There are three measurements: the step alone, against torchvision, and with a profiler.
+    The step is measured alone, against torchvision, and with a profiler.
     """
     network, size, batch = "deeplabv3_resnet101", 513, 16
     if toy:
@@ -40,7 +40,10 @@ def torchvision_training(toy: bool) -> list[Measurement]:
 
 
 def segmentation_models_training(toy: bool) -> list[Measurement]:
-    """Returns part c: training steps of v3+, alone and against segmentation_models_pytorch."""
+    """Returns the measurements of part c: training steps of DeepLab v3+.
+
+    They are measured alone and against segmentation_models_pytorch.
+    """
     size, batch = (32, 2) if toy else (512, 16)
     found = []
     for network in SEGMENTATION_MODELS[2:3] if toy else SEGMENTATION_MODELS:
@@ -51,7 +54,10 @@ def segmentation_models_training(toy: bool) -> list[Measurement]:
 
 
 def forward_passes(toy: bool) -> list[Measurement]:
-    """Returns part d: forward passes with folded batch normalization, alone and against PyTorch."""
+    """Returns the measurements of part d: forward passes with folded batch normalization.
+
+    They are measured alone and against PyTorch.
+    """
     networks = [("torchvision", "deeplabv3_resnet101", 513)]
     networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]
     batches, dtypes = (16, 1), ("bfloat16", "float32")
