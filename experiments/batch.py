@@ -84,7 +84,8 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
     if failures:
         job, error = failures[0]
         raise DeepLabError(
-            f"{len(failures)} of {len(jobs)} training runs failed; first {describe(job)}: {error}"
+            f"{len(failures)} of {len(jobs)} training runs failed; the first is "
+            f"{describe(job)}: {error}"
         )
 
 
@@ -127,7 +128,7 @@ def submit(
         failures = wait_for(submitted)
         write_reports(opened, reporter, announce=True)
         if failures:
-            raise DeepLabError(f"{len(failures)} jobs failed; first {failures[0]}")
+            raise DeepLabError(f"{len(failures)} jobs failed; the first is {failures[0]}")
 
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:

@@ -78,11 +78,12 @@ def measure_scaling(
         model = create_model(architecture, output_stride=output_stride, **keywords)
         variables = ours.made_variables(model)
         for batch_size, size in shapes:
-            reporter.message(f"output stride {output_stride}, {batch_size}x{size[0]}x{size[1]}")
+            height, width = size
+            shape = f"batch {batch_size}, {height}x{width} pixels"
+            reporter.message(f"timing output stride {output_stride}, {shape}")
             image = ours.random_batch(batch_size, size, 2)["image"]
             program = ours.forward(model, variables, image)
             seconds = program.median_seconds(repetitions) / batch_size
-            height, width = size
             points.append(
                 Point(
                     output_stride=output_stride,

@@ -253,7 +253,9 @@ def _crf(flags: Flags, console: Console) -> dict[str, float]:
     parameters = crf_parameters(flags.crf)
     image = read_image(pathlib.Path(flags.image)) if flags.image else made_image()
     height, width = image.shape[:2]
-    console.message(f"timing {height}x{width} pixels (height x width), {flags.num_classes} classes")
+    console.message(
+        f"timing {height}x{width} pixels (height x width) with {flags.num_classes} classes"
+    )
     logits = made_logits(image.shape[:2], flags.num_classes)
     return measure_crf(image, logits, parameters, repetitions=flags.repetitions)
 

@@ -353,5 +353,5 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
             raise DeepLabError(f"{key} is given twice; give each key once")
         keywords[key] = parse_literal(value)
         if keywords[key] == value and re.search(r"[()\[\]{}]", value):
-            raise DeepLabError(f"the brackets of {value!r} do not match")
+            raise DeepLabError(f"the brackets of {value!r} do not match; close every bracket")
     return keywords

@@ -192,8 +192,8 @@ class OnnxWriter:
                 steps = self.node("Div", self.node("Add", value, -plus), step)
                 return self.node("Add", self.node("Mul", steps, part), plus)
         raise DeepLabError(
-            f"the size {length} cannot be computed in an ONNX file; export with a fixed size, as "
-            "in --size=513x513"
+            f"an ONNX file cannot compute the height or width {length} of a feature map; export "
+            "with a fixed size, as in --size=513x513"
         )
 
     def _length(self, value: str, axis: int) -> str:

@@ -76,7 +76,8 @@ def export(
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
         raise DeepLabError(
-            f"portable=False (--noportable) requires the format stablehlo, got {format}; omit it"
+            f"portable=False (--noportable) requires the format stablehlo, got {format}; omit "
+            "--noportable"
         )
     if program.options.dtype != "float32" and format not in HALF_FORMATS:
         raise DeepLabError(

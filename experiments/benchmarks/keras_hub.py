@@ -75,7 +75,10 @@ def _network(size: tuple[int, int]) -> Any:
             f"this baseline requires keras-hub ({error}); run pip install keras-hub"
         ) from None
     if backend != "jax":
-        raise DeepLabError(f"Keras runs on {backend}; set KERAS_BACKEND=jax")
+        raise DeepLabError(
+            f"this baseline requires Keras on JAX, but Keras runs on {backend}; "
+            "set KERAS_BACKEND=jax"
+        )
     encoder = models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],

@@ -48,7 +48,7 @@ def main() -> int:
     parts = arguments.part.replace(",", "")
     unknown = sorted(set(parts) - set(PARTS))
     if unknown or not parts:
-        parser.error(f"--part={arguments.part}: unknown {unknown}; legal: {', '.join(PARTS)}")
+        parser.error(f"--part={arguments.part} must be letters of parts; legal: {', '.join(PARTS)}")
     if arguments.output is None:
         parser.error("--output=DIR must be given")
     arguments.output.mkdir(parents=True, exist_ok=True)
