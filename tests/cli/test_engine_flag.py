@@ -97,4 +97,4 @@ def test_other_commands_take_no_exported_file(folder, tmp_path, capsys, command)
     }[command]
     assert run([command, f"--model={folder / 'network.onnx'}", *words], Console()) == 2
     error = capsys.readouterr().err
-    assert "predict runs files that deeplab-jax export wrote" in error
+    assert "`deeplab-jax predict` runs exported networks" in error

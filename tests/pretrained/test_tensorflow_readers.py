@@ -153,7 +153,7 @@ def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(DeepLabError, match="damaged"):
         read_weights(prefix)
     (tmp_path / "model.ckpt.index").unlink()
-    with pytest.raises(DeepLabError, match=r"requires model.ckpt.index"):
+    with pytest.raises(DeepLabError, match=r"model.ckpt.index is missing"):
         read_weights(data)
 
 
