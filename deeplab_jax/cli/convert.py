@@ -42,7 +42,7 @@ def define_flags(flags: Flags) -> None:
         None,
         "Keywords of the network as KEY=VALUE,…; `deeplab-jax inspect --set` lists them.",
     )
-    flags.define("classes", None, "Class names: text file with one per line, or JSON.")
+    flags.define("classes", None, "File of class names: one per line, or JSON.")
     flags.define("averages", True, "Use the moving averages of a TensorFlow checkpoint, if any.")
     flags.define("list", False, "Print the name of every unused array.")
 

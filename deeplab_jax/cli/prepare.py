@@ -82,9 +82,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "masks_drawn_on",
         None,
-        "For images with an EXIF orientation: whether their masks were drawn on the image as "
-        "viewers display it (displayed) or as the file stores it (stored). Used only if the size "
-        "of the mask does not determine it (default: such images are an error).",
+        "For images with an EXIF orientation: orientation of their masks. displayed: masks were "
+        "drawn on the image as viewers display it; stored: as the file stores it. Used only if the "
+        "size of a mask does not determine its orientation (default: such images are an error).",
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
@@ -145,9 +145,9 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "bands",
         list,
-        "For folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, "
-        "become red, green and blue of 8 bits; any other count keeps its uint8 or uint16 values "
-        "(default: only gray and RGB images are accepted).",
+        "For folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, are "
+        "converted to 8-bit red, green and blue. Other numbers of bands keep their uint8 or uint16 "
+        "values (default: only gray and RGB images are accepted).",
     )
     flags.define(
         "page",
