@@ -145,9 +145,9 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "bands",
         list,
-        "For folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, are "
-        "converted to 8-bit red, green and blue. Other numbers of bands keep their uint8 or uint16 "
-        "values (default: only gray and RGB images are accepted).",
+        "For folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, "
+        "are converted to 8-bit red, green and blue. Other numbers of bands keep their uint8 or "
+        "uint16 values (default: only gray and RGB images are accepted).",
     )
     flags.define(
         "page",
