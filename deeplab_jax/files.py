@@ -321,7 +321,7 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 
 
 def absence(path: Path) -> str:
-    """Returns the error text for a missing file: broken link, file with another suffix, or none."""
+    """Returns the reason why a file is missing: broken link, other suffix, or no such file."""
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
     if broken is not None:

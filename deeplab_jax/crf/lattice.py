@@ -107,7 +107,10 @@ def round_up(count: int) -> int:
 
 
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
-    """Returns the numbers (M, K, E) of a `Lattice` that minimize the cost of gathering points."""
+    """Returns (M, K, E) of a `Lattice`: numbers of vertices, of points per chunk, of extra chunks.
+
+    K minimizes the cost of gathering points. M and E are rounded up, see `round_up`.
+    """
     count = int(vertices.num_vertices)
     # A vertex with n points has ⌊(n − 1) / K⌋ extra chunks.
     extra = {chunk: (vertices.point.size - count) // chunk for chunk in CHUNKS}
@@ -138,7 +141,14 @@ def _link(vertices: Vertices, size: int, chunk: int, extra: int) -> Lattice:
 def _chunks(
     vertices: Vertices, starts: jax.Array, chunk: int, extra: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Computes `chunk_point`, `chunk_weight` and `extra_vertex` of a `Lattice`."""
+    """Computes `chunk_point`, `chunk_weight` and `extra_vertex` of a `Lattice`.
+
+    Args:
+      vertices: vertices, and pairs (point, vertex) sorted by vertex.
+      starts: int32 [M + 1], position of the first pair of each vertex.
+      chunk: number of points per chunk K.
+      extra: number of extra chunks E.
+    """
     counts = starts[1:] - starts[:-1]
     further = jnp.maximum((counts - 1) // chunk, 0)
     ends = jnp.cumsum(further, dtype=jnp.int32)
@@ -156,7 +166,7 @@ def _chunks(
 
 
 def _neighbors(vertices: Vertices, starts: jax.Array) -> jax.Array:
-    """Computes `neighbors` of a `Lattice`."""
+    """Computes `neighbors` of a `Lattice`, int32 [d+1, 2, M]; for the arguments, see `_chunks`."""
     size = starts.size - 1
     absent = size - 1
     here = jnp.arange(size, dtype=jnp.int32)

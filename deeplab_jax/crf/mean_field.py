@@ -98,7 +98,7 @@ class Filter(Protocol):
     """Filter of values at N points, which computes or approximates Σ_j k(i, j)·values[j]."""
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Filters values [N, C]."""
+        """Returns the filtered values, [N, C]."""
 
 
 class Kernel(NamedTuple):

@@ -71,7 +71,7 @@ def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
 
 
 def _ranks(values: list[jax.Array]) -> list[jax.Array]:
-    """Returns, for each array, the number of arrays with a larger value, or equal and earlier."""
+    """Returns ranks in descending order, from 0; an earlier array precedes one of equal value."""
     ranks = [jnp.zeros(values[0].shape, jnp.int32) for _ in values]
     for first in range(len(values)):
         for second in range(first + 1, len(values)):
@@ -82,7 +82,12 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 
 
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
-    """Computes barycentric weights: the differences between successive sorted offsets."""
+    """Computes barycentric weights, [d+1, N], from the differences between sorted offsets.
+
+    Args:
+      offset: [d+1, N], point minus vertex of class 0, divided by d+1.
+      rank: see `embed`.
+    """
     size = offset.shape[0]
     # Python sums of a few rows are faster than a reduction over the short first axis.
     ordered = [

@@ -151,7 +151,7 @@ def _native(pixels: np.ndarray) -> np.ndarray:
 
 
 def bands_of(pixels: np.ndarray) -> Bands:
-    """Returns the bands of an image [H, W, C]."""
+    """Returns the number and the dtype of the bands of an image [H, W, C]."""
     return Bands(pixels.shape[2], pixels.dtype.name)
 
 

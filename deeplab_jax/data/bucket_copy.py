@@ -91,7 +91,7 @@ def _list_files(system: Any, root: str) -> dict[str, Stored]:
 
 
 def _md5(facts: dict[str, Any]) -> str:
-    """Returns the MD5 that a listing states, as hexadecimal digits; empty if there is none."""
+    """Returns the MD5 in fsspec's facts about a file, as hexadecimal digits; empty if missing."""
     if "md5Hash" in facts:
         return base64.b64decode(facts["md5Hash"]).hex()
     # In S3, the ETag of an object that was uploaded in one part is its MD5.
@@ -100,7 +100,7 @@ def _md5(facts: dict[str, Any]) -> str:
 
 
 def _is_current(target: Path, files: dict[str, Stored]) -> bool:
-    """Returns whether a complete copy of the listed files exists."""
+    """Returns whether `target` contains a complete copy of these files of the bucket."""
     try:
         recorded = json.loads((target / RECORD).read_text())
         sizes = {name: (target / name).stat().st_size for name in files}

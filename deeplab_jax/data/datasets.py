@@ -151,12 +151,24 @@ def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
-    """Returns whether masks are binary: values 0 and 255 only, and two class names or none."""
+    """Returns whether masks with these values are binary: exactly 0 and 255, and two classes.
+
+    Without class names, binary masks are assumed to have two classes.
+    """
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
 
 
 def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
-    """Returns the number of classes of masks with these values; 255 is void unless `binary`."""
+    """Returns the number of classes: the largest mask value that is not void, plus 1.
+
+    Args:
+      name: name of the dataset, for the error.
+      values: values that occur in the masks; 255 is void.
+      binary: whether the masks are binary; the result is then at least 2.
+
+    Raises:
+      DeepLabError: a value is above 255.
+    """
     largest = int(values[values != VOID_LABEL].max(initial=int(binary)))
     if largest > VOID_LABEL:
         raise DeepLabError(

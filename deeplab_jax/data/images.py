@@ -96,7 +96,7 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    """Returns whether a file is converted to RGB even if it is gray or has a palette."""
+    """Returns whether a file is read as 8-bit RGB, also if it is gray or has a palette."""
     return bands.are_pictures and not is_npy(encoded)
 
 
@@ -128,7 +128,7 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 def _as_image(
     pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Returns pixels in the dtype of `bands`; RGB of more than 8 bits is scaled to 0..255."""
+    """Returns pixels [H, W, C] in the dtype of `bands`; values of other dtypes become 0..255."""
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))

@@ -235,7 +235,7 @@ def constant_color(mask: MaskFile) -> Color | None:
 
 
 def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
-    """Returns gray levels as stored in the file; Pillow scales 2-bit and 4-bit levels to 0..255."""
+    """Returns the gray levels in the file; undoes Pillow's scaling of 2 and 4 bits to 0..255."""
     stored = STRETCHED.search(image.info["stored_as"])
     return values // (255 // (2 ** int(stored[1]) - 1)) if stored else values
 

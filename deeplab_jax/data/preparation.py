@@ -208,7 +208,7 @@ def summary(preparation: Preparation) -> str:
 
 
 def _doubts(preparation: Preparation) -> list[str]:
-    """Returns warnings about classes and bands, and the remarks of the preparation."""
+    """Returns lines for the user: warnings about classes and bands, and the stored remarks."""
     bands = preparation.bands
     empty = [
         f"band {number} has the same value, {mean:g}, in all pixels of the first split"

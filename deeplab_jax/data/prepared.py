@@ -208,7 +208,14 @@ def stored_bands(info: tfds.core.DatasetInfo) -> Bands:
 def _feature_names(
     features: tfds.features.FeaturesDict, directory: Path, are_rgb: bool
 ) -> tuple[str, str, str | None]:
-    """Returns the names of the TFDS features that contain an example's image, mask and name."""
+    """Returns the names of the TFDS features that contain an example's image, mask and name.
+
+    The last one is None if no feature contains the name.
+
+    Raises:
+      DeepLabError: there is no image or no mask, or `are_rgb` is True and the images are not 8-bit
+        gray or RGB.
+    """
     images = {
         name: feature.shape[-1]
         for name, feature in features.items()

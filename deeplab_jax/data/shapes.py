@@ -222,7 +222,7 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
 def _filling(
     random: np.random.Generator, name: str, background: np.ndarray, size: Size
 ) -> np.ndarray:
-    """Returns a texture whose mean color differs enough from the color of the background."""
+    """Draws textures of a shape until one has enough contrast to the background; see CONTRAST."""
     while True:
         filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:

@@ -173,7 +173,14 @@ class CocoVoc(DrawnBuilder):
         labels: dict[int, int],
         images: list[dict[str, Any]],
     ) -> defaultdict[int, list[dict[str, Any]]]:
-        """Returns the objects of VOC classes by image id, and counts all other objects."""
+        """Returns the objects of VOC's classes by image id; counts the others for `notes`.
+
+        Args:
+          split: name of the split, for the counts.
+          annotations: all annotations of the COCO file.
+          labels: {COCO category id: VOC label}.
+          images: all images of the COCO file.
+        """
         objects = defaultdict(list)
         listed = {image["id"] for image in images}
         for thing in annotations:

@@ -225,7 +225,11 @@ def _first_bands(
 
 
 def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Bands]:
-    """Returns the first file that can be read, and the bands of that file."""
+    """Returns the first file that can be read, and its bands.
+
+    Raises:
+      DeepLabError: no file can be read. The message is that of the first file.
+    """
     failure: DeepLabError | None = None
     for path in paths:
         try:

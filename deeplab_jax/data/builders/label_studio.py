@@ -180,7 +180,7 @@ class LabelStudio(AnnotationsBuilder):
 
 
 def _file_name(value: object) -> str:
-    """Returns the path of an image from its path or URL; "" for any other value."""
+    """Returns the path in an image's path or URL, without leading slash; "" for other values."""
     if not isinstance(value, str):
         return ""
     try:
@@ -207,6 +207,6 @@ def _tags(task: dict[str, Any]) -> set[str]:
 
 
 def _is_background(task: dict[str, Any]) -> bool:
-    """Returns whether an image shows only background: it has annotations, and all are empty."""
+    """Returns whether the image of a task is all background: it has only empty annotations."""
     results = list(_results(task))
     return bool(results) and not any(results)

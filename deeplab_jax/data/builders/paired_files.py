@@ -89,7 +89,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         return storable_image(path, page=self._page)
 
     def directories(self) -> set[Path]:
-        """Returns the directories whose unused files are reported."""
+        """Returns the directories of images and masks; `notes` reports unused files in them."""
         return {file.parent for file in self._files}
 
     def image_ids(self) -> dict[str, Sequence[str]]:
@@ -106,7 +106,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         return LoadedExample(image.encoded, label, facts)
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        """Returns the palette color of each index in a mask; all masks must agree on it."""
+        """Returns the palette color of each index in a mask; it must be equal in all masks."""
         return mask.used_colors()
 
     def notes(self) -> list[str]:

@@ -60,7 +60,7 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns {key of image: key of its mask}; {} if the rule is ambiguous."""
+        """Returns {key of image: key of its mask}; {} if two images or masks have equal cores."""
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
             core = self._core(_undoubled(key) if self.doubled else key, self.mask)
@@ -353,7 +353,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the folders that all keys share, except folders of splits."""
+    """Removes the first folder of all keys as long as they share it; keeps folders of splits."""
     while len(outer := {key.partition("/")[0] for key, _ in named}) == 1:
         if not all("/" in key for key, _ in named) or outer <= {*SPLITS}:
             break
@@ -362,7 +362,7 @@ def _without_outer_folder(named: Keyed) -> Keyed:
 
 
 def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
-    """Divides files in the same folders into images and masks, by their names and formats."""
+    """Divides files in the same folders into images and masks by names or by formats."""
     names = [_split(key)[1] for key, _ in named]
     known = set(names)
     extending: list[Keyed] = []

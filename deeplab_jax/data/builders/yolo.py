@@ -166,7 +166,14 @@ class Yolo(AnnotationsBuilder):
         place: Path,
         images: list[Path],
     ) -> None:
-        """Adds the images of a split to `found`, and an error for each label file without image."""
+        """Adds images to `found`, and an example with an error for each label file without image.
+
+        Args:
+          found: images by split, then by id.
+          split: split of the images.
+          place: directory of the images, or text file that lists them.
+          images: paths of the images.
+        """
         labels = set()
         for image in images:
             labels.add(label := self._label_file(image))
@@ -191,7 +198,7 @@ class Yolo(AnnotationsBuilder):
                 add_image(found, split, identity, ListedImage(label, None, (), label, fault))
 
     def _label_file(self, image: Path) -> Path:
-        """Returns the label file of an image: the last `images` in its path becomes `labels`."""
+        """Returns the path of the label file of an image: the last `images/` becomes `labels/`."""
         parts = list(image.relative_to(self.source).parts)
         if IMAGES in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
