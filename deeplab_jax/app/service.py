@@ -202,8 +202,8 @@ class SegmentationService:
                     raise DeepLabError(f"{name} classifies whole images; use a segmentation model")
                 if not predictor.bands.are_rgb:
                     raise DeepLabError(
-                        f"{name} takes {predictor.bands}, which browsers do not display; use "
-                        "deeplab-jax predict"
+                        f"{name} requires images with {predictor.bands}, but the page accepts only "
+                        "8-bit RGB; use deeplab-jax predict"
                     )
                 size = predictor.inference_size or DEFAULT_SIZE
                 # With a fixed inference size, all images share one compiled program.
