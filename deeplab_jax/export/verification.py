@@ -48,7 +48,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if classes differ only where the logits of the two classes are equal; see TIE."""
+        """True if classes differ only where the logits of both are nearly equal; see TIE."""
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:
