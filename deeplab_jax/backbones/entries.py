@@ -60,6 +60,8 @@ class BackboneEntry:
       intermediate: endpoints that DeepLab-MSc uses in addition to the image.
       multi_grid_size: number of rates in `Architecture.multi_grid`; 0: the backbone has no
         multi-grid.
+      bottleneck: whether the first convolution of a residual unit is 1×1, so that its rate has no
+        effect.
       fully_connected: whether the published image classifier has the layers fc6 and fc7, which
         LargeFOV and summed ASPP convert to convolutions.
       wide: 1×1 convolution before or after the pooling in the published image classifier; None for
@@ -81,6 +83,7 @@ class BackboneEntry:
     intermediate: tuple[Feature, ...]
     blocks: tuple[Feature, ...] = ()
     multi_grid_size: int = 0
+    bottleneck: bool = False
     fully_connected: bool = False
     wide: Wide | None = None
     separable: bool = False
@@ -107,6 +110,7 @@ def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
         intermediate=low_level,
         blocks=resnet.block_features(form),
         multi_grid_size=form.block_sizes[3],
+        bottleneck=form.bottleneck,
     )
 
 

@@ -157,12 +157,6 @@ ABSENT: Mapping[str, Any] = {"image_pooling": "none", "dropout_rate": 0.0, "atro
 ALWAYS_POOLING = {"spp": ("global",), "lr_aspp": ("global", "crop")}
 # On a MobileNet the stride placement only selects the padding.
 PADDINGS = ("slim", "torchvision")
-# Reasons why a network does not support all values of a keyword, for error messages.
-ALL_VALUES = {
-    "image_pooling": "this head always pools",
-    "stride_placement": "only ResNets support every stride placement",
-    "rate_start": "only MobileNetV2 supports every start",
-}
 
 
 def read_keywords(options: Architecture) -> frozenset[str]:
@@ -247,30 +241,43 @@ def absent_values(options: Architecture) -> dict[str, Any]:
     values = {
         name: ABSENT.get(name, field.default) for name, field in FIELDS.items() if name not in read
     }
-    for name, legal in _restricted_values(options).items():
+    for name, restriction in _restrictions(options).items():
         current = getattr(options, name)
-        values[name] = current if current in legal else legal[0]
+        values[name] = current if current in restriction.legal else restriction.legal[0]
     return values
 
 
-def _restricted_values(options: Architecture) -> dict[str, tuple[str | None, ...]]:
-    """Returns the legal values of the keywords for which the network supports only some values."""
-    found: dict[str, tuple[str | None, ...]] = {}
+class Restriction(NamedTuple):
+    """Legal values of a keyword for which a network supports only some values, and the reason."""
+
+    legal: tuple[str | None, ...]
+    reason: str
+
+
+def _restrictions(options: Architecture) -> dict[str, Restriction]:
+    """Returns the restrictions of keywords on a network, by name of the keyword."""
+    found = {}
     if options.head in ALWAYS_POOLING:
-        found["image_pooling"] = ALWAYS_POOLING[options.head]
+        legal = ALWAYS_POOLING[options.head]
+        found["image_pooling"] = Restriction(legal, "this head always pools")
     entry = find_backbone(options.backbone)
     if "stride_placement" in entry.options and not entry.has_multi_grid:
-        found["stride_placement"] = (*PADDINGS, None)
+        reason = "only ResNets support every stride placement"
+        found["stride_placement"] = Restriction((*PADDINGS, None), reason)
     if "rate_start" in entry.options and options.backbone != "mobilenet_v2":
-        found["rate_start"] = RATE_STARTS[:2]
+        found["rate_start"] = Restriction(RATE_STARTS[:2], "only MobileNetV2 supports every start")
+    if options.stride_placement == "caffe" and entry.bottleneck:
+        # The 3×3 convolution of the same unit comes after the convolution with the stride.
+        reason = "with stride_placement='caffe', the stride is that of a 1×1 convolution"
+        found["rate_start"] = Restriction(RATE_STARTS[:1], reason)
     return found
 
 
 def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
     shown = f"{name}={value!r}"
-    if name in (restricted := _restricted_values(options)):
-        values = " or ".join(repr(value) for value in restricted[name] if value)
-        return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
+    if restriction := _restrictions(options).get(name):
+        values = " or ".join(repr(value) for value in restriction.legal if value)
+        return f"{shown}: {restriction.reason} (legal here: {values})"
     why = f"used only by {'; '.join(_readers(name))}"
     return f"{shown}: {why} (legal here: {legal!r}, or leave {name} unset)"
 

@@ -137,6 +137,12 @@ STEM = "backbone.low_level_features.0.0.weight"
         (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head has no ASPP"),
         (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "with a threshold"),
         (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),
+        (
+            MM,
+            {},
+            {"model": {"backbone": {"style": "caffe", "dilations": [1, 1, 2, 4]}}},
+            "contract_dilation=False",
+        ),
     ],
 )
 def test_unsupported_variants_are_refused_with_the_reason(

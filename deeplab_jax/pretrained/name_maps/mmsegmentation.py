@@ -100,17 +100,21 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
             "rate_start": "first_units",
             "batch_norm_epsilon": 1e-5,
         }
+    caffe, contract = settings.get("style") == "caffe", settings.get("contract_dilation", True)
+    if caffe and contract and stride < 32:
+        # In this style, the 3×3 convolution comes after the stride, so it would have the new rate.
+        raise _unsupported("style='caffe' requires contract_dilation=False")
     keywords: dict[str, Any] = {
-        **_resnet(arrays, settings.get("style") == "caffe"),
+        **_resnet(arrays, caffe),
         "output_stride": stride,
-        "rate_start": "next_unit" if settings.get("contract_dilation", True) else "same_unit",
+        "rate_start": "next_unit" if caffe or contract else "same_unit",
     }
     multi_grid = settings.get("multi_grid")
     if multi_grid:
         # In mmsegmentation, these are the rates themselves. Here, they are relative to the rate of
         # the unit, which in the first unit can be that of the previous block.
         base = dilations[-1]
-        bases = [base // 2 if keywords["rate_start"] == "next_unit" else base, base, base]
+        bases = [base if caffe or not contract else base // 2, base, base]
         if any(rate % unit for rate, unit in zip(multi_grid, bases, strict=True)):
             raise _unsupported(f"multi_grid={multi_grid} must be multiples of {bases}")
         keywords["multi_grid"] = tuple(
