@@ -3,8 +3,8 @@
   deeplab-jax prepare diagnostic_distance --data_dir=data
   deeplab-jax train --config=configs/diagnostics.py:task=distance --workdir=runs/distance
 
-Arguments: `task`, the task (`distance`, `scales`, `global`, `thin` or `rare`); `steps`, number of
-training steps.
+Arguments: `task`, the task (`distance`, `scales`, `global`, `thin`, `rare` or `outlines`); `steps`,
+number of training steps; `init`, model to start from.
 """
 
 from ml_collections import ConfigDict
@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.errors import unknown_name
 
-TASKS = ("distance", "scales", "global", "thin", "rare")
+TASKS = ("distance", "scales", "global", "thin", "rare", "outlines")
 STEPS = 400
 
 
 def get_config(text: str | None = None) -> ConfigDict:
     """Returns the config for the arguments in `text`, see the module docstring."""
-    given = configs.arguments(text, task="distance", steps=STEPS)
+    given = configs.arguments(text, task="distance", steps=STEPS, init="")
     if given.task not in TASKS:
         raise unknown_name("diagnostic task", given.task, TASKS)
     config = configs.default()
@@ -42,6 +42,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
     config.training.batch_size = 8
     config.training.num_steps = given.steps
+    config.training.init_from = given.init
     config.optimizer.name = "adamw"
     config.optimizer.weight_decay = 0.01
     config.schedule.base_learning_rate = 0.015

@@ -8,8 +8,8 @@ DATASET is one of:
   folder                                   your own images/ and masks/
   labelme, coco, cvat, label_studio, yolo  your own images and annotation files
   shapes                                   built-in drawings, without a source
-  diagnostic_distance, diagnostic_scales, diagnostic_global, diagnostic_thin, diagnostic_rare
-                                           drawings, each for one claim of the papers
+  diagnostic_distance, diagnostic_scales, diagnostic_global, diagnostic_thin, diagnostic_rare,
+  diagnostic_outlines                      drawings, each for one claim of the papers
 
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
@@ -55,7 +55,7 @@ OPTIONS = {
     "shapes": DRAWN,
     "diagnostic_distance": (*DRAWN, "distance"),
     **dict.fromkeys(("diagnostic_scales", "diagnostic_global"), DRAWN),
-    **dict.fromkeys(("diagnostic_thin", "diagnostic_rare"), DRAWN),
+    **dict.fromkeys(("diagnostic_thin", "diagnostic_rare", "diagnostic_outlines"), DRAWN),
 }
 
 

@@ -37,6 +37,9 @@ LINE_WIDTHS, LINE_CONTRAST = (1, 2), 70
 # Each class of `diagnostic_rare` has this fraction of the pixels of the one before.
 RARITY = 0.25
 RARE_COLORS = ((190, 90, 90), (90, 170, 90), (90, 110, 200), (200, 180, 80))
+# Colors of the objects of `diagnostic_outlines`; number and depth of the waves of their outlines.
+OBJECT_COLORS = ((190, 90, 90), (90, 170, 90), (90, 110, 200))
+WAVES, WAVE_DEPTH = (5, 9), 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +271,27 @@ def draw_rare(random: np.random.Generator, size: int) -> Drawing:
     return image, label
 
 
+def draw_outlines(random: np.random.Generator, size: int) -> Drawing:
+    """Draws objects with wavy outlines in three colors, which are the classes.
+
+    As in PASCAL VOC, the outlines are void: two pixels, one at each side of every change of class.
+    """
+    image, label = _blank(size)
+    angles = np.linspace(0, 2 * math.pi, 90, endpoint=False)
+    for _ in range(5):
+        number = int(random.integers(len(OBJECT_COLORS)))
+        radius = random.uniform(0.12, 0.28) * size
+        center = random.uniform(radius / 2, size - radius / 2, 2)
+        waves = int(random.integers(WAVES[0], WAVES[1] + 1)) * angles + random.uniform(0, 6)
+        lengths = 1 + WAVE_DEPTH * np.sin(waves)
+        outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) * lengths[:, None]
+        inside = _polygon(outline, center, radius, 0.0, size) > 0
+        image[inside], label[inside] = OBJECT_COLORS[number], number + 1
+    square = np.ones((3, 3), np.uint8)
+    label[cv2.dilate(label, square) != cv2.erode(label, square)] = VOID_LABEL
+    return image, label
+
+
 def _task(name: str, classes: str, *rest: str | Callable[..., Drawing]) -> tuple[str, Diagnostic]:
     return name, Diagnostic(describe(name, classes.split()), *rest)  # type: ignore[arg-type]
 
@@ -279,7 +303,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "red blue",
             draw_distance,
             "An atrous rate helps if the field of view covers the context, and a far larger rate "
-            "degenerates to a 1×1 convolution (DeepLab v3, figure 4 and table 5).",
+            "degenerates to a 1×1 convolution (DeepLab v2, table 1; v3, section 3.3 and table 5).",
             "A difference shows that features reach a cue at a known distance.",
             "It does not show that photographs contain such cues, or at which distances.",
         ),
@@ -287,8 +311,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "diagnostic_scales",
             "background disc square triangle",
             draw_scales,
-            "Parallel rates handle objects of many scales better than one rate (DeepLab v2, table "
-            "2; v3, table 5).",
+            "Parallel rates handle objects of many scales better than one rate (DeepLab v2, tables "
+            "3 and 4).",
             "A difference shows that a head classifies outlines over a 16-fold range of sizes.",
             "It does not show that outlines matter in photographs, where texture may be enough.",
         ),
@@ -305,7 +329,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "background bright dark",
             draw_thin,
             "A smaller output stride and a decoder recover thin structures (DeepLab v3, table 1; "
-            "v3+, tables 1 and 2, figure 5).",
+            "v3+, table 3).",
             "A difference shows that details of one to three pixels survive in the output.",
             "It does not show how much of the error on photographs is near outlines.",
         ),
@@ -317,6 +341,15 @@ DIAGNOSTICS: dict[str, Diagnostic] = dict(
             "with rare classes are duplicated (DeepLab v3, section 4.3).",
             "A difference shows that a loss learns a class with few pixels.",
             "It does not show that a loss separates a rare class from a similar common class.",
+        ),
+        _task(
+            "diagnostic_outlines",
+            "background red green blue",
+            draw_outlines,
+            "A decoder and a dense CRF recover the outlines of objects (DeepLab v3+, figure 5; v1, "
+            "table 1).",
+            "A difference in a band around void shows that outlines are located more precisely.",
+            "It does not show that a CRF helps where objects and background have similar colors.",
         ),
     )
 )

@@ -156,6 +156,28 @@ def test_rare_classes_are_known_by_color_and_missed_by_frequency():
     assert pixels[0] > 20 * pixels[3] > 0
 
 
+def test_only_full_resolution_shows_the_outlines():
+    images, labels = zip(*drawn("diagnostic_outlines"), strict=True)
+    colors = np.float32([[diagnostics.GRAY] * 3, *diagnostics.OBJECT_COLORS])
+
+    def nearest(image):
+        return np.stack([np.linalg.norm(image - c, axis=-1) for c in colors]).argmin(0)
+
+    bands = [cv2.dilate((x == 255).astype(np.uint8), np.ones((3, 3))) > 0 for x in labels]
+    near_void = [np.where(band, label, 255) for band, label in zip(bands, labels, strict=True)]
+    oracle = [nearest(image) for image in images]
+    assert accuracy(oracle, labels) >= 0.95
+    assert accuracy(oracle, near_void) >= 0.95
+    small = [cv2.resize(image, (6, 6), interpolation=cv2.INTER_AREA) for image in images]
+    coarse = [nearest(cv2.resize(image, (SIZE, SIZE))) for image in small]
+    assert accuracy(coarse, near_void) < 0.65
+    # Void is one pixel at each side of an outline, and nothing else.
+    for label in labels:
+        beside = cv2.dilate((label != 255).astype(np.uint8), np.ones((3, 3))) > 0
+        assert beside.mean() > 0.97
+        assert 0.03 < (label == 255).mean() < 0.5
+
+
 @pytest.mark.parametrize("name", DIAGNOSTICS)
 def test_images_are_functions_of_seed_split_and_index_and_fast(name):
     first, again = draw_diagnostic(name, 0, 0, 3), draw_diagnostic(name, 0, 0, 3)

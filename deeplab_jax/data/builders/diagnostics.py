@@ -54,4 +54,17 @@ class DiagnosticRare(_Diagnostic):
     descriptor = DIAGNOSTICS["diagnostic_rare"].descriptor
 
 
-BUILT_IN = (DiagnosticDistance, DiagnosticScales, DiagnosticGlobal, DiagnosticThin, DiagnosticRare)
+class DiagnosticOutlines(_Diagnostic):
+    """Outlines of objects, which are void."""
+
+    descriptor = DIAGNOSTICS["diagnostic_outlines"].descriptor
+
+
+BUILT_IN = (
+    DiagnosticDistance,
+    DiagnosticScales,
+    DiagnosticGlobal,
+    DiagnosticThin,
+    DiagnosticRare,
+    DiagnosticOutlines,
+)

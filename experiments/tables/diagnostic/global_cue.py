@@ -16,7 +16,7 @@ TABLE = Table(
     claims=(
         Claim(
             "image pooling provides context from the whole image",
-            "v3, table 5, page 6, and section 3.3",
+            "v3, section 3.3 and table 5",
             ON,
             OFF,
             10.0,

@@ -4,7 +4,7 @@ from experiments.table import Claim, Row, Table
 
 ASPP, PLAIN = "rates 1, 3, 6", "1×1 only"
 SINGLE = {"rate 1": (1,), "rate 3": (3,), "rate 6": (6,)}
-SOURCE = "v2, table 2, page 8; v3, table 5, page 6"
+SOURCE = "v2, tables 3 and 4"
 ROWS = {ASPP: (1, 3, 6), PLAIN: (), **SINGLE}
 TABLE = Table(
     title="Rates of ASPP, on objects whose size varies by a factor of 16",
