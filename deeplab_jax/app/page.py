@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from deeplab_jax.app.service import SegmentationService
+from deeplab_jax.app.service import OF_ONE_PASS, SegmentationService
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 
@@ -55,6 +55,8 @@ CLEANING = (60, 300)
 AT_ONCE = 2
 # Maximum number of visitors whose session state is stored.
 VISITORS = 200
+# Choice of the page without a map of uncertainty.
+NO_MAP = "none"
 # Buttons of each picture. Gradio's share button is left out, since it publishes the picture.
 BUTTONS = ["download", "fullscreen"]
 FONTS = ["system-ui", "sans-serif"]
@@ -87,21 +89,21 @@ def build_page(service: SegmentationService) -> Any:
     gradio = import_gradio()
 
     def segment(image: Path | None, model: str) -> tuple[Any, ...]:
-        if image is None:
-            raise gradio.Error("there is no image; upload one, or take one with the camera")
-        try:
-            answer = service.answer(image, model)
-        except DeepLabError as error:
-            raise gradio.Error(str(error)) from None
-        except Exception:
-            # The message may contain paths of the server.
-            LOGGER.exception("a request for the model %s failed", model)
-            raise gradio.Error("the server failed; its log contains the reason") from None
+        with _errors_shown(gradio, image, model) as given:
+            answer = service.answer(given, model)
         stages = ", ".join(f"{name} {value:g} ms" for name, value in answer.milliseconds.items())
         total = sum(answer.milliseconds.values())
         areas = [[name, round(100 * share, 2)] for name, share in answer.areas.items()]
         overlay, mask = map(_with_own_file, (answer.overlay, answer.mask))
         return overlay, mask, answer.legend, areas, f"**{total:.0f} ms**: {stages}"
+
+    def uncertainty(image: Path | None, model: str, kind: str) -> Any:
+        # Without an image, there is nothing to draw when the visitor selects another map.
+        if kind == NO_MAP or image is None:
+            return gradio.Image(value=None, visible=kind != NO_MAP)
+        with _errors_shown(gradio, image, model) as given:
+            drawn = service.uncertainty(given, model, kind)
+        return gradio.Image(value=_with_own_file(drawn), visible=True)
 
     with gradio.Blocks(title="deeplab_jax", analytics_enabled=False, delete_cache=CLEANING) as page:
         gradio.Markdown("# Semantic segmentation")
@@ -109,12 +111,16 @@ def build_page(service: SegmentationService) -> Any:
             with gradio.Column():
                 image = _image_input(gradio)
                 model = gradio.Dropdown(list(service.names), value=service.names[0], label="Model")
+                kind = gradio.Radio(
+                    [NO_MAP, *OF_ONE_PASS], value=NO_MAP, label="Uncertainty (bright: uncertain)"
+                )
                 button = gradio.Button("Segment", variant="primary")
                 timing = gradio.Markdown()
             with gradio.Column():
                 shown = {"buttons": BUTTONS, "format": "png", "interactive": False}
                 overlay = gradio.Image(label="Overlay", **shown)
                 mask = gradio.Image(label="Mask", **shown)
+                uncertain = gradio.Image(label="Uncertainty", visible=False, **shown)
             with gradio.Column():
                 legend = gradio.HTML(label="Legend")
                 areas = gradio.Dataframe(
@@ -127,8 +133,16 @@ def build_page(service: SegmentationService) -> Any:
             "concurrency_limit": AT_ONCE,
             "concurrency_id": "segment",
         }
-        button.click(**asked, api_name="segment")
-        image.input(**asked, api_visibility="private")
+        mapped = {
+            "fn": uncertainty,
+            "inputs": [image, model, kind],
+            "outputs": [uncertain],
+            "concurrency_limit": AT_ONCE,
+            "concurrency_id": "segment",
+        }
+        button.click(**asked, api_name="segment").then(**mapped, api_visibility="private")
+        image.input(**asked, api_visibility="private").then(**mapped, api_visibility="private")
+        kind.input(**mapped, api_name="uncertainty")
     return page.queue(max_size=service.limits.waiting, api_open=True)
 
 
@@ -180,6 +194,21 @@ def serving(
             os.environ.pop("GRADIO_TEMP_DIR")
             if before is not None:
                 os.environ["GRADIO_TEMP_DIR"] = before
+
+
+@contextmanager
+def _errors_shown(gradio: ModuleType, image: Path | None, model: str) -> Iterator[Path]:
+    """Yields the image of a request; shows errors to the visitor, without paths of the server."""
+    if image is None:
+        raise gradio.Error("there is no image; upload one, or take one with the camera")
+    try:
+        yield image
+    except DeepLabError as error:
+        raise gradio.Error(str(error)) from None
+    except Exception:
+        # The message may contain paths of the server.
+        LOGGER.exception("a request for the model %s failed", model)
+        raise gradio.Error("the server failed; its log contains the reason") from None
 
 
 def _image_input(gradio: ModuleType) -> Any:

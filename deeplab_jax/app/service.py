@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import html
 import io
@@ -11,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ import PIL.Image
 from deeplab_jax.data.crops import fitted
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import ImageClassification, Prediction, Predictor, read_input
+from deeplab_jax.inference.uncertainty import CONFIDENCE, ENTROPY, of_probabilities
 from deeplab_jax.labels import label_dtype
-from deeplab_jax.visualize import colorize
+from deeplab_jax.visualize import colorize, heat_map
 
 # Inference size for models that do not define one.
 DEFAULT_SIZE = (513, 513)
 # Maximum number of models in memory. If more are requested, the least recently used is removed.
 MODELS_KEPT = 2
+# Uncertainties that require only the probabilities of one prediction.
+OF_ONE_PASS = (CONFIDENCE, ENTROPY)
 LOGGER = logging.getLogger("deeplab_jax")
 
 
@@ -107,31 +111,59 @@ class SegmentationService:
             cannot be loaded; or there is no result within the time limit. The message contains no
             path of the server.
         """
+        with self._without_server_paths(name):
+            ending = time.perf_counter() + self.limits.seconds
+            pixels, predictor, decoding = self._read(image, name, ending)
+            class_map, spent = self._in_turn(ending, self._segment, name, pixels)
+            drawing = time.perf_counter()
+            answer = _drawn(pixels, class_map, predictor)
+            drawn = time.perf_counter()
+        times = {"decode": decoding, "network": spent, "draw": drawn - drawing}
+        rounded = {stage: round(1000 * seconds, 1) for stage, seconds in times.items()}
+        return dataclasses.replace(answer, milliseconds=rounded)
+
+    def uncertainty(self, image: Path, name: str, kind: str) -> np.ndarray:
+        """Draws the uncertainty of the prediction for one image; see `heat_map`.
+
+        Args:
+          image, name: see `answer`.
+          kind: `confidence` or `entropy`, see `of_probabilities`.
+
+        Returns:
+          uint8 [H, W, 3] RGB.
+
+        Raises:
+          DeepLabError: see `answer`; or there is no such uncertainty.
+        """
+        if kind not in OF_ONE_PASS:
+            raise unknown_name("uncertainty", kind, OF_ONE_PASS)
+        with self._without_server_paths(name):
+            ending = time.perf_counter() + self.limits.seconds
+            pixels, _, _ = self._read(image, name, ending)
+            values = self._in_turn(ending, self._uncertainty, name, pixels, kind)
+        return heat_map(values)
+
+    @contextlib.contextmanager
+    def _without_server_paths(self, name: str) -> Iterator[None]:
+        """Checks the name of a model; removes server paths from errors when it is loaded."""
         if name not in self.names:
             raise unknown_name("model", name, self.names)
         try:
-            return self._answer(image, name)
+            yield
         except LoadingError as error:
             LOGGER.error("the model %s cannot be loaded: %s", name, error)
             raise DeepLabError(
                 f"the model {name} cannot be loaded; the server's log contains the reason"
             ) from None
 
-    def _answer(self, image: Path, name: str) -> Answer:
+    def _read(self, image: Path, name: str, ending: float) -> tuple[np.ndarray, Predictor, float]:
+        """Returns the decoded image, the predictor, and the seconds of decoding."""
         encoded = self._checked(image)
-        ending = time.perf_counter() + self.limits.seconds
         # A loaded model is used without queuing, since only its intensity range is needed here.
         predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
         begun = time.perf_counter()
         pixels = read_input(predictor, encoded, name="this file")
-        decoded = time.perf_counter()
-        class_map, spent = self._in_turn(ending, self._segment, name, pixels)
-        drawing = time.perf_counter()
-        answer = _drawn(pixels, class_map, predictor)
-        drawn = time.perf_counter()
-        times = {"decode": decoded - begun, "network": spent, "draw": drawn - drawing}
-        rounded = {stage: round(1000 * seconds, 1) for stage, seconds in times.items()}
-        return dataclasses.replace(answer, milliseconds=rounded)
+        return pixels, predictor, time.perf_counter() - begun
 
     def _checked(self, path: Path) -> bytes:
         """Returns the content of an uploaded file after checking file size and image size."""
@@ -193,6 +225,14 @@ class SegmentationService:
             size = pixels.shape[1::-1]
             class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
         return class_map, time.perf_counter() - begun
+
+    def _uncertainty(self, name: str, pixels: np.ndarray, kind: str) -> np.ndarray:
+        predictor = self._predictor(name)
+        small = fitted(pixels, predictor.inference_size)
+        values = of_probabilities(kind, predictor.predict(small).probabilities)
+        if small.shape != pixels.shape:
+            values = cv2.resize(values, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return values
 
     def _predictor(self, name: str) -> Predictor:
         with self._lock:

@@ -25,11 +25,16 @@ def upload(address: str, content: bytes, name: str = "image.png", timeout: float
 
 def segment(address: str, path: str, model: str, timeout: float = 60) -> list:
     """Returns overlay, mask, legend, areas and times."""
+    return call(address, "segment", path, model, timeout=timeout)
+
+
+def call(address: str, name: str, path: str, *values: str, timeout: float = 60) -> list:
+    """Returns the outputs of an endpoint for an uploaded file and other inputs."""
     image = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    body = json.dumps({"data": [image, model]}).encode()
+    body = json.dumps({"data": [image, *values]}).encode()
     kind = {"Content-Type": "application/json"}
-    event = _json(address, "call/segment", body, kind, timeout)["event_id"]
-    with urllib.request.urlopen(_url(address, f"call/segment/{event}"), timeout=timeout) as answer:
+    event = _json(address, f"call/{name}", body, kind, timeout)["event_id"]
+    with urllib.request.urlopen(_url(address, f"call/{name}/{event}"), timeout=timeout) as answer:
         lines = answer.read().decode().splitlines()
     for kind, data in itertools.pairwise(lines):
         if kind == "event: complete":

@@ -17,9 +17,12 @@ from deeplab_jax.app.service import (
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
+from deeplab_jax.visualize import heat_map
 
 PALETTE = bit_interleaved_palette(NUM_CLASSES)
 NAMES = ("sky", "<script>", "road", "car")
+# Colors of the levels 0 to 255 of uncertainty.
+COLORS = heat_map((np.arange(256)[None] + 0.5) / 255)[0].astype(int)
 
 
 def predictor(_="red"):
@@ -44,6 +47,27 @@ def test_a_request_returns_mask_overlay_and_legend(tmp_path):
     assert "&lt;script&gt;" in answer.legend
     assert "<script>" not in answer.legend
     assert set(answer.milliseconds) == {"decode", "network", "draw"}
+
+
+@pytest.mark.parametrize("size", [(40, 60), (150, 301)])
+def test_uncertainty_is_drawn_from_black_to_yellow(tmp_path, size):
+    pixels = write(tmp_path / "image.png", *size)
+    service = SegmentationService(["red"], predictor, Limits())
+    odds = np.exp((pixels[..., 1] + 1.0) / 64)
+    largest, others = odds / (odds + 3), 1 / (odds + 3)
+    entropy = -(largest * np.log(largest) + 3 * others * np.log(others)) / np.log(4)
+    for kind, values in (("confidence", 1 - largest), ("entropy", entropy)):
+        drawn = service.uncertainty(tmp_path / "image.png", "red", kind)
+        assert drawn.shape == (*size, 3)
+        assert drawn.dtype == np.uint8
+        if size == (40, 60):
+            # One level may differ by rounding.
+            levels = np.argmin(abs(drawn.astype(int)[..., None, :] - COLORS).sum(-1), axis=-1)
+            assert abs(levels - np.floor(values * 255)).max() <= 1
+    with pytest.raises(DeepLabError, match="did you mean 'entropy'"):
+        service.uncertainty(tmp_path / "image.png", "red", "entrophy")
+    with pytest.raises(DeepLabError, match="did you mean 'red'"):
+        service.uncertainty(tmp_path / "image.png", "rod", "entropy")
 
 
 def test_larger_images_are_shrunk_and_their_masks_enlarged(tmp_path):

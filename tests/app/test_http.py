@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from client import RefusedError, fetch, segment, upload
+from client import RefusedError, call, fetch, segment, upload
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -44,6 +44,27 @@ def test_a_request_returns_mask_overlay_and_legend(address):
     assert "<b>road" not in legend
     assert sum(share for _, share in areas["data"]) == pytest.approx(100, abs=0.1)
     assert "network" in told
+
+
+@pytest.mark.parametrize("kind", ["confidence", "entropy"])
+def test_a_request_returns_a_map_of_uncertainty(address, kind):
+    pixels, encoded = png(40, 60)
+    (drawn,) = call(address, "uncertainty", upload(address, encoded), "red", kind)
+    path = drawn["value"]["path"] if "value" in drawn else drawn["path"]
+    shown = np.asarray(Image.open(io.BytesIO(fetch(address, path))).convert("RGB"), int)
+    assert shown.shape == (40, 60, 3)
+    # The stand-in is the more certain, the more green a pixel has; certain pixels are dark.
+    brightness, green = shown.sum(axis=-1), pixels[..., 1]
+    assert (np.diff(brightness.ravel()[np.argsort(green.ravel(), kind="stable")]) <= 0).all()
+    assert brightness.min() < brightness.max() / 3
+
+
+def test_no_map_of_uncertainty_is_drawn_unless_it_is_selected(address):
+    path = upload(address, png(8, 8)[1])
+    (nothing,) = call(address, "uncertainty", path, "red", "none")
+    assert nothing is None or nothing.get("value") is None
+    with pytest.raises(RefusedError, match=r"entrophy|not in"):
+        call(address, "uncertainty", path, "red", "entrophy")
 
 
 def test_clients_with_the_same_image_get_whole_answers(address):
