@@ -32,16 +32,24 @@ class ResolvedTraining:
     """A training run whose config is complete, except for the seed and initial weights.
 
     Attributes:
-      text: the config as JSON. Training runs are equal if `text`, `after` and `devices` are equal.
+      text: the config as JSON. Training runs are equal if `text`, `after`, `devices`
+        and `unlabeled` are equal.
       config: the config; must not be modified.
       after: earlier training run whose network provides the initial weights, or None.
       devices: number of devices; None: all devices.
+      unlabeled: split whose images get pseudo-labels from `teacher`; empty: none.
     """
 
     text: str
     config: ConfigDict = dataclasses.field(compare=False, repr=False)
     after: "ResolvedTraining | None" = None
     devices: int | None = None
+    unlabeled: str = ""
+
+    @property
+    def teacher(self) -> "ResolvedTraining":
+        """The same training without pseudo-labels."""
+        return dataclasses.replace(self, unlabeled="")
 
     def new_config(self) -> ConfigDict:
         """Returns a copy of the config, which may be modified."""
@@ -61,7 +69,9 @@ class ResolvedTraining:
         }
         network = network_of(self.config).describe()
         before = self.after.key if self.after else None
-        identity = json.dumps([fields, network, before, self.devices], sort_keys=True)
+        # Keys of trainings without pseudo-labels are those of earlier releases.
+        labels = [self.unlabeled] if self.unlabeled else []
+        identity = json.dumps([fields, network, before, self.devices, *labels], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
         # The name of the architecture is left out: DeepLab v3+ without a decoder is DeepLab v3.
         parts = [network["backbone"], network["head"], network["decoder"], digest]
@@ -193,7 +203,7 @@ def _resolve(
         set_field(config, field, value)
     network_of(config)
     after = training.after and _resolve(table, training.after, preset, init, {}, None)
-    return ResolvedTraining(configs.to_json(config), config, after, devices)
+    return ResolvedTraining(configs.to_json(config), config, after, devices, training.unlabeled)
 
 
 def load_recipe(training: Training) -> ConfigDict:

@@ -1,16 +1,21 @@
 """Jobs: each is one training run, and all evaluations of its network that cases require."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable
 
 import filelock
 import jax
+from ml_collections import ConfigDict
 
 import deeplab_jax
 from deeplab_jax.data import open_dataset
+from deeplab_jax.data.builders.registry import BUILDERS
+from deeplab_jax.data.preparation import prepare
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
+from deeplab_jax.inference.pseudo_labels import OPTIONS, write_pseudo_labels
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
 from experiments.cases import Case, ResolvedTraining
@@ -95,10 +100,43 @@ def _trained(
             if training.after:
                 before = _trained(training.after, seed, storage, data_dir, reporter)
                 config.training.init_from = str(before)
+            if training.unlabeled:
+                _use_pseudo_labels(config, training, seed, storage, reporter)
             mesh = training.devices and make_mesh(_devices(training.devices))
             deeplab_jax.train(config, workdir, reporter=reporter, mesh=mesh)
             storage.write_training(training, seed)
     return workdir
+
+
+def _use_pseudo_labels(
+    config: ConfigDict,
+    training: ResolvedTraining,
+    seed: int,
+    storage: Storage,
+    reporter: Reporter,
+) -> None:
+    """Trains the teacher, labels the images of a split, and sets the data of the config."""
+    data = config.data
+    teacher = _trained(training.teacher, seed, storage, data.data_dir, reporter)
+    train, val, unlabeled = (
+        open_dataset(data.name, data.data_dir, split, class_names=data.class_names)
+        for split in (data.train_split, data.validation_split, training.unlabeled)
+    )
+    predictor = deeplab_jax.load(teacher, checkpoint="last", reporter=reporter)
+    folder = storage.training(training, seed).with_suffix(".pseudo")
+    write_pseudo_labels(
+        predictor.with_options(OPTIONS),
+        {"train": train, "val": val},
+        {unlabeled[at]["image_id"]: unlabeled.encoded(at)[0] for at in range(len(unlabeled))},
+        folder / "labels",
+        reporter=reporter,
+    )
+    make = functools.partial(
+        BUILDERS["folder"], source=folder / "labels", data_dir=folder, reporter=reporter
+    )
+    prepare(make, overwrite=True, reporter=reporter)
+    data.name, data.data_dir = "folder", str(folder)
+    data.train_split, data.validation_split = "train", "val"
 
 
 def _devices(count: int) -> list[jax.Device]:

@@ -15,6 +15,7 @@ from experiments.presets.preset import Size
 # recipe.
 MULTIPLIERS = ("backbone", "head", "decoder", "classifier", "auxiliary", "bias")
 
+TRAIN_SPLIT = "data.train_split"
 # Fields of random scaling. Presets do not change them in rows that disable random scaling.
 SCALE_FIELDS = ("augmentation.min_scale", "augmentation.max_scale", "augmentation.scale_step")
 
@@ -45,6 +46,9 @@ def scaled_down(
     small.model.frozen_batch_norm = network.frozen_batch_norm and bool(init)
     for field, value in (*preset.changes.items(), *size.changes.items()):
         if field in SCALE_FIELDS and config.augmentation.max_scale == 1:
+            continue
+        # A row that chooses images chooses those of the dataset of the preset.
+        if field == TRAIN_SPLIT and config.data.train_split != base.data.train_split:
             continue
         set_field(small, field, value)
     _unset_unread(small)

@@ -24,11 +24,14 @@ class Training:
         `after` is given.
       changes: values, by config field, that replace those of the recipe.
       after: earlier training run whose network provides the initial weights, or None.
+      unlabeled: split whose images get pseudo-labels from the network of the same training run
+        without them, and are added to the training split; empty: none.
     """
 
     recipe: str
     changes: Changes = dataclasses.field(default_factory=dict)
     after: "Training | None" = None
+    unlabeled: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Row:
       trimap: width in pixels of the band around void pixels within which mean IoU is computed;
         None: mean IoU of all pixels.
       devices: number of devices for training; None: all devices.
+      unlabeled: see `Training`.
     """
 
     label: str
@@ -59,6 +63,7 @@ class Row:
     minus: str | None = None
     trimap: int | None = None
     devices: int | None = None
+    unlabeled: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Claim:
 
     Attributes:
       text: the claim, in one line.
-      source: paper, table and page of the claim.
+      source: paper, and table, figure or section of the claim.
       better, worse: labels of the two rows; the claim is that `better` has the higher value.
       effect: smallest difference of the two values that counts as relevant, in the unit of the
         table's metric, above 0. It was fixed before any run.
@@ -109,7 +114,7 @@ class Table:
 
     def training(self, row: Row) -> Training:
         """Returns the training run that a row requires."""
-        return Training(row.recipe or self.recipe, row.changes, row.after)
+        return Training(row.recipe or self.recipe, row.changes, row.after, row.unlabeled)
 
     def published(self, row: Row) -> dict[str, float]:
         """Returns all published values of a row by metric."""

@@ -259,17 +259,21 @@ class Flags(absl_flags.FlagValues):
         pretrained.check_reference(self.model)
         data.prepared_directory(self.dataset, self.data_dir)
 
-    def define_inference(self) -> None:
-        """Defines --output_stride, --scales, --flip, --tile, --overlap and --crf."""
+    def define_inference(self, scales: str = "1", flip: bool = False) -> None:
+        """Defines --output_stride, --scales, --flip, --tile, --overlap and --crf.
+
+        Args:
+          scales, flip: defaults of the flags.
+        """
         self.define(
             "output_stride",
             int,
             "Output stride of the encoder: 4, 8, 16 or 32 (default: as trained).",
         )
         self.define(
-            "scales", "1", "Image scales whose probabilities are averaged, as in 0.5,0.75,1."
+            "scales", scales, "Image scales whose probabilities are averaged, as in 0.5,0.75,1."
         )
-        self.define("flip", False, "Average the probabilities with those of the mirrored image.")
+        self.define("flip", flip, "Average the probabilities with those of the mirrored image.")
         self.define(
             "tile",
             None,

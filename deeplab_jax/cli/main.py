@@ -29,6 +29,7 @@ COMMANDS = {
     "calibrate": "fit the temperature of a model's class probabilities",
     "crf-search": "search the dense CRF parameters for a model",
     "predict": "write masks and overlays for images and videos",
+    "pseudo-label": "label images with a model, to train on few labels",
     "convert": "convert published weights into a model directory",
     "quantize": "quantize a model to 8-bit integers",
     "prune": "remove channels or weights of a model and fine-tune it",
@@ -48,7 +49,7 @@ COMPILED_BYTES = 4 * 2**30
 
 def overview() -> str:
     """Returns the text of `deeplab-jax --help`."""
-    rows = "\n".join(f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items())
+    rows = "\n".join(f"  {name:<14}{purpose}" for name, purpose in COMMANDS.items())
     return f"""usage: deeplab-jax COMMAND [--flag=value …]
 
 {rows}

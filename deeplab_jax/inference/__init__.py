@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".objects": "Box SegmentedObject composite feathered find_objects soft_mask",
         ".options": "InferenceOptions read_crf_parameters",
         ".predictor": "Prediction Predictor",
+        ".pseudo_labels": "named_images pseudo_label write_pseudo_labels",
         ".stored": "load predictor_of",
         ".submissions": "SERVERS SubmissionJob check_submission plan_submission write_submission",
         ".uncertainty": "UNCERTAINTIES uncertainty_functions",

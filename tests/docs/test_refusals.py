@@ -91,6 +91,10 @@ SHOWN = {
         ("another config is refused", "training/test_workdir.py::test_another_config_is_refused"),
         ("other data is refused", "training/test_workdir.py::test_other_data_are_refused"),
     ],
+    "few_labels.md": [
+        ("the directory is refused", "inference/test_pseudo_labels.py::test_other_settings_and"),
+        ("refuses other models", "inference/test_pseudo_labels.py::test_other_settings_and_models"),
+    ],
     "pretrained.md": [
         (
             "`evaluate` refuses classifiers",

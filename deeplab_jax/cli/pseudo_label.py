@@ -1,0 +1,80 @@
+"""usage: deeplab-jax pseudo-label --model=M --dataset=NAME --data_dir=DIR --output=DIR PATH…
+
+Labels images with a model, to train a better model on few labels. DIR becomes a dataset folder for
+`prepare folder`: the labeled images of the dataset, and the images at PATH with the classes that M
+predicts with several scales and flips. Pixels whose largest probability is below --min_confidence
+become void, so that training ignores them.
+
+A PATH is an image or a folder, which is searched recursively. Images that are also in the labeled
+splits (equal pixels) are left out, so that PATH may contain all images, labeled or not. M must have
+the classes of the dataset. To resume an interrupted run, repeat the command.
+
+examples:
+  deeplab-jax pseudo-label --model=runs/first --dataset=folder --data_dir=data --output=one \\
+      mine/images
+  deeplab-jax prepare folder --source=one --name=one --data_dir=data
+  deeplab-jax train --config=folder:cpu --config.data.name=folder/one --workdir=runs/second
+"""
+
+import re
+from pathlib import Path
+
+from deeplab_jax import data, inference
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.errors import DeepLabError
+
+
+def define_flags(flags: Flags) -> None:
+    """Defines the flags of the command."""
+    flags.define_model()
+    flags.define_inference(scales="0.75,1,1.25", flip=True)
+    flags.define("dataset", None, "Name of the prepared dataset with the labeled images.")
+    flags.define("data_dir", None, "Directory of the prepared datasets.")
+    flags.define("train_split", "train", "Split of the labeled images to train on.")
+    flags.define("validation_split", "val", "Split of the labeled images to validate on.")
+    flags.define("output", None, "Directory of the dataset folder to write.")
+    flags.define(
+        "min_confidence",
+        0.9,
+        "Smallest probability, in [0, 1), of the class of a pixel; less confident pixels become "
+        "void.",
+    )
+    flags.define(
+        "page", int, "Number of the page to read from TIFF files with several pages.", least=1
+    )
+
+
+def run(flags: Flags, paths: list[str], console: Console) -> None:
+    """Writes the dataset folder, and prints how to prepare it."""
+    flags.require("model", "dataset", "data_dir", "output")
+    options, output = flags.inference_options(), Path(flags.output).expanduser()
+    flags.check_sources()
+    found = inference.find_images(paths, output)
+    labeled = {
+        split: data.open_dataset(flags.dataset, flags.data_dir, expression)
+        for split, expression in (("train", flags.train_split), ("val", flags.validation_split))
+    }
+    predictor = flags.load_predictor(console)
+    if not isinstance(predictor, inference.Predictor):
+        raise DeepLabError(f"{flags.model} classifies whole images; give a segmentation model")
+    summary = inference.write_pseudo_labels(
+        predictor.with_options(options),
+        labeled,
+        inference.named_images(found, output),
+        output,
+        min_confidence=flags.min_confidence,
+        page=flags.page,
+        reporter=console,
+    )
+    left_out = f", {summary.num_left_out} left out as labeled" if summary.num_left_out else ""
+    console.print(
+        f"{summary.num_pseudo} images with pseudo-labels{left_out}: {100 * summary.kept:.1f} % of "
+        f"their pixels have a class; {summary.num_labeled} labeled images"
+    )
+    bands = "" if predictor.bands.are_rgb else " --bands=all"
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", output.name)
+    console.message(
+        f"prepare them with: deeplab-jax prepare folder --source={output} --name={name} "
+        f"--data_dir={flags.data_dir}{bands}"
+    )

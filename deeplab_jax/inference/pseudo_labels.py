@@ -1,0 +1,265 @@
+"""Pseudo-labels: a dataset folder of labeled images, and of images that a model labels.
+
+The loop of training, labeling and training again is that of "Naive-Student" (arXiv 2005.10266).
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from deeplab_jax.data.codecs import PNG_START, decode_bands, decode_image, decode_label
+from deeplab_jax.data.datasets import Example, fingerprint
+from deeplab_jax.data.descriptors import Bands, Descriptor
+from deeplab_jax.data.images import storable_image
+from deeplab_jax.data.prepared import PreparedDataset
+from deeplab_jax.declarations import FRACTION
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import check_member_path, check_new_directory, replacing, write_text
+from deeplab_jax.inference.options import InferenceOptions
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize import write_class_map
+
+# Defaults of the command `pseudo-label`.
+MIN_CONFIDENCE = 0.9
+OPTIONS = InferenceOptions(scales=(0.75, 1.0, 1.25), flip=True)
+# Files of the folder. Images and masks of `train` are in these two subfolders.
+SETTINGS_FILE, CLASSES_FILE = "pseudo_labels.json", "classes.json"
+LABELED, PSEUDO = "labeled", "pseudo"
+
+
+class Summary(NamedTuple):
+    """Result of `write_pseudo_labels`.
+
+    Attributes:
+      num_labeled: number of labeled images, over all splits.
+      num_pseudo: number of images with pseudo-labels.
+      num_left_out: number of given images that are left out, because they are labeled ones.
+      kept: fraction of the pixels of the pseudo-labels that have a class (0..1).
+    """
+
+    num_labeled: int
+    num_pseudo: int
+    num_left_out: int
+    kept: float
+
+
+def pseudo_label(probabilities: np.ndarray, min_confidence: float) -> np.ndarray:
+    """Returns the most probable class of each confident pixel, and void for all other pixels.
+
+    Args:
+      probabilities: float32 [H, W, num_classes]; sums to 1 over the classes.
+      min_confidence: smallest probability of a class that is kept, in [0, 1).
+
+    Returns:
+      `label_dtype(num_classes)` [H, W].
+    """
+    num_classes = probabilities.shape[-1]
+    confident = probabilities.max(axis=-1) >= min_confidence
+    label = np.where(confident, probabilities.argmax(axis=-1), void_label(num_classes))
+    return label.astype(label_dtype(num_classes))
+
+
+def write_pseudo_labels(
+    predictor: Predictor,
+    labeled: Mapping[str, PreparedDataset],
+    unlabeled: Mapping[str, Path | bytes],
+    output: Path,
+    *,
+    min_confidence: float = MIN_CONFIDENCE,
+    page: int | None = None,
+    reporter: Reporter,
+) -> Summary:
+    """Writes a dataset folder with labeled images, and with images that a model labels.
+
+    The folder is a source of `prepare folder`. Each image is written before its mask, and examples
+    with a mask are not written again, so that the same call resumes an interrupted one.
+
+    Args:
+      predictor: model that labels the images, with the inference options.
+      labeled: labeled images of each split of the folder. The pseudo-labels are added to `train`.
+      unlabeled: path or encoded bytes of each image to label, by its name in the folder, without
+        suffix. Images with the pixels of a labeled one are left out.
+      output: directory of the folder.
+      min_confidence: see `pseudo_label`.
+      page: number of the page to read from TIFF files, see `read_image`.
+      reporter: receives progress events.
+
+    Raises:
+      DeepLabError: classes or bands of model and dataset differ, the directory has files of other
+        settings, an image cannot be read, or all images are labeled ones.
+    """
+    if not FRACTION.holds(min_confidence):
+        raise DeepLabError(f"min_confidence={min_confidence} must be {FRACTION.words}")
+    for dataset in labeled.values():
+        check_same_data(predictor, dataset.descriptor)
+    _open_folder(output, _settings(predictor, labeled, min_confidence))
+    write_text(output / CLASSES_FILE, json.dumps(list(predictor.class_names)))
+    known: set[bytes] = set()
+    for split, dataset in labeled.items():
+        known |= _write_labeled(dataset, output, split, reporter)
+    palette, void = labeled["train"].descriptor.palette, void_label(len(predictor.class_names))
+    num_pseudo = kept = total = 0
+    for name, source in reporter.track(list(unlabeled.items()), "labeling, image"):
+        mask = output / "masks" / "train" / PSEUDO / f"{name}.png"
+        if not mask.exists():
+            image = _read(predictor, name, source, page)
+            if _digest(image.pixels) in known:
+                continue
+            probabilities = predictor.predict(image.pixels).probabilities
+            place = output / "images" / "train" / PSEUDO / name
+            _write_image(place, image.encoded, predictor.bands)
+            write_class_map(mask, pseudo_label(probabilities, min_confidence), palette)
+        label = decode_label(mask.read_bytes())
+        num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
+    if not num_pseudo:
+        raise DeepLabError(
+            f"all {len(unlabeled)} images have the pixels of labeled images; give others"
+        )
+    num_labeled = sum(map(len, labeled.values()))
+    return Summary(num_labeled, num_pseudo, len(unlabeled) - num_pseudo, float(kept / total))
+
+
+class _Image(NamedTuple):
+    encoded: bytes
+    pixels: np.ndarray
+
+
+def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | None) -> _Image:
+    """Reads an image with the bands of a model; decodes it as training will."""
+    limits, bands = predictor.intensity_range, predictor.bands
+    encoded = storable_image(source, limits, name=name, bands=bands, page=page).encoded
+    pixels = decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
+    return _Image(encoded, pixels)
+
+
+def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, Path]:
+    """Returns the result of `find_images` in the form of the argument `unlabeled`.
+
+    Args:
+      found: images, and the paths of their results in `output`.
+      output: directory that was given to `find_images`.
+
+    Raises:
+      DeepLabError: two images have the same name.
+    """
+    images: dict[str, Path] = {}
+    for image, place in found:
+        name = place.relative_to(output).with_suffix("").as_posix()
+        if images.setdefault(name, image) != image:
+            raise DeepLabError(
+                f"{images[name]} and {image} have the same name without suffix; rename one"
+            )
+    return images
+
+
+def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
+    """Checks that a model has the classes, in the same order, and the bands of a dataset.
+
+    Raises:
+      DeepLabError: they differ. The message contains the first difference.
+    """
+    own, theirs = predictor.class_names, dataset.class_names
+    use = f"use a model that was trained on {dataset.name}"
+    if len(own) != len(theirs):
+        raise DeepLabError(
+            f"{predictor.source} has {len(own)} classes, but {dataset.name} has {len(theirs)}; "
+            f"{use}"
+        )
+    for index, (mine, other) in enumerate(zip(own, theirs, strict=True)):
+        if mine != other:
+            raise DeepLabError(
+                f"class {index} of {predictor.source} is {mine!r}, but {other!r} in "
+                f"{dataset.name}; {use}"
+            )
+    bands = predictor.bands
+    if (bands.count, bands.dtype) != (dataset.bands.count, dataset.bands.dtype):
+        raise DeepLabError(
+            f"{predictor.source} takes {bands}, but {dataset.name} has {dataset.bands}; {use}"
+        )
+
+
+def _settings(
+    predictor: Predictor, labeled: Mapping[str, PreparedDataset], min_confidence: float
+) -> dict[str, Any]:
+    """Returns the values on which the masks depend, in the form in which JSON reads them."""
+    weights = hashlib.blake2b(digest_size=16)
+    for path, value in jax.tree_util.tree_leaves_with_path(predictor.variables):
+        weights.update(f"{jax.tree_util.keystr(path)}{np.shape(value)}".encode())
+        weights.update(np.ascontiguousarray(value).tobytes())
+    settings = {
+        "model": predictor.source,
+        "weights": weights.hexdigest(),
+        "temperature": predictor.temperature,
+        "inference": predictor.options.describe(),
+        "min_confidence": min_confidence,
+        "labeled": {split: fingerprint(dataset) for split, dataset in labeled.items()},
+    }
+    read: dict[str, Any] = json.loads(json.dumps(settings))
+    return read
+
+
+def _open_folder(output: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings into a new directory, or checks that they are those of an earlier call.
+
+    Raises:
+      DeepLabError: the directory has other files, or files of other settings.
+    """
+    path = output / SETTINGS_FILE
+    if not path.is_file():
+        check_new_directory(output)
+        write_text(path, json.dumps(settings, indent=2))
+        return
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DeepLabError(f"{path}: invalid JSON ({error}); give another --output") from error
+    changed = [name for name, value in settings.items() if before.get(name) != value]
+    if changed:
+        raise DeepLabError(
+            f"{output} was written with another value of {', '.join(changed)}; give another "
+            "--output, or remove the directory to label the images again"
+        )
+
+
+def _write_labeled(
+    dataset: PreparedDataset, output: Path, split: str, reporter: Reporter
+) -> set[bytes]:
+    """Writes the examples of a split, and returns the digests of all images."""
+    digests: set[bytes] = set()
+    below = Path(split, LABELED) if split == "train" else Path(split)
+    bands, palette = dataset.descriptor.bands, dataset.descriptor.palette
+    for index in reporter.track(range(len(dataset)), f"copying {split}, image"):
+        example: Example = dataset[index]
+        name = example["image_id"]
+        check_member_path(name)
+        digests.add(_digest(example["image"]))
+        mask = output / "masks" / below / f"{name}.png"
+        if not mask.exists():
+            _write_image(output / "images" / below / name, dataset.encoded(index)[0], bands)
+            write_class_map(mask, example["label"], palette)
+    return digests
+
+
+def _write_image(place: Path, encoded: bytes, bands: Bands) -> None:
+    """Writes an encoded image: RGB as JPEG or PNG, other bands as an array [H, W, bands]."""
+    suffix, content = ".jpg", encoded
+    if not bands.are_rgb:
+        buffer = io.BytesIO()
+        np.save(buffer, decode_bands(encoded, bands))
+        suffix, content = ".npy", buffer.getvalue()
+    elif encoded.startswith(PNG_START):
+        suffix = ".png"
+    with replacing(place.with_name(place.name + suffix)) as temporary:
+        temporary.write_bytes(content)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()

@@ -1,0 +1,198 @@
+"""Pseudo-labels: the confidence rule by hand, and the folders that are written with them."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand_ins import NUM_CLASSES, RedReader, noise
+
+from deeplab_jax.data import open_dataset
+from deeplab_jax.data.builders.registry import BUILDERS
+from deeplab_jax.data.descriptors import bit_interleaved_palette
+from deeplab_jax.data.preparation import prepare
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference import InferenceOptions, Predictor, find_images
+from deeplab_jax.inference.pseudo_labels import named_images, pseudo_label, write_pseudo_labels
+from deeplab_jax.reporter import Reporter
+
+NAMES = ("sky", "tree", "road", "car")
+PALETTE = bit_interleaved_palette(NUM_CLASSES)
+# RedReader: the probability is e^x / (e^x + 3) with x = (green + 1) / 64, at least ½ from here on.
+CONFIDENT_GREEN = 70
+
+
+def test_the_confidence_rule_by_hand():
+    probabilities = np.float32(
+        [
+            [[0.9, 0.05, 0.05], [0.1, 0.75, 0.15]],
+            [[0.0, 0.25, 0.75], [0.4, 0.3, 0.3]],
+        ]
+    )
+    # 0.75 is exact in float32: the smallest probability is included.
+    found = pseudo_label(probabilities, 0.75)
+    np.testing.assert_array_equal(found, [[0, 1], [2, 255]])
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(pseudo_label(probabilities, 0.76), [[0, 255], [255, 255]])
+    np.testing.assert_array_equal(pseudo_label(probabilities, 0.0), [[0, 1], [2, 0]])
+
+
+def test_void_has_16_bits_with_many_classes():
+    probabilities = np.zeros((1, 2, 300), np.float32)
+    probabilities[0, 0, 255], probabilities[0, 1, :] = 1, 1 / 300
+    found = pseudo_label(probabilities, 0.5)
+    np.testing.assert_array_equal(found, [[255, 65535]])
+    assert found.dtype == np.uint16
+
+
+def predictor(names=NAMES):
+    options = InferenceOptions(flip=True)
+    return Predictor(RedReader(), {}, names, PALETTE, (65, 65), "red", options)
+
+
+def write_images(folder, count, first=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = noise(20, 24, 30)
+    for index in range(first, first + count):
+        Image.fromarray(pixels[index]).save(folder / f"{index}.png")
+    return pixels
+
+
+@pytest.fixture
+def labeled(tmp_path):
+    """Three images of train and two of val, as prepared splits; the truth is class 1."""
+    mine = tmp_path / "mine"
+    for split, count, first in (("train", 3, 0), ("val", 2, 3)):
+        write_images(mine / "images" / split, count, first)
+        masks = mine / "masks" / split
+        masks.mkdir(parents=True)
+        for path in (mine / "images" / split).iterdir():
+            Image.fromarray(np.ones((24, 30), np.uint8)).save(masks / path.name)
+    (mine / "classes.txt").write_text("\n".join(NAMES))
+    prepared(mine, tmp_path / "data")
+    return {split: open_dataset("folder", tmp_path / "data", split) for split in ("train", "val")}
+
+
+def prepared(source, data_dir, **options):
+    make = functools.partial(BUILDERS["folder"], source=source, data_dir=data_dir, **options)
+    prepare(make, reporter=Reporter())
+
+
+def by_name(dataset):
+    examples = [dataset[index] for index in range(len(dataset))]
+    return {example["image_id"]: example for example in examples}
+
+
+def write(tmp_path, labeled, images, model=None, **options):
+    output = tmp_path / "pseudo"
+    unlabeled = named_images(find_images([images], output), output)
+    options = {"min_confidence": 0.5, "reporter": Reporter()} | options
+    return write_pseudo_labels(model or predictor(), labeled, unlabeled, output, **options)
+
+
+def test_the_folder_is_a_dataset_of_labels_and_confident_predictions(tmp_path, labeled):
+    # Images 0 to 4 are labeled ones; 5 to 9 are new.
+    pixels = write_images(tmp_path / "all", 10)
+    summary = write(tmp_path, labeled, tmp_path / "all")
+    confident = pixels[5:10, ..., 1] >= CONFIDENT_GREEN
+    assert summary[:3] == (5, 5, 5)
+    assert summary.kept == pytest.approx(confident.mean())
+    prepared(tmp_path / "pseudo", tmp_path / "new")
+    train, val = (open_dataset("folder", tmp_path / "new", split) for split in ("train", "val"))
+    assert list(by_name(val)) == ["3", "4"]
+    found = by_name(train)
+    names = {*(f"labeled/{at}" for at in range(3)), *(f"pseudo/{at}" for at in range(5, 10))}
+    assert set(found) == names
+    for index in range(3):
+        np.testing.assert_array_equal(found[f"labeled/{index}"]["image"], pixels[index])
+        assert (found[f"labeled/{index}"]["label"] == 1).all()
+    for index in range(5, 10):
+        np.testing.assert_array_equal(found[f"pseudo/{index}"]["image"], pixels[index])
+        expected = np.where(confident[index - 5], pixels[index, ..., 0] % NUM_CLASSES, 255)
+        np.testing.assert_array_equal(found[f"pseudo/{index}"]["label"], expected)
+    assert train.descriptor.class_names == NAMES
+
+
+def test_images_with_other_bands_are_arrays(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 24, 30, 4), np.uint16)
+    for index in range(6):
+        split = "train" if index < 2 else "val"
+        folder = tmp_path / "mine" / "images" / split if index < 4 else tmp_path / "more"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{index}.npy", pixels[index])
+        if index < 4:
+            masks = tmp_path / "mine" / "masks" / split
+            masks.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ones((24, 30), np.uint8)).save(masks / f"{index}.png")
+    (tmp_path / "mine" / "classes.txt").write_text("\n".join(NAMES))
+    prepared(tmp_path / "mine", tmp_path / "data", bands="all")
+    labeled = {name: open_dataset("folder", tmp_path / "data", name) for name in ("train", "val")}
+    with pytest.raises(
+        DeepLabError, match=r"red takes three bands of uint8 \(RGB\), but folder has"
+    ):
+        write(tmp_path, labeled, tmp_path / "more")
+    network = RedReader(
+        dataclasses.replace(RedReader().architecture, in_channels=4, image_dtype="uint16")
+    )
+    model = Predictor(network, {}, NAMES, PALETTE, (65, 65), "bands")
+    assert write(tmp_path, labeled, tmp_path / "more", model).num_pseudo == 2
+    prepared(tmp_path / "pseudo", tmp_path / "new", bands="all")
+    found = by_name(open_dataset("folder", tmp_path / "new", "train"))
+    for index in (4, 5):
+        np.testing.assert_array_equal(found[f"pseudo/{index}"]["image"], pixels[index])
+
+
+def test_an_interrupted_call_resumes(tmp_path, labeled):
+    write_images(tmp_path / "all", 8)
+    first = write(tmp_path, labeled, tmp_path / "all")
+    files = {path: path.read_bytes() for path in (tmp_path / "pseudo").rglob("*.png")}
+    times = {path: path.stat().st_mtime_ns for path in files}
+    lost = tmp_path / "pseudo" / "masks" / "train" / "pseudo" / "6.png"
+    lost.unlink()
+    assert write(tmp_path, labeled, tmp_path / "all") == first
+    assert {path: path.read_bytes() for path in files} == files
+    rewritten = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert rewritten == {lost, tmp_path / "pseudo" / "images" / "train" / "pseudo" / "6.png"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"min_confidence": 0.6}, "written with another value of min_confidence; give another"),
+        ({"min_confidence": 1.5}, r"min_confidence=1\.5 must be in \[0, 1\)"),
+        (
+            {"model": predictor(("sky", "tree", "car", "road"))},
+            "class 2 of red is 'car', but 'road'",
+        ),
+        ({"model": predictor(NAMES[:3])}, "red has 3 classes, but folder has 4"),
+    ],
+)
+def test_other_settings_and_models_are_refused(tmp_path, labeled, change, message):
+    write_images(tmp_path / "all", 6)
+    write(tmp_path, labeled, tmp_path / "all")
+    before = sorted((tmp_path / "pseudo").rglob("*"))
+    with pytest.raises(DeepLabError, match=message):
+        write(tmp_path, labeled, tmp_path / "all", **change)
+    assert sorted((tmp_path / "pseudo").rglob("*")) == before
+
+
+def test_nothing_to_label_and_equal_names_are_refused(tmp_path, labeled):
+    write_images(tmp_path / "all", 5)
+    with pytest.raises(DeepLabError, match="all 5 images have the pixels of labeled images"):
+        write(tmp_path, labeled, tmp_path / "all")
+    write_images(tmp_path / "all", 6)
+    (tmp_path / "all" / "5.png").rename(tmp_path / "all" / "5.bmp")
+    write_images(tmp_path / "all", 6)
+    with pytest.raises(DeepLabError, match=r"5\.bmp and .*5\.png have the same name"):
+        write(tmp_path, labeled, tmp_path / "all")
+
+
+def test_a_directory_with_other_files_is_not_written(tmp_path, labeled):
+    write_images(tmp_path / "all", 6)
+    write_images(tmp_path / "pseudo", 1)
+    with pytest.raises(DeepLabError, match="pseudo exists and is not empty"):
+        write(tmp_path, labeled, tmp_path / "all")
+    (tmp_path / "pseudo" / "pseudo_labels.json").write_text("{")
+    with pytest.raises(DeepLabError, match="invalid JSON"):
+        write(tmp_path, labeled, tmp_path / "all")
