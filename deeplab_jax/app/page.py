@@ -97,13 +97,12 @@ def build_page(service: SegmentationService) -> Any:
         overlay, mask = map(_with_own_file, (answer.overlay, answer.mask))
         return overlay, mask, answer.legend, areas, f"**{total:.0f} ms**: {stages}"
 
-    def uncertainty(image: Path | None, model: str, kind: str) -> Any:
-        # Without an image, there is nothing to draw when the visitor selects another map.
+    def uncertainty(image: Path | None, model: str, kind: str) -> PIL.Image.Image | None:
+        # Without an image, there is nothing to draw when the visitor selects a map.
         if kind == NO_MAP or image is None:
-            return gradio.Image(value=None, visible=kind != NO_MAP)
+            return None
         with _errors_shown(gradio, image, model) as given:
-            drawn = service.uncertainty(given, model, kind)
-        return gradio.Image(value=_with_own_file(drawn), visible=True)
+            return _with_own_file(service.uncertainty(given, model, kind))
 
     with gradio.Blocks(title="deeplab_jax", analytics_enabled=False, delete_cache=CLEANING) as page:
         gradio.Markdown("# Semantic segmentation")
@@ -111,16 +110,14 @@ def build_page(service: SegmentationService) -> Any:
             with gradio.Column():
                 image = _image_input(gradio)
                 model = gradio.Dropdown(list(service.names), value=service.names[0], label="Model")
-                kind = gradio.Radio(
-                    [NO_MAP, *OF_ONE_PASS], value=NO_MAP, label="Uncertainty (bright: uncertain)"
-                )
+                kind = gradio.Radio([NO_MAP, *OF_ONE_PASS], value=NO_MAP, label="Uncertainty")
                 button = gradio.Button("Segment", variant="primary")
                 timing = gradio.Markdown()
             with gradio.Column():
                 shown = {"buttons": BUTTONS, "format": "png", "interactive": False}
                 overlay = gradio.Image(label="Overlay", **shown)
                 mask = gradio.Image(label="Mask", **shown)
-                uncertain = gradio.Image(label="Uncertainty", visible=False, **shown)
+                uncertain = gradio.Image(label="Uncertainty (bright: uncertain)", **shown)
             with gradio.Column():
                 legend = gradio.HTML(label="Legend")
                 areas = gradio.Dataframe(
