@@ -34,7 +34,7 @@ def return_large_blocks() -> bool:
     stores no image.
 
     Returns:
-      True if both options were set; False without glibc.
+      True if glibc accepted the options; False if the C library is not glibc or rejects an option.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -233,8 +233,8 @@ def _image_input(gradio: ModuleType) -> Any:
 def _with_own_file(pixels: np.ndarray) -> PIL.Image.Image:
     """Returns an image that Gradio stores in a file for this response alone.
 
-    Gradio names files by their content. Equal images of two responses would be one file, and Gradio
-    could write this file again while a client reads it.
+    Gradio names the file of an image by a hash of its content. Two responses with equal images
+    would share one file, and Gradio could overwrite the file while a client reads it.
     """
     image = PIL.Image.fromarray(pixels)
     image.info["answer"] = uuid.uuid4().hex
@@ -245,7 +245,11 @@ def _policy() -> Any:
     from starlette.middleware import Middleware
 
     class ContentSecurityPolicy:
-        """Middleware that restricts the page to its own host."""
+        """Middleware that adds a Content-Security-Policy header to all responses.
+
+        With this header, browsers load scripts, styles and data of the page only from its own
+        server.
+        """
 
         def __init__(self, app: Any) -> None:
             self._app = app

@@ -37,7 +37,7 @@ LOGGER = logging.getLogger("deeplab_jax")
 
 
 class LoadingError(DeepLabError):
-    """Error that a model cannot be loaded; its message may contain paths of the server."""
+    """Raised if a model cannot be loaded; the message may contain paths of the server."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class SegmentationService:
 
         Args:
           names: names of the available models.
-          load: returns the predictor for a name.
+          load: function that loads the model with a given name.
           limits: limits of one request.
         """
         self.names, self.limits = tuple(names), limits
@@ -264,13 +264,14 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
     """Returns the names under which models are shown to visitors, without server paths.
 
     A model directory is shown as the last component of its path. If two models would have the same
-    name, parent directories are prepended until the names differ. Published names are unchanged.
+    name, parent directories are prepended until the names differ. The name of a published model is
+    shown as it is.
 
     Args:
-      references: paths of model directories or workdirs, or published names.
+      references: paths of model directories or workdirs, or names of published models.
 
     Returns:
-      {name: reference} in the order of the references; a repeated reference is listed once.
+      {shown name: reference} in the order of `references`; a repeated reference is listed once.
     """
     parts = {reference: _path_parts(reference) for reference in references}
     names: dict[str, str] = {}
@@ -287,7 +288,11 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
 
 
 def _path_parts(reference: str) -> tuple[str, ...]:
-    """Returns the components of a path without its root; `.` and paths to `..` become absolute."""
+    """Returns the components of a path without its root.
+
+    The path is normalized. If it is then `.` or ends with `..`, it is made absolute first, so that
+    the last component is the name of a directory.
+    """
     path = Path(os.path.normpath(reference))
     if path.name in ("", ".."):
         path = Path(os.path.abspath(reference))

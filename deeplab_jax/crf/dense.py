@@ -49,21 +49,25 @@ def dense_crf(
 ) -> Float[Array, "N H W C"]:
     """Refines class scores with a fully connected CRF over the colors and positions of pixels.
 
-    The function is differentiable with respect to the logits, the kernel weights and the
-    compatibility matrix; image and standard deviations are constants. It can be called inside
-    `jit`. Outside `jit`, the lattice of an image has as many vertices as the image requires. Inside
-    `jit`, it has `lattice_capacity` vertices.
+    The bilateral kernel is evaluated exactly, over all pairs of pixels, or with a permutohedral
+    lattice; `parameters.filtering` selects the method. Outside `jit`, the lattice of an image has
+    as many vertices as the image requires. Inside `jit`, it has `lattice_capacity` vertices.
+
+    The function can be called inside `jit`. It is differentiable with respect to the logits, the
+    kernel weights and the compatibility matrix. The image and the standard deviations are
+    constants.
 
     Args:
       logits: [N, H, W, C], floating point, at the resolution of the image. Log probabilities are
         valid logits.
       image: uint8 [N, H, W, 3], RGB before any preprocessing.
-      parameters: kernels, iterations and normalization; `PARAMETERS` has published values.
+      parameters: kernels, iterations and normalization; `deeplab_jax.crf.PARAMETERS` contains
+        published values by name.
       compatibility: [C, C], cost of assigning label l (row) to a pixel if another pixel has label
         l' (column) (default: Potts model, 1 − δ).
       lattice_capacity: number of vertices of the bilateral lattice inside `jit` (default: the
         largest possible number, several times that of typical images). If an image requires more,
-        its probabilities are NaN.
+        all its probabilities are NaN.
 
     Returns:
       Probabilities [N, H, W, C], float32, or float64 for float64 logits.
@@ -106,7 +110,7 @@ def dense_crf_of_weights(
       Probabilities [H, W, C] for each weight, float32, or float64 for float64 logits.
 
     Raises:
-      DeepLabError: see `dense_crf`.
+      DeepLabError: shapes, dtypes or parameters are invalid.
     """
     logits = _checked_logits(logits[None], image[None], parameters, None)[0]
     flat, filters = _prepare(logits, jnp.asarray(image), parameters, None)
@@ -165,7 +169,10 @@ def _refine(
 def _prepare(
     logits: jax.Array, image: jax.Array, parameters: CRFParameters, capacity: int | None
 ) -> tuple[jax.Array, tuple[Filter, Filter]]:
-    """Returns the padded logits [M, P] of one image, and its bilateral and position filters.
+    """Returns the padded logits of one image, and its bilateral and its position filter.
+
+    The logits are [M, P]: the numbers of pixels M and of channels P are at least H·W and C, see
+    `_flatten`. The filters do not depend on the weights of the kernels.
 
     The filters do not depend on the weights of the kernels.
     """
@@ -180,7 +187,11 @@ def _prepare(
 
 @functools.partial(jax.jit, static_argnames="size")
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
-    """Reshapes logits to [pixels, channels]; pads to `size` pixels and k·CHANNELS channels."""
+    """Reshapes logits to [pixels, channels], and pads both axes.
+
+    The first axis is padded to `size` pixels, the second to a multiple of CHANNELS channels. Padded
+    logits are so low that their probabilities are 0.
+    """
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))
     return jnp.pad(flat, padding, constant_values=PADDED_LOGIT)

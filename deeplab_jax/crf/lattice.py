@@ -80,8 +80,8 @@ def build_lattice(
         number, several times that of typical images). If more are needed, filtered values are NaN.
 
     Raises:
-      DeepLabError: the range of the points is too large for keys of 63 bits. Inside `jit`, filtered
-        values are NaN instead.
+      DeepLabError: the points are too far apart, so that 63 bits cannot number the lattice points
+        between them. Inside `jit`, filtered values are NaN instead.
     """
     features = lax.stop_gradient(features)
     count = features.shape[1] if num_points is None else num_points
@@ -101,7 +101,7 @@ def build_lattice(
 
 
 def round_up(count: int) -> int:
-    """Rounds a size up to one of four values per power of two, to compile for few sizes."""
+    """Rounds a size up to the next of four sizes per power of two, to compile few programs."""
     step = 1 << max(count.bit_length() - 3, 3)
     return -(-count // step) * step
 
@@ -166,7 +166,12 @@ def _chunks(
 
 
 def _neighbors(vertices: Vertices, starts: jax.Array) -> jax.Array:
-    """Computes `neighbors` of a `Lattice`, int32 [d+1, 2, M]; for the arguments, see `_chunks`."""
+    """Computes `neighbors` of a `Lattice`, int32 [d+1, 2, M].
+
+    Args:
+      vertices: vertices, and pairs (point, vertex) sorted by vertex.
+      starts: int32 [M + 1], position of the first pair of each vertex.
+    """
     size = starts.size - 1
     absent = size - 1
     here = jnp.arange(size, dtype=jnp.int32)
@@ -219,7 +224,16 @@ def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
 def blur(
     lattice: Lattice, at_vertices: Float[Array, "M C"], reverse: bool = False
 ) -> Float[Array, "M C"]:
-    """Blurs values at the vertices with (½, 1, ½) along one axis after the other."""
+    """Blurs values at the vertices with the kernel (½, 1, ½) along one axis after the other.
+
+    Args:
+      lattice: lattice with M vertices.
+      at_vertices: [M, C], values at the vertices.
+      reverse: whether to start with the last axis, as the gradient of the blur requires.
+
+    Returns:
+      [M, C].
+    """
     axes = reversed(lattice.neighbors) if reverse else lattice.neighbors
     for following, previous in axes:
         around = _rows(at_vertices, following) + _rows(at_vertices, previous)

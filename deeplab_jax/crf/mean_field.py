@@ -58,7 +58,7 @@ class AllPairs:
     features: jax.Array
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Computes Σ_j k(i, j)·values[j] for values [N, C]; the gradient of the features is 0."""
+        """Computes Σ_j k(i, j)·values[j] for values [N, C]; gradients of the features are 0."""
         return _all_pairs(lax.stop_gradient(self.features), values)
 
 
@@ -123,13 +123,14 @@ class Kernel(NamedTuple):
 def normalized(
     weight: Number, kernel: Filter, count: int, normalization: str, dtype: DTypeLike
 ) -> Kernel:
-    """Returns a kernel with the normalization factors that its filter requires.
+    """Returns a kernel that consists of a filter, its weight and its normalization factors.
 
     Args:
       weight: weight of the kernel.
       kernel: Gaussian filter without normalization.
       count: number of points N.
-      normalization: `after` or `symmetric`, see `CRFParameters`.
+      normalization: `after` divides the filtered values by Σ_j k(i, j); `symmetric` divides by the
+        square root of this sum before and after filtering.
       dtype: dtype of the normalization factors.
     """
     ones = jnp.ones((count, 1), dtype)

@@ -29,7 +29,8 @@ class CRFParameters:
     always 0.
 
     Attributes:
-      bilateral_weight: w1, weight of the bilateral kernel exp(−|Δp|² / 2σα² − |ΔI|² / 2σβ²).
+      bilateral_weight: w1, weight of the bilateral kernel exp(−|Δp|² / 2σα² − |ΔI|² / 2σβ²), where
+        Δp and ΔI are the differences in position and in RGB color of two pixels.
       bilateral_position_std: σα, in pixels.
       bilateral_color_std: σβ, in levels of 0..255.
       smoothness_weight: w2, weight of the smoothness kernel exp(−|Δp|² / 2σγ²).

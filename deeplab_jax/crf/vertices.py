@@ -49,7 +49,15 @@ def embed(
 def vertex_cells(
     corner: Int32[Array, "v N"], rank: Int32[Array, "v N"], vertex_class: int
 ) -> Int32[Array, "v N"]:
-    """Returns the cells (see `embed`) of the vertices of one class, int32 [d+1, N]."""
+    """Returns the cell of the vertex of one class for each point, int32 [d+1, N].
+
+    The coordinates of a vertex of class k are (d+1)·cell + k.
+
+    Args:
+      corner: int32 [d+1, N], coordinates of the vertex of class 0, divided by d+1.
+      rank: int32 [d+1, N], second result of `embed`.
+      vertex_class: class k of the vertices, 0..d.
+    """
     return corner - (rank > rank.shape[0] - 1 - vertex_class)
 
 
@@ -82,11 +90,13 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 
 
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
-    """Computes barycentric weights, [d+1, N], from the differences between sorted offsets.
+    """Computes the barycentric weights of the d+1 vertices around each point, [d+1, N].
+
+    The weights are differences between successive offsets in descending order.
 
     Args:
-      offset: [d+1, N], point minus vertex of class 0, divided by d+1.
-      rank: see `embed`.
+      offset: [d+1, N], difference between each point and its vertex of class 0, divided by d+1.
+      rank: int32 [d+1, N], rank of each offset of a point in descending order, from 0.
     """
     size = offset.shape[0]
     # Python sums of a few rows are faster than a reduction over the short first axis.
@@ -101,16 +111,16 @@ def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Floa
 class Vertices(NamedTuple):
     """Vertices of the lattice around N points, and all (d+1)·N pairs (point, vertex).
 
-    Each vertex has an int64 key, computed from its coordinates, and a number, in the order of the
-    keys.
+    Each vertex has an int64 key, computed from its coordinates. The vertices are numbered from 0 in
+    the order of their keys.
 
     Attributes:
       vertex: int32 [d+1, N], number of the vertex of each class around each point.
       weight: [d+1, N], barycentric weight of each point for these vertices.
       point, point_weight, key, number: [(d+1)·N], the pairs sorted by vertex: index and weight of
         the point, key and number of the vertex.
-      axis_shift: int64 [d+1, d+1], key of the next neighbor of a vertex along an axis (column),
-        minus the key of the vertex, by class of the vertex (row).
+      axis_shift: int64 [d+1, d+1], difference between the key of a vertex's next neighbor and the
+        key of the vertex. Row: class of the vertex; column: axis along which the neighbor lies.
       num_vertices: int32 scalar, number of vertices.
       fits: bool scalar, whether 63 bits are enough to distinguish all vertices.
     """
@@ -131,8 +141,10 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
     """Finds and numbers the vertices around points; requires `jax_enable_x64`.
 
     Args:
-      features: [d, N], floating point; see `embed`.
-      num_points: int32 scalar, number of points; the remaining columns have no weight.
+      features: [d, N], floating point, positions of the points, in units of the standard deviation
+        of the kernel.
+      num_points: int32 scalar, number of points; the remaining columns of `features` have no
+        weight.
     """
     classes, points = features.shape[0] + 1, features.shape[1]
     corner, rank, weight = embed(features)
@@ -161,7 +173,7 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
 
 
 def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Encodes the cell of each vertex, see `embed`, as one integer with a mixed radix.
+    """Encodes the cell of each vertex, int32 [d+1], as one integer with a mixed radix.
 
     The digits are d of the d+1 coordinates, because the coordinates sum to 0. The next neighbor
     along axis j of a vertex of class k > 0 has class k−1, and coordinate j of its cell is larger by

@@ -37,7 +37,7 @@ def distort(image: np.ndarray, random: np.random.Generator, strength: float) -> 
     Args:
       image: uint8 [H, W, 3] RGB; at strength 0, an image of any shape and dtype.
       random: random generator; four numbers are drawn from it for any strength.
-      strength: factor that scales all four ranges; 0 returns the image unchanged.
+      strength: factor that scales the ranges of all four changes; 0 returns the image unchanged.
     """
     brightness, contrast, saturation, hue = strength * random.uniform(-1, 1, 4)
     if strength == 0:
@@ -64,7 +64,10 @@ POSTERIZED_BITS = 4
 
 
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> ColorOperation:
-    """Returns an operation that applies an enhancer with the factor 1 + ENHANCEMENT·strength."""
+    """Returns a color operation that applies a Pillow enhancer, such as `ImageEnhance.Color`.
+
+    At strength s, the factor of the enhancer is 1 + ENHANCEMENT·s.
+    """
     return lambda picture, strength: enhancer(picture).enhance(1 + ENHANCEMENT * strength)
 
 
@@ -96,8 +99,8 @@ def randaugment(
     meaning as in torchvision's `RandAugment`.
 
     Args:
-      image: uint8 [H, W, 3] RGB; with 0 operations any image.
-      random: random generator; nothing is drawn from it with 0 operations.
+      image: uint8 [H, W, 3] RGB; if `number` is 0, an image of any shape and dtype.
+      random: random generator; if `number` is 0, nothing is drawn from it.
       number: number of operations.
       magnitude: magnitude of the operations, from 0 to 30.
 
@@ -154,11 +157,12 @@ DRAWS = 10
 class Augmentation(config_fields.Augmentation):
     """Settings of the augmentation: change colors, resize, scale, pad, crop, rotate, flip and mix.
 
-    The steps are applied in this order; for mixing, see `data/mixing.py`. The config section
-    `augmentation` declares and documents all fields except `fill`.
+    The steps are applied in this order. Mixing combines the crop with crops of other examples. The
+    config section `augmentation` declares and documents all fields except `fill`.
 
     Attributes:
-      fill: value of each channel of pixels outside the image; see `Architecture.mean_pixel`.
+      fill: value of each channel of pixels outside the image, normally the mean pixel that the
+        model subtracts.
     """
 
     fill: tuple[int, ...] = MEAN_PIXEL
@@ -175,11 +179,11 @@ class Augmentation(config_fields.Augmentation):
 
     @property
     def mixes(self) -> bool:
-        """Returns whether crops may be mixed with crops of other examples; see `data/mixing.py`."""
+        """Returns whether crops may be mixed with crops of other examples."""
         return bool(self.cutmix or self.classmix or self.copy_paste)
 
     def _check_mixing(self) -> None:
-        """Checks the combination of the fields of mixing.
+        """Checks that the settings of mixing can be combined.
 
         Raises:
           DeepLabError: the probabilities of mixing add up to more than 1, or only one of
@@ -210,12 +214,14 @@ def augment(
       example: training example of any size.
       random: random generator; equal states give equal crops.
       augmentation: augmentation to apply.
-      num_classes: number of classes of the dataset; see `labels.void_of`.
+      num_classes: number of classes of the dataset, which determines the void label. None: void is
+        65535 for uint16 labels and 255 otherwise.
 
     Returns:
-      {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size, in the dtypes of the
-      example. Pixels outside the example are `augmentation.fill` in the image and void in the
-      label. Without resizing, scaling, rotation and color changes, pixels are copied exactly.
+      {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size. The dtypes are those of
+      the example. Pixels outside the example have the value `augmentation.fill` in the image and
+      are void in the label. Without resizing, scaling, rotation and color changes, pixels are
+      copied exactly.
     """
     size, label = augmentation.crop_size, example["label"]
     scale = _random_scale(random, augmentation)
