@@ -47,7 +47,7 @@ class Amount:
       num_steps: number of training steps.
       learning_rate: initial learning rate.
       crop: height and width of the crops, in pixels.
-      open: uncertain fields, see `Recipe.open`.
+      open: reasons why values are uncertain, by dotted config field, see `Recipe.open`.
     """
 
     num_steps: int
@@ -80,7 +80,10 @@ AMOUNTS = {
 
 
 def usual_split(given: ConfigDict) -> str:
-    """Returns the default training split of a stage; empty: the default of the dataset."""
+    """Returns the training split to use if the argument `split` is empty.
+
+    It is trainval in stage 2. In stage 1 it is "", which selects the default of the dataset.
+    """
     return "trainval" if given.stage == 2 else ""
 
 
@@ -89,7 +92,8 @@ def train(made: Recipe, given: ConfigDict) -> None:
 
     Args:
       made: recipe to change.
-      given: arguments of the recipe, see ARGUMENTS.
+      given: parsed arguments of the recipe: those in ARGUMENTS, `backbone`, and further ones of
+        the recipe.
 
     Raises:
       DeepLabError: arguments contradict each other.

@@ -38,9 +38,10 @@ class DataSet:
 
     Attributes:
       name: name of the prepared dataset.
-      splits: value of `data.train_split` for each split in the papers; the first is the default.
+      splits: name of each training split in the papers → value of `data.train_split`; the first
+        split is the default.
       evaluation_size: (height, width) that images are padded to in evaluation, as in the released
-        code; None: computed for each image.
+        code; None: the padded size depends on the size of each image.
     """
 
     name: str
@@ -130,8 +131,9 @@ def start_from(recipe: Recipe, init: str, parts: str) -> None:
 
     Args:
       recipe: recipe to change.
-      init: value of `training.init_from`; empty or `none`: random initialization.
-      parts: value of `training.init_scope`.
+      init: weights to start from, a value of `training.init_from`; empty or `none`: random
+        initialization.
+      parts: layers that receive these weights, a value of `training.init_scope`.
     """
     if init and init != "none":
         recipe.config.training.init_from = init
@@ -145,7 +147,8 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
 
     Args:
       recipe: recipe to change.
-      init: name of a published VGG-16, whose fc6 and fc7 are then decimated, or a trained DeepLab.
+      init: weights to start from: the name of a published VGG-16 image classifier, whose layers
+        fc6 and fc7 are subsampled, or a trained DeepLab network.
     """
     # Verified: DeepLab v1, section 3.2: the kernel of fc6 is subsampled, and random filters of fc6
     # and fc7 are kept.

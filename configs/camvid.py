@@ -12,13 +12,16 @@ all channels (depth multiplier 1):
   deeplab-jax train --config=camvid:cpu,init=deeplabv3_mobilenetv2_voc_coreml_lut8 \\
       --workdir=runs/camvid_voc
 
-On 2 cores this reaches 0.658 validation mean IoU after 1000 steps (0.633 after 600), in 30 min 50 s
-beside other work, at 3 to 9 images/s (2026-11-25, commit e4cb5ea).
+On 2 cores this reaches 0.658 validation mean IoU after 1000 steps (0.633 after 600). It took 30 min
+50 s at 3 to 9 images/s, while other processes used the same cores (2026-11-25, commit e4cb5ea).
 
 Without `cpu`, the recipe is for an accelerator: all channels, larger crops. It has not been trained
 yet.
 
-Arguments: `cpu`; `steps`, number of training steps; `init`, model to start from.
+Arguments:
+* `cpu`: small crops and batches, and a small network, for training on two CPU cores.
+* `steps`: number of training steps.
+* `init`: model whose backbone training starts from (default: random initialization).
 """
 
 from ml_collections import ConfigDict

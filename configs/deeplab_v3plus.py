@@ -25,7 +25,8 @@ Arguments:
 * `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
 * `stage`: 1 (default) or 2 (VOC only).
 * `backbone`: one of `BACKBONES` (default: xception_65).
-* `separable`: true, false or auto (default: as the architecture).
+* `separable`: depthwise separable convolutions in the ASPP and the decoder: true, false or auto
+  (default: true on Xception, false on ResNet).
 * `from_coco`: set it if `init` was trained on coco_voc.
 * `init`: weights to start from; `none`: random initialization.
 * `steps`: number of training steps.

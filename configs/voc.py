@@ -7,13 +7,13 @@ The papers train on the split `train_aug` of 10,582 images (--config.data.train_
 exists if the folder `SegmentationClassAug` is next to `SegmentationClass`.
 
 The recipe requires an accelerator and a network trained on ImageNet to start from; it has not been
-trained here. The fields are those of the paper; deeplab_jax/config_fields.py states which defaults
-come from the released code instead.
+trained here. The values of the config fields are those of the paper, except for defaults that come
+from the released code; deeplab_jax/config_fields.py states the source of each default.
 
 With `cpu`, the network is small enough to train on two cores, from scratch, on a few hundred
 images. It then learns where objects are rather than which classes they have.
 
-Arguments: `cpu`; `steps`, number of training steps.
+Arguments: `cpu`, small network for training on two CPU cores; `steps`, number of training steps.
 """
 
 from ml_collections import ConfigDict

@@ -43,7 +43,7 @@ class Architecture(ArchitectureFields):
 
     @property
     def size_remainder(self) -> int:
-        """Remainder of the legal input sides divided by the output stride: 0 or 1."""
+        """Remainder when a legal input height or width is divided by the output stride: 0 or 1."""
         return int(self.align_corners and not self.multiple_of_stride)
 
     @property

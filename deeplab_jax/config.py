@@ -142,7 +142,10 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns `name` with the section of the most similar field; without one, returns `name`."""
+    """Returns `name` prefixed with the section of the field whose last part is most similar.
+
+    If no field is similar, or the similar field has no section, `name` is returned unchanged.
+    """
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)
     return f"{sections[nearest[0]]}.{name}" if nearest and sections[nearest[0]] else name
@@ -260,7 +263,10 @@ def _tuples(value: Any) -> Any:
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
-    """Returns "field: a → b" for every field that differs, except those in `FREE_FIELDS`."""
+    """Returns "field: a → b" for every field that differs between two configs.
+
+    Fields in `FREE_FIELDS` are left out, because they do not change the results of a run.
+    """
     first, second = dict(flatten(one)), dict(flatten(other))
     return [
         f"{field}: {first.get(field)} → {second.get(field)}"

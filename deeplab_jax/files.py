@@ -338,16 +338,23 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether the path of an archive member leads out of the directory of the archive."""
+    """Returns whether an archive member would be written outside the directory it is unpacked to.
+
+    Args:
+      name: path of the member, as stored in the archive.
+    """
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
 
 
 def check_member_path(name: str) -> None:
-    """Checks the path of a member of an archive.
+    """Checks that an archive member is written inside the directory it is unpacked to.
+
+    Args:
+      name: path of the member, as stored in the archive.
 
     Raises:
-      DeepLabError: the path leads out of the directory into which the archive is unpacked.
+      DeepLabError: the path leads out of that directory.
     """
     if leads_out(name):
         raise DeepLabError(f"the member {name!r} leads out of the archive; pack relative paths")
@@ -362,8 +369,9 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
       max_bytes: maximum total size of the unpacked files, in bytes.
 
     Raises:
-      DeepLabError: the file is damaged or not a zip archive, the unpacked files exceed `max_bytes`
-        or the free disk space, or a member is illegal.
+      DeepLabError: the file is damaged or not a zip archive; the unpacked files exceed `max_bytes`
+        or the free disk space; or a member is a link, occurs twice, or has a path that leads out
+        of the directory.
     """
     try:
         with zipfile.ZipFile(archive) as file:

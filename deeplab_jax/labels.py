@@ -29,7 +29,7 @@ def label_dtype(num_classes: int) -> np.dtype:
     """Returns the dtype of labels and class maps: uint8 up to 255 classes, else uint16.
 
     Raises:
-      DeepLabError: there are more than MAX_CLASSES classes.
+      DeepLabError: there are more than 65535 classes (MAX_CLASSES).
     """
     if num_classes > MAX_CLASSES:
         raise DeepLabError(f"num_classes={num_classes} must be at most {MAX_CLASSES}")
@@ -40,7 +40,7 @@ def void_label(num_classes: int) -> int:
     """Returns the label of void pixels: 255 for up to 255 classes, 65535 above.
 
     Raises:
-      DeepLabError: there are more than MAX_CLASSES classes.
+      DeepLabError: there are more than 65535 classes (MAX_CLASSES).
     """
     return int(np.iinfo(label_dtype(num_classes)).max)
 

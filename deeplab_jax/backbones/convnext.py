@@ -68,15 +68,16 @@ def features(size: Size) -> tuple[Feature, ...]:
 class PatchConvolution(Convolution):
     """Convolution of patches that do not overlap: the kernel is as large as the stride.
 
-    If the stride was replaced by an atrous rate, the map keeps its size. Each axis is then padded
-    by `rate` pixels, divided between both sides. If the rate is odd, the larger half comes last, as
-    in timm.
+    If the stride was replaced by an atrous rate, the output has the size of the input. The input is
+    then padded by `rate` pixels along each axis, half of them on each side. If the rate is odd, the
+    bottom and the right receive one pixel more than the top and the left, as in timm.
     """
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding, which is 0 unless the stride was replaced by a rate.
+        """Returns the padding, which is 0 unless the stride was replaced by an atrous rate.
 
-        Without padding, rows and columns at the end that do not fill a patch are ignored.
+        Without padding, rows at the bottom and columns at the right that do not fill a patch are
+        ignored.
         """
         del size
         if self.stride > 1:
@@ -88,7 +89,7 @@ class Block(nn.Module):
     """Depthwise 7×7 → layer normalization → 1×1 → GELU → 1×1, plus the input.
 
     Attributes:
-      version: see `Size`.
+      version: 1 (layer scale) or 2 (global response normalization).
       rate: atrous rate of the depthwise convolution.
       drop_rate: probability of dropping the residual branch in training (stochastic depth).
       form: settings common to all layers, see `layers.Form`.
@@ -125,7 +126,7 @@ class ConvNeXt(nn.Module):
     """Backbone ConvNeXt (arXiv 2201.03545) or ConvNeXt V2 (arXiv 2301.00808).
 
     Attributes:
-      name_in_timm: name of the size, a key of `SIZES`.
+      name_in_timm: name of the network in timm, a key of `SIZES`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
       stochastic_depth: probability of dropping the residual branch of the last block in training;
         it rises linearly from 0 at the first block.

@@ -29,12 +29,12 @@ class Block(nn.Module):
     """One unit of a network: a convolution or an inverted residual.
 
     Attributes:
-      row: configuration of the unit.
+      row: kind, kernel sizes, expansion and number of output channels of the unit.
       width: number of input channels of the unit before any pruning.
-      unit: stride and atrous rate of the spatial convolutions.
+      unit: stride and atrous rate of the convolutions larger than 1×1.
       squeeze: whether an inverted residual has squeeze and excitation.
       drop_rate: probability of dropping the residual branch in training (stochastic depth).
-      conv_norm: constructor of the convolutions.
+      conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
     """
 
     row: Row
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
+        """Maps [N, H, W, C] to [N, ⌈H/unit.stride⌉, ⌈W/unit.stride⌉, row.features]."""
         row = self.row
         if row.kind in (CONV, RESIDUAL_CONV):
             outputs = self._convolve("conv", row.features, row.kernel_size)(inputs, train)

@@ -22,7 +22,8 @@ class Row(NamedTuple):
     Only the first unit can have a stride above 1.
 
     Attributes:
-      kind: kind of the units.
+      kind: kind of the units: `conv` (convolution), `residual_conv` (convolution plus input),
+        `fused` (k×k expansion → 1×1 projection) or `inverted` (inverted residual).
       units: number of units.
       kernel_size: kernel size of the spatial convolution; 0: an inverted residual without a
         depthwise convolution between its 1×1 convolutions.
@@ -54,8 +55,8 @@ class Network(NamedTuple):
       stem: number of channels of the first convolution.
       width: multiplier of the number of channels.
       depth: multiplier of the number of units of each row.
-      fixed_ends: whether `width` applies neither to the stem nor to the image classifier, and
-        `depth` neither to the first nor to the last stage.
+      fixed_ends: whether the ends of the network are not scaled: the stem and the image classifier
+        by `width`, the first and the last stage by `depth`.
       squeeze: whether inverted residuals have squeeze and excitation.
       tensorflow: whether convolutions are padded as in TensorFlow (`SAME`).
       preprocessing: published normalization of input pixels.
@@ -235,7 +236,7 @@ def stem_channels(network: Network) -> int:
 
 
 def units(network: Network) -> list[list[Row]]:
-    """Returns the units of each stage, as rows with one unit and the scaled number of channels."""
+    """Returns one row for each unit of each stage, after scaling by `width` and `depth`."""
     stages, last = [], len(network.stages) - 1
     for number, rows in enumerate(network.stages):
         depth = 1 if network.fixed_ends and number in (0, last) else network.depth

@@ -67,7 +67,7 @@ class BackboneEntry:
       wide: 1×1 convolution before or after the pooling in the published image classifier; None for
         classifiers without such a convolution.
       separable: whether the ASPP and the decoder of DeepLab v3+ are separable by default.
-      head: published head of DeepLab v3 on this backbone.
+      head: default head of DeepLab v3 on this backbone, as published.
       pooled_norm: whether the published image classifier has a layer normalization after the
         pooling.
       align_corners: default of `Architecture.align_corners`; False for backbones that divide the
@@ -153,7 +153,15 @@ def _of_timm(
     normalization: Normalization | None,
     **conventions: Any,
 ) -> BackboneEntry:
-    """Returns the entry of a backbone of timm, whose first three features have stride 4, 8, 16."""
+    """Returns the entry of a backbone of timm.
+
+    Args:
+      name: name of the network in timm.
+      module: constructor of the module.
+      features: endpoints; the first three have stride 4, 8 and 16.
+      normalization: published hyperparameters of batch normalization; None: no such layers.
+      **conventions: further fields of `BackboneEntry`.
+    """
     low_level = tuple(features[:3])
     return BackboneEntry(
         module=module,

@@ -27,7 +27,7 @@ class InvertedResidual(nn.Module):
       stride, rate: stride and atrous rate of the depthwise convolution.
       residual: whether to add the input if it has as many channels as the output; False for units
         with a nominal stride of 2, even if that stride became a rate.
-      conv_norm: constructor of the convolutions.
+      conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
       kernel_size: kernel size of the depthwise convolution.
       squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
       pad_first: whether to pad the input of the expansion instead of that of the depthwise
@@ -118,7 +118,14 @@ NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
 
 
 def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
-    """Returns the number of channels of a layer, scaled and rounded as in `MobileNetV2`."""
+    """Returns the number of channels of a MobileNetV2 layer after scaling.
+
+    Args:
+      features: number of channels at depth multiplier 1.
+      depth_multiplier: multiplier of the number of channels.
+      width_divisor: 1: the product is rounded down, to at least 1; 8: it is rounded to a multiple
+        of 8.
+    """
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)
 
@@ -133,8 +140,10 @@ class MobileNetV2(nn.Module):
         rounded to multiples of 8, as in slim's image classifiers.
       stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
         `SAME`.
-      rate_start: first unit with the new rate if a stride becomes a rate, see
-        `Architecture.rate_start`.
+      rate_start: if the stride of a unit becomes a rate, the first unit with this rate: the
+        unit itself (`same_unit`), the next one (`next_unit`) or the first of the next stage
+        (`next_stage`). `first_units`: only the unit itself and the first unit of every later stage
+        have the rate.
       last_convolution: whether the backbone ends with the 1×1 convolution to 1280 channels of the
         image classifier.
       pad_first_convolution: whether to pad the image before the first convolution.

@@ -48,11 +48,11 @@ def features(size: Size) -> tuple[Feature, ...]:
 class RegNet(nn.Module):
     """Backbone RegNetY (arXiv 2003.13678, section 5).
 
-    Its units are bottlenecks with as many channels inside as outside, and with squeeze and
-    excitation.
+    Its blocks are residual bottleneck units with squeeze and excitation. All three convolutions of
+    a unit have the same number of output channels.
 
     Attributes:
-      name_in_timm: name of the size, a key of `SIZES`.
+      name_in_timm: name of the network in timm, a key of `SIZES`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
       stochastic_depth: probability of dropping the residual branch of the last block in training;
         it rises linearly from 0 at the first block.

@@ -103,10 +103,10 @@ PYTORCH_NORMALIZATION = Normalization(decay=0.9, epsilon=1e-5)
 
 
 def low_level_features(depth: Depth) -> tuple[Feature, ...]:
-    """Returns the endpoints for decoders.
+    """Returns one endpoint for decoders from each of block1, block2 and block3.
 
-    They are outputs of the second-to-last units of block1, block2 and block3: those of the last
-    convolution, before the shortcut is added.
+    The endpoint is the output of the last convolution in the second-to-last unit of the block,
+    before the shortcut is added.
     """
     return tuple(
         Feature(
@@ -134,7 +134,7 @@ class ResidualUnit(nn.Module):
       width: number of output channels of the convolutions before the last.
       convolutions: stride and atrous rate of each convolution: three in a bottleneck unit, two in a
         basic unit.
-      conv_norm: constructor of the convolutions.
+      conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
       groups: number of channel groups of the 3×3 convolution in a bottleneck unit.
       squeezed: number of channels inside squeeze and excitation after the 3×3 convolution; 0: no
         squeeze and excitation.
@@ -198,8 +198,8 @@ class ResidualUnit(nn.Module):
 def _averaged(inputs: jax.Array, stride: int) -> jax.Array:
     """Averages 2×2 pixels of [N, H, W, C] at stride 1 or 2; the result has ⌈side / stride⌉ pixels.
 
-    Windows at the lower and right borders can extend beyond the map. As in timm, pixels outside the
-    map are left out of the average at stride 2, and count as zeros at stride 1.
+    Windows at the bottom and right borders can extend beyond the map. As in timm, the average at
+    stride 2 is over the pixels inside the map; at stride 1, pixels outside the map count as zeros.
     """
     if stride == 1:
         return nn.avg_pool(inputs, (2, 2), padding=((0, 1), (0, 1)))
@@ -315,7 +315,10 @@ class ResNet(nn.Module):
         return nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=padding)
 
     def _pool_padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding of the 3×3 max pooling; on odd sizes all conventions agree."""
+        """Returns the padding of the 3×3 max pooling for an input of `size` (height, width).
+
+        On odd heights and widths, it is the same for all stride placements.
+        """
         if self.stride_placement == "slim":
             return ops.same_padding(size, 3, 2, 1)
         # Caffe rounds the output size up.

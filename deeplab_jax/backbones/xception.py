@@ -74,9 +74,11 @@ class XceptionModule(nn.Module):
     """Three separable convolutions, of which the third is strided, and a shortcut.
 
     Attributes:
-      row: configuration of the module.
-      unit: stride and atrous rate.
-      separable, conv_norm: constructors of the separable convolutions and of the shortcut.
+      row: numbers of channels, shortcut and positions of the ReLUs.
+      unit: stride of the third separable convolution and of the shortcut, and atrous rate of all
+        separable convolutions.
+      separable: `SeparableConvNorm` with the arguments common to the separable convolutions.
+      conv_norm: `ConvNorm` with the arguments of the shortcut.
     """
 
     row: Module

@@ -130,7 +130,8 @@ class ImagePooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: see `layers.refuse_single_values`.
+          DeepLabError: in training, batch normalization would normalize a single value per channel,
+            because only one image is normalized and it has only one pooling window.
         """
         pooled = average(features, self.window)
         pooled = ConvNorm(
@@ -197,8 +198,8 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: batch normalization of the level with one bin would have one value per
-            channel; see `layers.refuse_single_values`.
+          DeepLabError: in training, batch normalization of the level with one bin would normalize a
+            single value per channel, because only one image is normalized.
         """
         conv_norm = partial(
             ConvNorm, self.channels, self.normalization, kernel_size=1, form=self.form

@@ -72,7 +72,16 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, encoded: jax.Array, low_level: jax.Array, train: bool) -> jax.Array:
-        """Maps encoder output [N, h, w, C] and low-level features [N, H, W, L] to [N, H, W, D]."""
+        """Decodes the encoder output with low-level features.
+
+        Args:
+          encoded: encoder output, [N, h, w, C].
+          low_level: low-level features, [N, H, W, L].
+          train: whether to normalize by batch statistics and to apply dropout.
+
+        Returns:
+          [N, H, W, D], with the D channels of the last convolution.
+        """
         reduced = ConvNorm(
             self.low_level_channels,
             self.normalization,
@@ -127,7 +136,7 @@ class TwoStageDecoder(nn.Module):
           train: whether to normalize by batch statistics and to apply dropout.
 
         Returns:
-          [N, H, W, D].
+          [N, H, W, D], with the D channels of the last convolution.
         """
         for name, low_level in (("conv3", conv3), ("conv2", conv2)):
             encoded = Decoder(

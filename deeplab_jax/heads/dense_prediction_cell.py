@@ -13,8 +13,9 @@ class Branch(NamedTuple):
     """Configuration of one branch, a separable 3×3 convolution.
 
     Attributes:
-      source: index in BRANCHES of the branch whose output is the input; None: the features.
-      rate: atrous rates (along h, along w), at output stride 16.
+      source: index in BRANCHES of the branch whose output this branch receives; None: the branch
+        receives the features of the backbone.
+      rate: atrous rates (along h, along w) if the features have output stride 16.
     """
 
     source: int | None
@@ -38,8 +39,8 @@ class DensePredictionCell(nn.Module):
 
     Attributes:
       channels: number of output channels of every branch and of the projection.
-      output_stride: output stride of the features; at half the output stride, the rates are twice
-        as large.
+      output_stride: output stride of the features. The rates in `BRANCHES` apply at 16; they are
+        multiplied by 16 / `output_stride`.
       dropout_rate: fraction of the concatenated features dropped in training.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.

@@ -46,7 +46,11 @@ class Form:
         return jnp.promote_types(self.dtype, jnp.float32)
 
     def output_channels(self, layer: nn.Module) -> int:
-        """Returns the number of output channels of a bound convolution that is not depthwise."""
+        """Returns the number of output channels of a layer: its entry in `widths`, or `features`.
+
+        Args:
+          layer: bound convolution that is not depthwise.
+        """
         return dict(self.widths).get("/".join(layer.path), layer.features)
 
     def block(self, unit: type[nn.Module]) -> type[nn.Module]:
@@ -66,7 +70,8 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
       params: parameters of the network.
 
     Raises:
-      DeepLabError: there is no such layer; the message suggests the nearest path.
+      DeepLabError: a layer does not exist, or has another number of output channels; the message
+        suggests the nearest path.
     """
     flat = traverse_util.flatten_dict(params) if form.widths else {}
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
@@ -207,7 +212,7 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Checkpoint policy: keep the results of convolutions and matrix products, and no others."""
+    """Policy of gradient checkpointing: stores only results of convolutions and matrix products."""
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
@@ -247,7 +252,7 @@ class ConvNorm(nn.Module):
         """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features], unless `pad` is set.
 
         Raises:
-          DeepLabError: see `refuse_single_values`.
+          DeepLabError: in training, batch normalization would normalize a single value per channel.
         """
         if self.form.remat == "norm" and not self.is_initializing():
             again = nn.remat(ConvNorm._normalized, policy=_is_product, static_argnums=(2,))

@@ -37,7 +37,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in the dtype of `form`."""
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in the computation dtype."""
         outputs = self.convolve(inputs, self.form.dtype)
         outputs = outputs if self.activation is None else self.activation(outputs)
         return ops.constrain_rows(outputs)

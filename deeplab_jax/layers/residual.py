@@ -24,7 +24,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape, in the dtype of `form`."""
+        """Maps [N, H, W, C] to the same shape, in the computation dtype."""
         channels, dtype = inputs.shape[-1:], self.form.parameter_dtype
         scale = self.param("scale", nn.initializers.ones, channels, dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, dtype)
@@ -48,7 +48,7 @@ class GlobalResponseNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape, in the dtype of `form`."""
+        """Maps [N, H, W, C] to the same shape, in the computation dtype."""
         channels, dtype = inputs.shape[-1:], self.form.parameter_dtype
         scale = self.param("scale", nn.initializers.zeros, channels, dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, dtype)
