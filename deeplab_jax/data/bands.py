@@ -162,7 +162,8 @@ def select(
 
     Args:
       pixels: all bands of the file, [H, W, C].
-      bands: bands to select.
+      bands: number and dtype of the bands that the model or the dataset uses; if `bands.chosen` is
+        set, the numbers of these bands in the file, from 1.
       name: name of the file, for errors.
       whose: words that precede the expected bands in error messages, such as "the model takes".
 
@@ -171,8 +172,8 @@ def select(
       that of the file.
 
     Raises:
-      DeepLabError: a selected band does not exist; or, if `bands` selects none, the number of bands
-        differs; or the dtype differs.
+      DeepLabError: the file has no band of a chosen number; no bands are chosen, and the file has
+        another number of bands than `bands`; or the file has another dtype than `bands`.
     """
     found = bands_of(pixels)
     if bands.chosen is None and found.count != bands.count:
@@ -191,10 +192,14 @@ def select(
 
 
 def check_pixel_type(bands: Bands, name: str) -> None:
-    """Checks that the bands can be stored without loss.
+    """Checks that a prepared dataset can store the bands of an image without loss.
+
+    Args:
+      bands: bands of the image.
+      name: name of the image file, for errors.
 
     Raises:
-      DeepLabError: their dtype is neither uint8 nor uint16.
+      DeepLabError: the dtype of the bands is neither uint8 nor uint16.
     """
     if bands.dtype not in LARGEST_PIXEL:
         raise DeepLabError(

@@ -26,7 +26,8 @@ class Stored(NamedTuple):
 
     Attributes:
       size: size in bytes.
-      md5: MD5 as hexadecimal digits; empty if the service does not state it.
+      md5: MD5 of the content as hexadecimal digits; empty if the storage service does not report
+        it.
     """
 
     size: int
@@ -36,9 +37,9 @@ class Stored(NamedTuple):
 def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
     """Returns a local copy of a prepared dataset in a bucket.
 
-    The copy is stored below `datasets/` in the cache directory. An existing copy is used again,
-    unless names, sizes or checksums of the files in the bucket differ from it. While one process
-    copies a dataset, other processes on this machine wait.
+    The copy is stored below `datasets/` in the cache directory. An existing copy is used again if
+    it has the same files as the bucket, with the same sizes and checksums. While one process copies
+    a dataset, other processes on this machine wait.
 
     Args:
       directory: directory of a version of the dataset, such as gs://BUCKET/data/voc/1.0.0.
@@ -91,7 +92,7 @@ def _list_files(system: Any, root: str) -> dict[str, Stored]:
 
 
 def _md5(facts: dict[str, Any]) -> str:
-    """Returns the MD5 in fsspec's facts about a file, as hexadecimal digits; empty if missing."""
+    """Returns the MD5 that fsspec reports for a file, as hexadecimal digits; empty if missing."""
     if "md5Hash" in facts:
         return base64.b64decode(facts["md5Hash"]).hex()
     # In S3, the ETag of an object that was uploaded in one part is its MD5.
@@ -100,7 +101,12 @@ def _md5(facts: dict[str, Any]) -> str:
 
 
 def _is_current(target: Path, files: dict[str, Stored]) -> bool:
-    """Returns whether `target` contains a complete copy of these files of the bucket."""
+    """Returns whether the directory `target` contains a complete and current copy of a dataset.
+
+    Args:
+      target: directory of the copy.
+      files: files of the dataset in the bucket, by path relative to the directory of the dataset.
+    """
     try:
         recorded = json.loads((target / RECORD).read_text())
         sizes = {name: (target / name).stat().st_size for name in files}

@@ -50,7 +50,10 @@ class ListedImage(NamedTuple):
 
 
 class DrawnBuilder(SegmentationBuilder):
-    """Base class of builders that draw labels; subclasses list the images and draw shapes."""
+    """Base class of builders that draw labels from annotated shapes.
+
+    Subclasses list the images with their shapes, and draw the shapes.
+    """
 
     # Images by split and id, in the order in which they are stored.
     _images: dict[str, dict[str, ListedImage]]
@@ -59,9 +62,9 @@ class DrawnBuilder(SegmentationBuilder):
         """Creates a builder.
 
         Args:
-          masks_drawn_on: whether shapes were drawn on the `displayed` or the `stored` image, see
-            `PairedFilesBuilder`. It is used only for images with an EXIF orientation, if the size
-            in the annotation file does not show on which of the two.
+          masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
+            `displayed` or the `stored` image. It is used only if the size in the annotation file is
+            missing or fits both. None: an annotation that fits both is an error.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -78,14 +81,14 @@ class DrawnBuilder(SegmentationBuilder):
           size: (height, width) of the label.
 
         Returns:
-          Label [height, width], and remarks for the report.
+          Label [height, width], and remarks for the user.
 
         Raises:
           DeepLabError: a shape is damaged or does not fit the size.
         """
 
     def read_storable_image(self, listed: ListedImage) -> StorableImage:
-        """Reads an image and encodes it for the prepared dataset."""
+        """Reads the image of an annotation, and encodes it for the prepared dataset."""
         return storable_image(listed.path, self.descriptor.intensity_range)
 
     def image_ids(self) -> dict[str, Sequence[str]]:
@@ -109,10 +112,13 @@ class DrawnBuilder(SegmentationBuilder):
     def _draw_upright(
         self, listed: ListedImage, image: StorableImage
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Returns label and remarks, see `draw`, for the image with its EXIF orientation applied.
+        """Draws the label of an image as it is displayed, with its EXIF orientation applied.
+
+        Returns:
+          Label [height, width], and remarks for the user.
 
         Raises:
-          DeepLabError: the annotation states another size than that of the image.
+          DeepLabError: the size in the annotation file is not that of the image.
         """
         declared, stored = listed.size, stored_size(image.size, image.orientation)
         if declared not in (None, image.size, stored):
@@ -181,16 +187,19 @@ class AnnotationsBuilder(DrawnBuilder):
 
         Args:
           source: directory or zip archive.
-          classes: file of class names, see `read_class_names` (default: `classes.txt` or
-            `classes.json` in the source, else the names in the annotation files).
+          classes: file of class names, as text with one name per line or as JSON (default:
+            `classes.txt` or `classes.json` in the source, else the names in the annotation files).
           images: directory of the images (default: the source).
-          intensity_range: see `read_image`.
-          masks_drawn_on: see `DrawnBuilder` (default: `DRAWN_ON` of the tool).
+          intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
+            range of each image).
+          masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
+            `displayed` or the `stored` image (default: the value for the annotation tool,
+            `DRAWN_ON`).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
           DeepLabError: a directory is missing, there are no annotations, there is only one class,
-            or `intensity_range` is empty.
+            or the lower end of `intensity_range` is not below the upper end.
         """
         self.source = unpacked(source, self)
         self.image_directory = given_directory(images) if images else self.source
@@ -298,7 +307,7 @@ class AnnotationsBuilder(DrawnBuilder):
         return images
 
     def below(self, path: Path) -> Path | None:
-        """Returns a path if it is in the source or in the directory of the images, else None."""
+        """Returns `path` if it is below the source or the image directory, else None."""
         absolute = Path(os.path.abspath(path))
         for top in (self.source, self.image_directory):
             if absolute.is_relative_to(os.path.abspath(top)):
@@ -328,7 +337,13 @@ def add_image(
     image_id: str,
     listed: ListedImage,
 ) -> None:
-    """Adds an image to `found`, which contains images by split, then by id.
+    """Adds an image to the dictionary `found`.
+
+    Args:
+      found: images by split, then by id; the split is None for images without a split.
+      split: split of the image.
+      image_id: id of the image, unique in the split.
+      listed: the image.
 
     Raises:
       DeepLabError: the split already contains an image with this id.

@@ -33,10 +33,11 @@ class Facts(NamedTuple):
     """Results of checking one example.
 
     Attributes:
-      digest: hash of the pixels of the image; empty: the image is not compared with others.
+      digest: hash of the pixels of the image, which finds equal images in different splits; empty:
+        the image is not compared with others.
       notes: remarks for the user; equal remarks on several examples become one line.
       mask: name of the mask file, for errors.
-      used_colors: palette color of each index that occurs in the mask.
+      used_colors: palette color of each index that occurs in the mask, as {index: RGB}.
     """
 
     digest: bytes = b""
@@ -54,11 +55,11 @@ class Findings:
         self._color_of: dict[int, tuple[Color, str]] = {}
 
     def add(self, split: str, image_id: str, facts: Facts) -> None:
-        """Adds one example.
+        """Adds the results of checking one example.
 
         Raises:
-          DeepLabError: an index has another palette color than in an earlier mask, so the index
-            does not mean the same class in all files.
+          DeepLabError: an index has another color in the palette of this mask than in that of an
+            earlier mask, so the index does not mean the same class in all files.
         """
         for note in facts.notes:
             self._examples_with[note].append(f"{split}/{image_id}")
@@ -74,7 +75,7 @@ class Findings:
                 )
 
     def notes(self) -> list[str]:
-        """Returns remarks for the user, one line each, with a count and the names of examples."""
+        """Returns remarks for the user, one line each, with number and names of the examples."""
         lines = [
             f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
             for note, examples in sorted(self._examples_with.items())
@@ -108,8 +109,9 @@ class LoadedExample:
 
     Attributes:
       image: image with its EXIF orientation applied, encoded as JPEG or PNG with 8 bits per
-        channel; if the bands are not RGB, the result of `encode_bands`.
-      label: class of each pixel, or `void_label(num_classes)`; `label_dtype(num_classes)` [H, W].
+        channel. If the bands are not RGB, it is a gray PNG that contains all bands.
+      label: class of each pixel or void, [H, W]; uint8 with void = 255 for up to 255 classes, else
+        uint16 with void = 65535.
       facts: results of checking the example.
     """
 
@@ -140,7 +142,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     Images are passed to TFDS as encoded bytes, because TFDS would encode arrays with TensorFlow.
     `info.metadata` contains class_names, palette, intensity_range, bands, statistics (per split),
-    left_out and notes; see `Preparation` for the last three.
+    left_out (a reason for each example that was left out) and notes (remarks for the user).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -183,7 +185,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """Checks all examples, and returns a problem for each one that cannot be stored.
 
         Raises:
-          DeepLabError: the examples contradict each other; see `Findings.add`.
+          DeepLabError: an index has different colors in the palettes of two masks.
         """
         self._findings, problems = Findings(), []
         names = [(split, name) for split, names in self.image_ids().items() for name in names]
@@ -313,7 +315,10 @@ def in_splits(
 
 
 def _held_out(names: list[str]) -> set[str]:
-    """Returns the names that become val; adding files later moves no other file between splits."""
+    """Returns the names of the examples that become the split val, about a fifth of all.
+
+    If files are added later, the existing examples stay in their splits.
+    """
     digests = {
         name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         for name in names

@@ -41,9 +41,14 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns whether each pixel center is inside, bool [height, width].
+    """Returns whether each pixel center is inside a polygon, bool [height, width].
 
-    A pixel center is inside a polygon if it is to the right of an odd number of its edges.
+    A pixel center is inside if it is to the right of an odd number of edges.
+
+    Args:
+      points: corners (x, y) of the polygon in pixels, [number, 2].
+      height: height of the image in pixels.
+      width: width of the image in pixels.
     """
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
     # Rows of pixel centers that each edge crosses; the row of its lower end is excluded. Horizontal
@@ -173,10 +178,12 @@ class CocoVoc(DrawnBuilder):
         labels: dict[int, int],
         images: list[dict[str, Any]],
     ) -> defaultdict[int, list[dict[str, Any]]]:
-        """Returns the objects of VOC's classes by image id; counts the others for `notes`.
+        """Returns the objects of VOC's classes by image id.
+
+        Other annotations are counted, and the remarks for the user contain these numbers.
 
         Args:
-          split: name of the split, for the counts.
+          split: name of the split, for the remarks.
           annotations: all annotations of the COCO file.
           labels: {COCO category id: VOC label}.
           images: all images of the COCO file.

@@ -64,14 +64,17 @@ class Cvat(PairedFilesBuilder):
 
         Args:
           source: directory or zip archive.
-          classes: file of class names, see `read_class_names` (default: `classes.txt` or
-            `classes.json` in the source, else the names of the label map, background first).
+          classes: file of class names, as text with one name per line or as JSON (default:
+            `classes.txt` or `classes.json` in the source, else the names of the label map,
+            background first).
           images: directory of the images (default: `JPEGImages/`).
-          intensity_range: see `read_image`.
+          intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
+            range of each image).
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: the source does not have the layout, or its label map is damaged.
+          DeepLabError: the source does not have the layout of this export, or its label map is
+            damaged.
         """
         check_intensity_range(intensity_range)
         directory = unpacked(source, self)

@@ -72,7 +72,7 @@ def named_split(parts: Sequence[str]) -> str | None:
 
 
 def image_name(file_name: str) -> str:
-    """Returns the id of an image: its path without suffix, drive, leading slash and `..`."""
+    """Returns the id of an image: `file_name` without suffix, drive, leading slash and `..`."""
     path = PurePosixPath(PureWindowsPath(file_name).as_posix())
     path = path.with_suffix("") if path.name else path
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
@@ -84,7 +84,12 @@ def is_class_name(value: object) -> TypeGuard[str]:
 
 
 def entries(content: object, key: str, path: Path) -> list[dict[str, Any]]:
-    """Returns the list of objects under a key of a JSON file.
+    """Returns the list of JSON objects under a key of a parsed JSON file.
+
+    Args:
+      content: parsed content of the file.
+      key: key of the list.
+      path: path of the file, for errors.
 
     Raises:
       DeepLabError: there is no list of objects under the key.

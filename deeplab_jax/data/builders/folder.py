@@ -36,7 +36,7 @@ MANY_MASKS = 100
 
 
 class Folder(PairedFilesBuilder):
-    """Builder for a folder of images and masks; `pairing` matches their names.
+    """Builder for a folder of images and masks, which are matched by their names.
 
     The folders `train/`, `val/` and, optionally, `test/` define the splits. Without these folders,
     a hash of the names chooses a fifth of the images for val. Masks have one of three encodings:
@@ -66,12 +66,15 @@ class Folder(PairedFilesBuilder):
         """Finds the pairs of image and mask, and determines the classes.
 
         Args:
-          source: directory that contains `images/` and `masks/`, or another layout that
-            distinguishes images and masks; see `find_files`.
+          source: directory that contains `images/` and `masks/`, or other folders or file names
+            that distinguish images and masks, such as `a.jpg` and `a_mask.png`.
           masks: directory of the masks (default: `masks/` in the source, if it exists).
-          classes: file of class names, see `folder_classes`.
-          color_map: file of class colors, see `read_color_map`.
-          intensity_range: see `read_image`.
+          classes: file of class names, as text with one name per line or as JSON (default:
+            `classes.txt` or `classes.json` in the source, else the names of the color map).
+          color_map: file with the color of each class, as text lines `r g b name` or as JSON. None:
+            masks contain class indices.
+          intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
+            range of each image).
           bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
             red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
             None: all images are converted to 8-bit RGB.
@@ -80,8 +83,8 @@ class Folder(PairedFilesBuilder):
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, fewer than two classes are given, the intensity
-            range is empty, or the bands do not exist.
+          DeepLabError: a directory is missing, there are fewer than two classes, the lower end of
+            `intensity_range` is not below the upper end, or the bands do not exist.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else None
@@ -166,7 +169,7 @@ class Folder(PairedFilesBuilder):
         return {} if self._color_labels else super().used_colors(mask)
 
     def _index_encoding(self) -> dict[str, Any]:
-        """Returns the arguments of `read_mask` for masks of class indices.
+        """Returns keyword arguments of `masks.read_mask` that read masks of class indices.
 
         For two classes, the files determine the encoding: if all masks together contain only the
         values 0 and 255, or one color with only the opacities 0 and 255, then 255 is the second
@@ -198,12 +201,18 @@ class Folder(PairedFilesBuilder):
 def _first_bands(
     paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
-    """Returns the image that determined the bands of the dataset, or None; and these bands.
+    """Returns the bands of a dataset, and the image that determines them.
 
     Args:
       paths: images of the dataset.
-      wanted: argument `bands` of `Folder`.
-      page: see `Folder`.
+      wanted: numbers of the bands to read, from 1; `all`; or None for RGB.
+      page: number of the page to read from TIFF files with several pages, from 1.
+
+    Returns:
+      Path of the first readable image, or None if no image had to be read; and the bands.
+
+    Raises:
+      DeepLabError: `wanted` is illegal, or no image can be read.
     """
     if wanted is None:
         return None, RGB
@@ -243,8 +252,8 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
     """Yields the images without a mask, and the masks without an image.
 
     Yields:
-      Pair of the file and the expected path of the missing file; key of the file, see `pairing`;
-      and error message.
+      Pair of the file and the expected path of the missing file; key of the file, which is its path
+      below the folder without suffix; and error message.
     """
     # For each folder in the keys, the folders on disk that contain its images and its masks.
     folders = {

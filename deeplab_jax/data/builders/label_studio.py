@@ -165,7 +165,15 @@ class LabelStudio(AnnotationsBuilder):
         return ListedImage(image, size, masks, path)
 
     def _image_of(self, task: dict[str, Any], path: Path) -> Path:
-        """Returns the path of the image of a task; `path` is that of the JSON export."""
+        """Returns the path of the image of a task.
+
+        Args:
+          task: task in the JSON export.
+          path: path of the JSON export.
+
+        Raises:
+          DeepLabError: the image does not exist, or several images could be meant.
+        """
         values = task["data"] if isinstance(task.get("data"), dict) else task
         names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))
         last = [PurePosixPath(name).name for name in names]
@@ -180,7 +188,10 @@ class LabelStudio(AnnotationsBuilder):
 
 
 def _file_name(value: object) -> str:
-    """Returns the path in an image's path or URL, without leading slash; "" for other values."""
+    """Returns the path of an image file from a path or URL in a JSON export, without leading slash.
+
+    The result is "" if `value` does not refer to an image file.
+    """
     if not isinstance(value, str):
         return ""
     try:

@@ -81,7 +81,11 @@ class PairedFilesBuilder(SegmentationBuilder):
         """Returns the pairs by split and image id, in the order in which examples are stored."""
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
-        """Converts an opened mask to classes and void, `label_dtype(num_classes)` [H, W]."""
+        """Returns the class of each pixel of a mask, or void.
+
+        The result is [H, W], uint8 with void = 255 for up to 255 classes, else uint16 with void =
+        65535.
+        """
         return read_mask(mask, self.LABELS)
 
     def read_storable_image(self, path: Path) -> StorableImage:
@@ -115,10 +119,11 @@ class PairedFilesBuilder(SegmentationBuilder):
     def _aligned(
         self, label: np.ndarray, mask: MaskFile, image: StorableImage, pair: Pair
     ) -> tuple[np.ndarray, bool]:
-        """Returns the label turned as the image is displayed, and how the mask was drawn.
+        """Rotates a label to the orientation in which the image is displayed.
 
-        The second value is True if the mask was drawn on the pixels as stored, before the rotation
-        that the EXIF orientation of the image requires.
+        Returns:
+          Rotated label; and True if the mask had been drawn on the pixels as stored, without the
+          rotation that the EXIF orientation of the image requires.
         """
         stored = turned(turned_back(label, mask.orientation), image.orientation)
         if image.size not in (label.shape, stored.shape):
@@ -137,7 +142,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         )
 
     def _left_out_files(self) -> list[str]:
-        """Returns a line for each kind of unused file, with the number of such files."""
+        """Returns a remark for each kind of unused file, with the number of such files."""
         lines, directories = [], self.directories()
         # Subdirectories are counted with the directory that contains them.
         for directory in sorted(path for path in directories if not directories & {*path.parents}):
@@ -233,7 +238,15 @@ class ListedFilesBuilder(PairedFilesBuilder):
         }
 
     def listed_pairs(self, stems: Sequence[str], masks: Path) -> dict[str, Pair]:
-        """Returns {stem: pair} for image names without suffix (stems)."""
+        """Pairs images with masks by their names without suffix (stems).
+
+        Args:
+          stems: stems of the images.
+          masks: directory of the masks.
+
+        Returns:
+          {stem: pair of image and mask}.
+        """
         images = self.source / self.LANDMARK
         return {stem: Pair(images / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems}
 

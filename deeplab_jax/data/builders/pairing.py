@@ -31,7 +31,7 @@ Named = Mapping[str, Path]
 
 
 class Affixes(NamedTuple):
-    """Prefix and suffix of a file name; the core between them is equal for image and mask."""
+    """Prefix and suffix of a file name; the name between them, the core, identifies an example."""
 
     prefix: str = ""
     suffix: str = ""
@@ -48,6 +48,8 @@ class Affixes(NamedTuple):
 class Rule:
     """Rule by which the names of images and masks match.
 
+    An image and a mask match if their names without prefix and suffix are equal.
+
     Attributes:
       image, mask: prefix and suffix of the names of images, and those of the names of masks.
       folders: whether the folders of an image and its mask must have equal names.
@@ -60,7 +62,11 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns {key of image: key of its mask}; {} if two images or masks have equal cores."""
+        """Returns {key of image: key of its mask}; a key is a path below the folder without suffix.
+
+        The result is {} if the rule is ambiguous, because the names of two images, or of two masks,
+        are equal without prefix and suffix.
+        """
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
             core = self._core(_undoubled(key) if self.doubled else key, self.mask)
@@ -91,6 +97,8 @@ class Rule:
 class Matching:
     """Result of matching images and masks by name.
 
+    A key is the path of a file below the folder, without suffix, such as `train/a`.
+
     Attributes:
       rule: rule by which the names match.
       mask_of: {key of image: key of its mask}.
@@ -115,7 +123,8 @@ def match_names(images: Named, masks: Named) -> Matching:
     without leading zeros of numbers. The result is used only if every image then has a mask.
 
     Args:
-      images, masks: files by key; at least one each.
+      images, masks: paths of the files by key, which is the path below the folder without suffix;
+        at least one each.
 
     Raises:
       DeepLabError: no image has a mask, or two rules find different masks for all images.
@@ -146,7 +155,9 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that finds masks for most images, and {key of image: key of its mask}.
+    """Returns the rule that finds masks for the most images, and {key of image: key of its mask}.
+
+    A key is the path of a file below the folder, without suffix.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
@@ -171,7 +182,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a key in lower case, without leading zeros of numbers, for a tolerant comparison."""
+    """Returns a path in lower case, without leading zeros of numbers, for a tolerant comparison."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", key.casefold())
 
 
@@ -225,7 +236,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _undoubled(key: str) -> str:
-    """Returns a key without an image suffix at its end: `a.jpg` becomes `a`."""
+    """Returns a path without an image suffix at its end: `a.jpg` becomes `a`."""
     stem, suffix = os.path.splitext(key)
     return stem if suffix.lower() in MASK_SUFFIXES else key
 
@@ -245,7 +256,7 @@ OTHER_SPLIT_NAMES = {
 
 
 class Found(NamedTuple):
-    """Images and masks of a source, by key."""
+    """Images and masks of a dataset, by their paths below the folder without suffix (keys)."""
 
     images: dict[str, Path]
     masks: dict[str, Path]
@@ -317,13 +328,13 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns the key for a path: if its first folder is `training`, it is renamed to `train`."""
+    """Renames the first folder of a path to a split's name, for example `training` to `train`."""
     first, slash, rest = path.partition("/")
     return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
 
 def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
-    """Returns files by kind of folder: of images (`image`), of masks (`mask`), and others ("")."""
+    """Returns the files by the role that folder names show: `image`, `mask` or "" (unknown)."""
     of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
     for path in paths:
         role, key = _role(path.relative_to(source).with_suffix("").as_posix())
@@ -332,11 +343,11 @@ def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
 
 
 def _role(path: str) -> tuple[str, str]:
-    """Returns the role of a file, `image` or `mask`, and its path without the words for this role.
+    """Returns the role of a file, `image` or `mask`, and its path without the words that show it.
 
-    The innermost folder with a word of IMAGE_WORDS or MASK_WORDS in its name determines the role.
-    Without these words, an image and its mask have equal paths. If there is no such folder, returns
-    "" and the unchanged path.
+    Words in folder names, such as `img` or `labels`, show whether a file is an image or a mask. The
+    innermost folder with such a word determines the role. Without these words, an image and its
+    mask have equal paths. If there is no such folder, the role is "" and the path is unchanged.
     """
     *folders, name = path.split("/")
     for at in reversed(range(len(folders))):
@@ -353,7 +364,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the first folder of all keys as long as they share it; keeps folders of splits."""
+    """Removes the first folder of all paths as long as all have the same, unless it is a split."""
     while len(outer := {key.partition("/")[0] for key, _ in named}) == 1:
         if not all("/" in key for key, _ in named) or outer <= {*SPLITS}:
             break
@@ -362,7 +373,7 @@ def _without_outer_folder(named: Keyed) -> Keyed:
 
 
 def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
-    """Divides files in the same folders into images and masks by names or by formats."""
+    """Divides the files of folders with both images and masks, by their names or formats."""
     names = [_split(key)[1] for key, _ in named]
     known = set(names)
     extending: list[Keyed] = []

@@ -117,7 +117,9 @@ class Yolo(AnnotationsBuilder):
     def _image_paths(
         self, data: dict[str, Any], key: str, path: Path
     ) -> Iterator[tuple[Path, list[Path]]]:
-        """Yields each directory, or text file that lists images, of a split; and its images.
+        """Yields the places of the images of a split, and for each place the paths of its images.
+
+        A place is a directory, or a text file that lists images.
 
         Args:
           data: content of `data.yaml`.
@@ -198,7 +200,11 @@ class Yolo(AnnotationsBuilder):
                 add_image(found, split, identity, ListedImage(label, None, (), label, fault))
 
     def _label_file(self, image: Path) -> Path:
-        """Returns the path of the label file of an image: the last `images/` becomes `labels/`."""
+        """Returns the path of the label file of an image.
+
+        It is the path of the image with the suffix `.txt`, in which the last `images/` is
+        `labels/`.
+        """
         parts = list(image.relative_to(self.source).parts)
         if IMAGES in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
