@@ -24,8 +24,8 @@ def lazy_names(
 
     Args:
       package: `__name__` of the package.
-      modules: public names, separated by spaces, by the module that defines them, such as
-        ".losses".
+      modules: for each module of the package, such as ".losses", the public names that it defines,
+        separated by spaces.
     """
     home = {name: module for module, names in modules.items() for name in names.split()}
 

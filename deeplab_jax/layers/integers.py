@@ -27,7 +27,7 @@ def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
       inputs: floating point [N, H, W, C].
 
     Returns:
-      float32 [N, H', W', D].
+      float32 [N, P, Q, D], where (P, Q) is the output size of the convolution.
     """
     inputs = ops.as_array(inputs)
     depthwise, channels = getattr(layer, "depthwise", False), inputs.shape[-1]

@@ -1,4 +1,4 @@
-"""Layers inside the residual units of later networks: normalization, gates, stochastic depth."""
+"""Layers in residual units of networks after ResNet: normalization, gates, stochastic depth."""
 
 from collections.abc import Callable
 

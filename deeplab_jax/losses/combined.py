@@ -58,7 +58,11 @@ Group = Callable[[tuple[str, ...]], bool]
 
 
 def kernels(names: tuple[str, ...]) -> bool:
-    """Returns True for convolution kernels, False for biases and normalization parameters."""
+    """Returns True for convolution kernels, False for biases and normalization parameters.
+
+    Args:
+      names: path of the parameter: names of the modules from the root, then that of the parameter.
+    """
     return names[-1] == "kernel"
 
 
@@ -66,25 +70,34 @@ def dense_kernels(names: tuple[str, ...]) -> bool:
     """Returns True for convolution kernels that are not depthwise.
 
     The released code applies weight decay to these parameters only.
+
+    Args:
+      names: path of the parameter, see `kernels`.
     """
     return kernels(names) and "depthwise" not in names
 
 
 def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
-    """Computes strength·Σ|w| over the parameters that `group` selects; see `l2_penalty`."""
+    """Computes strength·Σ|w| over all values w of the parameters that `group` selects.
+
+    Args:
+      params: parameters, nested dicts of arrays.
+      strength: factor of the penalty.
+      group: function that returns whether to include a parameter, given the names in its path.
+    """
     # The gradient of jnp.abs at 0 is 1, which would change pruned weights.
     return strength * _total(params, group, lambda leaf: leaf * jnp.sign(leaf))
 
 
 def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
-    """Computes strength·½·Σw² over the parameters that `group` selects.
+    """Computes strength·½·Σw² over all values w of the parameters that `group` selects.
 
     The gradient is strength·w, so with plain SGD the penalty is equivalent to weight decay.
 
     Args:
       params: parameters, nested dicts of arrays.
       strength: factor of the penalty, the weight decay of the released code.
-      group: function that selects parameters by path.
+      group: function that returns whether to include a parameter, given the names in its path.
 
     Returns:
       A scalar.

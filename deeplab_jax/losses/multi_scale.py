@@ -68,7 +68,8 @@ def multi_scale_cross_entropy(
     0.5 are 21×21 and use every 16th pixel.
 
     Args:
-      maps: endpoints of the model: `scores` [N, h, w, C], and smaller `scores_0.75` etc.
+      maps: endpoints of the model: `scores` [N, h, w, C] at scale 1, and the smaller maps of the
+        other scales, such as `scores_0.75`.
       label: [N, H, W] or [N, H, W, C] at the size of the images, see `softmax_cross_entropy`.
       batch_label: label of the whole batch, if the batch is processed in parts. Each term is then
         divided by the number of valid pixels of this label, downsampled to the size of the scores.
@@ -94,7 +95,7 @@ def multi_scale_cross_entropy(
 def _terms(
     maps: Mapping[str, jax.Array], native_scales: Collection[float], align_corners: bool
 ) -> Iterator[jax.Array]:
-    """Yields the scores of each term of the loss, the fused scores last."""
+    """Yields the scores of each term of the loss: those of every scale, then the fused scores."""
     native = {f"{SCALED}{scale:g}" for scale in native_scales}
     fused = at_least_float32(maps["scores"])
     size = fused.shape[1:3]

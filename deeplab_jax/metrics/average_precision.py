@@ -30,8 +30,9 @@ class PrecisionRecall:
     """Histograms of the predicted probability of each class, for its average precision.
 
     Attributes:
-      positives: int64 [num_classes, 1000], number of valid pixels of the class in each bin.
-      pixels: int64 [num_classes, 1000], number of all valid pixels in each bin.
+      positives: int64 [num_classes, 1000], number of valid pixels whose true class is this class,
+        in each bin of the predicted probability of this class.
+      pixels: int64 [num_classes, 1000], number of all valid pixels in each of these bins.
     """
 
     positives: np.ndarray

@@ -23,7 +23,8 @@ class TrimapConfusion:
 
     Attributes:
       widths: widths w of the bands in pixels, ascending.
-      counts: int64 [widths, num_classes, num_classes], truth in rows.
+      counts: int64 [number of widths, num_classes, num_classes], one confusion matrix for each
+        band: true class in rows, predicted class in columns.
 
     Source: DeepLab v1, section 5, as in the released evaluation code.
     """

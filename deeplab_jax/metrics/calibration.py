@@ -92,7 +92,7 @@ class CalibrationCounts:
         return CalibrationCounts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def without_last(self) -> "CalibrationCounts":
-        """Returns the sums without the row of the last class; all other sums are unchanged."""
+        """Returns the sums without the row of the last class, row C − 1; the rest is unchanged."""
         rows = np.delete(np.arange(len(self.pixels)), -2)
         kept = (self.pixels[rows], self.positives[rows], self.probability[rows])
         return CalibrationCounts(*kept, self.squared_error, self.log_loss)
@@ -157,7 +157,7 @@ class CalibrationCounts:
 
     @property
     def _errors(self) -> np.ndarray:
-        """Calibration error of each row, float64 [C + 1]."""
+        """Calibration error of each class and of the confidence, float64 [C + 1]."""
         total = self.pixels.sum(axis=1)
         gaps = np.abs(self.positives - self.probability).sum(axis=1)
         return np.where(total > 0, gaps / np.maximum(total, 1), np.nan)

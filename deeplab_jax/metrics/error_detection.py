@@ -13,10 +13,10 @@ NUM_SCORES = (int(np.float32(1).view(np.uint32)) >> DROPPED_BITS) + 1
 
 
 def score_bins(scores: Float[np.ndarray, "*shape"]) -> np.ndarray:
-    """Returns the index of the bin of each score, int64; the order of scores is kept.
+    """Returns the index of the bin of each score, int64; larger scores never have smaller indices.
 
     Args:
-      scores: float32, 0..1; values outside are clipped.
+      scores: float32, 0..1; values outside of this range are clipped.
     """
     clipped = np.clip(scores.astype(np.float32), np.float32(0), np.float32(1))
     # Adding 0 turns −0 into 0. The bits of non-negative floats have the order of their values.
@@ -30,7 +30,8 @@ class ErrorDetection:
     Their size does not depend on the number of images.
 
     Attributes:
-      counts: int64 [2, NUM_SCORES], number of correct (row 0) and wrong (row 1) pixels by score.
+      counts: int64 [2, NUM_SCORES], number of correctly (row 0) and wrongly (row 1) predicted
+        pixels in each bin of the uncertainty, see `score_bins`.
     """
 
     counts: np.ndarray

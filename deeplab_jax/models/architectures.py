@@ -64,9 +64,10 @@ def create_model(architecture: str, **overrides: Any) -> DeepLab:
 
     Args:
       architecture: name of the architecture, one of `list_models()`.
-      **overrides: fields of `Architecture`, or `aspp`. All other fields have the default of the
-        architecture or of the backbone. Default atrous rates depend on the output stride: at half
-        the output stride, the rates are twice as large.
+      **overrides: fields of `Architecture`, or `aspp`, the name of published atrous rates of
+        DeepLab v2 (`small` or `large`). All other fields have the default of the architecture or
+        of the backbone. Default atrous rates depend on the output stride: at half the output
+        stride, the rates are twice as large.
 
     Raises:
       DeepLabError: a name, keyword or value is invalid; the message states which are legal.
@@ -143,7 +144,7 @@ def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int
       version: format version of the file, which determines the defaults.
 
     Raises:
-      DeepLabError: see `resolve`.
+      DeepLabError: a name, keyword or value is invalid; the message states which are legal.
     """
     overrides = with_new_keywords(overrides, version)
     if version > 1 or architecture not in ARCHITECTURES or not set(overrides) <= set(KEYWORDS):
@@ -153,7 +154,7 @@ def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int
 
 
 def _first_rates(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the default of `atrous_rates` in format version 1."""
+    """Returns the default of `atrous_rates` for model files of format version 1."""
     head, stride = values["head"], values.get("output_stride", 16)
     if values.get("aspp") is not None:
         # This call checks the name.

@@ -248,14 +248,14 @@ def absent_values(options: Architecture) -> dict[str, Any]:
 
 
 class Restriction(NamedTuple):
-    """Legal values of a keyword for which a network supports only some values, and the reason."""
+    """Legal values of a keyword on a network that does not support all values, and the reason."""
 
     legal: tuple[str | None, ...]
     reason: str
 
 
 def _restrictions(options: Architecture) -> dict[str, Restriction]:
-    """Returns the restrictions of keywords on a network, by name of the keyword."""
+    """Returns the keywords of which a network supports only some values, with their restriction."""
     found = {}
     if options.head in ALWAYS_POOLING:
         legal = ALWAYS_POOLING[options.head]

@@ -54,8 +54,9 @@ def published_rates(
 
     Args:
       values: keywords of `Architecture`, including `head`.
-      aspp: name of rates in DeepLab v2, `small` or `large`; None: the default of the head.
-      concatenated: default for ASPP with `fusion='concat'`.
+      aspp: name of published rates of DeepLab v2, `small` or `large`; None: the default of the
+        head.
+      concatenated: rates to return for ASPP with `fusion='concat'` if `aspp` is None.
 
     Raises:
       DeepLabError: `aspp` is unknown, or is given together with `atrous_rates` or a head other
@@ -105,7 +106,7 @@ def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, 
       head: name of the head.
 
     Raises:
-      DeepLabError: see `rates_at_output_stride`.
+      DeepLabError: the rates would not be integers; the message lists the legal output strides.
     """
     rates = _exact(published, output_stride)
     whole = all(rate.denominator == 1 for rate in rates)

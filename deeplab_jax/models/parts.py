@@ -208,9 +208,13 @@ def make_decoder(options: Architecture, form: Form) -> Decoder:
 
 
 def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
-    """Returns a 3×3 convolution that refines features: `refine` or `refine_encoder`.
+    """Returns an additional 3×3 convolution, the module called `name`.
 
-    `refine_encoder` is a separable convolution if the architecture has `separable`.
+    Args:
+      options: architecture of the network.
+      form: settings common to all layers.
+      name: `refine`, or `refine_encoder` for the convolution between the head and the decoder,
+        which is separable if `options.separable` is set.
     """
     norm = normalization(options, HEAD_NORMALIZATION)
     if name == "refine_encoder" and options.separable:

@@ -26,8 +26,8 @@ def preprocess(
     """Normalizes input pixels.
 
     Args:
-      image: pixels [N, H, W, C], integers or floating point; RGB 0..255 except for `none`,
-        `minus_one_one`, and `mean_std` with a mean.
+      image: pixels [N, H, W, C], integers or floating point. `mean`, `vgg_mean`, `caffe_bgr`, and
+        `mean_std` without `mean` require RGB 0..255. The other preprocessings accept any channels.
       name: preprocessing, one of `pixels.PREPROCESSINGS`.
       dtype: dtype of the result.
       image_dtype: integer type whose range `minus_one_one` maps to -1..1.

@@ -48,7 +48,12 @@ class Operation(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Traced function, with all calls of inner functions inlined."""
+    """Traced function, with all calls of inner functions inlined.
+
+    Attributes:
+      inputs, outputs: arguments and results of the function.
+      operations: primitive operations in order of computation.
+    """
 
     inputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
@@ -279,8 +284,9 @@ def _reshape(operation: Operation, field: Field) -> Field:
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
     """Returns the receptive field after interpolation, which is a product with a matrix.
 
-    The result is exact if every old sample is at the position of a new sample. Otherwise, receptive
-    fields after later operations are too small by less than the distance of two old samples.
+    The result is exact if every value of the input is at the position of a value of the output.
+    Otherwise, receptive fields after later operations are too small, by less than the distance of
+    two neighboring values of the input.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]

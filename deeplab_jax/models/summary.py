@@ -28,7 +28,8 @@ class LayerSummary:
       parameters: number of parameters of the module, including normalization; 0 if the module
         appears earlier in the list.
       macs: number of multiply-adds.
-      macs_tf_convention: see `ModelSummary`.
+      macs_tf_convention: number of multiply-adds with the padding of TensorFlow, see
+        `ModelSummary`.
     """
 
     name: str

@@ -68,10 +68,11 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 
 
 def parse_channels_name(name: str) -> tuple[str, float] | None:
-    """Splits the name of a function in an exported program into its start and epsilon.
+    """Splits the name of a function in an exported program into operation and epsilon.
 
     Returns:
-      For example ("relative_norms", 1e-6); None for a name without epsilon.
+      (name of the operation, epsilon), such as ("relative_norms", 1e-6); None for the name of any
+      function other than `standardize_channels` and `relative_norms`.
     """
     for template in (STANDARDIZE_NAME, NORMS_NAME):
         start = template.partition("{")[0]

@@ -53,7 +53,7 @@ def depthwise_convolution(
       padding: number of zeros before and after H and W.
 
     Returns:
-      [N, H', W', C] in the dtype of the inputs.
+      [N, P, Q, C] in the dtype of the inputs.
     """
     window = Window.of(kernel, stride, rate, padding)
     reference = partial(xla_convolution, window=window, groups=inputs.shape[-1])
@@ -64,7 +64,15 @@ def depthwise_convolution(
 
 
 def _taps(padded: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Array]]:
-    """Yields (row, column, pixels [N, H', W', C] that are multiplied by that tap) for every tap."""
+    """Yields for every tap its row and column in the kernel, and the pixels that it multiplies.
+
+    Args:
+      padded: padded inputs, [N, H, W, C].
+      window: see `Window`.
+
+    Yields:
+      (row, column, pixels [N, P, Q, C]): one pixel for each of the P × Q outputs.
+    """
     stride = window.stride
     height, width = window._replace(padding=NO_PADDING).outputs(padded.shape[1:3])
     for row in range(window.size):
@@ -135,7 +143,7 @@ def gradient_at_once(
     Args:
       padded: padded inputs.
       kernel: [k, k, 1, C], used for its shape and dtype.
-      cotangent: cotangent of the outputs, [N, H', W', C].
+      cotangent: cotangent of the outputs, [N, P, Q, C].
       window: see `Window`.
     """
     precision = jnp.promote_types(jnp.float32, cotangent.dtype)
@@ -150,8 +158,9 @@ def gradient_in_bands(
 ) -> ChannelKernel:
     """Computes the same kernel gradient as `gradient_at_once`, a band of output rows at a time.
 
-    Each step adds one band [rows, W', C] of products per tap to a running sum, which the compiler
-    vectorizes and which fits into the cache. `gradient_at_once` takes up to eight times as long.
+    For each tap, a step adds one band [rows, Q, C] of products to a running sum. The compiler
+    vectorizes this, and the sum fits into the cache. `gradient_at_once` takes up to eight times as
+    long.
     """
     batch, height, width, channels = cotangent.shape
     fitting = [

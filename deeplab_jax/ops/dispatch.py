@@ -117,9 +117,9 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Computes `function(operand)`, in exported programs as a call of a function named `name`.
+    """Computes `function(operand)`; an exported program contains a call of a function `name`.
 
-    Converters to other formats recognize the name, and replace the call by one operation of the
+    Converters to other formats recognize this name, and replace the call by one operation of their
     runtime.
     """
     if not exporting():

@@ -55,7 +55,7 @@ def integer_convolution(
       groups: number of channel groups; C for a depthwise convolution.
 
     Returns:
-      float32 [N, H', W', D].
+      float32 [N, P, Q, D].
     """
 
     def floats(levels: jax.Array, zero_point: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -105,7 +105,13 @@ def convolution_of_joined(
 
 
 def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) -> Outputs:
-    """Computes the convolution of the upsampled coarse map alone, [N, H', W', E]."""
+    """Computes the convolution of the upsampled coarse map alone, [N, P, Q, E].
+
+    Args:
+      maps: inputs of the convolution; the coarse map is upsampled to the size of the fine map.
+      kernel: [k, k, C, E], the part of the kernel for the channels of the coarse map.
+      window: window of the convolution.
+    """
     dtype = accurate_dtype(maps.coarse.dtype)
     coarse, kernel = maps.coarse.astype(dtype), kernel.astype(dtype)
     batch, height, width, channels = coarse.shape

@@ -36,7 +36,7 @@ def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: 
     Args:
       inputs: x, [N, H, W, C].
       kernel: [k, k, C, D], used only for its shape and dtype.
-      cotangent: cotangent ȳ of the outputs, [N, H', W', D].
+      cotangent: cotangent ȳ of the outputs, [N, P, Q, D].
       window: see `Window`.
 
     Returns:

@@ -28,19 +28,20 @@ def interpolation_matrix(
 ) -> Float[Array, "t s"]:
     """Returns the matrix [target, source] of linear interpolation along one axis.
 
-    Positions are computed in integers, so a target sample that coincides with a source sample has
-    the weight 1 exactly.
+    Positions are computed in integers, so an output sample at the position of an input sample has
+    that sample with weight 1 exactly.
 
     Args:
       source, target: number of samples before and after the interpolation.
-      align_corners: True: sample t is at position t·(source−1)/(target−1), so that the centers of
-        the corner pixels coincide (Caffe's Interp, TensorFlow's align_corners). False: sample t is
-        at position (t+½)·source/target − ½ (half-pixel centers, the default in PyTorch).
+      align_corners: position of output sample t among the input samples. True:
+        t·(source−1)/(target−1), so that the centers of the corner pixels coincide (Caffe's Interp,
+        TensorFlow's align_corners). False: (t+½)·source/target − ½ (half-pixel centers, the
+        default in PyTorch).
       dtype: dtype of the maps to resize.
 
     Returns:
-      [target, source] in `dtype`, but at least float32: bfloat16 would round distances above 256
-      and most weights, and the weights of a target sample would not add up to 1.
+      [target, source] in `dtype`, but at least float32: bfloat16 would round most weights, and the
+      weights of an output sample would not add up to 1.
     """
     dtype = accurate_dtype(dtype)
     index = lax.broadcasted_iota(jnp.int32, (target, 1), 0)
@@ -92,12 +93,12 @@ def resize_bilinear(
     RESIZE_NAMES.
 
     Args:
-      inputs: [N, H, W, C], floating point.
-      size: (H', W') in pixels.
+      inputs: [N, h, w, C], floating point.
+      size: (H, W) of the result, in pixels.
       align_corners: see `interpolation_matrix`.
 
     Returns:
-      [N, H', W', C] in the dtype of the inputs. Weights and sums are in at least float32, so
+      [N, H, W, C] in the dtype of the inputs. Weights and sums are in at least float32, so
       bfloat16 maps are rounded only once and a constant map stays constant.
     """
     height, width = inputs.shape[1:3]
@@ -130,11 +131,11 @@ class ResizedRows:
     """Bilinearly resized map that is computed one block of rows at a time.
 
     Attributes:
-      wide: map resized to the new width but not yet to the new height, [N, h, W', C], in at least
+      wide: map resized to the new width but not yet to the new height, [N, h, W, C], in at least
         float32.
       weights: vertical interpolation matrix in blocks of rows, [blocks, rows, h]; rows after the
         end of the resized map are zeros.
-      height: height H' of the resized map, in pixels.
+      height: height H of the resized map, in pixels.
       dtype: dtype of the map before and after resizing.
     """
 
@@ -151,7 +152,7 @@ class ResizedRows:
 
         Args:
           inputs: [N, h, w, C], floating point.
-          size: (H', W') in pixels.
+          size: (H, W) of the resized map, in pixels.
           rows: maximum number of rows per block, at least 1. All blocks have the same size; the
             last one may extend past the end of the map.
           align_corners: see `ops.resize_bilinear`.
@@ -167,7 +168,11 @@ class ResizedRows:
         return cls(wide, down, size[0], inputs.dtype)
 
     def block(self, weights: Float[Array, "R h"]) -> Float[Array, "N R W C"]:
-        """Computes one block of the resized map, [N, rows, W', C], from one block of `weights`."""
+        """Computes one block [N, R, W, C] of R rows of the resized map.
+
+        Args:
+          weights: one block of the attribute `weights`, [R, h].
+        """
         rows = jnp.einsum("Hh,nhWc->nHWc", weights, self.wide, precision=lax.Precision.HIGHEST)
         return rows.astype(self.dtype)
 
@@ -177,11 +182,11 @@ class ResizedRows:
         """Splits an array that has as many rows as the resized map, such as a label, into blocks.
 
         Args:
-          array: [N, H', …].
+          array: [N, H, …].
           beyond: value that fills the last block after the end of the array.
 
         Returns:
-          [blocks, N, rows, …].
+          [blocks, N, R, …] with R rows in each block.
         """
         blocks, rows = self.weights.shape[:2]
         edges = [(0, 0), (0, blocks * rows - self.height), *[(0, 0)] * (array.ndim - 2)]
@@ -189,7 +194,7 @@ class ResizedRows:
         return whole.reshape(len(array), blocks, rows, *array.shape[2:]).swapaxes(0, 1)
 
     def join(self, blocks: Shaped[Array, "blocks N R ..."]) -> Shaped[Array, "N H ..."]:
-        """Joins blocks to an array [N, H', …], the inverse of `split`."""
+        """Joins blocks to an array [N, H, …], the inverse of `split`."""
         whole = blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1, *blocks.shape[3:])
         return whole[:, : self.height]
 
@@ -202,15 +207,15 @@ def argmax_of_resized(
     On CPUs, at most ROWS_ON_CPUS rows of the resized scores are in memory at a time. For 21 classes
     at 513 × 513, this takes 13.1 MB and 17.8 ms instead of 25.0 MB and 23.5 ms; for a batch of 8,
     90 MB and 152 ms instead of 188 MB and 217 ms (docs/benchmarks.md). test_resized_rows.py
-    compares the two.
+    compares the result with the argmax of `resize_bilinear`.
 
     Args:
       scores: [N, h, w, C], floating point.
-      size: (H', W') in pixels.
+      size: (H, W) of the class map, in pixels.
       align_corners: see `ops.resize_bilinear`.
 
     Returns:
-      int32 [N, H', W'].
+      int32 [N, H, W].
     """
 
     def whole(scores: jax.Array) -> jax.Array:
@@ -252,7 +257,7 @@ def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
 def mean_over_pairs(inputs: Float[Array, "N H W C"]) -> Float[Array, "N P Q C"]:
     """Averages 2×2 pixels at stride 2.
 
-    At the lower and right borders, pixels outside the map are left out of the average.
+    At the bottom and right borders, the average is over the pixels inside the map.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -287,14 +292,19 @@ def mean_over_windows(
       stride: distance in pixels between neighboring windows.
 
     Returns:
-      [N, H', W', C] in the dtype of the inputs, H' = (H − min(window, H)) // stride + 1.
+      [N, P, Q, C] in the dtype of the inputs, P = (H − min(window, H)) // stride + 1 and Q
+      likewise.
     """
     average = functools.partial(_average, window=window, stride=stride)
     return named(WINDOWS_NAME.format(*window, *stride), average, inputs)
 
 
 def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
-    """Returns (window, stride) for a name that `mean_over_windows` uses; None for other names."""
+    """Returns the window and stride in the name of a function in an exported program.
+
+    Returns:
+      (window, stride) for a name that `mean_over_windows` gave to a function; None for others.
+    """
     found = re.fullmatch(WINDOWS_NAME.format(*[r"(\d+)"] * 4), name)
     if found is None:
         return None

@@ -44,10 +44,10 @@ def valid_fraction(size: Size, window: Window) -> float:
 
 
 def output_span(shift: int, length: int, outputs: int) -> Span:
-    """Returns the range (start, stop) of outputs for which one tap falls on a pixel.
+    """Returns the range (start, stop) of the outputs for which one tap falls on a pixel.
 
     Args:
-      shift: position of the tap relative to the output, in pixels.
+      shift: position of the tap relative to the pixel with the index of the output, in pixels.
       length: number of pixels along the axis.
       outputs: number of outputs along the axis.
     """
@@ -58,8 +58,8 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
     """Computes the convolution at stride 1 as a sum over taps; see `ops.convolution`.
 
-    For each row of the kernel, the rows of pixels that it multiplies are sliced once. They are
-    contiguous in memory.
+    For each row of the kernel, the rows of pixels that it multiplies are sliced once, because they
+    are contiguous in memory.
     """
     height, width = window.outputs(inputs.shape[1:3])
     total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)
@@ -76,7 +76,17 @@ def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
 def _sum_over_columns(
     pixels: Float[Array, "N R W C"], kernel: Float[Array, "k C D"], window: Window, outputs: int
 ) -> Float[Array, "N R Q D"]:
-    """Computes the sum over one row of taps, `kernel` [k, C, D]."""
+    """Computes the sum over the taps of one row of the kernel.
+
+    Args:
+      pixels: the R rows of pixels that this row of the kernel multiplies, [N, R, W, C].
+      kernel: one row of the kernel, [k, C, D].
+      window: window of the convolution.
+      outputs: number Q of outputs along W.
+
+    Returns:
+      [N, R, Q, D].
+    """
     taps = []
     for column in range(window.size):
         shift = column * window.rates[1] - window.padding[1][0]

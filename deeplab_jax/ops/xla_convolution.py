@@ -49,7 +49,7 @@ class Window(NamedTuple):
         return cls(kernel.shape[0], rate_by_axis(rate), padding, stride)
 
     def outputs(self, size: Size) -> tuple[int, int]:
-        """Returns the output size (H', W') for the input size (H, W)."""
+        """Returns the output size (P, Q) for the input size (H, W)."""
         height, width = (
             (length + sum(edge) - (self.size - 1) * rate - 1) // self.stride + 1
             for length, rate, edge in zip(size, self.rates, self.padding, strict=True)
@@ -64,10 +64,11 @@ class Window(NamedTuple):
 
         Args:
           inputs: input size (H, W).
-          outputs: output size (H', W').
+          outputs: output size (P, Q).
 
         Returns:
-          Number of zeros before and after H' and W'; a negative number cuts pixels off.
+          Number of zeros before and after the rows and the columns of the cotangent; a negative
+          number cuts pixels off.
         """
         edges = []
         for length, number, rate, (before, _) in zip(
@@ -82,9 +83,8 @@ class Window(NamedTuple):
 def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
     """Returns the padding with which a convolution at stride 1 keeps the size of its input.
 
-    The padding does not depend on the stride. A strided convolution is therefore equal to the
-    subsampled convolution at stride 1, as in slim's ResNet and Xception. Replacing strides by
-    atrous rates requires this.
+    With this padding, a strided convolution is equal to the convolution at stride 1 followed by
+    subsampling, as in slim's ResNet and Xception. Replacing strides by atrous rates requires this.
     """
     rows, columns = ((kernel_size - 1) * along for along in rate_by_axis(rate))
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
@@ -93,8 +93,8 @@ def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
 def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Padding:
     """Returns the padding of TensorFlow's `SAME` for an input of `size` (H, W), as in MobileNets.
 
-    For odd sizes it equals `symmetric_padding`. For even sizes at stride 2, it has one zero less
-    before the input.
+    For odd heights and widths it equals `symmetric_padding`. For even ones at stride 2, it has one
+    zero less before the input.
     """
 
     def one_axis(length: int, along: int) -> tuple[int, int]:
@@ -122,14 +122,15 @@ def pad(
 
 
 def place(maps: Num[Array, "N H W C"], start: Sequence[int], size: Size) -> Num[Array, "N P Q C"]:
-    """Places maps into larger or smaller maps of `size` (H, W), with their corner at `start`.
-
-    Pixels that `maps` do not cover are zero; pixels outside of `size` are cut off.
+    """Copies maps into larger or smaller maps of zeros; pixels outside the result are cut off.
 
     Args:
       maps: [N, H, W, C], any dtype.
-      start: (row, column) of the top left pixel of `maps`, which may be negative.
-      size: size of the result.
+      start: (row, column) in the result of the top left pixel of `maps`; may be negative.
+      size: (P, Q) of the result.
+
+    Returns:
+      [N, P, Q, C].
     """
     sides = zip(start, size, maps.shape[1:3], strict=True)
     return pad(maps, [(first, side - length - first) for first, side, length in sides])
@@ -152,7 +153,7 @@ def xla_convolution(
       accumulator: dtype of the sums and of the result (default: that of the inputs).
 
     Returns:
-      [N, H', W', D].
+      [N, P, Q, D].
     """
     return lax.conv_general_dilated(
         inputs,
