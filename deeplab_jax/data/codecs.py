@@ -102,7 +102,7 @@ def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
       bands: number and dtype of the bands.
 
     Raises:
-      DeepLabError: the bytes are not a gray PNG of this dtype.
+      DeepLabError: the bytes are not a gray PNG of the dtype `bands.dtype`.
     """
     stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:

@@ -90,13 +90,15 @@ def pad_to(
       example: example that is not larger than `size`.
       size: (h, w) of the result.
       fill: value of each channel of the padding; the label is padded with void.
-      num_classes: number of classes of the dataset; see `labels.void_of`.
+      num_classes: number of classes of the dataset, which determines the void label. None: void is
+        65535 for uint16 labels and 255 otherwise.
 
     Returns:
-      {"image": [h, w, C], "label": [h, w]}, in the dtypes of the example.
+      {"image": [h, w, C], "label": [h, w]}, with the same dtypes as in `example`.
 
     Raises:
-      DeepLabError: the example is larger, or the dtype of its label cannot represent void.
+      DeepLabError: the example is larger than `size`, or the dtype of its label cannot represent
+        void.
     """
     height, width = example["label"].shape
     if height > size[0] or width > size[1]:
@@ -111,7 +113,7 @@ def pad_to(
 
 
 class Sampling(NamedTuple):
-    """Interpolation of images or of labels.
+    """Interpolation and padding of images or of labels.
 
     Attributes:
       resize, warp: OpenCV's interpolation flags for resizing and for warping.
@@ -129,10 +131,11 @@ LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, VOID_LABEL
 
 
 class Span(NamedTuple):
-    """Position of a crop along one axis of the source image.
+    """Position of a crop along one axis of the source image, which is resized before it is cropped.
 
     Attributes:
-      start, stop: range of the source pixels that are resized, `stop` excluded.
+      start, stop: range of source pixels that contains the crop, `stop` excluded; only this range
+        is resized.
       size: length of this range after resizing, in pixels.
       offset: position in the resized range at which the crop begins, in pixels.
     """
@@ -147,7 +150,7 @@ class View(NamedTuple):
     """Position of a crop in the source image.
 
     Attributes:
-      rows, columns: position along the vertical and the horizontal axis.
+      rows, columns: position along the vertical axis and along the horizontal axis.
       angle: rotation in degrees.
       mirrored: whether the crop is mirrored left to right.
     """
@@ -194,7 +197,7 @@ def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Samp
       source: uint8 or uint16, [H, W, C] or [H, W].
       view: position of the crop, returned by `random_view`.
       size: (height, width) of the crop, as it was given to `random_view`.
-      sampling: IMAGE_SAMPLING or LABEL_SAMPLING.
+      sampling: IMAGE_SAMPLING (linear interpolation) or LABEL_SAMPLING (nearest neighbor).
     """
     if view.angle:
         crop = _warp(source, view, size, sampling)
@@ -229,7 +232,7 @@ def _resize(
 
 
 def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-    """Scales, shifts and rotates the source about the center of the crop in one resampling."""
+    """Returns a crop that is scaled, shifted and rotated about its center in one resampling."""
     turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), view.angle, 1.0)
     to_source = np.zeros((2, 3))
     for axis, span in enumerate((view.columns, view.rows)):

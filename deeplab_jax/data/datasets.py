@@ -136,7 +136,7 @@ class ArrayDataset:
         return Example(image=image, label=label.astype(self._dtype), image_id=str(index))
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples; see `fingerprint`."""
+        """Yields bytes that identify the examples: shapes and values of all images and masks."""
         for image, mask in zip(self._images, self._masks, strict=True):
             yield from array_content(np.asarray(image), np.asarray(mask))
 
@@ -151,9 +151,13 @@ def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
-    """Returns whether masks with these values are binary: exactly 0 and 255, and two classes.
+    """Returns whether masks are binary: they contain exactly 0 and 255, and there are two classes.
 
-    Without class names, binary masks are assumed to have two classes.
+    Without class names, two classes are assumed.
+
+    Args:
+      values: all values that occur in the masks.
+      class_names: names of the classes, or None.
     """
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
 
@@ -164,7 +168,7 @@ def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
     Args:
       name: name of the dataset, for the error.
       values: values that occur in the masks; 255 is void.
-      binary: whether the masks are binary; the result is then at least 2.
+      binary: whether 255 is class 1 instead of void; the result is then at least 2.
 
     Raises:
       DeepLabError: a value is above 255.
@@ -233,7 +237,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
     Args:
       dataset: any dataset. If it has a method `content`, its examples are identified by the bytes
-        that this method yields; otherwise by `SAMPLED` evenly spaced examples, decoded.
+        that this method yields; otherwise by at most 64 evenly spaced examples, decoded.
 
     Returns:
       JSON-ready values: `name`, `split`, `num_images`, `class_names`, and `content`, a hexadecimal
@@ -255,7 +259,10 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def sampled_positions(length: int) -> list[int]:
-    """Returns at most `SAMPLED` evenly spaced positions from 0 to length - 1, both included."""
+    """Returns at most 64 evenly spaced positions in a dataset of `length` examples.
+
+    The first and the last example are included.
+    """
     spaced = np.linspace(0, length - 1, min(length, SAMPLED))
     return spaced.round().astype(int).tolist()
 
@@ -268,7 +275,12 @@ def _decoded(dataset: Dataset) -> Iterator[bytes]:
 
 
 def fingerprint_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns "field: a → b" for every field in which two fingerprints differ."""
+    """Returns one text for each field in which two fingerprints differ, such as "split: a → b".
+
+    Args:
+      before: earlier result of `fingerprint`.
+      now: new result of `fingerprint`.
+    """
     fields = [name for name in now if name in before and before[name] != now[name]]
     # A different digest is reported only if no other field explains it.
     named = [name for name in fields if name != "content"] or fields

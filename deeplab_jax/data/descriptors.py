@@ -126,7 +126,7 @@ class Bands:
 
     @property
     def are_pictures(self) -> bool:
-        """Returns whether all files, gray ones included, are converted to 8-bit RGB."""
+        """Returns whether all image files, including gray ones, are converted to 8-bit RGB."""
         return self.are_rgb and self.chosen is None
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ class Descriptor:
       class_names: name of each class; label i is the class at position i.
       palette: RGB 0..255 of each class.
       intensity_range: in images of more than 8 bits, the values that are mapped to 0 and 255; None:
-        the range of each image, see `read_image`.
+        from the minimum of each image, or 0 if that is lower, to its maximum.
       bands: bands of the images (default: 8-bit RGB).
     """
 
@@ -248,7 +248,7 @@ CLASS_FILES = ("classes.txt", "classes.json")
 
 
 def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
-    """Checks an intensity range, see `Descriptor`.
+    """Checks the range of pixel values that are mapped to 0..255, or None.
 
     Raises:
       DeepLabError: the first value is not below the second.
@@ -274,12 +274,13 @@ def folder_classes(
 
     Args:
       source: folder of the user.
-      class_file: see `read_class_names` (default: `classes.txt` or `classes.json` in the source,
-        else the names of the color map).
-      color_map: see `read_color_map`; None if the masks contain class indices.
+      class_file: file of class names, as text with one name per line or as JSON (default:
+        `classes.txt` or `classes.json` in the source, else the names of the color map).
+      color_map: file with the color of each class, as text lines `r g b name` or as JSON; None if
+        the masks contain class indices.
 
     Raises:
-      DeepLabError: there are no class names or fewer than two, or the class file and the color map
+      DeepLabError: there are fewer than two class names, or the class file and the color map
         contain different classes.
     """
     names_path = find_class_file(source, class_file)

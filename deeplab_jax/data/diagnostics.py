@@ -81,7 +81,8 @@ def draw_diagnostic(
       Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], 255 where void.
 
     Raises:
-      DeepLabError: there is no such task, the image is too small, or the distance does not apply.
+      DeepLabError: there is no such task, `size` is below 64, or `distance` is given for another
+        task than `diagnostic_distance` or does not fit into the image.
     """
     if name not in DIAGNOSTICS:
         raise unknown_name("diagnostic task", name, DIAGNOSTICS)

@@ -30,7 +30,7 @@ class Subset:
         return self._dataset[int(self._positions[index])]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples; see `fingerprint`.
+        """Yields bytes that identify the examples.
 
         They are the positions of the examples in the dataset, and the digest of the dataset.
         """

@@ -47,7 +47,7 @@ POSSIBLE_VOLUMES = ("", ".dcm", ".dicom", ".ima", ".nii", ".gz")
 
 
 class TiffDirectory(NamedTuple):
-    """Entry of a TIFF for one picture.
+    """Directory of a TIFF file (IFD), which describes one picture in the file.
 
     Attributes:
       offset: position of the directory in the file, in bytes.
@@ -146,7 +146,7 @@ def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: see `check_page`.
+      DeepLabError: there is no such page, or there are several pages and `page` is None.
     """
     file = io.BytesIO(encoded)
     pages = tiff_pages(file)
@@ -165,7 +165,7 @@ def volume_format(start: bytes, name: str) -> str | None:
     """Returns "DICOM" or "NIfTI" if a file has this format of medical images, else None.
 
     Args:
-      start: the first VOLUME_HEADER bytes of the file, or more.
+      start: at least the first 544 bytes of the file.
       name: name of the file. If the content does not show the format, the suffix determines it.
     """
     if start[128:132] == b"DICM":
@@ -184,7 +184,11 @@ def volume_format(start: bytes, name: str) -> str | None:
 
 
 def refuse_volume(start: bytes, name: str) -> None:
-    """Raises an error for a file of medical images; see `volume_format`.
+    """Raises an error for a file of medical images in the format DICOM or NIfTI.
+
+    Args:
+      start: at least the first 544 bytes of the file.
+      name: name of the file, whose suffix determines the format if the content does not show it.
 
     Raises:
       DeepLabError: the file is DICOM or NIfTI.
@@ -216,7 +220,8 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: the file contains several pages, frames or sizes, or other bands.
+      DeepLabError: the file contains several pages, frames or sizes, or bands other than gray, RGB
+        and opacity.
     """
     number = getattr(image, "n_frames", 1)
     if number == 1:
@@ -292,7 +297,7 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
       name: name of the image in errors.
 
     Raises:
-      DeepLabError: the fraction is above MAX_PARTLY_TRANSPARENT.
+      DeepLabError: the fraction is above 0.1.
     """
     if partly > MAX_PARTLY_TRANSPARENT:
         raise DeepLabError(
@@ -330,7 +335,7 @@ def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: the TIFF has further bands.
+      DeepLabError: the TIFF has other bands than gray, RGB and opacity.
     """
     further = bands - TIFF_COLORS.get(photometric, bands)
     # Without the tag ExtraSamples, readers treat a fourth band of an RGB image as opacity.

@@ -77,16 +77,19 @@ def open_rows(
 
     Args:
       path: image file.
-      intensity_range: see `read_image`.
-      page: see `read_image`.
+      intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
+        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
+      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only one
+        page.
       check: whether to decode the image once at the start, to find damage before the first use.
-      rows_above: number of pixels above which a TIFF is decoded row by row.
-      max_pixels: maximum number of pixels of an image that is decoded whole (default:
-        WHOLE_PIXELS).
+      rows_above: number of pixels of the image above which a TIFF is decoded row by row (default:
+        16 million).
+      max_pixels: maximum number of pixels of an image that is decoded whole (default: 400 million).
 
     Raises:
-      DeepLabError: see `read_image`; or the TIFF is too large for Pillow, and tifffile is not
-        installed.
+      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole, it
+        contains several pictures or bands other than gray and RGB, or a TIFF too large for Pillow
+        requires tifffile, which is not installed.
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
@@ -110,7 +113,7 @@ def open_rows(
 
 
 class _WholeImage:
-    """Image that was decoded whole; see `ImageRows`."""
+    """Image that was decoded whole when it was opened, with the interface of `ImageRows`."""
 
     georeference: tuple[tuple[Any, ...], ...] = ()
 
@@ -196,12 +199,12 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> str:
 
 
 def _is_plain(page: Any) -> bool:
-    """Returns whether the samples are stored without compression, in the order of the rows."""
+    """Returns whether the pixels of a TIFF page are stored without compression, row by row."""
     return page.is_contiguous and not page.is_tiled and page.predictor == 1 and page.fillorder == 1
 
 
 class _TiffRows:
-    """Page of a TIFF whose rows are decoded when they are read; see `ImageRows`."""
+    """Page of a TIFF whose rows are decoded on access, with the interface of `ImageRows`."""
 
     def __init__(self, page: Any, intensity_range: tuple[float, float] | None, name: str) -> None:
         self._page, self._name = page, name
@@ -223,7 +226,7 @@ class _TiffRows:
         self._check_extent()
 
     def check(self) -> tuple[float, float]:
-        """Decodes all rows once; returns the values that are mapped to 0 and 255.
+        """Decodes all rows once; returns the pixel values that are mapped to 0 and to 255.
 
         Raises:
           DeepLabError: the file is damaged, or its fourth channel is not opacity.
@@ -283,7 +286,11 @@ class _TiffRows:
             return samples
 
     def _plain_samples(self, first: int, last: int) -> np.ndarray:
-        """Reads rows, see `_samples`, from a page without compression, which may have one strip."""
+        """Returns the stored values of the rows [first, last) of a page without compression.
+
+        The result has the shape [last - first, W, samples]. The page may consist of a single strip,
+        of which only these rows are read.
+        """
         page, (height, width) = self._page, self.size
         file, dtype = page.parent.filehandle, page.dtype.newbyteorder(page.parent.byteorder)
         shape = last - first, width, self._num_samples // self._planes
@@ -297,7 +304,7 @@ class _TiffRows:
         return samples.astype(page.dtype, copy=False)
 
     def _decoded(self, at: int) -> np.ndarray:
-        """Returns the stored values of the row of tiles, or the strip, with the index `at`.
+        """Returns the stored values of one row of tiles, or of one strip; `at` is its index.
 
         The result has the shape [rows, W, samples].
         """

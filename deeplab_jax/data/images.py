@@ -75,7 +75,7 @@ def read_image(
 
     Raises:
       DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
-        several pictures or other bands.
+        several pictures or other bands than `bands`.
     """
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
@@ -86,17 +86,22 @@ def read_image(
 
 
 def file_bands(path: Path, page: int | None = None) -> Bands:
-    """Returns the number and the dtype of all bands in a file; for `page`, see `read_image`.
+    """Returns the number and the dtype of all bands in an image file.
+
+    Args:
+      path: image file.
+      page: number of the page of a TIFF, from 1; None requires that the TIFF has only one page.
 
     Raises:
-      DeepLabError: see `read_image`.
+      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
+        several pictures.
     """
     encoded, name = read_bytes(path)
     return bands_of(_all_bands(select_page(encoded, page, name), name)[0])
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    """Returns whether a file is read as 8-bit RGB, also if it is gray or has a palette."""
+    """Returns whether an image file is converted to 8-bit RGB, whatever its colors are."""
     return bands.are_pictures and not is_npy(encoded)
 
 
@@ -128,7 +133,11 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 def _as_image(
     pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Returns pixels [H, W, C] in the dtype of `bands`; values of other dtypes become 0..255."""
+    """Returns pixels [H, W, C] in the dtype of `bands`.
+
+    Pixels of another dtype are mapped linearly to 0..255. The values in `intensity_range` become 0
+    and 255; None stands for the range of the pixels.
+    """
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))
@@ -139,13 +148,14 @@ class StorableImage(NamedTuple):
     """An image in the form in which prepared datasets store it.
 
     Attributes:
-      encoded: encoded image. In RGB datasets, it is the unchanged file if this is an 8-bit gray or
-        RGB JPEG or PNG without EXIF orientation, and otherwise a PNG. In datasets with other bands,
-        it is the result of `encode_bands`.
+      encoded: encoded image. In RGB datasets, an 8-bit gray or RGB JPEG or PNG without EXIF
+        orientation is stored unchanged, and any other image is stored as a PNG. In datasets with
+        other bands, the image is a gray PNG with the bands stacked vertically.
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
-      notes: remarks for the user, TRANSPARENT or OWN_RANGE.
+      notes: remarks for the user: the image has transparent pixels, or it was scaled by its own
+        range of values.
     """
 
     encoded: bytes
@@ -167,11 +177,18 @@ def storable_image(
     """Reads an image file and encodes the image for a prepared dataset.
 
     Args:
-      source, intensity_range, name, bands, page: see `read_image`.
+      source: path of the image, or its encoded bytes.
+      intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
+        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
+      name: name of encoded bytes, for errors.
+      bands: bands of the dataset (default: 8-bit RGB).
       first: first image of the dataset, if it determined `bands`; for error messages.
+      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
+        one page.
 
     Raises:
-      DeepLabError: see `read_image`.
+      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
+        several pictures or other bands than `bands`.
     """
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
@@ -260,7 +277,7 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
     Args:
       encoded: content of the file.
       name: name of the file in errors.
-      max_pixels: see `read_image`.
+      max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
 
     Raises:
       DeepLabError: the file is empty, truncated, too large or not an image, or it has several

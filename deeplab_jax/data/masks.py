@@ -172,8 +172,8 @@ def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
 def _gray_levels(image: PIL.Image.Image) -> PIL.Image.Image:
     """Converts a GIF that contains only gray colors to a gray image; returns other GIFs unchanged.
 
-    The GIF format has no gray images. Programs store the gray levels that occur in a palette, so
-    the same gray level has different indices in different files.
+    The GIF format has no gray images. Programs that save a gray image as GIF write a palette of the
+    gray levels that occur in it, so the same gray level has different indices in different files.
     """
     if image.mode != "P":
         return image
@@ -223,9 +223,10 @@ def _array_picture(path: Path) -> PIL.Image.Image:
 
 
 def constant_color(mask: MaskFile) -> Color | None:
-    """Returns the color of all pixels of a mask, or None if it does not encode a class by opacity.
+    """Returns the color of a mask that encodes a class by opacity, or None for any other mask.
 
-    A mask encodes a class by opacity if all its pixels have one color and the opacity 0 or 255.
+    A mask encodes a class by opacity if all its pixels have the same color, and the opacity 0 or
+    255.
     """
     opacity = mask.opacity()
     if opacity is None or not np.isin(opacity, (0, 255)).all():
@@ -235,7 +236,7 @@ def constant_color(mask: MaskFile) -> Color | None:
 
 
 def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
-    """Returns the gray levels in the file; undoes Pillow's scaling of 2 and 4 bits to 0..255."""
+    """Returns the gray levels that the file stores; Pillow scales 2 and 4 bits to 0..255."""
     stored = STRETCHED.search(image.info["stored_as"])
     return values // (255 // (2 ** int(stored[1]) - 1)) if stored else values
 
@@ -260,10 +261,10 @@ def read_mask(
       labels: maps each legal value in the file to a class, or to the largest value of `dtype` for
         void.
       in_opacity: whether to read the values from the opacity channel.
-      dtype: uint8, or uint16 for more than 255 classes, see `labels.label_dtype`.
+      dtype: dtype of the labels: uint8, or uint16 for more than 255 classes.
 
     Returns:
-      Labels [H, W] of that dtype.
+      Labels [H, W].
 
     Raises:
       DeepLabError: the file is damaged, contains colors or illegal values, or has no opacity
@@ -301,11 +302,11 @@ def read_colored_mask(
     Args:
       source: path of the mask, or the opened mask.
       labels: maps each legal color to a class, or to the largest value of `dtype` for void.
-      dtype: see `read_mask`.
+      dtype: dtype of the labels: uint8, or uint16 for more than 255 classes.
       color_map: name of the file with the colors, for errors.
 
     Returns:
-      Labels [H, W] of that dtype.
+      Labels [H, W].
 
     Raises:
       DeepLabError: the file is damaged, or contains a color that `labels` does not contain.
@@ -327,12 +328,21 @@ def read_colored_mask(
 
 
 def identity_labels(num_classes: int) -> dict[int, int]:
-    """Returns the argument `labels` of `read_mask` for masks in which every value is its label."""
+    """Returns {label: label} for all classes and void.
+
+    It is the argument `labels` of `read_mask` for masks that contain class indices.
+    """
     return {value: value for value in (*range(num_classes), void_label(num_classes))}
 
 
 def mask_values(path: Path, page: int | None = None) -> set[int]:
-    """Returns the values that occur in a mask of class indices; for `page`, see `open_mask`."""
+    """Returns the values that occur in a mask of class indices.
+
+    Args:
+      path: mask file.
+      page: number of the page to read from a TIFF with several pages, from 1. It is ignored for
+        files with one page.
+    """
     return set(np.unique(open_mask(path, page).values()).tolist())
 
 

@@ -37,11 +37,13 @@ def training_crop(
       random: random generator; equal states give equal crops.
       dataset: dataset from which the other example is drawn.
       augmentation: augmentation of both crops, and the probability of each kind of mixing.
-      num_classes: number of classes of the dataset; see `labels.void_of`.
+      num_classes: number of classes of the dataset, which determines the void label. None: void is
+        65535 for uint16 labels and 255 otherwise.
       pasted: labels of the classes whose objects copy-paste transfers.
 
     Returns:
-      {"image": [h, w, C], "label": [h, w]}, see `augment`.
+      {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size. The dtypes are those of
+      the example.
     """
     crop = augment(example, random, augmentation, num_classes)
     if not augmentation.mixes:
@@ -62,8 +64,8 @@ def _drawn_selection(
 ) -> Callable[[np.random.Generator, np.ndarray], np.ndarray] | None:
     """Draws the kind of mixing at random; returns None if the crop is not mixed.
 
-    Otherwise returns a function of a random generator and a label [H, W]. It returns bool [H, W],
-    the pixels to paste.
+    Otherwise returns a function that selects the pixels to paste, bool [H, W]. Its arguments are a
+    random generator and the label [H, W] of the other crop.
     """
     drawn = random.random()
     if drawn < augmentation.cutmix:

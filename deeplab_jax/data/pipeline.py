@@ -123,7 +123,7 @@ def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tupl
     """Returns (position in the dataset, padded size) of every image, in the order of evaluation.
 
     Images are sorted by padded size, and images of equal padded size by position in the dataset.
-    Entries with position -1 mean no image. They fill the last batch of each size.
+    The position -1 stands for a void example that fills the last batch of a padded size.
 
     Args:
       sizes: int [num_images, 2], (height, width) to which each image is padded.

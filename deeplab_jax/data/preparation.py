@@ -148,7 +148,10 @@ def write(builder: SegmentationBuilder) -> None:
 
 @contextlib.contextmanager
 def _set_aside(directory: Path) -> Iterator[None]:
-    """Moves an existing version of the dataset away during the block; restores it if this fails."""
+    """Moves an existing version of a dataset away during a block, and deletes it afterwards.
+
+    If the block raises an error, the existing version is moved back instead.
+    """
     if not directory.exists():
         yield
         return

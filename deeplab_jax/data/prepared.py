@@ -32,7 +32,7 @@ VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | None = None) -> Path:
     """Returns the directory of the newest prepared version of a dataset, on this machine.
 
-    A dataset in a bucket is copied to the cache directory first; see `local_copy`.
+    A dataset in a bucket is copied to the cache directory first.
 
     Args:
       name: name of the dataset.
@@ -61,7 +61,7 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
 
 
 def prepared_names(data_dir: Path) -> list[str]:
-    """Returns the names of all prepared datasets in a directory, in the form for `open_dataset`."""
+    """Returns the names of all prepared datasets in a directory, as `open_dataset` accepts them."""
     found = [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]
     datasets = {path.parent.parent for path in found if not is_hidden(path.parent, data_dir)}
     return sorted(str(path.relative_to(data_dir)) for path in datasets if _versions(path))
@@ -84,7 +84,17 @@ class PreparedDataset:
     def __init__(
         self, directory: Path, name: str, split: str, class_names: Sequence[str] | None = None
     ) -> None:
-        """Opens a split; see `open_dataset`."""
+        """Opens a split of a prepared dataset.
+
+        Args:
+          directory: TFDS directory of one version of the dataset.
+          name: name of the dataset, for errors and reports.
+          split: name such as `train`, or a TFDS expression such as `train+val`.
+          class_names: names of the classes, required if the dataset does not contain them.
+
+        Raises:
+          DeepLabError: the split does not exist, or has no images, masks or class names.
+        """
         builder = tfds.builder_from_directory(directory)
         bands = stored_bands(builder.info)
         names = _feature_names(builder.info.features, directory, bands.are_rgb)
@@ -117,18 +127,18 @@ class PreparedDataset:
     def encoded(self, index: int) -> tuple[bytes, bytes]:
         """Returns the encoded image and the encoded mask of an example.
 
-        An RGB image is a JPEG or PNG, an image with other bands the result of `encode_bands`. The
-        mask is a PNG.
+        An RGB image is a JPEG or PNG. An image with other bands is a gray PNG with the bands
+        stacked vertically. The mask is a PNG.
         """
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples; see `fingerprint`.
+        """Yields bytes that identify the examples of the split.
 
-        The bytes are the names, images and masks of up to `SAMPLED` examples as stored, and the
-        total size, as TFDS recorded it, of the splits in the expression `split`. For a part of a
-        split, such as `train[:100]`, the size is that of the whole split.
+        The bytes are the names, encoded images and encoded masks of at most 64 evenly spaced
+        examples, and the total size of the split as TFDS recorded it. For a part of a split, such
+        as `train[:100]`, the size is that of the whole split.
         """
         yield str(self._num_bytes).encode()
         for index in sampled_positions(len(self)):
@@ -138,7 +148,15 @@ class PreparedDataset:
             yield stored[self._mask]
 
     def _checked(self, image: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """Checks a label; returns it as uint8, or as uint16 with more than 255 classes."""
+        """Checks that a label fits its image and the classes of the dataset.
+
+        Returns:
+          The label, uint8 for up to 255 classes, else uint16.
+
+        Raises:
+          DeepLabError: the sizes differ, or the label contains a value that is neither a class nor
+            void.
+        """
         num_classes = self.descriptor.num_classes
         if image.shape[:2] != label.shape:
             raise DeepLabError(

@@ -194,7 +194,10 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 
 
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
-    """Returns random poses of shapes in an image of `size` × `size` pixels; see SEPARATION."""
+    """Returns random poses of shapes in an image of `size` × `size` pixels.
+
+    The distance of two centers is more than SEPARATION times the sum of the radii.
+    """
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
         radius = size * math.exp(random.uniform(*np.log(RADIUS)))
@@ -222,7 +225,17 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
 def _filling(
     random: np.random.Generator, name: str, background: np.ndarray, size: Size
 ) -> np.ndarray:
-    """Draws textures of a shape until one has enough contrast to the background; see CONTRAST."""
+    """Draws textures of a shape until one differs enough from the background.
+
+    Args:
+      random: random generator.
+      name: name of the shape.
+      background: mean color of the background, RGB.
+      size: (height, width) of the texture in pixels.
+
+    Returns:
+      Texture, float32 [H, W, 3].
+    """
     while True:
         filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:

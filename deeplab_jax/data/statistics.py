@@ -22,7 +22,7 @@ class StatisticsCounter:
         self._sizes: list[tuple[int, int]] = []
 
     def add(self, label: np.ndarray) -> None:
-        """Adds a label, integers [H, W]; void is `void_label(num_classes)`."""
+        """Adds a label, integers [H, W]; void is 255 for up to 255 classes, else 65535."""
         histogram = np.bincount(label.ravel(), minlength=self._void + 1)
         pixels = histogram[: len(self._class_pixels)]
         self._class_pixels += pixels

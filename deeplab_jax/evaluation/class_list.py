@@ -41,7 +41,10 @@ class ClassList:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Names of the scored classes, and UNSCORED for predictions that belong to none of them."""
+        """Names of the scored classes, and the additional name "not scored".
+
+        The additional name is that of predictions that belong to no scored class.
+        """
         return (*self.names, UNSCORED)
 
     @property
@@ -66,7 +69,7 @@ class ClassList:
         return probabilities.astype(np.float32) @ member.astype(np.float32)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the scored classes as settings of `metrics.json`."""
+        """Returns the names of the scored classes and the class map, as part of `metrics.json`."""
         return {"classes": list(self.names), "class_map": dict(self.class_map) or None}
 
 
@@ -76,14 +79,16 @@ def make_class_list(
     class_map: Mapping[str, str] | str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> ClassList | None:
-    """Returns the classes to score; None if the classes of the model are scored.
+    """Returns the classes to score, or None if neither `class_map` nor `classes` is given.
+
+    If the result is None, the classes of the model are scored.
 
     Args:
       class_names: classes of the model.
       dataset: classes of the dataset.
-      class_map: {name of a class of the model or the dataset: name of the scored class}, or a file,
-        see `read_class_map`. A class that is not in the map belongs to the scored class of the same
-        name, if there is one.
+      class_map: {name of a class of the model or the dataset: name of the scored class}, or the
+        path of a file with lines `from: to` or JSON {"from": "to"}. A class that is not in the map
+        belongs to the scored class of the same name, if there is one.
       classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:

@@ -41,11 +41,13 @@ class StrategyResult:
 
     Attributes:
       settings: settings of the strategy.
-      overlaps: int64 [images, 3, num_classes]: number of correctly predicted, of true and of
-        predicted pixels of each class. With many classes, confusion matrices per image would not
-        fit into memory.
-      boundary: int64 [images, num_classes, 4], counts of `BoundaryMatch`.
-      seconds_per_image: time from the encoded image to the class map, without compilation.
+      overlaps: int64 [images, 3, num_classes]; for each image and class, the numbers of correctly
+        predicted pixels, of true pixels and of predicted pixels. With many classes, confusion
+        matrices per image would not fit into memory.
+      boundary: int64 [images, num_classes, 4]; for each image and class, the numbers of predicted
+        boundary pixels, of predicted boundary pixels that match the truth, of true boundary pixels,
+        and of true boundary pixels that match the prediction.
+      seconds_per_image: mean time from the encoded image to the class map, without compilation.
     """
 
     settings: Mapping[str, Any]
@@ -114,17 +116,21 @@ def compare_strategies(
 ) -> list[dict[str, Any]]:
     """Evaluates a model on a dataset split with several inference strategies.
 
-    Images are padded as in `evaluate`.
+    Each image is padded to a size that the network accepts, unless `settings` contain a size.
 
     Args:
       predictor: model to evaluate.
       dataset: split with the classes of the model.
-      strategies: options by name, see `strategy_steps`. Each strategy is compared with the previous
-        one.
-      class_map, classes: classes to score, see `evaluate`.
+      strategies: inference options by the name of the strategy. Each strategy is compared with the
+        previous one.
+      class_map: {name of a class of the model or the dataset: name of the scored class}, or the
+        path of a file with lines `from: to` or JSON {"from": "to"} (default: classes keep their
+        names).
+      classes: names of the scored classes (default: all). True classes that are not scored are
+        void. Predicted classes that are not scored are wrong at pixels whose true class is scored.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
-      **settings: see `evaluate`.
+      **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.
 
     Returns:
       One dictionary per strategy with `strategy`, `mean_iou`, `boundary_f_score`,
@@ -134,7 +140,8 @@ def compare_strategies(
       over images (1,000 resamples, seed 0).
 
     Raises:
-      DeepLabError: see `evaluate`, or there is no strategy.
+      DeepLabError: there is no strategy, the model does not support the options, all pixels are
+        void, an image is damaged, or the numbers of classes of model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:
@@ -219,7 +226,12 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
 
 
 def _mean_iou(overlaps: np.ndarray) -> float:
-    """Returns the mean IoU from summed overlaps [3, num_classes]; see `ConfusionMatrix`."""
+    """Returns the mean IoU of all classes that occur; NaN if there are none.
+
+    Args:
+      overlaps: [3, num_classes]; for each class, the numbers of correctly predicted pixels, of true
+        pixels and of predicted pixels.
+    """
     correct, true, predicted = overlaps
     union = true + predicted - correct
     occurring = union > 0

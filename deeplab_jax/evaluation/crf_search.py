@@ -97,7 +97,7 @@ def search_crf(
       limit: maximum number of images, from the start of the split (default: 100).
       output: JSON file for the result, readable by `read_crf_parameters` and `--crf=FILE.json`.
       reporter: receives progress events (default: the logger).
-      **settings: see `evaluate`.
+      **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh and workers.
 
     Returns:
       A dictionary with `parameters` and `mean_iou` of the best point, `mean_iou_without_crf`,
@@ -105,7 +105,8 @@ def search_crf(
       If several points have the highest mean IoU, `parameters` is the first of them in the grid.
 
     Raises:
-      DeepLabError: see `evaluate`, or the grid is empty or has invalid values.
+      DeepLabError: the grid is empty or has invalid values, all pixels are void, an image is
+        damaged, or the numbers of classes of model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     points = (grid or CRFGrid()).points()
@@ -154,7 +155,16 @@ def _count(
 def _refined_maps(
     logits: np.ndarray, image: np.ndarray, points: Sequence[CRFParameters]
 ) -> Iterator[np.ndarray]:
-    """Yields the class map [H, W] of each point, in order."""
+    """Refines the logits of one image with each of several combinations of CRF parameters.
+
+    Args:
+      logits: logits of all classes, [H, W, C].
+      image: uint8 [H, W, 3], RGB.
+      points: combinations of CRF parameters.
+
+    Yields:
+      Class map [H, W] for each element of `points`, in order.
+    """
     present = likely_classes(logits)
     scores, colors = jnp.asarray(logits[..., present]), jnp.asarray(image)
     same_lattice = itertools.groupby(points, key=_without_weight)
@@ -169,7 +179,7 @@ def _without_weight(point: CRFParameters) -> CRFParameters:
 
 
 def likely_classes(logits: np.ndarray) -> np.ndarray:
-    """Returns the classes whose probability is at least `LEAST_PROBABILITY` in some pixel.
+    """Returns the indices of the classes whose probability is at least 0.001 in some pixel.
 
     Args:
       logits: logits [H, W, C].

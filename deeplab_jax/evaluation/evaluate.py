@@ -120,11 +120,14 @@ def evaluate(
       options: inference strategy (default: that of the predictor).
       trimap_widths: widths in pixels of bands around void pixels; mean IoU is also computed within
         each band.
-      calibration_bins: number of bins of the calibration metrics, 1..1000 (default: they are not
-        computed); see `CalibrationCounts`.
-      class_map, classes: classes to score, see `make_class_list` (default: all). True classes that
-        are not scored are void. Predicted classes that are not scored are wrong at pixels whose
-        true class is scored; the confusion matrix has an additional column for them.
+      calibration_bins: number of equal intervals of probability, 1..1000, for the calibration
+        metrics (default: these metrics are not computed).
+      class_map: {name of a class of the model or the dataset: name of the scored class}, or the
+        path of a file with lines `from: to` or JSON {"from": "to"} (default: classes keep their
+        names).
+      classes: names of the scored classes (default: all). True classes that are not scored are
+        void. Predicted classes that are not scored are wrong at pixels whose true class is scored;
+        the confusion matrix has an additional column for them.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`. With
         calibration metrics, `reliability.png` is also written, and with uncertainties
         `uncertainty.png`.
@@ -169,10 +172,11 @@ def _count(
     measured: tuple[Any, ...],
     reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[ImageResult]]:
-    """Returns the counts over the whole split, and results for the contact sheet.
+    """Returns the counts over the whole split, and results of some images for the contact sheet.
 
     The results are those of at most SHEET_ROWS evenly spaced images of this host, in the order of
-    the split. `measured` contains the arguments of `SegmentationMetrics.empty`.
+    the split. `measured` contains the arguments of `SegmentationMetrics.empty`, which select the
+    metrics.
     """
     class_list, counted = settings.class_list, SegmentationMetrics.empty(*measured)
     own = inference.own_positions()
