@@ -28,8 +28,9 @@ class ModelDescription:
 
     Attributes:
       architecture: name of the architecture, one of `list_models()`.
-      overrides: keywords of `create_model`, with values for a JSON file. A description that was
-        read from a file has every keyword.
+      overrides: keyword arguments of `create_model`, with JSON-ready values. A description that was
+        read from `model.json` contains every keyword; otherwise, missing keywords have their
+        defaults.
       class_names: names of the classes, in the order of the logits.
       palette: RGB color of each class, 0..255.
       inference_size: (H, W) in pixels to which smaller images are padded; None: each image is
@@ -38,8 +39,8 @@ class ModelDescription:
       task: `segmentation`, or `classification` of whole images.
       intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as
         in training; None: the range of each image.
-      bands: numbers, from 1, of the bands of an image file that are read, as in training; None:
-        RGB, or all bands of the file if the network takes other images.
+      bands: bands to read from each image file, the same as in training, numbered from 1. None: the
+        three bands of RGB images; all bands of the file if the network takes other images.
       temperature: divisor of the logits before the softmax (default: 1). The command `calibrate`
         fits it.
     """
@@ -57,12 +58,12 @@ class ModelDescription:
 
     @property
     def image_bands(self) -> Bands:
-        """Number and dtype of the bands of an image, and the bands of a file that are read."""
+        """Number and dtype of the network's input bands, and the bands to read from files."""
         count = self.overrides.get("in_channels", RGB.count)
         return Bands(count, self.overrides.get("image_dtype", RGB.dtype), self.bands)
 
     def create_model(self) -> "DeepLab | ImageClassifier":
-        """Builds the model."""
+        """Builds the described network, without variables."""
         if self.task == CLASSIFICATION:
             return models.create_classifier(**self.overrides)
         return models.create_model(self.architecture, **self.overrides)
@@ -84,7 +85,7 @@ def is_model(directory: pathlib.Path) -> bool:
 
 
 def write_description(directory: pathlib.Path, description: ModelDescription) -> None:
-    """Writes `model.json` atomically, with the value of every keyword.
+    """Writes `model.json` atomically, including keywords of `create_model` that have defaults.
 
     Raises:
       DeepLabError: the description is invalid.
@@ -100,7 +101,10 @@ def description_values(description: ModelDescription) -> dict[str, Any]:
 
 
 def read_description(directory: pathlib.Path) -> ModelDescription:
-    """Reads `model.json`; keywords that it lacks have the defaults of the release that wrote it.
+    """Reads `model.json` from a model directory or a training workdir.
+
+    If the file lacks keywords of `create_model`, the result has the defaults that these keywords
+    had in the release of this package that wrote the file.
 
     Raises:
       DeepLabError: the directory does not contain a model, or this release cannot read it.

@@ -74,8 +74,8 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
 def _uncommit_before_deletion(manager: ocp.CheckpointManager) -> None:
     """Changes a manager such that it marks a checkpoint as unfinished before deleting its files.
 
-    Orbax deletes the files in a bucket one by one and in any order. Without the mark, a process
-    that is killed meanwhile would leave a checkpoint that looks damaged.
+    In a bucket, Orbax deletes the files of a checkpoint one by one and in any order. Without the
+    mark, a process that is killed during this deletion would leave a checkpoint that looks damaged.
     """
     deleter = manager._checkpoint_deleter
     delete = deleter.delete
@@ -119,7 +119,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 
 
 def _write_manifests(directory: epath.Path) -> None:
-    """Writes the manifest of each checkpoint in a directory that is not committed yet."""
+    """Writes a manifest into each checkpoint of the directory whose saving is not finished yet."""
     for path in directory.iterdir():
         # Until the commit, the name has a suffix. In buckets, which cannot rename, it has none.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
@@ -141,8 +141,9 @@ def save_items(
     Args:
       manager: checkpoints, opened for writing.
       step: training step.
-      trees: trees of arrays by the name of the item.
-      info: content of the item `info`, for a JSON file.
+      trees: a tree of arrays for each item of the checkpoint, by the name of the item. Items, such
+        as `variables` and `optimizer`, can be restored separately.
+      info: JSON-ready content of the item `info`.
       metrics: validation metrics at this step; None: no validation.
       again: whether to replace an existing checkpoint of this step.
     """
@@ -163,15 +164,16 @@ def save_items(
 def restore_items(
     manager: ocp.CheckpointManager, step: int | None, like: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Restores items of a checkpoint.
+    """Restores items of a checkpoint, which are its separately saved parts; see `save_items`.
 
     Args:
       manager: opened checkpoints.
       step: step of the checkpoint; None: the last one.
-      like: tree for each item, whose shapes, dtypes and shardings the restored arrays have.
+      like: items to restore. For the name of each item, it contains a tree of arrays, or of their
+        shapes. The restored arrays have the shapes, dtypes and shardings of this tree.
 
     Returns:
-      Tree of arrays by the name of the item.
+      A tree of arrays for each item, by the name of the item.
     """
     items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
     return manager.restore(step, args=ocp.args.Composite(**items))

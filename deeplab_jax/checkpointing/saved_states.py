@@ -45,8 +45,8 @@ def damage(directory: epath.Path, items: Collection[str] | None = None) -> str |
 
     Args:
       directory: directory of a checkpoint, or of the variables of a model.
-      items: items of the checkpoint to check; None: all. Files outside the items are always
-        checked.
+      items: names of the items of a checkpoint to check, which are its subdirectories, such as
+        `variables`; None: all. Files outside of subdirectories are always checked.
 
     Returns:
       A description of the damage; None if there is none.
@@ -100,7 +100,7 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata of a checkpoint without COMMIT_TIME and HANDLERS."""
+    """Returns the metadata of a checkpoint, without the keys that Orbax adds after saving."""
     content = json.loads((directory / METADATA).read_text())
     for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
         value = content.pop(key)
@@ -184,7 +184,7 @@ def checkpoint_damage(workdir: pathlib.Path, step: int, *items: str) -> str | No
     Args:
       workdir: workdir of the training run.
       step: step of the checkpoint.
-      *items: items of the checkpoint to check (default: all).
+      *items: names of the items of the checkpoint to check, such as `variables` (default: all).
 
     Returns:
       A description of the damage; None if there is none.

@@ -66,8 +66,8 @@ def read_model(
     Args:
       path: path of the workdir or model directory.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step.
-      ema: whether to read the moving average of the variables instead of their values at the step;
-        None: the moving average if the checkpoint contains it.
+      ema: whether to read the moving average of the variables (EMA) instead of the variables
+        themselves; None: the moving average if the checkpoint contains it.
 
     Raises:
       DeepLabError: the model, the checkpoint or the moving average does not exist.
@@ -149,7 +149,7 @@ def write_model(
     """Writes a model directory atomically.
 
     Args:
-      directory: path of the directory, which must not exist or be empty.
+      directory: path of a new or an empty directory.
       description: description of the model.
       variables: variables of the model.
 
@@ -194,7 +194,8 @@ def write_shared_model(
     """Writes `model.safetensors` and `model.json` into a directory.
 
     The names of the arrays are the paths of the variables, such as
-    `params/backbone/block1/unit_1/conv1/kernel`. `model.json` contains the SHA-256 of the file.
+    `params/backbone/block1/unit_1/conv1/kernel`. `model.json` contains the SHA-256 of
+    `model.safetensors`.
 
     Args:
       directory: existing directory.
@@ -214,7 +215,7 @@ def write_shared_model(
 
 
 def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the path, separated by slashes, and the array of each variable."""
+    """Yields a pair for each variable: its path, with slashes between the names, and its array."""
     for name, value in variables.items():
         if isinstance(value, dict):
             yield from _named(value, f"{above}{name}/")
@@ -223,10 +224,10 @@ def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndar
 
 
 def _read_safetensors(directory: epath.Path) -> Variables:
-    """Reads the variables that `write_shared_model` wrote.
+    """Reads the variables from `model.safetensors` in a directory of `write_shared_model`.
 
     Raises:
-      DeepLabError: the file is damaged, or not the one that `model.json` describes.
+      DeepLabError: the file is damaged, or its SHA-256 is not the one in `model.json`.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -247,7 +248,7 @@ def _read_safetensors(directory: epath.Path) -> Variables:
 
 
 def _nested(arrays: dict[tuple[str, ...], np.ndarray]) -> Variables:
-    """Converts a dictionary of arrays by path to nested dictionaries."""
+    """Converts a flat dictionary {path: array} to nested dictionaries {name: {name: … array}}."""
     variables: Variables = {}
     for (*above, name), array in arrays.items():
         node = variables

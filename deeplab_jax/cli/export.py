@@ -181,7 +181,7 @@ def _batch(text: str | None, format: str) -> int | None:
     if text == ANY:
         return None
     if not text.isdecimal() or not int(text):
-        raise DeepLabError(f"--batch={text} is not legal; give a number from 1 on, or any")
+        raise DeepLabError(f"--batch={text} is not legal; give a whole number above 0, or any")
     return int(text)
 
 

@@ -102,8 +102,8 @@ def _directory(flags: Flags, console: Console) -> Iterator[Path]:
         given = [f"--{name}" for name in (*CARD_FLAGS, "output") if flags[name].value]
         if given:
             raise DeepLabError(
-                f"{source} has a model card, which is uploaded as it is; edit its README.md and "
-                f"leave out {', '.join(given)}"
+                f"{source} has a model card, README.md, which is uploaded unchanged; omit "
+                f"{', '.join(given)}, and edit README.md instead"
             )
         yield source
         return

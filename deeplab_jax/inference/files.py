@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Base class of an input and its output files.
+    """Base class for one input of a prediction, such as an image file, and its output files.
 
-    The first field of a subclass is the input. All other fields are the paths of output files, or
-    None.
+    The first field of a subclass is the input. Each other field is the path of an output file, or
+    None if this file is not written.
     """
 
     @property
@@ -60,16 +60,17 @@ AnyImageJob = TypeVar("AnyImageJob", bound=ImageJob)
 class FileJob(ImageJob):
     """One image and the files of its prediction.
 
-    For an image that is larger than Pillow reads (179 million pixels), all PNGs are TIFFs instead.
+    For images of more than 179 million pixels, which Pillow does not read, TIFF files are written
+    instead of PNG files.
 
     Attributes:
       image: input file.
-      class_map: PNG of the class indices at the size of the image: with a palette, or 16-bit gray
-        with more than 255 classes.
+      class_map: PNG of the class indices, as large as the image. It has a palette; with more than
+        255 classes, it is a 16-bit gray image instead.
       overlay: PNG of the image blended with the colors of its classes.
       probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
         None.
-      colors: PNG of the class colors, if the class map has no palette; or None.
+      colors: RGB PNG of the class colors; None if the class map has a palette.
     """
 
     class_map: Path
@@ -160,7 +161,12 @@ def plan_classifications(
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
-    """Returns pairs of an image and the path of its result in `output`, with the image's suffix.
+    """Returns pairs of an image file and the path of its result in the directory `output`.
+
+    The path of the result has the suffix of the image file.
+
+    Args:
+      paths, output: see `find_inputs`.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, or a file is a medical volume.

@@ -35,8 +35,8 @@ LEAST = 1e-30
 class AtTemperature:
     """Function that divides logits by a temperature, and then applies another function.
 
-    It is an argument `finish` of `forward_pass`. The class map is computed before the division, so
-    it does not depend on the temperature.
+    Objects of this class are passed to `forward_pass` as the argument `finish`. The class map is
+    computed before the division, so it does not depend on the temperature.
 
     Attributes:
       finish: function to apply to the class map and the divided logits.
@@ -57,14 +57,16 @@ def at_temperature(finish: Finish, temperature: float) -> Finish:
 
 
 def _purpose(finish: Finish) -> str:
-    """Returns a text that identifies an argument `finish` in the names of stored programs."""
+    """Returns a text that identifies the function `finish`, for the file names of programs."""
     if isinstance(finish, AtTemperature):
         return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
     return f"{finish.__module__}.{finish.__qualname__}"
 
 
 def fusion_rule(architecture: Architecture) -> str:
-    """Returns how the results at several scales and flips are fused.
+    """Returns the rule by which the results at several scales and flips are fused.
+
+    The rule is `MAXIMUM` (of the logits) or `MEAN` (of the class probabilities).
 
     DeepLab v2 takes the maximum of the logits; v3 and v3+ take the mean of the probabilities.
     Networks that sum the scores of their branches, or that apply several scales in training, are
@@ -97,10 +99,10 @@ def forward_pass(
     Args:
       model: the network, at the output stride to use.
       scales, flip: see `InferenceOptions`.
-      finish: function of the class map and the logits at the resolution of the images (the logits
-        are logarithms if probabilities are averaged). It is compiled and identified by its name,
-        so it must be defined at the top level of a module, or be an `AtTemperature` of such a
-        function.
+      finish: function of the class map and the logits, both at the resolution of the images. If the
+        probabilities at several scales are averaged, the logits are the logarithms of the average.
+        The function is compiled and identified by its name, so it must be defined at the top level
+        of a module, or be an `AtTemperature` of such a function.
       mesh: devices over which images and results are sharded; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)

@@ -126,8 +126,8 @@ def check_image(image: Any, bands: Bands = RGB) -> None:
       bands: bands of the network's input.
 
     Raises:
-      DeepLabError: the value is not a NumPy array [H, W, C] with the dtype and the number of bands,
-        or it has no pixels.
+      DeepLabError: the value is not a NumPy array [H, W, C], its dtype or its number of channels C
+        is not that of `bands`, or it has no pixels.
     """
     if not isinstance(image, np.ndarray):
         raise DeepLabError(

@@ -287,7 +287,7 @@ class Predictor:
           of the whole image.
 
         Raises:
-          DeepLabError: the options have no tiles, or a CRF, or the model takes other bands.
+          DeepLabError: the options have no tiles or have a CRF, or the model does not take RGB.
         """
         if self.tiling is None or not self.takes_rows:
             raise DeepLabError(

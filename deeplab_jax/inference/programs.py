@@ -28,10 +28,11 @@ MAX_PROGRAMS = 64
 
 
 def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
-    """Returns a compiled function whose traced programs are stored in `program_directory`.
+    """Returns a compiled function that stores its traced programs on disk, and reuses them.
 
-    If there is no such directory, the function is returned unchanged. The arguments of the function
-    must be on one device.
+    The programs are stored in the directory that the environment variable DEEPLAB_PROGRAM_CACHE
+    names. If it is not set, or if `model` is not a network of this package, `forward` is returned
+    unchanged. The arguments of the function must be on one device.
 
     Args:
       forward: the compiled function.

@@ -15,7 +15,8 @@ def load(
     Args:
       path: workdir or model directory.
       checkpoint: `best`, `last` or a step; workdirs only.
-      ema: whether to use the moving average of the variables; None uses it if the run stored it.
+      ema: whether to use the moving average of the variables (EMA) instead of the variables
+        themselves; None: the moving average if the checkpoint contains it.
 
     Returns:
       A `Predictor` of class maps or, for a classifier of whole images, an `ImageClassification`.

@@ -28,10 +28,11 @@ Uncertainty = Callable[[np.ndarray], Any]
 
 
 def check_uncertainties(names: Sequence[str]) -> None:
-    """Checks the names of uncertainties.
+    """Checks that each name is one of `UNCERTAINTIES`, and occurs once.
 
     Raises:
-      DeepLabError: a name is unknown or repeated.
+      DeepLabError: a name is unknown or repeated. The message of an unknown name lists the legal
+        names.
     """
     for name in names:
         if name not in UNCERTAINTIES:
@@ -41,11 +42,14 @@ def check_uncertainties(names: Sequence[str]) -> None:
 
 
 def of_probabilities(name: str, probabilities: np.ndarray) -> np.ndarray:
-    """Returns the uncertainty of probabilities, float32 [...], 0..1.
+    """Returns the uncertainty of each pixel, computed from its class probabilities.
+
+    The result is float32 [...], in 0..1; it has the shape of `probabilities` without the last axis.
 
     Args:
-      name: `confidence`: 1 − the largest probability; `entropy`: Σ −p·ln p / ln(number of classes).
-      probabilities: float32 [..., C].
+      name: `confidence`, which is 1 − the largest probability, or `entropy`, which is the entropy
+        Σ −p·ln p of the probabilities p, divided by ln C.
+      probabilities: float32 [..., C], where C is the number of classes.
     """
     if name == CONFIDENCE:
         return 1 - probabilities.max(axis=-1)
@@ -59,24 +63,26 @@ def uncertainty_functions(
     mesh: Mesh | None = None,
     samples: int = DEFAULT_SAMPLES,
 ) -> dict[str, Uncertainty]:
-    """Returns functions from padded images to the uncertainties `dropout` and `scales`.
+    """Returns functions that compute the uncertainties `dropout` and `scales` of padded images.
 
-    `dropout` is the variance of the probabilities over dropout masks, `scales` that over the scales
-    and flips of the options. Both are summed over the classes.
+    `dropout` is the variance of the class probabilities over random dropout masks. `scales` is
+    their variance over the scales and flips of the inference options. Both variances are summed
+    over the classes.
 
     Args:
       predictor: model and inference options.
-      names: names of UNCERTAINTIES. The result does not contain `confidence` and `entropy`, which
-        `of_probabilities` computes.
+      names: names of uncertainties, from `UNCERTAINTIES`. For `confidence` and `entropy`, which
+        `of_probabilities` computes, there is no function in the result.
       mesh: devices over which images are sharded; None uses the first device of this process.
       samples: number of dropout masks.
 
     Returns:
-      Functions by the name of the uncertainty.
+      A function for each name in `names` that is `dropout` or `scales`, by this name.
 
     Raises:
-      DeepLabError: a name is unknown; the network is not executed by JAX or has no dropout; or the
-        options have a single scale without flips, or too few dropout masks.
+      DeepLabError: one of these cases: a name is unknown or repeated; the options have a CRF; the
+        network is not executed by JAX; for `dropout`, the network has no dropout, or `samples` is
+        below 2; for `scales`, the options have only one scale and no flip.
     """
     check_uncertainties(names)
     network, options = predictor.network, predictor.options
@@ -100,7 +106,10 @@ def uncertainty_functions(
 
 
 def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.Array]:
-    """Returns a compiled function for the variance over dropout masks, at one scale.
+    """Returns a compiled function for the variance of the probabilities over dropout masks.
+
+    The function maps variables and images to the variance of each pixel, summed over the classes.
+    It applies the network at one scale.
 
     All images have the same masks, so that the result of an image does not depend on its batch.
 
@@ -148,7 +157,10 @@ def _check_dropout(network: FoldedNetwork) -> None:
 
 
 def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any, Any], jax.Array]:
-    """Returns a function for the variance over the scales and flips of the options."""
+    """Returns a function for the variance of the probabilities over the options' scales and flips.
+
+    The function maps variables and images to the variance of each pixel, summed over the classes.
+    """
     flips = (False, True) if options.flip else (False,)
     members = [(scale, mirrored) for scale in options.scales for mirrored in flips]
     if len(members) < 2:

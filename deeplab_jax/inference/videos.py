@@ -28,9 +28,9 @@ def averaged_over_time(
 ) -> np.ndarray:
     """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
-    If the class of a pixel changes, and both classes have probability 1, the class of the average
-    changes after n frames, where n is the smallest number with keep^n < ½: n is 4 for keep = 0.8,
-    2 for 0.6, and 1 below ½.
+    The class of the average follows a change in the video after some frames. If the probability 1
+    of a pixel jumps from one class to another, the delay is n frames, where n is the smallest
+    number with keep^n < ½: n is 4 for keep = 0.8, 2 for keep = 0.6, and 1 for keep below ½.
 
     Args:
       previous: average up to the previous frame, or None at the first frame.

@@ -39,7 +39,8 @@ class PreemptionSync:
     def __call__(self, asked: bool) -> bool:
         """Returns whether to stop; all processes must call this after every step.
 
-        With several processes, the result is delayed by `LAG` steps.
+        With several processes, the result is True two steps after the signal, so that no call waits
+        for the devices.
 
         Args:
           asked: True if this process received a stop signal.
@@ -103,7 +104,7 @@ def joined_hosts(
 
 @contextlib.contextmanager
 def _watching(end: End) -> Iterator[None]:
-    """Polls for failures of other processes in a separate thread while the block runs."""
+    """Runs a thread, while the block runs, that calls `end` if another process reports an error."""
     done = threading.Event()
 
     def watch() -> None:

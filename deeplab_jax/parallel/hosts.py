@@ -77,11 +77,12 @@ class Addresses:
         """Returns these addresses if they are set, else those of the environment variables.
 
         Args:
-          environment: environment variables, of which VARIABLES are read.
+          environment: environment variables. JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+            JAX_PROCESS_ID are read.
 
         Raises:
-          DeepLabError: the number of processes or the index is not a whole number, or only some of
-            the three variables are set.
+          DeepLabError: the number of processes or the index is not a whole number, or only one of
+            these two is set, or they are set without the address.
         """
         if self.coordinator_address is not None:
             return self
@@ -110,8 +111,8 @@ def start_hosts(
       addresses: addresses of the job (default: from environment variables or the cluster).
       start_seconds: maximum time to wait for all processes, in seconds.
       end: function that is called with a message if not all processes start in time. It must end
-        this process, because JAX waits outside Python (default: JAX aborts the process
-        `GRACE_SECONDS` later).
+        this process, because JAX waits outside Python (default: JAX aborts the process 10 s
+        later).
 
     Returns:
       The number of processes of the job.
@@ -212,7 +213,10 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def members(environment: Mapping[str, str]) -> str | None:
-    """Returns an environment variable that indicates several processes as NAME=value, or None."""
+    """Returns NAME=value of an environment variable that indicates a job of several processes.
+
+    If there is no such variable, the result is None.
+    """
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"):
         if environment.get(name, "").isdecimal() and int(environment[name]) > 1:
             return f"{name}={environment[name]}"

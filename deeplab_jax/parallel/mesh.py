@@ -32,8 +32,9 @@ def make_mesh(
       spatial: number of devices over which the rows of each image are sharded.
 
     Raises:
-      DeepLabError: data × spatial is not the number of devices, or `spatial` does not fit the
-        number of devices per process. The message states the legal values.
+      DeepLabError: data × spatial is not the number of devices, the processes have different
+        numbers of devices, or `spatial` is neither a divisor nor a multiple of the number of
+        devices per process. The message states the legal values.
     """
     devices = jax.devices() if devices is None else list(devices)
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))

@@ -94,9 +94,9 @@ def rows_of_this_process(array: jax.Array) -> np.ndarray:
 def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     """Returns the sharding of every array in a training state.
 
-    With `fsdp`, each kernel and its optimizer state are sharded over `data`, along the longest axis
-    whose length is divisible by the size of `data`. Scales, offsets and statistics, which are
-    small, are replicated.
+    With `fsdp`, each kernel and its optimizer state are sharded over the mesh axis `data`. The
+    sharded axis of an array is its longest axis whose length is divisible by the size of `data`.
+    Vectors, such as biases and the variables of batch normalization, are small and replicated.
 
     Args:
       shapes: tree of arrays or of their shapes (`jax.ShapeDtypeStruct`).
@@ -118,7 +118,10 @@ def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
 
 
 def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
-    """Returns the longest axis whose length is divisible by `parts`, or None to replicate."""
+    """Returns the array axis to shard: the longest axis whose length is divisible by `parts`.
+
+    For scalars, vectors and arrays without such an axis, the result is None (replicated).
+    """
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]

@@ -30,9 +30,9 @@ def watchdog(seconds: float) -> Iterator[Progress]:
     """Raises an error in the main thread if the block reports no progress for some time.
 
     In this case, the stacks of all threads are printed, and the other processes of the job are
-    informed. If the main thread waits outside Python, or if it takes more than GRACE_SECONDS to
-    clean up, the process ends with the exit status STALLED_STATUS. In threads other than the main
-    thread, the watchdog is disabled.
+    informed. If the main thread waits outside Python, or if it takes more than 20 s to clean up,
+    the process ends with the exit status 4. In threads other than the main thread, the watchdog is
+    disabled.
 
     Args:
       seconds: maximum time between two calls of the yielded function; 0 disables the watchdog.

@@ -44,7 +44,7 @@ def read_pairs(attributes: str) -> Groups | None:
 
 
 def axes_joined(groups: Iterable[Sequence[int]], mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the mesh axes along which the devices of a group communicate.
+    """Returns the names of the mesh axes along which the devices of a group communicate.
 
     Args:
       groups: groups of partition numbers, which are indices of devices in the order of the mesh. An
@@ -116,8 +116,8 @@ class Collective(NamedTuple):
     Attributes:
       kind: one of `KINDS`, or `send` for a transfer to other slices.
       arrays: operands on one chip; for an all-gather, the results on one chip.
-      axes: mesh axes along which chips communicate. For `send`, the field contains the name of the
-        transfer, such as `all-reduce`.
+      axes: mesh axes along which chips communicate. For `send`, a tuple with one other string: the
+        collective that the transfer is a part of, such as `all-reduce`.
       times: number of executions per step.
     """
 
@@ -184,11 +184,16 @@ def _collective(
 def between_slices(
     collectives: Iterable[Collective], chips_per_slice: int
 ) -> dict[str, dict[str, int]]:
-    """Returns count and bytes per slice of the transfers between TPU slices, by name of transfer.
+    """Returns the number and the size of the transfers between TPU slices.
 
     Args:
-      collectives: collectives of one chip. Each chip of a slice sends one part of the sums.
+      collectives: collectives of one chip. The bytes of a slice are `chips_per_slice` times those
+        of one chip, because each chip of the slice sends an equal part.
       chips_per_slice: number of chips in a slice.
+
+    Returns:
+      {collective: {"count": transfers per step, "bytes": bytes per slice and step}}, where the
+      collective that a transfer is a part of is, for example, `all-reduce`.
     """
     by_name: dict[str, list[Collective]] = {}
     for each in collectives:

@@ -191,13 +191,15 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Returns the number of images that need `usable` bytes, on a line through two known numbers.
+    """Returns the number of images that fill the memory, by linear interpolation or extrapolation.
+
+    The line passes through the measured bytes for `end` images and for the next smaller number of
+    images in `known`.
 
     Args:
-      known: bytes per chip by number of images.
+      known: measured bytes per chip, by number of images.
       usable: bytes per chip that programs can use.
-      end: larger number of images on the line, a key of `known`. The smaller number is the next
-        smaller key.
+      end: number of images, a key of `known` other than the smallest.
     """
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)

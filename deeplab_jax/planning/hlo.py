@@ -83,7 +83,7 @@ class Program(NamedTuple):
     Attributes:
       computations: {computation: {instruction: parsed instruction}}, both by name.
       entry: name of the computation that runs first.
-      roots: name of the instruction that is the result of each computation, by computation.
+      roots: {computation: instruction whose result is the result of the computation}, both by name.
     """
 
     computations: dict[str, dict[str, Instruction]]

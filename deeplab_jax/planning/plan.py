@@ -23,7 +23,7 @@ class Traffic:
     """Communication between chips, in bytes per chip and step.
 
     Attributes:
-      collectives: {kind: {"count", "bytes"}} of all collectives.
+      collectives: number and bytes of all collectives: {kind: {"count", "bytes"}}.
       expected_reductions: bytes of all-reduces over the batch, computed from the shapes of the
         network.
       reductions: bytes of all-reduces over the batch in the compiled program.
@@ -31,10 +31,10 @@ class Traffic:
       gathered_activations: count and bytes of all-gathers of activations from chips with other
         images; should be 0.
       gathered_parameters: count and bytes of all-gathers of fully sharded parameters.
-      expected_gathers: bytes of gathering each sharded parameter once, in the dtype of the
-        computation.
-      between_slices: {name: {"count", "bytes"}} of transfers between TPU slices, in bytes per slice
-        and step. All-reduces should be the only ones.
+      expected_gathers: bytes in all-gathers if each sharded parameter is gathered once, in the
+        dtype of the computation.
+      between_slices: number and bytes of the transfers between TPU slices, per slice and step:
+        {collective: {"count", "bytes"}}. The only key should be `all-reduce`.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -54,7 +54,7 @@ class Plan:
     Attributes:
       topology: TPU slices, or hosts with GPUs.
       mesh: length of each mesh axis.
-      architecture: keywords of the network.
+      architecture: keywords of `create_model` that build the network.
       crop_size: height and width of the training crops in pixels.
       global_batch: number of images per step, across all chips.
       num_steps: number of steps of the run.

@@ -60,9 +60,11 @@ def network_of(
     Args:
       config: config of the run, see deeplab_jax/config_fields.py.
       num_classes: number of classes of the dataset.
-      version: format version that determines the defaults of unset fields.
-      bands: bands of the dataset. Unless they are RGB or the config sets another normalization, the
-        network normalizes each band by its mean and standard deviation in the dataset.
+      version: format version of the config. It determines the defaults of fields that the config
+        does not set.
+      bands: bands of the images in the dataset. If they are not RGB, and the config does not set
+        the normalization, the network normalizes each band by its mean and standard deviation in
+        the dataset.
 
     Raises:
       DeepLabError: fields of the section `model` are invalid or contradict each other.

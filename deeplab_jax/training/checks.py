@@ -20,7 +20,11 @@ Size = tuple[int, int]
 
 
 def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:
-    """Warns if parts of the network are frozen, but their moving averages are not."""
+    """Warns if parameters of the network are frozen, but batch normalization is not.
+
+    Batch normalization that is not frozen updates its moving averages of mean and variance, also in
+    parts of the network whose learning-rate multiplier is 0.
+    """
     still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
     moving = "frozen_batch_norm" in read_keywords(network) and not network.frozen_batch_norm
     if still and moving:
@@ -136,7 +140,7 @@ def check_chunk_rows(rows: int, mesh: Mesh) -> None:
       mesh: device mesh.
 
     Raises:
-      DeepLabError: both are set.
+      DeepLabError: `rows` is above 0, and the mesh axis `spatial` has more than one device.
     """
     if rows and spatial_size(mesh) > 1:
         raise DeepLabError(

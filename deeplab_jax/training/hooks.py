@@ -114,8 +114,8 @@ def validations_since_best(rows: Iterable[MetricsRow]) -> int:
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     """Returns a warning of overfitting if the training loss falls, but the mean IoU does not rise.
 
-    The last `PARTING` validations are considered. If there is no cause for a warning, the result is
-    None.
+    The warning is returned if the best validation is followed by exactly three others, and the
+    training loss decreased before each of them. Otherwise, the result is None.
     """
     found = intervals(rows)
     since = _since_best(found)
@@ -151,14 +151,15 @@ LAG = 2
 class FiniteCheck:
     """Checks that metrics are finite.
 
-    The check of a step is delayed by `LAG` steps, so that it does not wait for the devices.
+    The metrics of a step are checked two steps later, so that the check does not wait for the
+    devices.
     """
 
     def __init__(self) -> None:
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Adds the metrics of a step, and checks the metrics of the step `LAG` steps earlier.
+        """Adds the metrics of a step, and checks the metrics of the step two steps earlier.
 
         Raises:
           DeepLabError: the loss or the gradient norm is not finite.

@@ -236,10 +236,10 @@ def _check_channels(
 def warn_of_conventions(
     architecture: Architecture, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> None:
-    """Warns if the source of variables and the new model differ in a keyword of CONVENTIONS.
+    """Warns if the model whose variables are loaded follows other conventions than the new model.
 
-    An example is the normalization of input pixels. With another normalization, loaded weights may
-    not work well.
+    Conventions are keywords of `create_model`, such as `preprocessing` and `align_corners`, that do
+    not change the shapes of variables. If they differ, loaded weights may not work well.
 
     Args:
       architecture: architecture of the model to train.
@@ -264,9 +264,10 @@ def warn_of_conventions(
 
 
 def _fitting(given: Mapping[Path, np.ndarray], wanted: Mapping[Path, np.ndarray]) -> set[Path]:
-    """Returns the paths of variables to load.
+    """Returns the paths of the variables that can be loaded.
 
-    A convolution is loaded together with its bias and normalization, or not at all.
+    These are the variables in `wanted` that `given` contains with the same shape. A convolution is
+    loaded together with its bias and normalization, or not at all.
     """
     unfit = {
         _unit(path)

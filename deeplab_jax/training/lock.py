@@ -30,9 +30,9 @@ _HELD: set[str] = set()
 def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
     """Locks a workdir, local or in a bucket, while the block runs.
 
-    The lock of a process that has ended is taken over: at once if the process ran on this host,
-    otherwise after its heartbeat has not changed for STALE_SECONDS. Clocks of different hosts are
-    not compared.
+    The lock of a process that has ended is taken over: at once if that process ran on this host,
+    otherwise after its heartbeat has not changed for 45 s. Clocks of different hosts are not
+    compared.
 
     Args:
       workdir: directory of the run.
@@ -109,7 +109,7 @@ def _create(path: pathlib.Path, token: str) -> bool:
 
 
 def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Reporter) -> None:
-    """Waits until the heartbeat does not change for STALE_SECONDS, or until the lock is deleted.
+    """Waits until the owner's heartbeat has not changed for 45 s, or until the lock is deleted.
 
     Raises:
       DeepLabError: the heartbeat changed, so the owner is alive.

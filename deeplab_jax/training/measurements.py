@@ -69,7 +69,8 @@ class Pace:
     The time of evaluations and of saving checkpoints is excluded.
 
     Attributes:
-      totals: seconds that each activity took since the first step; see `ACTIVITIES` in goodput.py.
+      totals: seconds that each activity (`input`, `checkpoint` and `validation`) took since the
+        first step.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -216,7 +217,7 @@ class Utilization:
         return f"FLOP/s utilization is relative to {peak / 1e12:.0f} TFLOP/s per {chip} (bfloat16)"
 
     def at(self, step_seconds: float) -> dict[str, float]:
-        """Returns the utilization by its name; {} if operations or peak rate are unknown."""
+        """Returns {name of the metric: utilization}; {} if operations or peak rate are unknown."""
         if self._flops is None or self._peak is None:
             return {}
         return {self._name: self._flops / step_seconds / self._peak}

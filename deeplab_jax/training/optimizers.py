@@ -177,7 +177,7 @@ def _direction(
 
     Args:
       config: section `optimizer` of the config.
-      descent: transformations that apply the learning rate, and the multipliers of parts.
+      descent: transformations that multiply updates by the learning rate and its multipliers.
     """
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)

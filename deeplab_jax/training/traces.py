@@ -26,7 +26,7 @@ SIGNAL = getattr(signal, "SIGUSR1", None)
 
 
 class Traces(contextlib.AbstractContextManager["Traces"]):
-    """Context manager that writes profiler traces of `TRACED_STEPS` training steps.
+    """Context manager that writes profiler traces of five training steps each.
 
     A trace is requested in three ways:
     - The flag `--profile` requests a trace of steps 3 to 7 of every process, in `workdir/profile`.

@@ -38,7 +38,7 @@ class RowFile:
     """File of JSON objects, one per line, to which rows are appended.
 
     The file is on this machine or in a bucket. Nothing can be appended to an object in a bucket, so
-    a thread stores the whole file there every BUCKET_SECONDS seconds.
+    a thread stores the whole file there every 15 s.
     """
 
     def __init__(self, path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -128,7 +128,8 @@ class TensorBoard:
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
         """Opens an event file.
 
-        The file makes TensorBoard hide the events of earlier starts after `start_step`.
+        The file makes TensorBoard hide the events that earlier starts of the run wrote for steps
+        after `start_step`.
 
         Args:
           workdir: directory of the run.
@@ -260,7 +261,7 @@ class Guarded:
         self._work.put((step, dict(scalars)))
 
     def close(self, failed: bool) -> None:
-        """Closes the writer after all rows are written, and waits at most CLOSE_SECONDS."""
+        """Closes the writer after all rows are written; waits at most 60 s for this."""
         self._work.put(failed)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
@@ -330,7 +331,10 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         config: Mapping[str, Any] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        """Opens the writers, and removes rows of an earlier start after `start_step`.
+        """Opens the writers.
+
+        Rows of `metrics.jsonl` that earlier starts of the run wrote for steps after `start_step`
+        are removed.
 
         Args:
           workdir: directory of the run.

@@ -183,7 +183,7 @@ def test_wrong_metrics_are_refused(stored, tmp_path, content, message):
         (["--model=M", "--repo=user/tiny"], "requires a token of the Hugging Face Hub"),
         (["--model=hf://tiny", "--output=new"], "hf://tiny names no repository"),
         (["--model=hf://user/tiny@", "--output=new"], "the revision after @ is missing"),
-        (["--model=M", "--output=new"], "M has a model card, which is uploaded as it is"),
+        (["--model=M", "--output=new"], "README.md, which is uploaded unchanged"),
         (["--model=N", "--output=full"], "full exists and is not empty"),
         (["--model=N", "--output=new"], "N is not a model: neither a directory nor"),
     ],

@@ -224,6 +224,7 @@ def _class_names(data: dict[str, Any], path: Path) -> list[str]:
     if data.get("nc", len(names)) != len(names) or len(set(names)) < len(names):
         raise DeepLabError(
             f"{path}: there are {len(names)} names, {len(set(names))} of them different, and nc is "
-            f"{data.get('nc', 'not set')}; give nc different names"
+            f"{data.get('nc', 'not set')}; give a different name for each class, and set nc to "
+            "their number"
         )
     return names

@@ -158,7 +158,7 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = configuration.get("img_norm_cfg") or configuration.get("data_preprocessor") or {}
     if not found.get("to_rgb", found.get("bgr_to_rgb", True)):
-        raise _unsupported("the network takes images in the order blue, green, red")
+        raise _unsupported("the network takes images with channels in the order blue, green, red")
     mean, std = found.get("mean"), found.get("std")
     if not mean or not std or (mean, std) == IMAGENET:
         return {"preprocessing": "mean_std"}

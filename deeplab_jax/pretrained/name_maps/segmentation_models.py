@@ -143,7 +143,7 @@ def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str
     if names.architecture == V3:
         return {"refine": True, **inner}
     if not separable:
-        raise _unsupported("the ASPP is not separable (decoder_aspp_separable) but its decoder is")
+        raise _unsupported("the decoder is separable, but the ASPP (decoder_aspp_separable) is not")
     return {"refine_encoder": True, "decoder_convs": ((3, channels),), **inner}
 
 

@@ -125,8 +125,8 @@ def _renamed(
         other = names.setdefault(rename(name), name)
         if other != name:
             raise DeepLabError(
-                f"{other} and {name} differ only in parts such as `module.`, which are removed; "
-                "save the state dict of a single network"
+                f"{other} and {name} would have the same name, because parts such as `module.` are "
+                "removed from names; save the state dict of a single network"
             )
     return {new: arrays[old] for new, old in names.items()}
 
