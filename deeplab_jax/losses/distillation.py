@@ -23,7 +23,7 @@ def distillation_loss(
     Args:
       logits: logits of the student, [N, H, W, C], floating point.
       teacher_logits: logits of the teacher, of the same shape; their gradient is stopped.
-      label: label, used only to find void pixels; see `softmax_cross_entropy`.
+      label: hard label [N, H, W] or soft label [N, H, W, C], used only to find void pixels.
       normalizer: divisor instead of the number of valid pixels, see `softmax_cross_entropy`.
       temperature: τ > 0; larger values give more weight to classes that the teacher considers less
         probable.

@@ -36,7 +36,8 @@ def dice_loss(
     the valid pixels of the batch.
 
     Args:
-      logits, label: see `softmax_cross_entropy`.
+      logits: [N, H, W, C], floating point.
+      label: hard label [N, H, W] or soft label [N, H, W, C], see `softmax_cross_entropy`.
       normalizer: number of valid pixels of the whole batch, if the batch is processed in parts. The
         loss is computed within each part, and each part is weighted by its number of valid pixels.
       smooth: smoothing constant s, in pixels. With s > 0, classes that are absent from the label

@@ -56,9 +56,9 @@ def masked_label(
     """Sets a label to void where a mask is False.
 
     Args:
-      label: see `valid_mask`.
+      label: hard label [N, H, W] or soft label [N, H, W, C], see `valid_mask`.
       mask: [N, H, W], boolean.
-      num_classes: see `valid_mask`.
+      num_classes: number of classes C; None: void is 65535 in uint16 labels and 255 in all others.
 
     Raises:
       DeepLabError: the void value does not fit into the dtype of the label.
@@ -76,7 +76,7 @@ def class_shares(
     """Converts a label to the proportion of every class in each pixel; zeros at void pixels.
 
     Args:
-      label: see `valid_mask`.
+      label: hard label [N, H, W] or soft label [N, H, W, C], see `valid_mask`.
       num_classes: number of classes C.
       smoothing: label smoothing ε; a proportion t becomes (1 − ε)·t + ε/C (arXiv 1512.00567,
         section 7).
@@ -145,7 +145,7 @@ def pixel_mean(
       losses: [N, H, W], 0 where the label is void.
       label: label of the pixels.
       normalizer: divisor instead of the number of valid pixels, see `softmax_cross_entropy`.
-      num_classes: see `valid_mask`.
+      num_classes: number of classes C, which determines the void label, see `valid_mask`.
     """
     total = jnp.sum(losses)
     count = num_valid_pixels(label, num_classes) if normalizer is None else normalizer
@@ -174,7 +174,7 @@ def fraction_of_batch(
       label: label of the part.
       normalizer: number of valid pixels of the whole batch; None: the part is the whole batch, and
         the weight is 1.
-      num_classes: see `valid_mask`.
+      num_classes: number of classes C, which determines the void label, see `valid_mask`.
     """
     if normalizer is None:
         return 1.0

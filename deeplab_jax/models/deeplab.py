@@ -122,7 +122,7 @@ class DeepLab(nn.Module):
         `ops.argmax_of_resized`.
 
         Args:
-          image: see `__call__`.
+          image: [N, H, W, in_channels], integers or floating point, see `__call__`.
 
         Returns:
           int32 [N, H, W].
@@ -133,7 +133,7 @@ class DeepLab(nn.Module):
         """Returns the class map and the logits; see `class_map`.
 
         Args:
-          image: see `__call__`.
+          image: [N, H, W, in_channels], integers or floating point, see `__call__`.
 
         Returns:
           Class map, int32 [N, H, W], and logits, float32 [N, H, W, num_classes].
@@ -149,8 +149,10 @@ class DeepLab(nn.Module):
     def logits_with_dropout(self, image: jax.Array) -> jax.Array:
         """Returns the logits of a folded network with dropout in head and decoder (MC dropout).
 
+        The random stream `dropout` is required.
+
         Args:
-          image: see `__call__`. The random stream `dropout` is required.
+          image: [N, H, W, in_channels], integers or floating point, see `__call__`.
 
         Returns:
           float32 [N, H, W, num_classes].

@@ -100,7 +100,7 @@ def _with_gradients(
     Args:
       of_inputs: computes the gradient of the inputs.
       of_kernel: computes the gradient of the kernel.
-      window: see `Window`.
+      window: kernel size, rates, padding and stride of the convolution.
       inputs: [N, H, W, C].
       kernel: [k, k, C, D].
     """

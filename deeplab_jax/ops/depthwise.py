@@ -68,7 +68,7 @@ def _taps(padded: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Arr
 
     Args:
       padded: padded inputs, [N, H, W, C].
-      window: see `Window`.
+      window: kernel size, rates, padding and stride of the convolution.
 
     Yields:
       (row, column, pixels [N, P, Q, C]): one pixel for each of the P × Q outputs.
@@ -104,7 +104,7 @@ def shifted_products(
 
     Args:
       kernel_gradient: computes the gradient of the kernel, such as `gradient_at_once`.
-      window: see `Window`.
+      window: kernel size, rates, padding and stride of the convolution.
       inputs: [N, H, W, C].
       kernel: [k, k, 1, C].
     """
@@ -144,7 +144,7 @@ def gradient_at_once(
       padded: padded inputs.
       kernel: [k, k, 1, C], used for its shape and dtype.
       cotangent: cotangent of the outputs, [N, P, Q, C].
-      window: see `Window`.
+      window: kernel size, rates, padding and stride of the convolution.
     """
     precision = jnp.promote_types(jnp.float32, cotangent.dtype)
     cotangent = cotangent.astype(precision)

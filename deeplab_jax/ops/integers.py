@@ -51,7 +51,10 @@ def integer_convolution(
       levels: float32 [N, H, W, C], whole numbers −128..127.
       zero_point: int8 scalar, the level that represents the value 0; the padding has this level.
       kernel: int8 [k, k, C / groups, D].
-      stride, rate, padding: see `convolution`.
+      stride: distance between neighboring outputs, in input pixels.
+      rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
+        H, along W).
+      padding: number of values before and after H and W.
       groups: number of channel groups; C for a depthwise convolution.
 
     Returns:

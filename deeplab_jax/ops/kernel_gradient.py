@@ -37,7 +37,7 @@ def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: 
       inputs: x, [N, H, W, C].
       kernel: [k, k, C, D], used only for its shape and dtype.
       cotangent: cotangent ȳ of the outputs, [N, P, Q, D].
-      window: see `Window`.
+      window: kernel size, rates, padding and stride of the convolution.
 
     Returns:
       [k, k, C, D] in the dtype of the kernel; sums are computed in at least float32.

@@ -148,7 +148,7 @@ def xla_convolution(
     Args:
       inputs: [N, H, W, C].
       kernel: [k, k, C / groups, D].
-      window: see `Window`.
+      window: kernel size, rates, padding and stride of the convolution.
       groups: number of channel groups; C for a depthwise convolution.
       accumulator: dtype of the sums and of the result (default: that of the inputs).
 

@@ -46,9 +46,9 @@ def extract(
       max_bytes: maximum unpacked size of the archive; tar members that do not match count, too.
 
     Raises:
-      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`, a member has a path
-        outside of the archive, or a matching member is not a regular file or has the name of
-        another one.
+      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`; a member has a path
+        that leads out of `folder`; or a matching member is not a regular file, or has the file
+        name of another matching member.
     """
     unpack = _unpack_tar if archive.name.endswith(TAR_SUFFIXES) else _unpack_zip
     left = max_bytes
@@ -131,7 +131,7 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Tar header that refuses a huge size, because tarfile would read the header into memory."""
+    """Tar header that is at most MAX_HEADER_BYTES long, because tarfile reads it into memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -165,9 +165,11 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
     """Yields the path of the weights; files unpacked from an archive are removed after the block.
 
     Args:
-      path: a path that `find_weights` accepts, or an archive with one weights file or checkpoint.
-      scratch: directory in which to unpack.
-      member: text that must occur in the paths inside the archive.
+      path: a weights file; the prefix or any file of a TensorFlow checkpoint; or a directory or an
+        archive with one of these.
+      scratch: directory in which a temporary directory for the unpacked files is created; None: the
+        system's.
+      member: text that the path of the weights file inside an archive must contain.
 
     Raises:
       DeepLabError: there is no weights file, or more than one.
@@ -201,7 +203,8 @@ def find_weights(path: Path) -> Path:
     """Returns the path of the weights file, or the prefix of a TensorFlow checkpoint.
 
     Args:
-      path: a file, the prefix or any file of a checkpoint, or a directory with one of these.
+      path: a weights file, the prefix or any file of a TensorFlow checkpoint, or a directory with
+        one of these.
 
     Raises:
       DeepLabError: the directory contains no weights file or more than one, or the checkpoint has
@@ -223,11 +226,12 @@ def find_weights(path: Path) -> Path:
 def _only_one(folder: Path) -> Path:
     """Returns the weights file of a directory.
 
-    The first suffix in `SUFFIXES` that occurs in the directory decides. If several files have it,
-    the function returns the file with a usual name, or the last TensorFlow checkpoint.
+    It is the file with the first suffix in `SUFFIXES` that occurs in the directory. If several
+    files have this suffix, it is the one with a name in `USUAL_NAMES`, or the index of the last
+    TensorFlow checkpoint.
 
     Raises:
-      DeepLabError: there is no weights file, or there are several and none of these rules applies.
+      DeepLabError: no file has one of the suffixes, or none of these rules selects one of several.
     """
     visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
     state = folder / STATE

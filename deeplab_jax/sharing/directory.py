@@ -64,7 +64,7 @@ def write_shared_directory(
 
 
 def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
-    """Returns an image that may be shown, uint8 [H, W, 3], and a caption.
+    """Returns an image whose license permits publication, uint8 [H, W, 3], and a caption.
 
     The image is a photograph of scikit-image if scikit-image is installed and the model was not
     trained on drawings. Otherwise, it is a drawing. Images of datasets are never used, because few

@@ -85,7 +85,10 @@ def read_training(
 
 
 def _network_defaults(description: ModelDescription) -> dict[str, Any]:
-    """Returns the defaults of the network's keywords, as config fields; the backbone has none."""
+    """Returns the defaults of the section `model` of the config for a network, by dotted name.
+
+    The fields `backbone` and `num_classes`, which determine other defaults, are left out.
+    """
     given = {name: description.overrides[name] for name in ("backbone", "num_classes")}
     defaults = models.create_model(description.architecture, **given).architecture.describe()
     return {f"model.{name}": value for name, value in defaults.items() if name not in given}

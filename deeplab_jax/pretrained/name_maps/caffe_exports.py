@@ -74,7 +74,7 @@ class VGGNames:
     Attributes:
       convolutions: scopes of the convolutions conv1_1 to conv5_3.
       fc6, fc7, fc8: scopes of the head.
-      preprocessing: preprocessing of the images, see `Architecture`.
+      preprocessing: normalization of input pixels, a value of `Architecture.preprocessing`.
     """
 
     convolutions: Mapping[str, str]

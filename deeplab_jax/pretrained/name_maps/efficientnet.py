@@ -88,7 +88,11 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
-    """Returns the rules for timm's variable names of a classifier, without its last layer."""
+    """Returns the rules for timm's variable names of an image classifier, except its last layer.
+
+    Args:
+      name: name of the network in timm.
+    """
     network, universal = networks.NETWORKS[name], name.startswith(MOBILENET_V4)
     rules = [
         Rule("backbone/stem", "conv_stem", "bn1"),
@@ -159,7 +163,7 @@ def _identify_ported(weights: PublishedWeights) -> Identified | None:
 
 
 def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of EfficientNet-PyTorch, without the last layer.
+    """Returns the rules for the variable names of EfficientNet-PyTorch, except for the last layer.
 
     Args:
       name: name of the network in timm, a key of `PORTED`.

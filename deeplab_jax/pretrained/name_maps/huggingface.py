@@ -36,10 +36,13 @@ FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio"
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a MobileNetV2 of Hugging Face transformers by names and configuration.
+    """Identifies a MobileNetV2 of Hugging Face transformers by its array names and `config.json`.
+
+    Returns:
+      The network, or None if the names are not those of this codebase.
 
     Raises:
-      DeepLabError: the configuration has an unsupported value.
+      DeepLabError: the `config.json` has an unsupported value.
     """
     stem = outputs(weights.arrays, f"{STEM}.first_conv.convolution")
     segmentation = outputs(weights.arrays, "segmentation_head.classifier.convolution")

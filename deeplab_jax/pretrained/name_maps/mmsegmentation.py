@@ -31,7 +31,10 @@ ASPP = "decode_head.aspp_modules"
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab of mmsegmentation by names and configuration.
+    """Identifies a DeepLab of mmsegmentation by its array names and training configuration.
+
+    Returns:
+      The network, or None if the names are not those of this codebase.
 
     Raises:
       DeepLabError: the network is of this codebase, but it is not supported.
@@ -86,7 +89,11 @@ def _unsupported(reason: str) -> DeepLabError:
 
 
 def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keywords of the backbone from its names and its configuration.
+    """Returns the keywords of `create_model` for the backbone.
+
+    Args:
+      arrays: arrays of the file by name.
+      settings: section `backbone` of the training configuration; empty: the defaults.
 
     Raises:
       DeepLabError: the backbone is not supported.
@@ -124,7 +131,11 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
 
 
 def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
-    """Returns backbone and stride placement of a ResNet or a ResNetV1c.
+    """Returns the keywords of `create_model` for a ResNet or a ResNetV1c.
+
+    Args:
+      arrays: arrays of the file by name.
+      caffe: whether the stride is in the first convolution of a unit (`style='caffe'`).
 
     Raises:
       DeepLabError: the backbone is not supported.
@@ -145,16 +156,20 @@ def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
 
 
 def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
-    """Returns the output stride and the dilations of the stages."""
+    """Returns the output stride of the backbone, and the dilation of each of its stages.
+
+    Args:
+      settings: section `backbone` of the training configuration.
+    """
     dilations = settings.get("dilations") or (1, 1, 2, 4)
     return 32 // dilations[-1], dilations
 
 
 def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keywords of `Architecture` for the normalization of images.
+    """Returns the keywords of `create_model` for the normalization of input pixels.
 
     Raises:
-      DeepLabError: the network takes images with blue first.
+      DeepLabError: the network expects the channels in the order blue, green, red.
     """
     found = configuration.get("img_norm_cfg") or configuration.get("data_preprocessor") or {}
     if not found.get("to_rgb", found.get("bgr_to_rgb", True)):

@@ -46,7 +46,8 @@ class Scopes(NamedTuple):
     Attributes:
       convolution: scope of kernel and bias.
       norm: scope of the batch normalization.
-      moved, background: see `Rule`.
+      moved: number of input channels of the kernel to move from the end to the front.
+      background: whether to add a background class to a classifier with a single output.
     """
 
     convolution: str
@@ -59,7 +60,7 @@ def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scope
     """Returns the scopes of a module from the first rule that matches, or None.
 
     Args:
-      path: path of the module, without `norm`.
+      path: path of a module with a kernel; for a batch normalization, the path of its convolution.
       rules: rules for the variable names of the network.
       default_norm: template for the scope of the batch normalization, with `{convolution}`.
     """
@@ -134,7 +135,7 @@ def leaves(
     norm: str,
     statistics: Sequence[str] = ("weight", "bias", "running_mean", "running_var"),
 ) -> dict[str, Sequence[str]]:
-    """Returns `Convention.leaves`.
+    """Returns templates for the names of all variables of a module, for `Convention.leaves`.
 
     Args:
       kernel, bias: templates of the names of kernel and bias.

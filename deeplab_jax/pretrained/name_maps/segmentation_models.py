@@ -35,13 +35,13 @@ V3, V3_PLUS = "deeplab_v3", "deeplab_v3plus"
 
 
 class Names(NamedTuple):
-    """Names of the layers in one kind of network.
+    """Names of the layers in networks with one kind of encoder and one kind of decoder.
 
     Attributes:
-      architecture: name of the architecture.
+      architecture: name of the architecture, one of `list_models()`.
       aspp: scope of ASPP.
       rules: rules for the variable names of the layers after ASPP.
-      encoder: beginning of the names in the encoder.
+      encoder: text with which the names of all arrays of the encoder begin.
     """
 
     architecture: str
@@ -86,7 +86,14 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def identify(names: Names, weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab with the names of one kind of encoder and decoder.
+    """Identifies a DeepLab of segmentation_models.pytorch with one kind of encoder and decoder.
+
+    Args:
+      names: names of the layers in such networks.
+      weights: arrays of the file.
+
+    Returns:
+      The network, or None if the arrays have other names.
 
     Raises:
       DeepLabError: the network is not supported.
@@ -241,7 +248,7 @@ def rules(names: Names, identified: Identified) -> Sequence[Rule]:
 
 
 def identify_others(weights: PublishedWeights) -> None:
-    """Refuses other networks of this codebase.
+    """Refuses all networks of segmentation_models.pytorch that `identify` does not identify.
 
     Raises:
       DeepLabError: the arrays are those of another network of segmentation_models.pytorch.

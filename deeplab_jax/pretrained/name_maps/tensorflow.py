@@ -95,10 +95,14 @@ DIVISORS: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
 
 
 def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
-    """Returns the keywords of a MobileNet.
+    """Returns the keywords of `create_model` for a MobileNet.
 
-    If no network has exactly the widths of the file, the keywords of a similar network are
-    returned. The conversion then reports the arrays that do not fit.
+    If no MobileNet has exactly the numbers of channels in the file, the keywords of a similar one
+    are returned. The conversion then reports the arrays that do not fit.
+
+    Args:
+      arrays: arrays of the file by name.
+      scope: `MobilenetV2` or `MobilenetV3`.
     """
     units = (f"expanded_conv_{n}" for n in range(1, 32))
     names = ["Conv", *(f"{unit}/project" for unit in ("expanded_conv", *units))]
@@ -153,7 +157,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of the backbone, or None if no backbone is known."""
+    """Returns the keywords of the backbone, or None if the arrays have no known backbone."""
     for scope in WIDTHS:
         if f"{scope}/Conv/weights" in arrays:
             return identify_mobilenet(arrays, scope)
@@ -186,9 +190,13 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Returns the network of an ImageNet classifier.
+    """Returns the network for an image classifier of ImageNet.
 
     VGG-16 is represented as a DeepLab v1 with a field of view of 7×7.
+
+    Args:
+      found: keywords of the backbone.
+      scores: number of outputs of the classifier.
     """
     overrides = {**found, "num_classes": scores}
     if found["backbone"] == "vgg_16":

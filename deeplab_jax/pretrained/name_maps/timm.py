@@ -44,7 +44,10 @@ PARTS = (("depthwise", "dw"), ("pointwise", "pw"))
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a network of timm by names and configuration.
+    """Identifies a network of timm by its array names and `config.json`.
+
+    Returns:
+      The network, or None if the names are not those of timm.
 
     Raises:
       DeepLabError: the normalization of the images is not supported.
@@ -102,7 +105,7 @@ def _mobilenet(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def _stages(rows: Sequence[Any]) -> list[int]:
-    """Returns the number of blocks of each stage."""
+    """Returns the number of blocks in each run of neighboring rows with equal output channels."""
     return [len(list(units)) for _, units in itertools.groupby(rows, lambda row: row.features)]
 
 

@@ -135,8 +135,8 @@ def conv_rules(
       ours: path of the module.
       scope: scope of the Sequential.
       number: index of the convolution in the Sequential; the normalization has the next index.
-      inner: see `aspp_rules`.
-      moved: see `Rule`.
+      inner: prefix of the two parts of a separable convolution; None: it is not separable.
+      moved: number of input channels of the kernel to move from the end to the front.
     """
     convolution, norm = f"{scope}.{number}", f"{scope}.{number + 1}"
     if inner is None:
@@ -172,6 +172,10 @@ def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
     """Returns the rules for the variable names of a MobileNetV3.
 
     torchvision numbers the parts of each block.
+
+    Args:
+      form: size of the network: `large` or `small`.
+      prefix: text before the numbers of the layers, such as `features.`.
     """
     rows = mobilenet.layers(form)
     rules = [Rule("backbone/layer_1", f"{prefix}0.0", f"{prefix}0.1")]

@@ -23,13 +23,16 @@ ZIP_MAGIC = b"PK\x03\x04"
 
 
 def weights_file(path: Path) -> Path:
-    """Returns the file whose checksum identifies the weights, see `checkpoint_file`.
+    """Returns the file whose checksum identifies the weights.
+
+    For a TensorFlow checkpoint, this is the data file, or the index if there are several.
 
     Args:
-      path: a path that `find_weights` accepts.
+      path: a weights file, the prefix or any file of a TensorFlow checkpoint, or a directory with
+        one of these.
 
     Raises:
-      DeepLabError: there is no such file, or it is incomplete.
+      DeepLabError: a directory has no weights file or several, or a checkpoint is incomplete.
     """
     found = find_weights(path)
     return checkpoint_file(found) if index_of(found).is_file() else found
@@ -50,9 +53,10 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     """Reads published weights; the suffix of the file determines the format.
 
     Args:
-      path: a path that `find_weights` accepts.
+      path: a weights file, the prefix or any file of a TensorFlow checkpoint, or a directory with
+        one of these.
       prefer_averages: whether to read the moving average of a variable instead of the variable, if
-        a TensorFlow checkpoint has it.
+        a TensorFlow checkpoint contains both.
 
     Raises:
       DeepLabError: the file does not exist, is damaged, or has an unknown format.

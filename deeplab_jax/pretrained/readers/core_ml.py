@@ -52,7 +52,12 @@ def _schema() -> Any:
 
 
 def _convolutions(layers: Any, sizes: dict[str, Size]) -> Iterator[GraphConvolution]:
-    """Yields the convolutions, and adds the size of every feature map to `sizes`."""
+    """Yields the convolutions of a network.
+
+    Args:
+      layers: layers in the Core ML file, in order of computation.
+      sizes: (h, w) of each feature map by name: at first of the image; all others are added.
+    """
     for layer in layers:
         known = [sizes[name] for name in layer.input if name in sizes]
         size = known[0] if known else (1, 1)

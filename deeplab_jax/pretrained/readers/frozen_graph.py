@@ -34,7 +34,7 @@ class Nodes(dict[str, Any]):
                 self._consumers.setdefault(_name(reference), []).append(node)
 
     def constant(self, reference: str) -> Any | None:
-        """Returns the constant node of a reference, or None if the value is computed."""
+        """Returns the node that a reference names, if it is a constant; else None."""
         node = self._behind(reference)
         return node if node is not None and node.op == "Const" else None
 
@@ -48,7 +48,8 @@ class Nodes(dict[str, Any]):
         Args:
           node: node where the search starts.
           operations: operations to search for.
-          far: whether to search behind all operations instead of only those in TRANSPARENT.
+          far: whether any operations may lie between the two nodes; by default, only those in
+            TRANSPARENT.
         """
         front, seen = [node], {node.name}
         for _ in range(FAR):
@@ -63,7 +64,7 @@ class Nodes(dict[str, Any]):
         return None
 
     def image_size(self) -> Size | None:
-        """Returns the size of the images, if the graph accepts only one size."""
+        """Returns (H, W) of the images if the graph accepts only one size, else None."""
         for node in self.values():
             sides = [dim.size for dim in node.attr["shape"].shape.dim]
             if node.op == "Placeholder" and len(sides) == 4 and min(sides[1:3]) > 0:
@@ -94,7 +95,15 @@ class Nodes(dict[str, Any]):
         return {name: stride for name, stride in known.items() if stride}
 
     def _stride(self, node: Any, before: list[int]) -> int:
-        """Returns the ratio for one feature map, or 0 if it does not depend on the image."""
+        """Returns the ratio of the image size to the size of the output of a node.
+
+        Args:
+          node: node of the graph.
+          before: this ratio for each input of the node; 0: it does not depend on the image.
+
+        Returns:
+          The ratio, or 0 if the output does not depend on the image.
+        """
         longest = 1 if node.op == "Placeholder" else max(before, default=0)
         if longest and node.op in RESIZES:
             return 1
@@ -186,7 +195,13 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the constants of a node that do not have names of variables, as SCOPE/LEAF."""
+        """Yields (name, value) of the constants of a node that do not have names of variables.
+
+        Args:
+          scope: scope of the variables; the yielded names are SCOPE/LEAF.
+          node: node whose second and further inputs are the constants.
+          leaves: last part of the name for each of these inputs.
+        """
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
             if constant is not None and not VARIABLE.search(constant.name):
@@ -211,9 +226,12 @@ class _Graph:
         return tuple(source.attr["ksize"].list.i[1:3])
 
     def _image_size(self, strides: Mapping[str, int]) -> Size | None:
-        """Returns the size to which the graph pads images.
+        """Returns (H, W) to which the graph pads images, or None if the graph does not contain it.
 
         It is computed from the size to which the graph upsamples the output of image pooling.
+
+        Args:
+          strides: ratio of the image size to the output size of each convolution by scope.
         """
         node = self.convolutions.get(IMAGE_POOLING)
         resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)

@@ -67,6 +67,12 @@ def published_graph(
 ) -> PublishedWeights:
     """Returns the arrays of convolutions, and facts about their graph.
 
+    Args:
+      convolutions: all convolutions of the network.
+      image_size: (H, W) in pixels that the graph requires; None: any size.
+      pooling_window: height and width of the windows of the average pooling; None: there is none.
+      align_corners: whether bilinear resizes align corners; None: there are no resizes.
+
     Raises:
       DeepLabError: two convolutions have the same name, or there is no convolution.
     """

@@ -75,10 +75,12 @@ def choose_variables(
 
     Args:
       names: all names in the checkpoint.
-      prefer_averages: see `read_checkpoint`.
+      prefer_averages: whether to select the moving average of a variable instead of the variable,
+        if the checkpoint contains both.
 
     Returns:
-      {variable: name in the checkpoint}, and {name: reason} for the names that are ignored.
+      Name in the checkpoint by name of the variable; and the reason by name in the checkpoint, for
+      the names that are ignored.
     """
     stored, ignored = {}, {}
     for name in sorted(names):
