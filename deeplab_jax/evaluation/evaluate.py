@@ -54,7 +54,8 @@ class Evaluator:
             size are padded to the smallest size that the network accepts.
 
         Raises:
-          DeepLabError: there is no image, or dataset and model differ in their classes.
+          DeepLabError: there is no image, or dataset and model differ in their bands or number of
+            classes.
         """
         self._model, chosen = model, EvaluationSettings(**settings)
         minimum = None if chosen.size else _common_size(dataset)
@@ -204,7 +205,11 @@ def _count(
 
 
 def check_labelled(counts: np.ndarray, inference: Inference) -> None:
-    """Checks that a split has valid pixels.
+    """Checks that a split has at least one pixel that is not void.
+
+    Args:
+      counts: numbers of pixels that were counted over the split, any shape.
+      inference: inference over the split, which names the split in the error.
 
     Raises:
       DeepLabError: every pixel is void.
@@ -217,7 +222,7 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
 
 
 def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
-    """Warns if the class names of model and dataset differ."""
+    """Warns if the model and the dataset have different names for the same class index."""
     names = zip(predictor.class_names, dataset.descriptor.class_names, strict=True)
     other = [f"{mine!r} is {theirs!r}" for mine, theirs in names if mine != theirs]
     if other:

@@ -38,7 +38,8 @@ class EvaluationSettings:
 
     Attributes:
       size: (H, W) to which every image is padded, rounded up to a size that the network accepts
-        (default: a size derived from each image, see `canvas_size`). Not allowed with tiles.
+        (default: each image has its own padded size, one of few sizes that the network accepts).
+        Not allowed with tiles.
       batch_size: number of images or tiles per batch across all hosts. It is rounded up to a
         multiple of the size of the mesh axis `data`.
       mesh: mesh of the devices to use (default: all devices).
@@ -46,8 +47,8 @@ class EvaluationSettings:
       limit: maximum number of images, from the start of the split.
       class_list: classes to score (default: the classes of the model, which must also be those of
         the dataset).
-      uncertainty: names of uncertainties, see UNCERTAINTIES. For each of them, `evaluate` measures
-        how well it detects wrong pixels.
+      uncertainty: names of the uncertainties to compute: `confidence`, `entropy`, `dropout`,
+        `scales`. For each of them, `evaluate` measures how well it detects wrong pixels.
       dropout_samples: number of dropout masks of the uncertainty `dropout`, at least 2.
     """
 
@@ -62,14 +63,15 @@ class EvaluationSettings:
 
 
 class WholeImageInference:
-    """Inference over the whole images of a split, padded as a predictor pads them.
+    """Inference over the whole images of a split, which are padded to legal sizes of the network.
 
     Attributes:
       dataset: split to predict.
       sizes: (H, W) to which each image is padded; there are few distinct sizes.
       mesh: mesh of the devices.
-      batch_size: number of images per batch across all hosts, a multiple of the `data` axis.
-      num_images: number of images.
+      batch_size: number of images per batch across all hosts, a multiple of the size of the mesh
+        axis `data`.
+      num_images: number of images to predict.
     """
 
     def __init__(
@@ -86,11 +88,13 @@ class WholeImageInference:
           model: network that determines the legal sizes and the number of classes.
           dataset: split with the classes of the model.
           settings: size, batch size, mesh, workers and limit.
-          scales: scales of the inference strategy.
+          scales: factors by which the network's input is resized; the padded size must be legal for
+            all.
           minimum_size: (H, W) to which smaller images are padded, or None.
 
         Raises:
-          DeepLabError: there is no image, or dataset and model differ in their classes.
+          DeepLabError: there is no image, or dataset and model differ in their bands or number of
+            classes.
         """
         self.dataset = dataset
         self.num_images = count_images(model, dataset, settings)
@@ -105,18 +109,19 @@ class WholeImageInference:
         self._fill, self._workers = model.architecture.mean_pixel, settings.workers
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Applies a function to the part of each batch that this host reads.
+        """Applies a function to this host's part of each batch.
 
         Every host runs the same number of steps. If the rows of an image are sharded over several
         hosts, only one of them yields the image. The devices compute the next batch in advance.
 
         Args:
-          forward: function compiled for the mesh.
+          forward: function from images [N, h, w, C] to results [N, h, w, …], compiled for the mesh.
           reporter: receives progress events.
 
         Yields:
-          This host's part of a batch of `evaluation_batches`, and the result of the function as
-          NumPy arrays.
+          This host's part of a batch, as a dictionary with `image`, `label`, `index` (position in
+          the split, or -1) and `size` (before padding); and the results of the function as NumPy
+          arrays.
         """
         share = data_share(self.mesh)
         batches = evaluation_batches(
@@ -177,12 +182,15 @@ class TiledInference:
         """Determines the devices and the batch size.
 
         Args:
-          model, dataset, settings: see `WholeImageInference`. `workers` is ignored, since reading
-            an image takes little time compared with predicting its tiles.
+          model: network that determines the number of classes.
+          dataset: split with the classes of the model.
+          settings: batch size, mesh and limit. `workers` is ignored, since reading an image takes
+            little time compared with predicting its tiles.
           tiling: division of images into tiles.
 
         Raises:
-          DeepLabError: see `WholeImageInference`, or a size is given.
+          DeepLabError: `settings` contain a size, there is no image, or dataset and model differ in
+            their bands or number of classes.
         """
         if settings.size is not None:
             raise DeepLabError(
@@ -199,7 +207,7 @@ class TiledInference:
         """Applies a function to the tiles of each image of this host.
 
         Args:
-          forward: function compiled for the mesh, from tiles to results [N, h, w, …].
+          forward: function from tiles [N, h, w, C] to results [N, h, w, …], compiled for the mesh.
           reporter: receives progress events.
 
         Yields:
@@ -229,7 +237,7 @@ Inference = WholeImageInference | TiledInference
 def make_inference(
     predictor: Predictor, dataset: Dataset, settings: EvaluationSettings
 ) -> Inference:
-    """Returns the inference over a split, with whole images or tiles as the predictor uses them.
+    """Returns the inference over a split, with tiles if the predictor has a tile size.
 
     Args:
       predictor: model and inference options.

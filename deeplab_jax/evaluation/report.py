@@ -63,6 +63,14 @@ class SegmentationMetrics:
     ) -> "SegmentationMetrics":
         """Returns counts that are all 0.
 
+        Args:
+          num_classes: number of classes.
+          trimap_widths: widths in pixels of the bands around void pixels within which mean IoU is
+            computed.
+          calibration_bins: number of equal intervals of probability for the calibration metrics;
+            None: these are not computed.
+          uncertainty: names of the uncertainties whose detection of wrong pixels is measured.
+
         Raises:
           DeepLabError: a width or the number of bins is not an integer in 1..1000.
         """
@@ -86,8 +94,8 @@ class SegmentationMetrics:
         """Returns the sum of these counts and the counts of one image.
 
         Args:
-          panel: image, truth and prediction.
-          bins: result of `probability_bins`, uint16 [num_classes, H, W].
+          panel: image, true labels and predicted labels.
+          bins: uint16 [num_classes, H, W], each probability as one of 1,000 equal bins, 0..999.
           probabilities: [H, W, num_classes], required for calibration metrics.
           uncertainty: uncertainty of each pixel [H, W], by name.
         """
@@ -115,8 +123,8 @@ class SegmentationMetrics:
     def without_last(self) -> "SegmentationMetrics":
         """Returns the counts without pixels whose true class is the last class.
 
-        Pixels of other classes for which the last class is predicted are still counted. The last
-        class is that of predictions that belong to no scored class, see `ClassList`.
+        The last class is that of predictions that belong to no scored class. Pixels of scored
+        classes for which it is predicted are still counted, as wrong.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),

@@ -26,11 +26,11 @@ class ImageResult(NamedTuple):
 
     Attributes:
       position: index of the image in the split.
-      panel: image, true labels and predicted labels; with a class list, both contain indices of its
-        classes.
-      bins: result of `probability_bins`, uint16 [num_classes, H, W].
+      panel: image, true labels and predicted labels. If a class list was given, the labels are
+        indices of its scored classes.
+      bins: uint16 [num_classes, H, W], each probability as one of 1,000 equal bins, 0..999.
       probabilities: float32 [H, W, num_classes], or None if they were not requested.
-      uncertainty: uncertainty of each pixel, float32 [H, W], 0..1, by name.
+      uncertainty: {name of an uncertainty: its value at each pixel, float32 [H, W], 0..1}.
     """
 
     position: int
@@ -72,11 +72,14 @@ def image_results(
       predictor: model to apply.
       reporter: receives progress events.
       class_list: classes that are scored (default: those of the model).
-      probabilities: whether to return the probabilities, at the temperature of the predictor.
-      uncertainty, dropout_samples: see `EvaluationSettings`.
+      probabilities: whether to return the probabilities, computed with the predictor's temperature.
+      uncertainty: names of the uncertainties to compute: `confidence`, `entropy`, `dropout`,
+        `scales`.
+      dropout_samples: number of dropout masks of the uncertainty `dropout`, at least 2.
 
     Raises:
-      DeepLabError: the predictor does not support an uncertainty, see `uncertainty_functions`.
+      DeepLabError: the predictor does not support an uncertainty, for example because its model has
+        no dropout layer.
     """
     mesh, options = inference.mesh, predictor.options
     variances = uncertainty_functions(predictor, uncertainty, mesh, dropout_samples)
@@ -109,7 +112,16 @@ def image_results(
 def image_scores(
     inference: Inference, predictor: Predictor, reporter: Reporter
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields index, logits [H, W, C], image and label for each image of this host."""
+    """Yields the logits of each image of this host, without padding.
+
+    Args:
+      inference: result of `make_inference` for this predictor.
+      predictor: model to apply.
+      reporter: receives progress events.
+
+    Yields:
+      Index of the image in the split, logits [H, W, C], image [H, W, bands], and label [H, W].
+    """
     forward = predictor.network.forward(predictor.options, only_logits, inference.mesh)
     for index, image, label, scores in _own(inference.run(forward, reporter)):
         yield index, scores, np.ascontiguousarray(image), label
@@ -118,7 +130,14 @@ def image_scores(
 def _own(
     batches: Iterator[tuple[Batch, Any]],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
-    """Yields index, image, label and result [H, W, ...] for each image, without padding."""
+    """Divides batches into images, and removes the padding.
+
+    Args:
+      batches: pairs of a batch and the results of a function for this batch.
+
+    Yields:
+      Index of the image in the split, image [H, W, C], label [H, W], and results [H, W, …].
+    """
     for batch, outputs in batches:
         for position in np.flatnonzero(batch["index"] >= 0):
             height, width = batch["size"][position]
@@ -131,7 +150,7 @@ def _own(
 def _in_bins(
     index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
 ) -> ImageResult:
-    """Returns the result of one image.
+    """Returns the result of one image, with its probabilities also as bins.
 
     Args:
       index: index of the image in the split.
@@ -150,12 +169,16 @@ def _in_bins(
 
 
 def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the class map in the dtype of labels, for evaluations that need no probabilities."""
+    """Returns the class map as uint8 for up to 255 classes, else as uint16.
+
+    This is the output of the network for evaluations that need no probabilities. Only the number of
+    channels of the logits is used.
+    """
     return class_map.astype(label_dtype(logits.shape[-1]))
 
 
 def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the class map [N, H, W] and `probability_bins` [N, H, W, C]."""
+    """Returns the class map [N, H, W], and the bin (0..999) of each probability [N, H, W, C]."""
     return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
 
 

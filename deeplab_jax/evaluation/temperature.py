@@ -68,11 +68,11 @@ def fit_temperature(
       dataset: split with the classes of the model, on which the model was not trained.
       options: inference strategy, without a CRF (default: that of the predictor).
       reporter: receives progress events (default: the logger).
-      **settings: see `evaluate`.
+      **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.
 
     Raises:
-      DeepLabError: see `evaluate`; the options have a CRF; or the likelihood has no maximum in
-        1/16..16.
+      DeepLabError: the options have a CRF, the likelihood has no maximum in 1/16..16, all pixels
+        are void, an image is damaged, or the numbers of classes of model and dataset differ.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
     """
@@ -111,7 +111,8 @@ def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, floa
 
     Args:
       inverses: ascending inverse temperatures that enclose the minimum.
-      likelihoods: result of `_likelihoods`.
+      likelihoods: [4, K] for K inverse temperatures: negative log-likelihood per pixel, its first
+        and second derivative with respect to the inverse temperature, and number of pixels.
     """
     from scipy.interpolate import CubicHermiteSpline
 
@@ -147,10 +148,14 @@ def _likelihoods(
 
 
 def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the valid pixels of an image in blocks, the last of which is padded.
+    """Yields the valid pixels of an image in blocks of ROWS rows with ROW pixels each.
+
+    Args:
+      scores: logits [H, W, C].
+      label: label [H, W].
 
     Yields:
-      Logits [ROWS, ROW, C] and true classes [ROWS, ROW], which are −1 in the padding.
+      Logits [ROWS, ROW, C] and true classes [ROWS, ROW]. The last block is padded with class −1.
     """
     valid = label != void_label(scores.shape[-1])
     logits, truth = scores[valid], label[valid].astype(np.int32)
@@ -168,7 +173,8 @@ def _row_sums(logits: jax.Array, truth: jax.Array, inverses: jax.Array) -> jax.A
 
     Let β be the inverse temperature, z the logits minus the largest logit, and t the true class.
     The negative log-likelihood is ln Σ exp(βz) − βz[t]. Its first derivative is E[z] − z[t], and
-    its second derivative is Var[z].
+    its second derivative is Var[z], where mean and variance are those over the classes with the
+    probabilities softmax(βz).
 
     Args:
       logits: logits [ROWS, ROW, C].

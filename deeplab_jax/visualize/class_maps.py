@@ -73,10 +73,14 @@ def _stretched(band: np.ndarray) -> np.ndarray:
 def overlay(
     image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], opacity: float = 0.55
 ) -> np.ndarray:
-    """Draws the class colors over an image; see `Overlay.draw`.
+    """Draws the class colors over an image, and a thin light line between the classes.
+
+    Void pixels and pixels of a class whose color is black show the image itself.
 
     Args:
-      image: uint8 [H, W, 3] RGB, or other bands, see `displayed`.
+      image: uint8 or uint16 [H, W, C]. Other images than 8-bit RGB are converted: each of the first
+        three bands, or the first band alone, is stretched linearly from its 2nd to its 98th
+        percentile.
       class_map: integers [H, W].
       palette: color of each class, RGB 0..255.
       opacity: opacity of the colors, 0..1.
@@ -114,7 +118,8 @@ class Overlay:
         Args:
           image: uint8 [H, W, 3].
           class_map: integers [H, W].
-          thickness: width of the line in pixels; None: the result of `line_thickness`.
+          thickness: width of the line in pixels; None: a width that depends on the size of the
+            image.
 
         Returns:
           uint8 [H, W, 3], in the channel order of the image.
@@ -143,7 +148,7 @@ def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color])
 
     Args:
       path: output file, written atomically.
-      class_map: integers [H, W]: class indices, or `void_label(len(palette))`.
+      class_map: integers [H, W]: class indices; void is 255 for up to 255 classes, else 65535.
       palette: color of each class, RGB 0..255.
     """
     picture = class_map_picture(class_map, palette)
@@ -155,7 +160,7 @@ def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.
     """Returns a Pillow image whose pixel values are the class indices.
 
     Args:
-      class_map: integers [H, W]: class indices, or `void_label(len(palette))`.
+      class_map: integers [H, W]: class indices; void is 255 for up to 255 classes, else 65535.
       palette: color of each class, RGB 0..255.
 
     Returns:
@@ -181,7 +186,10 @@ def png_bytes(picture: np.ndarray) -> bytes:
 
 
 def color_table(palette: Sequence[Color]) -> np.ndarray:
-    """Returns the color of each class and of void, uint8 [void + 1, 3]."""
+    """Returns the color of every possible label: of each class, and of void for all other labels.
+
+    The result is uint8 [256, 3], or [65536, 3] for more than 255 classes.
+    """
     table = np.full((void_label(len(palette)) + 1, 3), VOID_COLOR, np.uint8)
     table[: len(palette)] = palette
     return table
@@ -190,7 +198,8 @@ def color_table(palette: Sequence[Color]) -> np.ndarray:
 def _contour(class_map: np.ndarray, thickness: int) -> np.ndarray:
     """Returns the pixels of the line between classes, bool [H, W].
 
-    They are the pixels that are at most `thickness` pixels to the left of, or above, another class.
+    A pixel belongs to the line if a pixel of another class is at most `thickness` pixels to its
+    right or below it.
     """
     line = np.zeros(class_map.shape, bool)
     line[:-1] |= class_map[1:] != class_map[:-1]

@@ -56,8 +56,8 @@ def write_reliability_diagram(
 
     Args:
       path: output file, written atomically.
-      bins: `from`, `to`, `pixels`, `confidence` and `accuracy` of each bin, see
-        `CalibrationCounts.reliability`.
+      bins: a dictionary for each bin of the confidence, with its edges `from` and `to`, its number
+        of `pixels`, and their mean `confidence` and `accuracy` (None in empty bins).
       error: expected calibration error, shown in the title; None if it is undefined.
     """
     figure = Figure(figsize=(4.6, 5.2), layout="constrained")
@@ -105,7 +105,7 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title
     Args:
       path: output file, written atomically.
       rows: lines of `metrics.jsonl`: `step` and any scalars. The names of validation scalars start
-        with `validation_`. Scalars that PANELS does not list are ignored.
+        with `validation_`. Scalars other than the four quantities are ignored.
       title: title of the figure.
     """
     panels = _panels(rows)
@@ -120,7 +120,14 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title
 
 
 def _panels(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Series]]:
-    """Returns {quantity: {"training" or "validation": (steps, values)}} for each plot."""
+    """Returns the training curve and the validation curve of each plotted quantity.
+
+    Args:
+      rows: lines of `metrics.jsonl`: `step` and any scalars.
+
+    Returns:
+      {quantity: {"training" or "validation": (steps, values)}}.
+    """
     points: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
