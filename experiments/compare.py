@@ -26,7 +26,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     own = {"flag_values": flags}
     absl_flags.DEFINE_list(
-        "models", [], "Models to compare, as NAME=MODEL,…; the page shows NAME.", **own
+        "models",
+        [],
+        "Models to compare, as NAME=MODEL, separated by commas; the page shows NAME.",
+        **own,
     )
     absl_flags.DEFINE_string(
         "checkpoint", "last", "Checkpoint to load from a workdir: best, last or a step.", **own
@@ -49,7 +52,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "trimap",
         "1,2,5,10,20,40",
-        "Widths, in pixels, of bands around void pixels (trimaps).",
+        "Widths in pixels of bands around void pixels (trimaps), separated by commas.",
         **own,
     )
     flags.define_inference()

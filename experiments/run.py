@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 from experiments import commands
 from experiments.catalog import find_table, list_tables
@@ -34,7 +35,7 @@ from experiments.selection import select_rows
 SUBMISSIONS = ("here", "local", "slurm")
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     own = {"flag_values": flags}
     commands.define_workdir(flags)
@@ -42,7 +43,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "preset", "paper", "Preset to run: smoke, camvid, camvid_gpu, voc_subset or paper.", **own
     )
     absl_flags.DEFINE_string(
-        "rows", "", "Rows by number, range or part of the label, as in 1,3-5; empty: all.", **own
+        "rows",
+        "",
+        "Rows by number, range or part of the label, separated by commas, as in 1,3-5; empty: all.",
+        **own,
     )
     absl_flags.DEFINE_integer(
         "seeds", 1, "Number of training runs per row, with seeds 0, 1, …", lower_bound=1, **own
@@ -51,14 +55,14 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "init",
         "",
-        "Name or path of initial weights for the backbones of small presets (default: random).",
+        "Name or path of initial weights for the backbone, for presets that scale tables down "
+        "(default: random weights).",
         **own,
     )
-    absl_flags.DEFINE_multi_string(
+    flags.define_repeatable(
         "grid",
-        [],
-        "Config field or inference.FIELD with its values, as FIELD=VALUE,VALUE; may be repeated.",
-        **own,
+        "Config field or inference.FIELD with its values, as FIELD=VALUE,VALUE; repeat the flag "
+        "for several fields.",
     )
     absl_flags.DEFINE_string(
         "name", "", "Name of the report (default: derived from table and grid).", **own
@@ -73,11 +77,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer(
         "processes", 1, "Number of parallel processes for --submit=local.", lower_bound=1, **own
     )
-    absl_flags.DEFINE_multi_string(
+    flags.define_repeatable(
         "slurm",
-        [],
-        "Setting of submitit's executor for --submit, as in slurm_partition=gpu.",
-        **own,
+        "Setting of submitit's executor for --submit, as in slurm_partition=gpu; repeat the flag "
+        "for several settings.",
     )
 
 

@@ -53,14 +53,15 @@ def measure_crf(
     Args:
       image: uint8 [H, W, 3].
       logits: float32 [H, W, C].
-      parameters: parameters of the CRF.
-      repetitions: number of timed runs; the results are medians.
+      parameters: kernel weights, standard deviations and number of iterations of the CRF.
+      repetitions: number of timed runs of each implementation.
 
     Returns:
-      `seconds` and `processor_seconds`: wall time and processor time of `dense_crf`.
-      `pydensecrf_seconds` and `pydensecrf_processor_seconds`: those of pydensecrf, which runs on
-      one core. `ratio`: `seconds` divided by `pydensecrf_seconds`. `label_agreement`: fraction of
-      pixels with equal labels. The entries of `profile_crf` are added.
+      `seconds` and `processor_seconds`: median wall time and processor time of a run of
+      `dense_crf`. `pydensecrf_seconds` and `pydensecrf_processor_seconds`: the same for pydensecrf,
+      which runs on one core. `ratio`: `seconds` divided by `pydensecrf_seconds`.
+      `label_agreement`: fraction of pixels to which both assign the same class, 0..1. The
+      dictionary also contains the result of `profile_crf`.
 
     Raises:
       DeepLabError: pydensecrf is not installed.
@@ -89,12 +90,15 @@ def measure_crf(
 def profile_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Times each step of bilateral filtering. The arguments are those of `measure_crf`.
+    """Times each step of the bilateral filter of the dense CRF, which uses a permutohedral lattice.
+
+    The arguments are those of `measure_crf`.
 
     Returns:
-      Median times in seconds. The lattice is built once per image (`lattice_seconds`). The other
-      steps run once per iteration of the CRF: `splat_seconds`, `blur_seconds` and `slice_seconds`.
-      `vertices_per_pixel` is the number of allocated lattice vertices per pixel.
+      Median times in seconds. `lattice_seconds`: building the lattice, once per image.
+      `splat_seconds`, `blur_seconds` and `slice_seconds`: the three steps of filtering, which run
+      once per iteration of the CRF. The entry `vertices_per_pixel` is the number of allocated
+      lattice vertices divided by the number of pixels.
     """
     features = bilateral_features(
         jnp.asarray(image),

@@ -39,7 +39,7 @@ def write_random_model(directory: pathlib.Path, network: str, size: tuple[int, i
     Args:
       directory: path of the model directory.
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
-      size: (height, width) in pixels that smaller images are padded to.
+      size: (height, width) in pixels to which smaller images are padded in prediction.
 
     Raises:
       DeepLabError: there is no such network.
@@ -63,17 +63,18 @@ def measure_models(
     """Measures models one after the other, each in a process of its own.
 
     Args:
-      models: paths of model directories or exported files, by the name of the result.
+      models: paths of model directories or exported files; the keys are names for the results.
       size: (height, width) of the images in pixels.
       batch_size: number of images per call.
       repetitions: number of timed runs of each model.
       reporter: receives progress events.
 
     Returns:
-      A dictionary for each name. `seconds`: median time from pixels to class maps, after a warm-up
-      run. `images_per_second`: throughput. `start_seconds`: time to load the model and compute the
-      first class map, with warm compile caches. `peak_bytes`: memory that loading and running the
-      model adds to the process, or None if it is unknown. `file_bytes`: size of the model on disk.
+      A dictionary of measurements for each key of `models`. `seconds`: median time of a call, from
+      pixels to class maps, after a warm-up run. `images_per_second`: throughput. `start_seconds`:
+      time to load the model and compute the first class map, with warm compile caches.
+      `peak_bytes`: memory that loading and running the model adds to the process, or None if it is
+      unknown. `file_bytes`: size of the model on disk.
 
     Raises:
       DeepLabError: a process failed. The message is the last line of its stderr.
@@ -101,7 +102,7 @@ def total_bytes(paths: Iterable[pathlib.Path]) -> int:
 def measure(
     model: str, size: tuple[int, int], batch_size: int, repetitions: int
 ) -> dict[str, float | None]:
-    """Measures a model in this process; see `measure_models`.
+    """Returns the measurements of one model as in `measure_models`, made in this process.
 
     Args:
       model: path of a model directory or an exported file.
@@ -126,9 +127,11 @@ def measure(
 
 
 def process_memory(entry: str) -> int | None:
-    """Returns the entry CURRENT or LARGEST of /proc/self/status in bytes.
+    """Returns the resident memory of this process in bytes; None on systems without /proc.
 
-    Returns None on systems without /proc.
+    Args:
+      entry: entry of /proc/self/status to read: CURRENT for the current memory, LARGEST for the
+        maximum since the process started.
     """
     status = pathlib.Path("/proc/self/status")
     if not status.exists():

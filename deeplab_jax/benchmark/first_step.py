@@ -29,8 +29,9 @@ def measure(
       started: time at which the process was started, from `time.time()`.
 
     Returns:
-      Wall times in seconds: that of each part, in order of execution, then `seconds`, the total
-      since `started`. `loss` is the loss of the first step.
+      Wall times in seconds. The keys of the parts end in `_seconds`, from `imports_seconds` to
+      `first_step_seconds`, in order of execution. `seconds` is the total since `started`. The
+      entry `loss` is the loss of the first step.
     """
     import jax
     import numpy as np

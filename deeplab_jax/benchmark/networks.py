@@ -105,7 +105,7 @@ def cores() -> int:
 def random_batch(
     batch_size: int, size: tuple[int, int], num_classes: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Returns random uint8 images [N, H, W, 3] and labels [N, H, W] with 10 % void pixels."""
+    """Returns random uint8 `image` [N, H, W, 3] and `label` [N, H, W] with 10 % void pixels."""
     random = np.random.default_rng(seed)
     label = random.integers(0, num_classes, (batch_size, *size), label_dtype(num_classes))
     label[random.random(label.shape) < 0.1] = void_label(num_classes)
@@ -113,10 +113,10 @@ def random_batch(
 
 
 def made_variables(model: DeepLab, seed: int = 0) -> Variables:
-    """Returns random float32 variables of a network, for timing; `model.init` is not compiled.
+    """Returns random float32 variables of a network, for timing.
 
-    Kernels are normally distributed with variance 1 / fan-in. Biases are 0, and all other variables
-    are 1.
+    This is faster than `model.init`, which would have to be compiled. Kernels are normally
+    distributed with variance 1 / fan-in. Biases are 0, and all other variables are 1.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
     random = np.random.default_rng(seed)

@@ -75,7 +75,8 @@ def crop_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches of the first `count` examples, augmented as in training.
 
-    All work is done in the calling thread. The last batch may be smaller than BATCH_SIZE.
+    All work is done in the calling thread. A batch has BATCH_SIZE examples, and the last one may
+    have fewer.
     """
     for first in range(0, count, BATCH_SIZE):
         crops = [

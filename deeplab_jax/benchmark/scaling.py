@@ -56,15 +56,16 @@ def measure_scaling(
 ) -> list[Point]:
     """Times forward passes over image sizes, batch sizes and output strides.
 
-    Every image size is timed with the first batch size, and every batch size with the first image
-    size. Each combination is compiled once and has one warm-up run.
+    At each output stride, every image size is timed with the batch size `batch_sizes[0]`, and every
+    batch size with the image size `sizes[0]`. Other combinations are not timed. Each combination is
+    compiled once and has one warm-up run.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE; its variables are random.
       sizes: image sizes, (height, width) in pixels.
       batch_sizes: numbers of images per batch.
-      output_strides: output strides of the network; all image and batch sizes are timed at each.
-      repetitions: number of timed runs; the results are medians.
+      output_strides: output strides of the network.
+      repetitions: number of timed runs of each combination; the results are their medians.
       reporter: receives a message for each measurement.
 
     Raises:
@@ -103,11 +104,11 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
 
     Args:
       points: result of `measure_scaling`.
-      against: quantity that varies, `pixels` or `batch_size`. The other quantity has the value of
-        the first point.
+      against: quantity that varies, `pixels` (pixels per image) or `batch_size`. The other one of
+        the two is fixed at its value in `points[0]`.
 
     Yields:
-      Output stride, and its points in the order of the varying quantity.
+      An output stride, and its points, sorted by the quantity that varies.
     """
     fixed = "batch_size" if against == "pixels" else "pixels"
     for output_stride in dict.fromkeys(point.output_stride for point in points):

@@ -54,7 +54,7 @@ def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
 def network_mean_iou(
     workdir: pathlib.Path, data_dir: pathlib.Path, reporter: Reporter, **model: object
 ) -> float:
-    """Trains a network with the config of `deeplab-jax demo` and returns its mean IoU.
+    """Trains a network with the config of `deeplab-jax demo`; returns its mean IoU on validation.
 
     Args:
       workdir: workdir of the training run.

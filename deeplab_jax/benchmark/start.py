@@ -63,9 +63,9 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       reporter: receives the progress.
 
     Returns:
-      Median wall times in seconds: `NAME_seconds` for each name in STARTS, and the time of
-      `predict` with warm (`first_mask_seconds`) and with empty compile caches
-      (`first_mask_cold_seconds`).
+      Median wall times in seconds. `NAME_seconds`, for each NAME in STARTS: the time of this
+      command. `first_mask_seconds` and `first_mask_cold_seconds`: the time of `predict` on one
+      image with warm and with empty compile caches.
 
     Raises:
       DeepLabError: a command failed; the message is the last line of its stderr.

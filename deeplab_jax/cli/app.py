@@ -1,9 +1,9 @@
 """usage: deeplab-jax app [--model=M,…] [--flag=value …]
 
 Serves a web page and an HTTP API for predictions. The page takes images by drag and drop or from
-the camera. Both return mask, overlay, legend, class areas and computation time. By default, only
-this machine can connect to the server; see --host. Without --model, the page offers all pretrained
-models, which are downloaded on first use.
+the camera. Page and API return mask, overlay, legend, class areas and computation time. By default,
+only this machine can connect to the server; see --host. Without --model, the page offers all
+pretrained models, which are downloaded on first use.
 
 examples:
   deeplab-jax app --model=runs/camvid

@@ -1,14 +1,14 @@
 """usage: deeplab-jax benchmark NAME [--flag=value …]
 
-inference  latency and peak memory of a forward pass in JAX, and of prediction, from pixels to class
-           maps, with the engines jax, onnx (ONNX Runtime) and tflite (LiteRT)
+inference  latency and peak memory of a forward pass in JAX, and of a prediction (pixels to class
+           maps) with each of the engines jax, onnx (ONNX Runtime) and tflite (LiteRT)
 training   time and peak memory of a training step
 pipeline   throughput of the input pipeline, in total and per core, and the number of cores required
            to supply an accelerator
 scaling    time of a forward pass by image size, batch size and output stride, with a plot
-start      time of --help, `models`, `inspect` and an error message, and of `predict` up to the
-           first mask, with a warm and a cold compile cache
-compile    time to the first training step, with a cold and a warm compile cache
+start      time of the commands --help, `models` and `inspect`, of a command that fails, and of
+           `predict` on one image with a warm and with a cold compile cache
+compile    time to the first training step, with a cold and with a warm compile cache
 shapes     mean IoU on the built-in `shapes` dataset: DeepLab v3+, the same network at output stride
            32 without a decoder, and a per-pixel classifier (10 minutes on two cores)
 crf        time of the dense CRF on one image, in total and per step, compared with pydensecrf
@@ -63,17 +63,24 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "consumes",
         600.0,
-        "For pipeline: training throughput of the accelerator, in images per second.",
+        "For pipeline: training throughput of the accelerator to supply, in images per second.",
     )
     flags.define(
         "sizes",
         ["513x513", "257x257", "1025x1025", "2049x2049"],
-        "For scaling: image sizes in pixels to time at the first batch size.",
+        "For scaling: image sizes in pixels, separated by commas. Each is timed with the first of "
+        "--batch_sizes.",
     )
     flags.define(
-        "batch_sizes", "1,2,4,8", "For scaling: batch sizes to time at the first image size."
+        "batch_sizes",
+        "1,2,4,8",
+        "For scaling: batch sizes, separated by commas. Each is timed with the first of --sizes.",
     )
-    flags.define("output_strides", "32,16,8", "For scaling: output strides of the network.")
+    flags.define(
+        "output_strides",
+        "32,16,8",
+        "For scaling: output strides of the network, separated by commas.",
+    )
     flags.define("output", None, "For scaling: directory for the CSV file and the plot.")
     flags.define("workdir", None, "For shapes: directory for the workdirs of two training runs.")
     flags.define("image", None, "For crf: image file (default: a generated image).")

@@ -52,7 +52,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def apply_flags(flags: Flags) -> None:
-    """Selects, clears or disables the compile cache as the flags state; then calls `mend`.
+    """Applies --compile_cache and --clear_compile_cache; repairs the selected cache with `mend`.
 
     Raises:
       DeepLabError: the cache cannot be cleared.

@@ -36,8 +36,8 @@ def open_sources(
       The path of the model, the model, and the split to evaluate on.
 
     Raises:
-      DeepLabError: a flag is missing, an argument is not a flag, the output exists, or there is no
-        such model or dataset.
+      DeepLabError: a flag is missing, an argument is not a flag, --output exists, or the model or
+        dataset does not exist.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
@@ -55,7 +55,7 @@ def fine_tuned(
     adjust: "Callable[[Run], Run]",
     console: Console,
 ) -> "StoredModel":
-    """Fine-tunes the model for --steps steps, in a workdir beside the output; returns the result.
+    """Fine-tunes a model for --steps steps in the workdir OUTPUT-training, and returns the result.
 
     Args:
       flags: flags of the command.

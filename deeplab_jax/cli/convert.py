@@ -40,7 +40,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "set",
         None,
-        "Keywords of the network as KEY=VALUE,…; `deeplab-jax inspect --set` lists them.",
+        "Keywords of the network as KEY=VALUE, separated by commas; `deeplab-jax inspect --set` "
+        "lists them.",
     )
     flags.define("classes", None, "File of class names: one per line, or JSON.")
     flags.define("averages", True, "Use the moving averages of a TensorFlow checkpoint, if any.")

@@ -39,13 +39,14 @@ def define_flags(flags: Flags) -> None:
     flags.define_inference()
     flags.define_dataset("train", limit=100)
     for flag, _, values, example in GRID_FLAGS:
-        help = f"{values} to search, as in {example} (default: those of DeepLab v2)."
+        default = "those of DeepLab v2"
+        help = f"{values} to search, separated by commas, as in {example} (default: {default})."
         flags.define(flag, None, help)
     flags.define("output", None, "JSON file for the parameters and the table of results.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Runs the search and prints the best grid points and the path of the file."""
+    """Runs the search, and prints the best CRF parameters and the path of the written file."""
     flags.refuse("crf-search", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:

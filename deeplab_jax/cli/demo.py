@@ -26,7 +26,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prepares, trains and evaluates; prints the path of the results."""
+    """Prepares the dataset, trains and evaluates a model, and prints the path of the results."""
     flags.refuse("demo", paths)
     flags.require("workdir")
     # The import is local, so that --help and wrong flags do not wait for JAX.

@@ -24,12 +24,12 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define_config()
     flags.define("output", None, "Workdir of the training run.")
-    flags.define("weight", 1.0, "Weight of the distillation loss, at least 0.")
+    flags.define("weight", 1.0, "Weight of the distillation loss, above 0.")
     flags.define("temperature", 2.0, "Divisor of the logits of both networks, above 0.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Trains and prints the path of the results."""
+    """Trains the student, and prints its mean IoU and the path of its workdir."""
     flags.refuse("distill", paths, "give the teacher as --model")
     flags.require("model", "config", "output")
     config = flags.read_config()

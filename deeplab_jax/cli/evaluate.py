@@ -15,9 +15,9 @@ the AUROC (0.5 for random uncertainty) and the AUPR (for random uncertainty, the
 pixels). --output then also writes uncertainty.png.
 
 With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
---crf one after the other and prints how much each changes the metrics, with a 95 % interval. It
-writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3 (output
-strides 16 and 8, six scales, flips) and one row for the CRF.
+--crf one after the other and prints how much each changes the metrics, with a 95 % interval. If
+none of these flags is given, the table has the rows of table 6 of DeepLab v3 (output strides 16 and
+8, six scales, flips) and one row for the CRF. --output then writes only strategies.json.
 
 With --class_map or --classes, the model is evaluated on other classes than its own. Pixels whose
 true class is not scored are void. At other pixels, a predicted class that is not scored counts as
@@ -55,18 +55,22 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "trimap",
         None,
-        "Widths, in pixels, of bands around void pixels (trimaps), as in 1,5,10. The command also "
-        "prints mean IoU within each band.",
+        "Widths in pixels of bands around void pixels (trimaps), separated by commas, as in "
+        "1,5,10. The command also prints mean IoU within each band.",
     )
     flags.define("calibration", False, "Also measure the calibration of the class probabilities.")
     flags.define(
-        "calibration_bins", 15, "Number of equal-width bins of the calibration errors.", least=1
+        "calibration_bins",
+        15,
+        "Number of bins of equal width into which the confidence is divided for the calibration "
+        "errors.",
+        least=1,
     )
     flags.define(
         "uncertainty",
         list,
-        "Uncertainty estimates to evaluate, as in entropy,dropout. Legal: confidence, entropy, "
-        "dropout (MC dropout) and scales (variance over scales and flips).",
+        "Uncertainty estimates to evaluate, separated by commas: confidence, entropy, dropout (MC "
+        "dropout) or scales (variance over scales and flips).",
     )
     flags.define("dropout_samples", 8, "Number of dropout masks of MC dropout.", least=2)
     flags.define(
@@ -76,7 +80,9 @@ def define_flags(flags: Flags) -> None:
         'or JSON {"from": "to"} (default: the classes of the model, which the dataset must have).',
     )
     flags.define(
-        "classes", list, "Names of the classes to score, as in car,bus (default: all classes)."
+        "classes",
+        list,
+        "Names of the classes to score, separated by commas, as in car,bus (default: all classes).",
     )
     flags.define("table", False, "Compare inference options, adding one flag at a time.")
     flags.define("spatial", 1, "Number of devices over which image rows are sharded.", least=1)
@@ -84,7 +90,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Evaluates and prints the table and the path of the files."""
+    """Evaluates a model, and prints the table of metrics and the directory of the written files."""
     flags.refuse("evaluate", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     widths = flags.numbers("trimap", int, "1,5,10")
@@ -114,7 +120,7 @@ def _measure(
     widths: tuple[int, ...],
     reporter: Reporter,
 ) -> str:
-    """Evaluates and returns the table."""
+    """Evaluates a model and returns the table of metrics; `widths` are those of trimap bands."""
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import table
     from deeplab_jax.parallel import make_mesh

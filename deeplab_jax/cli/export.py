@@ -8,12 +8,13 @@ class names, palette and normalization.
 
 The exported file takes uint8 RGB images, or the bands that the network was trained on. By default,
 it returns the class index of every pixel. StableHLO and ONNX files accept any batch size, and
-heights and widths of k · output stride + 1 pixels. TFLite and Core ML files accept one size and, by
-default, one image per call. OpenCV reads only ONNX files with a fixed --size.
+heights and widths of k · output stride + 1 pixels, where k is a positive integer. TFLite and Core
+ML files accept one size and, by default, one image per call. OpenCV reads only ONNX files with a
+fixed --size.
 
---verify compares the file with the network on images. The images are padded to the size of the
-network and, if the file accepts any size, to a smaller and a larger size. --verify_size sets other
-sizes.
+--verify compares the file with the network on images, which are padded to --size. Without --size,
+the images are padded to the inference size of the model and, if the file accepts any size, also to
+a smaller and a larger size. --verify_size sets other sizes.
 
 examples:
   deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo
@@ -64,13 +65,15 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "preprocessing",
         "inside",
-        "inside: the file normalizes pixels; outside: its input must be normalized float32.",
+        "Place of the normalization. inside: the file takes pixels and normalizes them; outside: "
+        "the file takes normalized float32 images.",
         choices=SIDES,
     )
     flags.define(
         "argmax",
         "inside",
-        "inside: the file returns class maps; outside: it returns logits.",
+        "Place of the argmax over classes. inside: the file returns class maps; outside: the file "
+        "returns logits.",
         choices=SIDES,
     )
     flags.define(
@@ -89,7 +92,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "verify",
         None,
-        "Images or folders for comparing the file with the network, as in a.jpg,photos.",
+        "Images or folders for comparing the file with the network, separated by commas.",
     )
     flags.define(
         "calibrate",
@@ -99,14 +102,16 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "verify_size",
         list,
-        "Image sizes for --verify, as in 257x257,513x513 (default: the size of the "
-        "network, a smaller and a larger one).",
+        "Image sizes for --verify in pixels, separated by commas, as in 257x257,513x513 (default: "
+        "--size, or else the inference size of the model and, if the file accepts any size, a "
+        "smaller and a larger size).",
     )
     flags.define("verify_limit", 50, "Maximum number of images for --verify.")
     flags.define(
         "runtime",
         None,
-        "Directory of the npm package onnxruntime-web, for web (default: found in node_modules).",
+        "For --format=web: directory of the npm package onnxruntime-web (default: found in "
+        "node_modules).",
     )
     flags.define("overwrite", False, "Replace the file if it exists.")
 
@@ -213,10 +218,18 @@ def _verify(
     calibrated: bool,
     console: Console,
 ) -> None:
-    """Compares the file with the network and prints the results.
+    """Compares an exported file with its network on images, and prints the results.
+
+    Args:
+      program: exported program, which contains the network.
+      cases: pairs of an image size (H, W) and a batch size for which both are compared.
+      output: path of the exported file.
+      images: paths of the images.
+      calibrated: whether the file computes in 8-bit integers.
+      console: prints the results.
 
     Raises:
-      DeepLabError: the file computes in float32, and its classes differ from the network's.
+      DeepLabError: file and network both compute in float32, and their classes differ.
     """
     from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify

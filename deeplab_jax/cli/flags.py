@@ -91,6 +91,17 @@ class Flags(absl_flags.FlagValues):
         kind, value = (default, None) if isinstance(default, type) else (type(default), default)
         DEFINE[kind](name, value, help, flag_values=self, **bound)
 
+    def define_repeatable(self, name: str, help: str) -> None:
+        """Defines a text flag that may be given several times; its value is the list of all texts.
+
+        Args:
+          name: name of the flag.
+          help: description, printed by --help.
+        """
+        absl_flags.DEFINE_multi_string(name, [], help, flag_values=self)
+        # absl appends a sentence to the description.
+        self[name].help = help
+
     def require(self, *names: str) -> None:
         """Checks that flags are given.
 
@@ -154,7 +165,8 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "ema",
             bool,
-            "Use the moving average of the parameters (default: on if the run stored it).",
+            "Use the exponential moving average of the parameters (default: true if the training "
+            "run stored it).",
         )
         if engine:
             self.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
@@ -176,11 +188,10 @@ class Flags(absl_flags.FlagValues):
     def define_config(self) -> None:
         """Defines --config and --override. `main` rewrites --config.FIELD=VALUE to --override."""
         self.define("config", None, "Path or name of a config, with optional :key=value arguments.")
-        absl_flags.DEFINE_multi_string(
+        self.define_repeatable(
             "override",
-            [],
-            "Value of a config field, as FIELD=VALUE; the same as --config.FIELD=VALUE.",
-            flag_values=self,
+            "Value of a config field, as FIELD=VALUE; repeat the flag for several fields. "
+            "--config.FIELD=VALUE has the same effect.",
         )
 
     def read_config(self) -> "ConfigDict":
@@ -211,7 +222,8 @@ class Flags(absl_flags.FlagValues):
         """Defines --dataset, --split, --data_dir, --size, --limit, --batch_size and --workers.
 
         Args:
-          split, limit: defaults of --split and --limit.
+          split: default of --split.
+          limit: default of --limit; the type `int`: all images.
         """
         self.define("dataset", None, "Name of a prepared dataset.")
         self.define("split", split, "Name of the dataset split.")
@@ -222,10 +234,11 @@ class Flags(absl_flags.FlagValues):
             "Height x width in pixels to which images are padded, as in 513x513 (default: depends "
             "on the size of each image).",
         )
+        default = "" if isinstance(limit, int) else " (default: all)"
         self.define(
             "limit",
             limit,
-            "Maximum number of images, from the start of the split.",
+            f"Maximum number of images, from the start of the split{default}.",
             least=1,
         )
         self.define("batch_size", 8, "Number of images per batch, across all devices.", least=1)
@@ -237,12 +250,12 @@ class Flags(absl_flags.FlagValues):
         """Opens the dataset split that --dataset, --data_dir and --split select.
 
         Raises:
-          DeepLabError: see `open_dataset`.
+          DeepLabError: the dataset or split does not exist, or has no images, masks or class names.
         """
         return data.open_dataset(self.dataset, self.data_dir, self.split)
 
     def split_settings(self) -> dict[str, Any]:
-        """Returns --size, --batch_size, --workers and --limit as arguments of an evaluation.
+        """Returns --size, --batch_size, --workers and --limit as keywords of `evaluate`.
 
         Raises:
           DeepLabError: the size is not legal.
@@ -271,13 +284,16 @@ class Flags(absl_flags.FlagValues):
             "Output stride of the encoder: 4, 8, 16 or 32 (default: as trained).",
         )
         self.define(
-            "scales", scales, "Image scales whose probabilities are averaged, as in 0.5,0.75,1."
+            "scales",
+            scales,
+            "Image scales whose probabilities are averaged, separated by commas, as in 0.5,0.75,1.",
         )
         self.define("flip", flip, "Average the probabilities with those of the mirrored image.")
         self.define(
             "tile",
             None,
-            "Height x width of tiles in pixels, as in 513x513 (default: whole images).",
+            "Height x width in pixels of the tiles into which images are divided, as in 513x513 "
+            "(default: whole images).",
         )
         self.define(
             "overlap",

@@ -54,7 +54,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "set",
         None,
-        "Keywords of the network as KEY=VALUE,…; without a value: describe all keywords.",
+        "Keywords of the network as KEY=VALUE, separated by commas; without a value: describe all "
+        "keywords.",
         bare=HELP,
     )
     flags.define(
@@ -150,9 +151,12 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
 
 
 def _rows(layers: Iterable["LayerSummary"], every: bool) -> Iterator[tuple[str, ...]]:
-    """Yields table rows: one per block; if `every`, one per convolution, below a row of its module.
+    """Yields the cells of each table row.
 
-    The row of a module contains only its path.
+    Args:
+      layers: convolutions of the network.
+      every: False: one row per block. True: one row per convolution, below a row with the path of
+        the module that contains the convolution.
     """
     if not every:
         for name, group in itertools.groupby(layers, _unit):
@@ -200,7 +204,7 @@ def _totals(summary: "models.ModelSummary") -> dict[str, str]:
 
 
 def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
-    """Returns the shapes of the feature maps; without `every`, only those of whole blocks."""
+    """Returns the shapes of feature maps by name; without `every`, only those of whole blocks."""
     return {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()

@@ -43,7 +43,7 @@ class HostConsole(Reporter):
 
 @contextlib.contextmanager
 def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
-    """Joins a job of one or more processes for the duration of the block.
+    """Joins this process to a job of one or more processes while the `with` block runs.
 
     Args:
       flags: flags of the command, including those that `define_hosts` defines.
@@ -53,7 +53,8 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
       The reporter to use: the console in the first process, a `HostConsole` in the others.
 
     Raises:
-      DeepLabError: see `joined_hosts`.
+      DeepLabError: the addresses are invalid, the processes of the job cannot be detected, or the
+        connection to another process was lost.
     """
     # The import is local, so that --help and wrong flags do not wait for JAX.
     import jax

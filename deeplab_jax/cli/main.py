@@ -58,7 +58,7 @@ Run COMMAND --help for its flags."""
 
 
 def command_help(documentation: str, flag_values: Flags) -> str:
-    """Returns the help of a command: its documentation, then its flags."""
+    """Returns the help of a command: `documentation`, then a list of its flags."""
     rows = [_flag_help(flag_values[name]) for name in flag_values]
     return "\n".join([documentation.strip(), "", "flags:", *rows])
 

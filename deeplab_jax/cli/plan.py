@@ -39,10 +39,12 @@ def define_flags(flags: Flags) -> None:
         None,
         "Chip and shape of the TPU slice, as in v5e:16x16, or GPUs per host, as in h100:8.",
     )
-    flags.define("num_slices", 1, "Number of TPU slices of this shape, at least 1.")
+    flags.define("num_slices", 1, "Number of TPU slices of the shape in --topology, at least 1.")
     flags.define("num_classes", int, "Number of classes, for datasets that are not prepared.")
     flags.define(
-        "largest_batch", False, "Search for the largest batch by compiling several batch sizes."
+        "largest_batch",
+        False,
+        "Search for the largest batch that fits into memory, by compiling several batch sizes.",
     )
     flags.define("json", False, "Print JSON instead of tables.")
 

@@ -83,8 +83,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "overlay_bands",
         list,
-        "Numbers, from 1, of the three bands that overlays show as red, green and blue, or of one "
-        "band shown as gray (default: 1,2,3).",
+        "Positions, from 1, of the three bands that overlays show as red, green and blue, "
+        "separated by commas; or of one band, shown as gray (default: 1,2,3).",
     )
     flags.define(
         "page",
@@ -121,7 +121,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _read_description(flags: Flags, console: Console) -> "tuple[str, tuple[str, ...], Bands]":
-    """Returns task, class names and image bands of the model."""
+    """Returns task, class names and image bands of the model that --model selects."""
     if is_exported(flags.model):
         predictor = _load(flags, console)
         return checkpointing.SEGMENTATION, predictor.class_names, predictor.bands
@@ -149,7 +149,16 @@ def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
 
 
 def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
-    """Returns the paths; [] if they are folders that contain only videos."""
+    """Returns the paths if they contain images; [] if they are folders that contain only videos.
+
+    Args:
+      paths: paths on the command line, without video files.
+      output: directory of the predictions, in which no images are searched.
+      videos: videos that were found in the folders.
+
+    Raises:
+      DeepLabError: there are neither images nor videos.
+    """
     try:
         inference.find_images(paths, output)
     except DeepLabError:

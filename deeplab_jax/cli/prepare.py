@@ -107,9 +107,7 @@ def define_flags(flags: Flags) -> None:
 
 def _define_folder_flags(flags: Flags) -> None:
     """Defines the flags for a user's own images with masks or annotation files."""
-    flags.define(
-        "masks", None, "For folder: directory of the masks (default: found in the source)."
-    )
+    flags.define("masks", None, "For folder: directory of the masks (default: found in --source).")
     flags.define(
         "classes",
         None,
@@ -117,12 +115,13 @@ def _define_folder_flags(flags: Flags) -> None:
         "annotation files: background, then the names in them).",
     )
     flags.define(
-        "images", None, "For annotation files: directory of the images (default: the source)."
+        "images", None, "For annotation files: directory of the images (default: --source)."
     )
     flags.define(
         "annotations",
         None,
-        "For coco and label_studio: the annotation file (default: JSON files below the source).",
+        "For coco and label_studio: the annotation file (default: the JSON files in --source and "
+        "its subdirectories).",
     )
     flags.define(
         "color_map",
@@ -145,9 +144,10 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "bands",
         list,
-        "For folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, "
-        "are converted to 8-bit red, green and blue. Other numbers of bands keep their uint8 or "
-        "uint16 values (default: only gray and RGB images are accepted).",
+        "For folder: positions, from 1, of the bands to read, separated by commas; or all. Three "
+        "bands, as in 4,3,2, are converted to 8-bit red, green and blue. If the number of bands is "
+        "not three, they keep their uint8 or uint16 values (default: only gray and RGB images are "
+        "accepted).",
     )
     flags.define(
         "page",
@@ -185,7 +185,7 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
 
 
 def _options(name: str, flags: Flags) -> dict[str, Any]:
-    """Returns the arguments of the builder of a dataset.
+    """Returns the keyword arguments of the builder of the dataset `name`, read from the flags.
 
     Raises:
       DeepLabError: a flag does not apply to the dataset, has an illegal value, or is missing.

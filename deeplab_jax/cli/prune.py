@@ -66,7 +66,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prunes, fine-tunes and evaluates; prints the report and the path of the model."""
+    """Prunes, fine-tunes and evaluates a model; prints the report and the path of the new model."""
     if not flags.structured and not flags.steps:
         raise DeepLabError(
             "without --structured, weights are pruned during fine-tuning; give --steps=N"

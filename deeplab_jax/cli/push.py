@@ -49,7 +49,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "metrics",
         list,
-        "Files metrics.json, or directories that contain one, written by evaluate, separated by "
+        "Files metrics.json that `evaluate` wrote, or directories that contain one, separated by "
         "commas.",
     )
     flags.define("about", None, "Paragraph for the start of the model card.")

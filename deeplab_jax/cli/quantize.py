@@ -41,7 +41,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Quantizes and evaluates; prints the report and the path of the model."""
+    """Quantizes and evaluates a model; prints the report and the path of the new model."""
     source, stored, dataset = compression.open_sources(flags, "quantize", paths, console)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.calibration import calibration_images

@@ -41,7 +41,11 @@ def define_flags(flags: Flags) -> None:
     flags.define("workdir", None, "Directory for checkpoints, metrics and pictures of the run.")
     flags.define("folds", int, "Number of folds of a cross-validation.", least=2)
     flags.define("profile", False, "Write a profiler trace of a few steps to WORKDIR/profile.")
-    flags.define("preview", None, "PNG file to draw the first training batch to; ends the command.")
+    flags.define(
+        "preview",
+        None,
+        "PNG file to which the first training batch is drawn. The command then does not train.",
+    )
     flags.define(
         "xla_options",
         None,
@@ -53,7 +57,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Trains and prints the path of the results."""
+    """Trains a model, or draws a preview, and prints the results and their path."""
     flags.refuse("train", paths)
     if not flags.config or not (flags.workdir or flags.preview):
         raise DeepLabError("give --config=FILE and --workdir=DIR to train")
@@ -77,7 +81,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _preview(path: pathlib.Path, config: "ConfigDict", reporter: Reporter) -> str:
-    """Draws the first training batch and returns the line to print."""
+    """Draws the first training batch to `path`, and returns the line to print."""
     from deeplab_jax.parallel import make_mesh
     from deeplab_jax.training.hooks import draw_first_batch
     from deeplab_jax.training.setup import assemble
@@ -90,7 +94,7 @@ def _preview(path: pathlib.Path, config: "ConfigDict", reporter: Reporter) -> st
 
 
 def _train(flags: Flags, config: "ConfigDict", reporter: Reporter) -> str:
-    """Trains and returns the line to print."""
+    """Trains a model, or several with --folds, and returns the line to print about the results."""
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.training.goodput import process_start
 
