@@ -43,7 +43,8 @@ class StoredModel:
     ) -> "StoredModel":
         """Returns a copy of this model with other variables, for example after pruning.
 
-        The temperature of the copy is 1.
+        The temperature of the class probabilities is 1 in the copy, because it must be fitted to
+        the variables.
 
         Args:
           variables: variables of the new model.
@@ -93,7 +94,7 @@ def read_variables(
       checkpoint, ema: see `read_model`.
 
     Raises:
-      DeepLabError: see `read_model`.
+      DeepLabError: the checkpoint or the moving average does not exist, or a file is damaged.
     """
     path = absolute(path)
     if (path / VARIABLES).is_dir():

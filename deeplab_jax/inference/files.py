@@ -149,9 +149,9 @@ def plan_files(
 def plan_classifications(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[ClassificationJob]:
-    """Determines the file to write for each image to classify, without reading or writing any.
+    """Determines the file to write for each image to classify; reads and writes no file.
 
-    Args and Raises: see `plan_files`.
+    The arguments and the errors are the same as those of `plan_files`.
     """
 
     def job(image: Path, target: Path) -> ClassificationJob:
@@ -163,10 +163,7 @@ def plan_classifications(
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
     """Returns pairs of an image file and the path of its result in the directory `output`.
 
-    The path of the result has the suffix of the image file.
-
-    Args:
-      paths, output: see `find_inputs`.
+    The path of the result has the suffix of the image file. Folders are searched recursively.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, or a file is a medical volume.

@@ -199,10 +199,11 @@ class FoldedNetwork:
         return self.bind(compiled, mesh)
 
     def bind(self, function: Forward, mesh: Mesh | None = None) -> Callable[[np.ndarray], Any]:
-        """Returns a function of the images of this process, with the variables already set.
+        """Returns a function that applies `function` to this network's variables and to images.
 
         Args:
-          function: compiled function of the variables and the images.
+          function: compiled function of the variables, and of images. The returned function takes
+            only the images of this process.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
         mesh = _one_device_as_none(mesh)
@@ -323,7 +324,10 @@ def _add(
     align_corners: bool,
     rule: str,
 ) -> jax.Array:
-    """Updates the maximum of logits, or the sum of probabilities, with one scale and flip."""
+    """Adds the logits at one scale and flip to the fused result, and returns the new result.
+
+    Depending on `rule`, the result is the maximum of the logits or the sum of the probabilities.
+    """
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)
     if rule == MAXIMUM:

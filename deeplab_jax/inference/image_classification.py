@@ -35,7 +35,8 @@ class ImageClassification:
       model: the network.
       variables: parameters and batch statistics of the network, on the device.
       class_names: names of the classes, in the order of the logits.
-      inference_size: (H, W) in pixels to which the central crop is resized.
+      inference_size: (H, W) in pixels to which the central crop of an image is resized; see
+        `central_crop`.
       source: name or path of the model, for reports.
     """
 

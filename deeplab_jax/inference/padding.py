@@ -44,9 +44,9 @@ def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> G
     eight output strides, are ignored.
 
     Args:
-      architecture: architecture with an output stride and, for DeepLab v2's MSC, with scales.
-      scales: scales of multi-scale inference. Unless they are (1,), they replace the scales of the
-        architecture.
+      architecture: architecture of the network. It determines the output stride, and the scales of
+        networks that combine several scales internally (`multi_scale`, as in DeepLab v2).
+      scales: scales of multi-scale inference. Unless they are (1,), they replace `multi_scale`.
     """
     if tuple(scales) == (1.0,):
         scales = architecture.multi_scale or scales

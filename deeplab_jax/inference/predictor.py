@@ -141,6 +141,15 @@ class Predictor:
     ) -> None:
         """Prepares the network, which is compiled at the first image.
 
+        Args:
+          model: the network, at the output stride of training.
+          variables: parameters and batch statistics of `model`.
+          chosen_bands: numbers, from 1, of the bands to read from image files; None: RGB, or all
+            bands if the network takes other images.
+          make_network: function from a model and its variables to the network to call.
+
+        The other arguments are described under Attributes.
+
         Raises:
           DeepLabError: the network does not support the options.
         """

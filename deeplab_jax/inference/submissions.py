@@ -68,7 +68,7 @@ SERVERS = MappingProxyType(
 def plan_submission(
     paths: Sequence[str | Path], output: str | Path, server: str, *, overwrite: bool = False
 ) -> list[SubmissionJob]:
-    """Determines the file to write for each image, without reading or writing any.
+    """Determines the file to write for each image; reads and writes no file.
 
     Args:
       paths: see `plan_files`.
@@ -77,7 +77,8 @@ def plan_submission(
       overwrite: see `plan_files`.
 
     Raises:
-      DeepLabError: see `plan_files`, or an image does not have the name that the server requires.
+      DeepLabError: a path does not exist, there is no image, an output file is an input, exists or
+        occurs twice, or an image does not have the name that the server requires.
     """
 
     def job(image: Path, _: Path) -> SubmissionJob:

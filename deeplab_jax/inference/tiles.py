@@ -128,7 +128,7 @@ def _margin(cells: int, overlap: float, extra: int) -> int:
     Args:
       cells: side of the tile, in samples of the feature map.
       overlap: see `InferenceOptions`.
-      extra: `Grid.plus` of the tiling.
+      extra: 1 if legal sides of the network's input are k·step + 1, 0 if they are k·step.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)

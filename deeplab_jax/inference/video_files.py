@@ -49,17 +49,17 @@ def is_video(path: str | Path) -> bool:
 def plan_videos(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[VideoJob]:
-    """Determines the files to write for each video, without reading or writing any.
+    """Determines the files to write for each video; reads and writes no file.
 
     Args:
       paths: video files, and folders that are searched recursively; other files are ignored.
       output: directory for the predictions. In it, videos in a folder keep their relative paths.
-      overwrite: whether to replace existing files. If two videos have the same target, the result
-        of the last one is kept.
+      overwrite: whether to replace existing files. If two videos have the same output file, the
+        result of the last one is kept.
 
     Raises:
-      DeepLabError: a video does not exist, the output is a file, or a target is an input file,
-        exists or is not unique.
+      DeepLabError: a video does not exist, `output` is a file, or an output file is an input file,
+        exists or occurs twice.
     """
     given = [path for path in paths if Path(path).is_dir() or is_video(path)]
     return plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
@@ -74,7 +74,7 @@ def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> 
       overwrite: whether to replace existing files.
 
     Raises:
-      DeepLabError: a target exists.
+      DeepLabError: an output file exists, and `overwrite` is False.
     """
     (job,) = plan([(number, Path(output) / f"camera_{number}")], _job, overwrite)
     return job

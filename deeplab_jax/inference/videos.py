@@ -125,7 +125,8 @@ def produced_ahead(
 ) -> Iterator[Iterator[Item]]:
     """Yields an iterator over items that a thread computes in advance.
 
-    The iterator raises errors of `items`. The thread ends when the context is left.
+    The thread puts the items into a queue, from which the yielded iterator takes them. The iterator
+    raises errors of `items`. The thread ends when the context is left.
 
     Args:
       items: iterator that the thread runs.

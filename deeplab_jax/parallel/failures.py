@@ -87,7 +87,8 @@ def joined_hosts(
       The number of processes.
 
     Raises:
-      DeepLabError: see `start_hosts`, or the connection to another process was lost.
+      DeepLabError: the addresses are invalid, the job cannot be detected or is incomplete, or the
+        connection to another process was lost.
     """
     count = start_hosts(addresses, start_seconds=start_seconds, end=end)
     if count == 1:

@@ -114,7 +114,8 @@ class Collective(NamedTuple):
     """Collective operation of a compiled program.
 
     Attributes:
-      kind: one of `KINDS`, or `send` for a transfer to other slices.
+      kind: HLO operation, such as `all-reduce` or `all-gather` (one of `KINDS`); `send` for a
+        transfer to other slices.
       arrays: operands on one chip; for an all-gather, the results on one chip.
       axes: mesh axes along which chips communicate. For `send`, a tuple with one other string: the
         collective that the transfer is a part of, such as `all-reduce`.

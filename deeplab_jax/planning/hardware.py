@@ -37,7 +37,8 @@ class Work:
     Attributes:
       flops: number of floating-point operations.
       hbm_bytes: bytes read from and written to memory.
-      reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives.
+      reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives, which send
+        each byte once instead of twice.
       reductions: number of collectives in `reduced_bytes`.
       halo_bytes: bytes sent to the chips with neighboring rows of an image.
     """

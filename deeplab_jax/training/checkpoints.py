@@ -314,7 +314,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
           mean_iou: mean IoU of the validation at the step of the state.
 
         Raises:
-          DeepLabError: see `save`.
+          DeepLabError: this or the previous save failed.
         """
         if len(self._manager.all_steps()) > 1:
             values = {"mean_iou": mean_iou}
@@ -325,7 +325,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         """Waits until saving has finished.
 
         Raises:
-          DeepLabError: see `save`.
+          DeepLabError: the last save failed.
         """
         with self._explained():
             self._manager.wait_until_finished()

@@ -77,9 +77,10 @@ def cross_validate(
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: see `train`, or the workdir was started with another number of folds or another
-        config.
-      KeyboardInterrupt: see `train`.
+      DeepLabError: the config or the dataset is invalid, the loss became infinite or NaN, or the
+        workdir was started with another number of folds or another config.
+      KeyboardInterrupt: the process received SIGINT or SIGTERM; the state of the interrupted fold
+        has been saved.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     workdirs.check_workdir(workdir)

@@ -172,7 +172,7 @@ class FiniteCheck:
         """Checks all remaining steps; must be called before a state is saved.
 
         Raises:
-          DeepLabError: see `add`.
+          DeepLabError: the loss or the gradient norm is not finite.
         """
         while self._waiting:
             self._look()

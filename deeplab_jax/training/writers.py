@@ -293,7 +293,7 @@ def open_writers(
     """Opens writers of metrics.
 
     Args:
-      names: names of the writers, from `training.writers`.
+      names: names of the writers, from the config field `training.writers`.
       workdir: directory of the run. In a bucket, there are no TensorBoard events.
       start_step: step from which the run starts or resumes.
       config: value of every config field by its dotted name.
