@@ -107,9 +107,9 @@ class SegmentationService:
           name: name of the model.
 
         Raises:
-          DeepLabError: the file is damaged, too large or not an image; the model does not exist or
-            cannot be loaded; or there is no result within the time limit. The message contains no
-            path of the server.
+          DeepLabError: there is no such model, the model cannot be loaded, the file is damaged, too
+            large or not an image, or there is no result within the time limit. The message contains
+            no path of the server.
         """
         with self._without_server_paths(name):
             ending = time.perf_counter() + self.limits.seconds
@@ -123,17 +123,21 @@ class SegmentationService:
         return dataclasses.replace(answer, milliseconds=rounded)
 
     def uncertainty(self, image: Path, name: str, kind: str) -> np.ndarray:
-        """Draws the uncertainty of the prediction for one image; see `heat_map`.
+        """Draws the uncertainty of the prediction at each pixel of an image.
 
         Args:
-          image, name: see `answer`.
-          kind: `confidence` or `entropy`, see `of_probabilities`.
+          image: path of the encoded image.
+          name: name of the model.
+          kind: `confidence`, which is 1 − the largest probability; or `entropy`, the entropy of the
+            probabilities divided by its maximum.
 
         Returns:
-          uint8 [H, W, 3] RGB.
+          uint8 [H, W, 3] RGB, from black (0) to light yellow (1).
 
         Raises:
-          DeepLabError: see `answer`; or there is no such uncertainty.
+          DeepLabError: there is no such uncertainty or model, the model cannot be loaded, the file
+            is damaged, too large or not an image, or there is no result within the time limit. The
+            message contains no path of the server.
         """
         if kind not in OF_ONE_PASS:
             raise unknown_name("uncertainty", kind, OF_ONE_PASS)
@@ -145,7 +149,7 @@ class SegmentationService:
 
     @contextlib.contextmanager
     def _without_server_paths(self, name: str) -> Iterator[None]:
-        """Checks the name of a model; removes server paths from errors when it is loaded."""
+        """Context manager that checks the name of a model, and removes server paths from errors."""
         if name not in self.names:
             raise unknown_name("model", name, self.names)
         try:

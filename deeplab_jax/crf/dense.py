@@ -171,10 +171,8 @@ def _prepare(
 ) -> tuple[jax.Array, tuple[Filter, Filter]]:
     """Returns the padded logits of one image, and its bilateral and its position filter.
 
-    The logits are [M, P]: the numbers of pixels M and of channels P are at least H·W and C, see
-    `_flatten`. The filters do not depend on the weights of the kernels.
-
-    The filters do not depend on the weights of the kernels.
+    The logits are [M, P]: pixels are padded to M ≥ H·W, and channels to P ≥ C. The filters do not
+    depend on the weights of the kernels.
     """
     pixels = logits.shape[0] * logits.shape[1]
     # These functions are compiled for each image size. `_infer` is compiled separately, because
@@ -189,8 +187,8 @@ def _prepare(
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
     """Reshapes logits to [pixels, channels], and pads both axes.
 
-    The first axis is padded to `size` pixels, the second to a multiple of CHANNELS channels. Padded
-    logits are so low that their probabilities are 0.
+    The first axis is padded to `size` pixels, the second to a multiple of 8 channels. Padded logits
+    are so low that their probabilities are 0.
     """
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))

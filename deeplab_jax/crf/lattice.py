@@ -109,7 +109,8 @@ def round_up(count: int) -> int:
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
     """Returns (M, K, E) of a `Lattice`: numbers of vertices, of points per chunk, of extra chunks.
 
-    K minimizes the cost of gathering points. M and E are rounded up, see `round_up`.
+    K minimizes the cost of gathering points. M and E are rounded up, so that few programs are
+    compiled.
     """
     count = int(vertices.num_vertices)
     # A vertex with n points has ⌊(n − 1) / K⌋ extra chunks.

@@ -55,7 +55,8 @@ def vertex_cells(
 
     Args:
       corner: int32 [d+1, N], coordinates of the vertex of class 0, divided by d+1.
-      rank: int32 [d+1, N], second result of `embed`.
+      rank: int32 [d+1, N], rank of each coordinate by the difference between the point and the
+        vertex of class 0, in descending order, from 0.
       vertex_class: class k of the vertices, 0..d.
     """
     return corner - (rank > rank.shape[0] - 1 - vertex_class)
@@ -79,7 +80,10 @@ def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
 
 
 def _ranks(values: list[jax.Array]) -> list[jax.Array]:
-    """Returns ranks in descending order, from 0; an earlier array precedes one of equal value."""
+    """Ranks several arrays at each position in descending order, from 0.
+
+    Equal values are ranked in the order of their arrays.
+    """
     ranks = [jnp.zeros(values[0].shape, jnp.int32) for _ in values]
     for first in range(len(values)):
         for second in range(first + 1, len(values)):

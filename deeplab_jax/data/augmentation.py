@@ -252,7 +252,10 @@ def augment(
 
 
 def _largest_class_fraction(label: np.ndarray, void: int) -> float:
-    """Returns the fraction of non-void pixels in the most frequent class; 1 if all are void."""
+    """Returns the fraction of non-void pixels that belong to the most frequent class.
+
+    The result is 1 if all pixels are void.
+    """
     counts = np.bincount(label[label != void], minlength=1)
     return counts.max() / counts.sum() if counts.any() else 1.0
 

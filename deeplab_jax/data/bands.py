@@ -32,7 +32,7 @@ def is_npy(encoded: bytes) -> bool:
 def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
     """Reads all bands of a TIFF.
 
-    Overviews (reduced copies of the picture) and masks in the file are ignored.
+    Overviews (reduced copies of the picture) and opacity masks in the file are ignored.
 
     Args:
       encoded: content of the file.
@@ -172,8 +172,9 @@ def select(
       that of the file.
 
     Raises:
-      DeepLabError: the file has no band of a chosen number; no bands are chosen, and the file has
-        another number of bands than `bands`; or the file has another dtype than `bands`.
+      DeepLabError: a number in `bands.chosen` is larger than the number of bands in the file;
+        `bands.chosen` is None, and the file does not have `bands.count` bands; or the dtype of the
+        file is not `bands.dtype`, and no conversion to RGB is selected.
     """
     found = bands_of(pixels)
     if bands.chosen is None and found.count != bands.count:

@@ -196,7 +196,7 @@ def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Samp
     Args:
       source: uint8 or uint16, [H, W, C] or [H, W].
       view: position of the crop, returned by `random_view`.
-      size: (height, width) of the crop, as it was given to `random_view`.
+      size: (height, width) of the crop, the same as in the call of `random_view`.
       sampling: IMAGE_SAMPLING (linear interpolation) or LABEL_SAMPLING (nearest neighbor).
     """
     if view.angle:

@@ -69,7 +69,7 @@ def draw_diagnostic(
     """Draws one image and its label for a diagnostic task.
 
     Args:
-      name: name of the task, a key of DIAGNOSTICS.
+      name: name of the task, such as `diagnostic_distance`.
       seed: random seed of the dataset.
       split: number of the split; different splits have different images.
       index: index of the image in the split.
@@ -273,7 +273,7 @@ def draw_rare(random: np.random.Generator, size: int) -> Drawing:
 
 
 def draw_outlines(random: np.random.Generator, size: int) -> Drawing:
-    """Draws objects with wavy outlines in three colors, which are the classes.
+    """Draws objects with wavy outlines; each object has one of three colors, which is its class.
 
     As in PASCAL VOC, the outlines are void: two pixels, one at each side of every change of class.
     """

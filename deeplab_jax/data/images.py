@@ -355,7 +355,7 @@ def upright(image: PIL.Image.Image) -> PIL.Image.Image:
 def one_large_at_a_time(*paths: Path) -> Iterator[None]:
     """Context manager that limits memory: only one block with large images runs at a time.
 
-    Images are large if the given files together have more than LARGE_PIXELS pixels. Blocks with
+    Images are large if the given files together have more than 16 million pixels. Blocks with
     smaller images run concurrently.
     """
     large = sum(math.prod(image_size(path)) for path in paths) > LARGE_PIXELS

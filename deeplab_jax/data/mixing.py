@@ -165,7 +165,7 @@ def random_objects(
 
 
 def pasted_labels(dataset: Dataset, augmentation: Augmentation) -> tuple[int, ...]:
-    """Returns the labels of `augmentation.copy_paste_classes`.
+    """Returns the labels of the classes that `augmentation.copy_paste_classes` names.
 
     Raises:
       DeepLabError: the dataset has no such class.

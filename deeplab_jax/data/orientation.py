@@ -63,11 +63,12 @@ def aligned_label(
       as_stored: label for the case that it was drawn on the stored pixels, rotated like the
         displayed image; None if its size excludes this case. At least one of the two is given.
       orientation: EXIF orientation of the image, for the error.
-      drawn_on: DISPLAYED or STORED, the case to select if both are possible and differ.
+      drawn_on: `displayed` or `stored`, the case to select if both are possible and differ.
       origin: names of the files, for the error.
 
     Returns:
-      The label for the displayed image, and whether it was drawn on the stored pixels.
+      The label in the orientation of the displayed image, and whether it was drawn on the stored
+      pixels.
 
     Raises:
       DeepLabError: both cases are possible and differ, and `drawn_on` is None.

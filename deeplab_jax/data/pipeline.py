@@ -99,7 +99,7 @@ def evaluation_batches(
       host: index of this host, which is the index of its slice of each global batch (default: 0).
       num_hosts: number of hosts (default: 1).
       workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
-      limit: number of images to evaluate, from the first; None: all.
+      limit: maximum number of images, from the start of the dataset; None: all.
 
     Yields:
       {"image": [N, h, w, C], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]}. Images

@@ -196,7 +196,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
     """Returns random poses of shapes in an image of `size` × `size` pixels.
 
-    The distance of two centers is more than SEPARATION times the sum of the radii.
+    The distance of two centers is more than 0.8 times the sum of the radii.
     """
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):

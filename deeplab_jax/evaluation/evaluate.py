@@ -134,7 +134,8 @@ def evaluate(
         `uncertainty.png`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit,
-        uncertainty, dropout_samples. Without a size, each image is padded as the predictor pads it.
+        uncertainty, dropout_samples. Without a size, each image is padded to a size that the
+        network accepts.
 
     Returns:
       The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.
@@ -175,8 +176,8 @@ def _count(
 ) -> tuple[SegmentationMetrics, list[ImageResult]]:
     """Returns the counts over the whole split, and results of some images for the contact sheet.
 
-    The results are those of at most SHEET_ROWS evenly spaced images of this host, in the order of
-    the split. `measured` contains the arguments of `SegmentationMetrics.empty`, which select the
+    The results are those of at most six evenly spaced images of this host, in the order of the
+    split. `measured` contains the arguments of `SegmentationMetrics.empty`, which select the
     metrics.
     """
     class_list, counted = settings.class_list, SegmentationMetrics.empty(*measured)

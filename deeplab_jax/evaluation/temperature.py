@@ -35,7 +35,7 @@ class TemperatureFit(NamedTuple):
       temperature: divisor of the logits that minimizes the negative log-likelihood.
       before, after: negative log-likelihood per pixel in nats, at temperature 1 and at
         `temperature`.
-      num_images, num_pixels: number of images and of valid pixels.
+      num_images, num_pixels: number of images, and number of pixels that are not void.
       settings: settings of the inference, as in `metrics.json`.
     """
 
@@ -55,7 +55,7 @@ def fit_temperature(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> TemperatureFit:
-    """Fits the temperature of class probabilities by maximum likelihood over all valid pixels.
+    """Fits the temperature of class probabilities by maximum likelihood over all non-void pixels.
 
     The negative log-likelihood is convex in the inverse temperature. A first pass over the split
     computes it and its derivatives at nine temperatures from 1/16 to 16. A second pass computes
@@ -107,7 +107,7 @@ def fit_temperature(
 
 
 def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, float]:
-    """Returns the inverse temperature with the lowest negative log-likelihood, and this likelihood.
+    """Returns the inverse temperature with the lowest negative log-likelihood, and the value there.
 
     Args:
       inverses: ascending inverse temperatures that enclose the minimum.
@@ -131,9 +131,9 @@ def _likelihoods(
     """Returns the negative log-likelihood of a split at several inverse temperatures.
 
     Returns:
-      float64 [4, K] for K inverse temperatures. The first three rows are means over the valid
+      float64 [4, K] for K inverse temperatures. The first three rows are means over the non-void
       pixels: the negative log-likelihood, and its first and second derivative with respect to the
-      inverse temperature. The last row is the number of valid pixels.
+      inverse temperature. The last row is the number of non-void pixels.
     """
     total, pixels = np.zeros((3, len(inverses))), 0
     for _, scores, _, label in image_scores(inference, predictor, reporter):
@@ -148,7 +148,7 @@ def _likelihoods(
 
 
 def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the valid pixels of an image in blocks of ROWS rows with ROW pixels each.
+    """Yields the non-void pixels of an image in blocks of ROWS rows with ROW pixels each.
 
     Args:
       scores: logits [H, W, C].

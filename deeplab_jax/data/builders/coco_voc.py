@@ -1,7 +1,7 @@
 """COCO with the classes of PASCAL VOC, on which DeepLab v3 and v3+ are pretrained.
 
-Objects of all other COCO classes are background. The splits are train and val of COCO 2017. They
-correspond to trainval of COCO 2014 without minival, and to minival.
+Objects of all other COCO classes are background. The splits are train and val of COCO 2017. Train
+corresponds to trainval of COCO 2014 without minival, and val corresponds to minival.
 Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), section 4.3.
 """
 

@@ -1,4 +1,4 @@
-"""Built-in datasets of diagnostic tasks, see `deeplab_jax.data.diagnostics`."""
+"""Builders of the built-in datasets of drawn images for diagnostic tasks."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ class DiagnosticRare(_Diagnostic):
 
 
 class DiagnosticOutlines(_Diagnostic):
-    """Outlines of objects, which are void."""
+    """Diagnostic dataset of objects with wavy outlines, which are void."""
 
     descriptor = DIAGNOSTICS["diagnostic_outlines"].descriptor
 

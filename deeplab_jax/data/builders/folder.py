@@ -298,7 +298,7 @@ def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
 
 
 def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether all readable masks have one color in common, and the opacities 0 and 255."""
+    """Returns whether all readable masks have one color, and together the opacities 0 and 255."""
     colors, opacities = set(), set()
     for path in masks:
         try:

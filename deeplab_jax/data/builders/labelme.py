@@ -46,8 +46,8 @@ OPEN_ENDED = ("polygon", "linestrip")
 class Labelme(AnnotationsBuilder):
     """Draws the shapes in all JSON files below the source; later shapes cover earlier ones.
 
-    The directories `train/`, `val/` and `test/` define the splits. The image is the file
-    `imagePath`; if this file does not exist, it is the embedded `imageData`.
+    The directories `train/`, `val/` and `test/` define the splits. `imagePath` in a JSON file is
+    the path of its image. If this path does not exist, the image embedded as `imageData` is used.
     """
 
     LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"

@@ -110,7 +110,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         return LoadedExample(image.encoded, label, facts)
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        """Returns the palette color of each index in a mask; it must be equal in all masks."""
+        """Returns the palette color of each index in a mask; all masks must have equal colors."""
         return mask.used_colors()
 
     def notes(self) -> list[str]:

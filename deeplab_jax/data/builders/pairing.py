@@ -391,7 +391,7 @@ def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
 
 
 def _unique(named: Keyed) -> dict[str, Path]:
-    """Returns files by key.
+    """Returns {key: path} for pairs (key, path).
 
     Raises:
       DeepLabError: two files have the same key.

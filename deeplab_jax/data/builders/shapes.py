@@ -1,4 +1,4 @@
-"""Built-in dataset of drawn shapes, see `deeplab_jax.data.shapes`."""
+"""Builder of the built-in dataset of drawn shapes."""
 
 from collections.abc import Sequence
 from typing import Any
