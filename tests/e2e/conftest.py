@@ -1,17 +1,23 @@
 """The real commands in real processes, on a small data set and a small network."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+import filelock
 import pytest
 from tiny_recipe import write_tiny_recipe
 
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
 from deeplab_jax.training.writers import read_rows
 
 
@@ -46,6 +52,14 @@ class Commands:
         assert process.returncode == status, err
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def run_here(self, *words: object, status: int = 0) -> subprocess.CompletedProcess:
+        """Runs a command in this process and checks its exit status."""
+        arguments, out, err = [str(word) for word in words], io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            found = run(arguments, Console())
+        assert found == status, err.getvalue()
+        return subprocess.CompletedProcess(arguments, found, out.getvalue(), err.getvalue())
+
     def train_words(self, workdir: pathlib.Path, *overrides: str) -> list[str]:
         """Returns the words of a training command."""
         return [
@@ -70,35 +84,60 @@ class Commands:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]
+) -> pathlib.Path:
+    """Returns a folder that all worker processes of this test session share.
+
+    Args:
+      factory: makes the folders of one worker.
+      name: name of the folder.
+      make: fills the folder; the first worker that needs it calls it.
+    """
+    base = factory.getbasetemp()
+    # Each worker of pytest-xdist has a folder in that of the session.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    complete = folder.with_suffix(".complete")
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     """The commands, with `shapes` prepared."""
-    folder = tmp_path_factory.mktemp("e2e")
-    config = write_tiny_recipe(
-        folder / "tiny.py",
-        training__num_steps=12,
-        training__batch_size=8,
-        evaluation__every_steps=6,
-        evaluation__limit=6,
-        checkpoint__every_steps=3,
-        log_every_steps=1,
-    )
-    commands = Commands(config, folder / "data")
-    commands.run(
-        "prepare",
-        "shapes",
-        f"--data_dir={commands.data_dir}",
-        *("--num_train=24", "--num_val=7", "--size=48"),
-    )
-    return commands
+
+    def make(folder: pathlib.Path) -> None:
+        folder.mkdir()
+        write_tiny_recipe(
+            folder / "tiny.py",
+            training__num_steps=12,
+            training__batch_size=8,
+            evaluation__every_steps=6,
+            evaluation__limit=6,
+            checkpoint__every_steps=3,
+            log_every_steps=1,
+        )
+        Commands(folder / "tiny.py", folder / "data").run(
+            "prepare",
+            "shapes",
+            f"--data_dir={folder / 'data'}",
+            *("--num_train=24", "--num_val=7", "--size=48"),
+        )
+
+    folder = made_once(tmp_path_factory, "e2e", make)
+    return Commands(folder / "tiny.py", folder / "data")
 
 
 @pytest.fixture(scope="session")
 def trained(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The workdir of a run that nothing interrupted."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    commands.run(*commands.train_words(workdir))
-    return workdir
+    """The workdir of a run that nothing interrupted. No test may write into it."""
+    return made_once(
+        tmp_path_factory, "trained", lambda workdir: commands.run(*commands.train_words(workdir))
+    )
 
 
 @pytest.fixture

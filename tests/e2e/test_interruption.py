@@ -72,16 +72,15 @@ class StoppingReporter(RecordingReporter):
         return super().track(items, description, total)
 
 
-def test_sigterm_ends_a_validation_which_the_next_start_makes_up(commands, trained, tmp_path):
+def test_sigterm_ends_a_validation_which_the_next_start_makes_up(commands, tmp_path):
     workdir = tmp_path / "run"
     config = configs.load(str(commands.config))
     config.data.data_dir = str(commands.data_dir)
+    mesh = make_mesh(jax.devices()[:1])
     with pytest.raises(KeyboardInterrupt):
-        deeplab_jax.train(
-            config, workdir, reporter=StoppingReporter(), mesh=make_mesh(jax.devices()[:1])
-        )
+        deeplab_jax.train(config, workdir, reporter=StoppingReporter(), mesh=mesh)
     assert saved_step(workdir) == 6
     assert not [row for row in read_rows(workdir) if VALIDATION in row]
-    commands.run(*commands.train_words(workdir))
+    deeplab_jax.train(config, workdir, reporter=RecordingReporter(), mesh=mesh)
     scores = {row["step"]: row[VALIDATION] for row in read_rows(workdir) if VALIDATION in row}
     assert list(scores) == [6, 12]

@@ -42,10 +42,10 @@ def test_a_workdir_written_before_resumes_with_its_own_network(commands, tmp_pat
 
 
 def test_inspect_refuses_and_follows_the_stride(commands):
-    refused = commands.run("inspect", "deeplab_v2", "--set=separable=True", status=2)
+    refused = commands.run_here("inspect", "deeplab_v2", "--set=separable=True", status=2)
     assert "separable=True" in refused.stderr
     assert "legal here: False" in refused.stderr
-    refused = commands.run("inspect", "deeplab_v2", "--set=output_stride=32", status=2)
+    refused = commands.run_here("inspect", "deeplab_v2", "--set=output_stride=32", status=2)
     assert "legal output strides: 4, 8, 16" in refused.stderr
     words = ["inspect", "deeplab_v2", "--backbone=mobilenet_v2", "--json", "--size=65x65"]
     made = commands.run(*words, "--set=output_stride=16,image_pooling=none")

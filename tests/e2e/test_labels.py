@@ -35,7 +35,7 @@ def prepare(commands, source, tmp_path):
 
     def run(*words, status=0):
         command = ["prepare", "folder", f"--source={source}", f"--data_dir={tmp_path / 'data'}"]
-        done = commands.run(*command, *words, status=status)
+        done = commands.run_here(*command, *words, status=status)
         assert "Traceback" not in done.stderr
         return done.stderr.splitlines()[-1] if status else done.stdout
 

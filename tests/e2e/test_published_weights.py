@@ -69,7 +69,7 @@ def test_names_of_compiled_modules(commands, tmp_path):
     for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
         source, output = tmp_path / f"{prefix}safetensors", tmp_path / prefix
         write_classifier(source, prefix)
-        done = commands.run("convert", source, f"--output={output}")
+        done = commands.run_here("convert", source, f"--output={output}")
         assert "no array is unused" in done.stdout
         variables.append(jax.tree.leaves(read_model(output).variables))
     for others in variables[1:]:
