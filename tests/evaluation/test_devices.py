@@ -49,7 +49,7 @@ json.dump(results, sys.stdout)
 def test_eight_devices_measure_what_one_does():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_NUM_CPU_DEVICES": "8",
         "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parent)]),
     }
     result = subprocess.run(

@@ -76,7 +76,7 @@ json.dump(results, sys.stdout)
 def test_four_devices_update_as_one_does():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_NUM_CPU_DEVICES": "4",
         "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parent)]),
     }
     result = subprocess.run(
