@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from crf.exact import exact_crf, kernels, softmax
 from crf.scenes import SETS, agreement, image_crop, mean_entropy, random_logits, textured_image
+from selection import slow_unless
 
 from deeplab_jax.crf import DIRECT_PIXELS, PARAMETERS, CRFParameters, crf_parameters, dense_crf
 from deeplab_jax.errors import DeepLabError
@@ -61,7 +62,7 @@ def test_default_agrees_with_the_exact_mean_field(name):
     check_against_exact(*scene("textured"), PARAMETERS[name], 0.99)
 
 
-@pytest.mark.parametrize("source", REAL)
+@pytest.mark.parametrize("source", slow_unless(lambda source: source == REAL[0], REAL))
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_default_agrees_with_the_exact_mean_field_on_crops_of_images(name, source, shared):
     check_against_exact(*scene(source, shared), PARAMETERS[name], 0.99)
@@ -167,6 +168,7 @@ def test_gradients_agree_with_finite_differences(filtering, normalization):
     }
     step = {name: random.normal(size=value.shape) for name, value in start.items()}
 
+    @jax.jit
     def loss(leaves):
         bilateral, smoothness = leaves["weights"]
         changed = dataclasses.replace(

@@ -1,6 +1,7 @@
 """Google's published TFLite networks, against the interpreter that they were made for."""
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from converted import converted_predictor
@@ -17,6 +18,13 @@ UINT8 = "deeplabv3_mnv2_voc_513_uint8.tflite"
 @pytest.fixture(scope="module")
 def float_predictor(shared):
     return converted_predictor(shared / "weights" / FLOAT)
+
+
+@pytest.fixture(scope="module")
+def logits_of(float_predictor):
+    """A function that returns the logits of one image."""
+    apply = jax.jit(float_predictor.model.apply)
+    return lambda image: np.asarray(apply(float_predictor.variables, image[None]))[0]
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +47,19 @@ def real_images(shared, count):
         yield cv2.resize(cv2.imread(str(path))[..., ::-1], (257, 257))
 
 
-def test_the_golden_mask(shared, float_predictor, interpreter):
+def test_the_golden_mask(shared, float_predictor, logits_of, interpreter):
     golden = shared / "data" / "golden"
     image = cv2.imread(str(golden / "segmentation_input_257.jpg"))[..., ::-1].copy()
     mask = cv2.imread(str(golden / "segmentation_golden_257_times10.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(float_predictor(image) * 10, mask)
-    logits = float_predictor.model.apply(float_predictor.variables, image[None])[0]
+    logits = logits_of(image)
     np.testing.assert_allclose(logits, reference_logits(interpreter, image), rtol=0, atol=1e-3)
 
 
-def test_logits_of_real_images(shared, float_predictor, interpreter):
-    images = np.stack(list(real_images(shared, 10)))
+def test_logits_of_real_images(shared, logits_of, interpreter):
+    images = list(real_images(shared, 10))
     assert len(images) == 10
-    logits = np.asarray(float_predictor.model.apply(float_predictor.variables, images))
+    logits = np.stack([logits_of(image) for image in images])
     expected = np.stack([reference_logits(interpreter, image) for image in images])
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
     assert np.mean(logits.argmax(-1) == expected.argmax(-1)) > 0.9999
