@@ -78,6 +78,8 @@ def int8():
     return quantize(stored("mobilenet_v2"), [images(2), images(2, seed=1)], "noise")
 
 
+# test_a_quantised_model_is_stored_small_and_loads compares class maps, too.
+@pytest.mark.slow
 def test_a_quantised_network_is_near_the_float_one(int8):
     float_model, batches = stored("mobilenet_v2"), [images(2, seed=seed) for seed in range(2, 6)]
     expected, found = (
@@ -124,7 +126,6 @@ def test_ranges_are_means_over_images():
     assert together[("backbone", "layer_1")][0] < 0 < together[("backbone", "layer_1")][1]
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext", "regnet", "efficientnet", "mobilenet_v4"])
 def test_layers_of_timm_are_quantized(name):

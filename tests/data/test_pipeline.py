@@ -43,7 +43,7 @@ def test_batches_keep_the_contract(reference):
         assert batch["image"].dtype == batch["label"].dtype == np.uint8
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_change_nothing(train, reference, workers):
     batches = training_batches(train, AUGMENTATION, batch_size=4, seed=7, workers=workers)
     assert_equal(take(batches, 8), reference)

@@ -37,7 +37,7 @@ def scores(model, variables, image):
     return np.asarray(apply(variables, image))
 
 
-@pytest.mark.parametrize("name", ["other rates", "summed"])
+@pytest.mark.parametrize("name", ["other rates", pytest.param("summed", marks=pytest.mark.slow)])
 def test_a_denser_map_holds_the_trained_one(name):
     model, variables = make(name, output_stride=16)
     image = np.random.default_rng(1).integers(0, 256, (1, 97, 129, 3), dtype=np.uint8)

@@ -189,8 +189,8 @@ def test_every_keyword_is_tried():
     assert set(OTHER) == set(KEYWORDS)
 
 
-# Each keyword is read by one of these.
-QUICK = ("deeplab_v1", "deeplab_v2", "deeplab_v3plus", "lr_aspp crop", "two stages", "frozen")
+# It reads more keywords than the others, which refuse most of them.
+QUICK = ("deeplab_v3plus",)
 
 
 @pytest.mark.parametrize("base", slow_unless(QUICK.__contains__, BASES))
@@ -266,7 +266,7 @@ OF_BACKBONES = (
 )
 
 
-@pytest.mark.parametrize("base", slow_unless(("cascade", "mobilenet_v2").__contains__, REAL))
+@pytest.mark.parametrize("base", slow_unless(("cascade",).__contains__, REAL))
 def test_a_keyword_of_the_backbone_changes_it_or_is_refused(base):
     architecture, keywords = REAL[base]
     network = resolve(architecture, **keywords)

@@ -7,7 +7,7 @@ import pytest
 from compiling import run_once
 from heads import HEADS
 from random_variables import random_variables
-from selection import one_of_each_family
+from selection import one_of_each_family, slow_unless
 
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.losses import softmax_cross_entropy
@@ -109,7 +109,13 @@ def test_frozen_batch_normalisation_lets_image_pooling_train_on_one_image():
     assert logits.shape == (1, 33, 33, 21)
 
 
-@pytest.mark.parametrize("head", ["large_fov", "summed_fc", "aspp", "pooling", "spp", "dpc", "msc"])
+@pytest.mark.parametrize(
+    "head",
+    slow_unless(
+        ("large_fov", "aspp").__contains__,
+        ["large_fov", "summed_fc", "aspp", "pooling", "spp", "dpc", "msc"],
+    ),
+)
 def test_dropout_acts_in_training_only(head):
     """Everything else frozen, two keys differ in training and evaluation needs none."""
     keywords = {"large_fov": {"fc_channels": 8}, "summed_fc": {}}.get(head, {"aspp_channels": 8})

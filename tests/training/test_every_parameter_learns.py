@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compiling import run_once
 from jax.interpreters import partial_eval
+from selection import slow_unless
 
 from deeplab_jax import config as configs
 from deeplab_jax.models import create_model
@@ -87,7 +88,10 @@ def used(function, *arguments):
     return behind, shapes
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("v1, MSc", "v3", "v3+")
+
+
+@pytest.mark.parametrize("name", slow_unless(QUICK.__contains__, NETWORKS))
 def test_every_parameter_is_in_every_loss(name):
     architecture, keywords = NETWORKS[name]
     for scales in ((), SCALES) if name in ("v2", "v3") else ((),):
@@ -109,7 +113,8 @@ def test_every_parameter_is_in_every_loss(name):
             assert not unused, (options, scales, unused)
 
 
-@pytest.mark.parametrize("every_scale", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("every_scale", [False, True])
 def test_gradients_on_the_scores_reach_every_parameter(every_scale):
     """Checks with numbers what the test above checks with the structure of the program."""
     architecture, keywords = NETWORKS["v3, pooling"]
