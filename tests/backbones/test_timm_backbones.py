@@ -30,7 +30,7 @@ from deeplab_jax.models import create_model, summarize
 TOLERANCE = 1e-4
 RECORDED = pathlib.Path(__file__).parent / "timm_numbers.json"
 NAMES = [name.removeprefix("timm/") for name in BACKBONES if name.startswith("timm/")]
-# Networks and cases that `make test` computes.
+# Small networks, and their recorded cases. `make test` computes the first case of each.
 SMALL = {
     "convnext_atto": [(EVEN, 8), (ODD, 16)],
     "convnextv2_atto": [(ODD, 8)],
@@ -70,7 +70,11 @@ def recorded():
 
 @pytest.mark.parametrize(
     ("name", "size", "output_stride"),
-    [(name, *case) for name, cases in SMALL.items() for case in cases],
+    [
+        pytest.param(name, *case, marks=pytest.mark.slow if number else [])
+        for name, cases in SMALL.items()
+        for number, case in enumerate(cases)
+    ],
 )
 def test_features_are_those_that_timm_computed(name, size, output_stride):
     found = feature_maps(name, size, output_stride)

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import official_variables
 import pytest
+from selection import slow_unless
 
 import deeplab_jax
 from deeplab_jax.cli.console import Console
@@ -82,7 +83,8 @@ def test_the_network_of_an_entry_can_be_built(entry):
         create_model(entry.architecture or "deeplab_v3plus", **entry.overrides)
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+# test_tensorflow_names.py assigns the variables of the large networks, too.
+@pytest.mark.parametrize("name", slow_unless(lambda name: "mobilenet" in name, VARIABLES))
 def test_the_released_variables_fill_the_network_of_an_entry(name):
     entry = CATALOG[name]
     shapes = official_variables.read(VARIABLES[name])
