@@ -37,7 +37,7 @@ def calibration_images(
       reporter: receives progress events.
 
     Yields:
-      Batches of one image [1, H, W, C], in the dtype of the model's images.
+      Batches of one image [1, H, W, C], in the dtype of the images of the dataset.
     """
     chosen = evenly_spaced(dataset, limit)
     size = padded_size(model, size or largest_size(dataset), None)

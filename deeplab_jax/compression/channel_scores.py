@@ -44,7 +44,8 @@ class Moments:
     def shrunk_covariance(self) -> np.ndarray:
         """Covariance whose off-diagonal entries are multiplied by 1 − intensity, [C, C].
 
-        The intensity is C / (C + count), at least LEAST_SHRINKAGE.
+        Shrinkage reduces the errors of a covariance that is estimated from few pixels. The
+        intensity is C / (C + count), at least LEAST_SHRINKAGE.
         """
         channels = len(self.mean)
         intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))
@@ -103,9 +104,9 @@ def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
 def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Returns the cost of removing each input channel of a convolution, in greedy elimination.
 
-    In each step, the cheapest channel is removed. It is predicted from the remaining channels by
-    least squares, as in `compensated`. Its cost is the variance of the convolution's output that
-    this prediction does not explain. For example, if two channels are equal, the one that is
+    In each step, the channel with the lowest cost is removed and replaced by a least-squares
+    prediction from the remaining channels. Its cost is the variance of the convolution's output
+    that this prediction does not explain. For example, if two channels are equal, the one that is
     removed first costs nothing, and the other one has its full cost.
 
     Args:
@@ -159,10 +160,11 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Returns the scores of `reconstruction`, float64 [num_channels].
+    """Returns the scores of the pruning criterion `reconstruction`, float64 [num_channels].
 
-    The score is the fraction of output variance that is lost if the channel is removed, summed over
-    the layers that take the channel as input, and divided by the multiply-adds that are saved.
+    The score of a channel is the fraction of the output variance of a convolution that is lost if
+    the channel is removed, summed over the convolutions that take the channel as input, and divided
+    by the number of multiply-adds that removing the channel saves.
     """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))

@@ -64,15 +64,16 @@ def compare(
       limit: maximum number of images to evaluate (default: all).
       tflite: TFLite file to time in the same run.
       reporter: receives progress events.
-      **settings: further fields of `EvaluationSettings`: batch_size, mesh, workers.
+      **settings: keywords of `evaluate`: batch_size, mesh, workers.
 
     Returns:
       JSON-serializable dictionary with three keys. `models` maps the name of each model to its
-      measurements, see COLUMNS. `ratios` maps the name of each model except the first to its
-      measurements divided by those of the first. `settings` states dataset, sizes and machine.
+      measurements; COLUMNS lists their keys and units. `ratios` maps the name of each model except
+      the first to its measurements divided by those of the first. `settings` states dataset, sizes
+      and machine.
 
     Raises:
-      DeepLabError: see `evaluate`, or the TFLite file cannot be run.
+      DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.
     """
     reporter = reporter or LoggingReporter()
     settings |= {"size": size, "limit": limit, "reporter": reporter}

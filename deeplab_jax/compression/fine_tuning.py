@@ -28,7 +28,7 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architectu
 
 
 def recipe_of(directory: Path) -> ConfigDict:
-    """Returns the config of the training run in a workdir; for other directories, the default."""
+    """Returns the config stored in a workdir; for a directory without one, the default config."""
     path = directory / CONFIG_FILE
     return configs.from_json(path.read_text()) if path.is_file() else configs.default()
 
@@ -70,14 +70,16 @@ def fine_tune(
 
     Args:
       stored: initial model.
-      config: training config; network and initialization are replaced by those of the model.
+      config: training config. Its network is replaced by that of the model, and training starts
+        from the weights of the model.
       workdir: directory of the run.
       steps: number of training steps.
       reporter: receives progress events.
       adjust: function that modifies the run before it starts; see `train`.
 
     Raises:
-      DeepLabError: see `train`, or model and dataset differ in their number of classes.
+      DeepLabError: the config, dataset or workdir is invalid, the loss became infinite or NaN, or
+        model and dataset have different numbers of classes.
     """
     start = workdir / "start"
     if not checkpointing.is_model(start):

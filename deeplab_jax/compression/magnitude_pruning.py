@@ -115,7 +115,8 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
       sparsity: fraction of the weights of each dense kernel that is 0 at the end, in (0, 1).
 
     Raises:
-      DeepLabError: the sparsity is not in (0, 1), or the run averages its parameters.
+      DeepLabError: the sparsity is not in (0, 1), or the run computes a moving average of its
+        parameters (`training.ema_decay` is above 0), which would not be sparse.
     """
     if not 0 < sparsity < 1:
         raise DeepLabError(f"sparsity={sparsity:g} must be in (0, 1)")
@@ -130,7 +131,7 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
 
 
 def sparsity_of(params: Any) -> float:
-    """Returns the fraction of the weights of dense kernels that are 0."""
+    """Returns the fraction, 0..1, of the weights of all dense convolution kernels that are 0."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     kernels = [np.ravel(array) for path, array in leaves if prunable(path, array)]
     return float(np.mean(np.concatenate(kernels) == 0))

@@ -24,9 +24,10 @@ def compensated(
     """Returns variables whose kernels and biases compensate for the removed channels.
 
     Each removed channel is predicted from the kept channels by linear least squares over the pixels
-    of the images. Kernels that were applied to the removed channel are applied to this prediction
-    instead. Except at image borders, this is exact in two cases. A constant channel is moved into
-    the biases. If a channel equals another one, its kernels are added to those of the other one.
+    of the images on which `moments` were measured. Kernels that were applied to the removed channel
+    are applied to this prediction instead. In two cases, the output of the network does not change,
+    except at image borders: if the removed channel is constant (it is moved into the biases), and
+    if it equals a kept channel (its kernels are added to those of the kept channel).
 
     Args:
       graph: channel graph of the network.
@@ -82,7 +83,7 @@ BY_OUTPUT = (
 
 
 def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]:
-    """Returns the variables without the entries of removed channels.
+    """Returns the variables without the array entries that belong to removed channels.
 
     Args:
       graph: channel graph of the network.
@@ -174,7 +175,8 @@ def prune_channels(
 
     Args:
       stored: model in floating point.
-      images: batches [N, H, W, C] on which channels are measured.
+      images: batches [N, H, W, C] of equal shape, on which means and covariances of the channels
+        are measured.
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       size: (H, W) of the image for which multiply-adds are counted.
       criterion: criterion for ranking channels. `reconstruction` is the fraction of the output
@@ -186,8 +188,8 @@ def prune_channels(
         rounding.
 
     Raises:
-      DeepLabError: the model cannot be pruned, an argument is illegal, or the narrowest possible
-        network has more multiply-adds.
+      DeepLabError: the model is a classifier or quantized, an argument is illegal, or even the
+        narrowest possible network exceeds the fraction `macs`.
     """
     check_prunable(stored)
     if not 0 < macs <= 1:
@@ -224,7 +226,7 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
     """Selects the channels to keep under a budget of multiply-adds.
 
     The scores of all layers are compared with one another, and the channels with the lowest scores
-    are removed. Every layer keeps at least a fraction LEAST_FRACTION of its channels.
+    are removed. Every layer keeps at least the fraction LEAST_FRACTION of its channels.
 
     Args:
       graph: channel graph of the network.
@@ -236,7 +238,7 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
       Mask of the kept channels, bool [num_channels].
 
     Raises:
-      DeepLabError: the narrowest possible network has more multiply-adds.
+      DeepLabError: even the narrowest possible network exceeds the fraction `macs`.
     """
     layers = [layer for layer in graph.layers.values() if not layer.depthwise]
     makers = [layer.outputs for layer in layers if graph.fixed.isdisjoint(layer.outputs.tolist())]

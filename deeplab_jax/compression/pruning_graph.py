@@ -92,11 +92,12 @@ class ChannelGraph:
 
 
 class _Channels(NamedTuple):
-    """Channels of an array.
+    """Channels of an array in the traced program.
 
     Attributes:
       axis: channel axis of the array.
-      numbers: numbers, in the channel graph, of the channels at each position of the axis.
+      numbers: for each position of this axis, the number of its channel in the channel graph, or
+        NO_CHANNEL.
     """
 
     axis: int
@@ -234,9 +235,10 @@ def _concatenated(operation: Operation, given: Given) -> _Channels | None:
 
 
 def _through_product(operation: Operation, given: Given) -> _Channels | None:
-    """Returns the channels after a resize, which multiplies rows or columns by a matrix.
+    """Returns the channels of the result of a matrix product (`dot_general`).
 
-    Returns None for other products.
+    Resizing multiplies the rows or columns of a map by a constant matrix, which keeps the channels.
+    The result is None if both factors have channels, or if the product sums over the channels.
     """
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1

@@ -28,11 +28,13 @@ def quantize(
 
     Args:
       stored: model in floating point.
-      images: calibration images: batches [N, H, W, C] of equal height and width; see `calibrate`.
+      images: calibration images, as batches [N, H, W, C] of equal height and width. The ranges of
+        the inputs of convolutions are measured on them.
       calibrated_on: description of the images, which is stored in `model.json`.
 
     Raises:
-      DeepLabError: the model cannot be quantized, there is no image, or qwix is not installed.
+      DeepLabError: the model is a classifier or already quantized, there is no image, or qwix is
+        not installed.
     """
     check_quantizable(stored)
     model = stored.model
@@ -144,8 +146,9 @@ def _quantized_layer(
 def quantization_aware(run: Run) -> Run:
     """Returns a training run whose network simulates int8 rounding of kernels and inputs.
 
-    The trained variables stay in floating point. During training, input ranges are measured on each
-    batch. `quantize` later measures them on the calibration images.
+    The trained variables stay in floating point. During training, the ranges of the inputs are
+    measured on each batch. To quantize the trained model, `quantize` measures them again on its
+    calibration images.
     """
     quantizer()
     return dataclasses.replace(run, model=run.model.clone(kind="rounded"))

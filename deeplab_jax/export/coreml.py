@@ -186,7 +186,7 @@ def _import_coremltools() -> Any:
 
 
 def _describe(program: Program) -> Metadata:
-    """Returns the metadata of the file, with batch size 1; RGB images have the dtype `image`."""
+    """Returns the metadata of the Core ML file: batch size 1, and input dtype `image` for RGB."""
     metadata = describe(program)
     shape = [1, *metadata.input["shape"][1:]]
     dtype = "image" if _takes_image(program) else "float32"

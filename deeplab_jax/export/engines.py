@@ -52,9 +52,9 @@ def with_engine(
 ) -> Predictor:
     """Returns a predictor of the same model whose network another runtime executes.
 
-    The network is exported once for each padded image size. The exported files are stored in
-    `program_directory`, like traced programs. Scales, flips, tiles and CRF have the same effect as
-    with JAX.
+    The network is exported once for each padded image size. The exported files are stored in the
+    cache directory of traced programs. Scales, flips, tiles and CRF have the same effect as with
+    JAX.
 
     Args:
       predictor: predictor of the trained network.
@@ -100,7 +100,7 @@ class EngineNetwork:
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
-        """Prepares a network whose files `file_of` loads when images are predicted."""
+        """Creates the network; `file_of` loads its exported files when images are predicted."""
         self.model, self._file_of = model, file_of
 
     def forward(
@@ -110,7 +110,8 @@ class EngineNetwork:
 
         Args:
           options: inference options; only scales and flip are used.
-          finish: see `forward_pass`.
+          finish: function of the class map and the logits at the resolution of the images. It must
+            be one that `forward_pass` accepts.
           mesh: mesh of one device, or None.
 
         Raises:
@@ -168,7 +169,11 @@ _image_at_scale = jax.jit(
 
 
 class _ModelFiles:
-    """Exported files of a model, one per image size, input and output; written at the first use."""
+    """Exported files of a model, each written when it is first used.
+
+    There is a file for each combination of image size, input (pixels or normalized floats) and
+    output (classes or logits).
+    """
 
     def __init__(
         self,
@@ -184,7 +189,14 @@ class _ModelFiles:
         self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
 
     def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
-        """Loads and returns a file (see `FileOf`); writes it first if it is missing or damaged."""
+        """Returns a loaded file; exports the network to it first if it is missing or damaged.
+
+        Args:
+          model: network, at the output stride to use.
+          size: (H, W) of the images in pixels.
+          pixels: True: the file takes pixels. False: it takes normalized floats.
+          classes: True: the file returns class maps. False: it returns logits.
+        """
         options = ExportOptions(size=size, batch=1, preprocessing=pixels, argmax=classes)
         path = self._directory() / f"{self._name(model, options)}.{self._format}{ENGINE_SUFFIX}"
         if path.is_file():
@@ -241,8 +253,8 @@ def _version(distribution: str) -> str | None:
 class FilePredictor(Predictor):
     """Predictor whose network is one exported file.
 
-    The file determines the output stride and the scale. If its image size is fixed, larger images
-    must be predicted in tiles of that size.
+    The output stride is that of the file, and only the image scale 1 is supported. If the image
+    size of the file is fixed, larger images must be predicted in tiles of that size.
 
     Attributes:
       file: exported file, loaded in its runtime.

@@ -61,8 +61,8 @@ def export(
       options: inputs and outputs of the file (default: `ExportOptions()`).
       calibration: images uint8 [H, W, 3] for quantizing a TFLite file to 8-bit integers; the ranges
         of feature maps are measured on them. None: no quantization.
-      runtime: directory of the npm package onnxruntime-web, which is copied into a web page; see
-        `web.find_runtime`.
+      runtime: directory of the npm package onnxruntime-web, which is copied into a web page
+        (default: found in `node_modules` of the current directory or its parents).
 
     Returns:
       The options of the written file. For TFLite and Core ML, which have a fixed size, `size` is
@@ -138,8 +138,9 @@ def check_exports(predictor: Predictor, format: str) -> None:
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
     """Returns the program to export to a format.
 
-    For FIXED_FORMATS, a missing size is replaced by `Program.own_size`. For a web page, a missing
-    batch size is replaced by 1.
+    TFLite and Core ML files have a fixed size: if `options.size` is None, it is replaced by the
+    inference size of the network, rounded up to a legal size. For a web page, `options.batch` is
+    replaced by 1 if it is None.
 
     Args:
       predictor: predictor of the trained network.

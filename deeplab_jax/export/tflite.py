@@ -52,7 +52,8 @@ class TensorFlowWriter:
     ) -> tuple[Value, str]:
         """Returns inputs, and the name of TensorFlow's padding for them, `SAME` or `VALID`.
 
-        If the padding is neither of these, the inputs are padded with `value`, and it is `VALID`.
+        If TensorFlow has no name for `padding`, the returned inputs are padded with `value`, and
+        the returned name is `VALID`.
         """
         if not any(map(any, padding)):
             return inputs, "VALID"

@@ -82,10 +82,13 @@ class Writer(Protocol):
         """Applies the exact GELU, x · Φ(x), not its approximation by tanh."""
 
     def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
-        """Standardizes the channels of each pixel; see `ops.standardize_channels`."""
+        """Scales the channels of each pixel to mean 0 and variance 1, as layer normalization."""
 
     def relative_norms(self, inputs: Value, epsilon: float) -> Value:
-        """Returns the relative norm of each channel, [N, 1, 1, C]; see `ops.relative_norms`."""
+        """Returns the L2 norm of each channel, divided by the mean over channels plus epsilon.
+
+        The norm is over H and W, and the result is [N, 1, 1, C].
+        """
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         """Concatenates maps along the channels."""
@@ -162,7 +165,11 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Returns a value of the runtime; writes a convolution that is not yet written."""
+        """Returns a value of the runtime.
+
+        If `value` is a convolution that is not yet written, it is written with `bias`, and its
+        result is returned. Other values are returned unchanged.
+        """
         if not isinstance(value, _Convolution):
             return value
         result = self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)

@@ -48,7 +48,10 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if classes differ only where the logits of both are nearly equal; see TIE."""
+        """True if classes differ only where the logits of both classes are nearly equal.
+
+        `largest_margin` must be at most TIE, or at most TIE_FRACTION · `largest_logit`.
+        """
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:
@@ -68,7 +71,8 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
     """Returns the pairs (size, batch size) for which a file is compared with its network.
 
     By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
-    larger one. If the file accepts any batch size, the batch sizes are BATCHES.
+    larger one. If the file accepts any batch size, the batch sizes 1, 2 and 3 are combined with the
+    sizes one by one.
 
     Args:
       program: exported program.

@@ -59,11 +59,12 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
     Args:
       program: program to export; it must map one uint8 RGB image to a class map.
       path: directory of the page.
-      runtime: see `find_runtime`.
+      runtime: directory of the npm package onnxruntime-web, or one whose `node_modules` contains it
+        (default: found in `node_modules` of the current directory or its parents).
 
     Raises:
-      DeepLabError: the page does not support the options or the network, onnxruntime-web is not
-        found, or the directory exists and is not an exported page.
+      DeepLabError: the page does not support the options of the program or its network,
+        onnxruntime-web is not found, or `path` exists and is not an exported page.
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
