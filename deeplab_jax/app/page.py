@@ -195,7 +195,16 @@ def serving(
 
 @contextmanager
 def _errors_shown(gradio: ModuleType, image: Path | None, model: str) -> Iterator[Path]:
-    """Yields the image of a request; shows errors to the visitor, without paths of the server."""
+    """Context manager that shows errors to the visitor, without paths of the server.
+
+    Args:
+      gradio: the module gradio.
+      image: path of the uploaded image; None: there is no image, which is an error.
+      model: name of the model, for the log.
+
+    Yields:
+      The path of the image.
+    """
     if image is None:
         raise gradio.Error("there is no image; upload one, or take one with the camera")
     try:

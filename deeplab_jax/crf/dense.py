@@ -126,7 +126,7 @@ def _checked_logits(
     parameters: CRFParameters,
     compatibility: jax.Array | None,
 ) -> jax.Array:
-    """Checks the arguments of `dense_crf`, and returns the logits in at least float32."""
+    """Checks the arguments of `dense_crf`; returns the logits as float32, or float64 unchanged."""
     shape, image_shape = np.shape(logits), np.shape(image)
     if len(shape) != 4 or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise DeepLabError(
@@ -157,7 +157,19 @@ def _refine(
     logits: Float[Array, "H W C"],
     image: UInt8[Array, "H W 3"],
 ) -> Float[Array, "H W C"]:
-    """Refines the logits of one image; returns probabilities [H, W, C]."""
+    """Refines the logits of one image with a dense CRF.
+
+    Args:
+      parameters: parameters of the CRF.
+      compatibility: [C, C], cost of label l (row) if another pixel has label l' (column); None:
+        Potts model.
+      capacity: number of vertices of the lattice inside `jit`; None: the largest possible number.
+      logits: [H, W, C], floating point.
+      image: uint8 [H, W, 3], RGB.
+
+    Returns:
+      Probabilities [H, W, C].
+    """
     flat, filters = _prepare(logits, image, parameters, capacity)
     if compatibility is not None:
         padding = (0, flat.shape[1] - logits.shape[2])

@@ -257,7 +257,7 @@ def _computed_once(values: Float[Array, "M C"]) -> Float[Array, "M C"]:
 def _weighted_rows(
     weight: Float[Array, "K L"], values: Float[Array, "V C"], index: Integer[Array, "K L"]
 ) -> Float[Array, "L C"]:
-    """Computes Σ_k weight[k]·values[index[k]]: [K, L], [V, C], [K, L] → [L, C]."""
+    """Computes weighted sums of K rows each: Σ_k weight[k, l]·values[index[k, l]] for each l."""
     # A sum of K gathers compiles to one loop without intermediate arrays; a single gather does not.
     weight = weight.astype(values.dtype)
     return sum(w[:, None] * _rows(values, rows) for w, rows in zip(weight, index, strict=True))

@@ -198,9 +198,13 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
 def describe(
     name: str, class_names: Sequence[str], palette: Sequence[Color] | None = None
 ) -> Descriptor:
-    """Returns a descriptor of 8-bit RGB images; the default palette is PASCAL VOC's color map.
+    """Returns the descriptor of a dataset of 8-bit RGB images.
 
-    Color 511 of that map, (224, 224, 224), is skipped, because pictures show void in this color.
+    Args:
+      name: name of the dataset.
+      class_names: names of the classes in label order.
+      palette: RGB color of each class, 0..255 (default: PASCAL VOC's color map). Color 511 of that
+        map, (224, 224, 224), is skipped, because pictures show void in this color.
     """
     if not palette:
         free = (

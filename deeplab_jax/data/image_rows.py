@@ -154,10 +154,17 @@ def _open_tiff(
     max_pixels: int,
     stack: contextlib.ExitStack,
 ) -> "tuple[_TiffRows | None, str]":
-    """Opens a page of a TIFF, and closes it when `stack` ends.
+    """Opens a page of a TIFF for reading by rows.
+
+    Args:
+      path: TIFF file.
+      page: number of the page, from 1; None for the only page.
+      intensity_range: values that are mapped to 0 and 255; None: the range of the image.
+      max_pixels: maximum number of pixels that may be decoded at once.
+      stack: closes the file when it ends.
 
     Returns:
-      The page and ""; or None and the reason why the page must be decoded whole.
+      The page and ""; or None and the reason why the page cannot be read by rows.
     """
     import tifffile
 

@@ -331,7 +331,16 @@ def is_deep(image: PIL.Image.Image) -> bool:
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, bool]:
-    """Returns the RGB image, and whether some pixels are more transparent than others."""
+    """Converts an image to uint8 [H, W, 3] RGB with its EXIF orientation applied.
+
+    Args:
+      image: decoded image.
+      encoded: content of its file, which is decoded again if it has more than 8 bits per channel.
+      intensity_range: values of such images that become 0 and 255; None: the range of the image.
+
+    Returns:
+      The image, and whether some pixels are more transparent than others.
+    """
     name = image.info["name"]
     if is_deep(image):
         return _deep_to_rgb(image, encoded, intensity_range, name)

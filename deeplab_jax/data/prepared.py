@@ -198,10 +198,17 @@ def open_dataset(
 
 
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
-    """Returns whether 255 is class 1: there are two classes, and all mask values are 0 or 255.
+    """Returns whether label 255 means class 1 in a dataset, and not void.
+
+    This is the case if there are two classes, and all labels are 0 or 255.
 
     In datasets that `prepare` wrote, 255 always means void. In other datasets, labels are read
     until one contains a value other than 0 and 255, which is usually the first label.
+
+    Args:
+      builder: TFDS builder of the dataset.
+      mask: name of the TFDS feature that contains the labels.
+      descriptor: classes of the dataset.
     """
     if descriptor.num_classes != 2 or "statistics" in (builder.info.metadata or {}):
         return False

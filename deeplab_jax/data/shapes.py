@@ -107,7 +107,10 @@ WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndarray:
-    """Draws the texture of a shape with random colors and direction, float32 [H, W, 3]."""
+    """Draws the texture of the shape `name`, such as "ring", as float32 [H, W, 3].
+
+    Its colors, and the direction of its pattern, are random.
+    """
     if name in WAVES:
         pattern = np.clip(WAVES[name](*_turned_axes(random, size)), -1, 1)
     else:
@@ -212,7 +215,14 @@ def _place(random: np.random.Generator, size: int) -> list[Pose]:
 
 
 def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.ndarray:
-    """Returns the fraction of each pixel that the rotated shape covers, float32 [H, W], 0..1."""
+    """Returns the fraction of each pixel that a shape covers, float32 [H, W], 0..1.
+
+    Args:
+      contours: [corners, 2], (x, y) of the outline and of the hole, if any, relative to the center
+        of the shape and in units of its radius.
+      pose: position, size and rotation of the shape.
+      size: (height, width) of the result in pixels.
+    """
     cosine, sine = math.cos(pose.angle), math.sin(pose.angle)
     turn = np.array([[cosine, sine], [-sine, cosine]]) * pose.radius
     points = [(contour @ turn + pose.center) * (1 << FIXED_POINT_BITS) for contour in contours]

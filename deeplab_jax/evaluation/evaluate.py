@@ -236,7 +236,10 @@ def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Report
 def describe_settings(
     predictor: Predictor, inference: Inference, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Returns the settings on which the metrics depend, and the devices, as JSON-ready values."""
+    """Returns the `settings` of `metrics.json`: all settings on which the metrics depend.
+
+    They also contain the kind and the number of the devices. All values are JSON-ready.
+    """
     device = inference.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
     tiling = predictor.tiling

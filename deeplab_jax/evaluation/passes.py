@@ -285,7 +285,7 @@ def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
 
 
 def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings) -> int:
-    """Returns the number of images to evaluate.
+    """Returns the number of images to evaluate: those of the dataset, but at most `settings.limit`.
 
     Raises:
       DeepLabError: there is no image, or dataset and model differ in their bands or number of

@@ -57,6 +57,11 @@ class Findings:
     def add(self, split: str, image_id: str, facts: Facts) -> None:
         """Adds the results of checking one example.
 
+        Args:
+          split: split of the example.
+          image_id: name of the example.
+          facts: results of the checks.
+
         Raises:
           DeepLabError: an index has another color in the palette of this mask than in that of an
             earlier mask, so the index does not mean the same class in all files.

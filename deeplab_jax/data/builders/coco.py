@@ -201,7 +201,16 @@ def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
 
 
 def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Checks run lengths and converts them for pycocotools, which does not check them."""
+    """Checks the run lengths of a mask, which pycocotools does not check, and converts them for it.
+
+    Args:
+      masks: the module `pycocotools.mask`.
+      runs: `segmentation` of a COCO annotation, with the keys `counts` and `size`.
+      size: (height, width) of the image.
+
+    Raises:
+      DeepLabError: the run lengths are damaged, or are for an image of another size.
+    """
     if runs.get("size") != list(size):
         raise DeepLabError(
             f"the run lengths have the size {runs.get('size')} (height, width), but the image is "

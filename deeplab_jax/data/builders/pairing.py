@@ -308,8 +308,14 @@ Keyed = list[tuple[str, Path]]
 def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> list[Path]:
     """Returns the files below a folder that have one of the suffixes.
 
+    Args:
+      folder: folder to search.
+      suffixes: suffixes of file names, such as `.png`.
+      kind: `images` or `masks`, for the error.
+      layout: expected layout of the folder, for the error.
+
     Raises:
-      DeepLabError: there are none. The message lists the files that were found.
+      DeepLabError: there is no such file. The message lists the files that were found.
     """
     found, left_out = list_images(folder, suffixes)
     if found:
