@@ -176,7 +176,7 @@ def _packaged_recipes() -> pathlib.Path:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted name and the value of every field."""
+    """Yields the dotted name and the value of every field; `prefix` precedes all names."""
     for key, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
             yield from flatten(value, f"{prefix}{key}.")

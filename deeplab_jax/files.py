@@ -299,7 +299,14 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
 
 
 def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yields files and broken links; does not follow links to the parent directories `above`."""
+    """Yields the files and the broken links in a directory tree.
+
+    Symbolic links to a directory in `above` are not followed, because the tree would be infinite.
+
+    Args:
+      directory: directory to search.
+      above: real paths of the directories from the root of the tree to the parent of `directory`.
+    """
     real = os.path.realpath(directory)
     if real in above or not directory.is_dir():
         return

@@ -99,7 +99,12 @@ def with_new_names(fields: Mapping[str, Any], version: int) -> dict[str, Any]:
 
 
 def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Converts stored keywords of a model to the current ones; see `with_new_names`."""
+    """Converts the names and values of stored keywords of `create_model` to the current ones.
+
+    Args:
+      keywords: stored values by keyword.
+      version: format version of the file.
+    """
     fields = with_new_names({MODEL + name: value for name, value in keywords.items()}, version)
     return {name.removeprefix(MODEL): value for name, value in fields.items()}
 

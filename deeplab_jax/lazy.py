@@ -62,7 +62,15 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def import_tensorflow(extra: str, purpose: str) -> ModuleType:
-    """Imports TensorFlow and limits its log to errors; see `import_extra`."""
+    """Imports TensorFlow and limits its log to errors.
+
+    Args:
+      extra: extra of deeplab_jax that installs TensorFlow.
+      purpose: what requires TensorFlow, for the error message, such as "a TensorFlow file".
+
+    Raises:
+      DeepLabError: TensorFlow is not installed.
+    """
     # TensorFlow reads the variable during its import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with warnings.catch_warnings():

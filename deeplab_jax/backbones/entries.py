@@ -48,7 +48,7 @@ class BackboneEntry:
 
     Attributes:
       module: constructor of the module. Its arguments are `output_stride`, `form`, the keywords in
-        `options` and, unless the field `normalization` is None, `normalization`.
+        `options`, and `normalization` if the backbone has batch normalization.
       options: further keywords of `Architecture` that the module accepts.
       low_level: endpoints for decoders, finest first, at least two.
       blocks: endpoints that replace `low_level` if `Architecture.low_level_source` is `block`, in

@@ -38,7 +38,16 @@ class LiteReducedASPP(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, low_level: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, h, w, C] and [N, h', w', L] to scores [N, h', w', num_classes]."""
+        """Computes class scores.
+
+        Args:
+          features: output of the backbone, [N, h, w, C].
+          low_level: low-level features, finer than `features`, [N, h', w', L].
+          train: whether to normalize by batch statistics.
+
+        Returns:
+          [N, h', w', num_classes].
+        """
         branch = ConvNorm(
             self.channels, self.normalization, kernel_size=1, form=self.form, name="pointwise"
         )(features, train)

@@ -249,7 +249,9 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features], unless `pad` is set.
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features].
+
+        If `pad` is set, the height and width are those of a convolution with that padding.
 
         Raises:
           DeepLabError: in training, batch normalization would normalize a single value per channel.

@@ -38,8 +38,9 @@ def softmax_cross_entropy(
       label: hard label [N, H, W], integer, with void 255, or 65535 for more than 255 classes; or
         soft label [N, H, W, C], floating point, with the proportion of each class, where pixels of
         all zeros are void.
-      normalizer: divisor instead of the number of valid pixels. If a batch is processed in parts,
-        pass the number of valid pixels of the whole batch, so that the losses of the parts add up.
+      normalizer: divisor instead of the number of valid pixels. If a batch is processed in
+        microbatches, pass the number of valid pixels of the whole batch, so that the losses of the
+        microbatches add up.
       class_weights: weight w of each class (default: all 1). The divisor remains the number of
         pixels, as in the released code, so weights should average about 1 over the pixels.
       label_smoothing: ε, 0..1: fraction of the label that is distributed evenly over all classes.
@@ -63,7 +64,9 @@ def pixel_cross_entropy(
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Float[Array, "N H W"]:
-    """Computes the softmax cross-entropy of each pixel; see `softmax_cross_entropy`.
+    """Computes the softmax cross-entropy of each pixel.
+
+    The arguments are those of `softmax_cross_entropy`.
 
     Returns:
       [N, H, W] in at least float32, 0 at void pixels.
@@ -144,9 +147,9 @@ def hard_pixel_cross_entropy(
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
-      normalizer: number of valid pixels of the whole batch, if the batch is processed in parts such
-        as microbatches. The hardest pixels are selected within each part, and each part is weighted
-        by its number of valid pixels.
+      normalizer: number of valid pixels of the whole batch, if the batch is processed in
+        microbatches. The hardest pixels are selected within each microbatch, and each microbatch
+        is weighted by its number of valid pixels.
       fraction: number of pixels to keep, as a fraction of all pixels including void pixels, 0..1;
         at least one pixel is kept.
 
@@ -233,7 +236,10 @@ def focal_loss(
 
 
 def _fading(cross_entropy: Float[Array, "*shape"], gamma: float) -> Float[Array, "*shape"]:
-    """Computes (1 − p)^γ·x for x = −log p, with a finite gradient at p = 1 for every γ."""
+    """Computes (1 − p)^γ·x, where x = −log p is the cross-entropy of a pixel.
+
+    The gradient at p = 1 is finite for every γ.
+    """
     uncertain = cross_entropy > 0
     safe = jnp.where(uncertain, cross_entropy, 1)
     return jnp.where(uncertain, (-jnp.expm1(-safe)) ** gamma * safe, 0)

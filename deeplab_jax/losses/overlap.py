@@ -38,8 +38,9 @@ def dice_loss(
     Args:
       logits: [N, H, W, C], floating point.
       label: hard label [N, H, W] or soft label [N, H, W, C], see `softmax_cross_entropy`.
-      normalizer: number of valid pixels of the whole batch, if the batch is processed in parts. The
-        loss is computed within each part, and each part is weighted by its number of valid pixels.
+      normalizer: number of valid pixels of the whole batch, if the batch is processed in
+        microbatches. The loss is computed within each microbatch, and each microbatch is weighted
+        by its number of valid pixels.
       smooth: smoothing constant s, in pixels. With s > 0, classes that are absent from the label
         have a gradient, too.
       present_only: whether to ignore classes that are absent from the label.
@@ -80,8 +81,9 @@ def lovasz_softmax(
     Args:
       logits: [N, H, W, C], floating point.
       label: [N, H, W], integer, with void 255, or 65535 for more than 255 classes.
-      normalizer: number of valid pixels of the whole batch, if the batch is processed in parts.
-        Errors are sorted within each part, and each part is weighted by its number of valid pixels.
+      normalizer: number of valid pixels of the whole batch, if the batch is processed in
+        microbatches. Errors are sorted within each microbatch, and each microbatch is weighted by
+        its number of valid pixels.
       present_only: whether to ignore classes that are absent from the label; if False, the loss of
         such a class is its largest error.
       per_image: whether to compute the loss of each image separately and average over the images
@@ -114,7 +116,7 @@ def _as_one_image(array: jax.Array) -> jax.Array:
 def _of_image(
     logits: Float[Array, "H W C"], label: Integer[Array, "H W"], present_only: bool
 ) -> tuple[Scalar, Bool[Array, ""]]:
-    """Returns the loss of one image, and whether the image has a valid pixel."""
+    """Returns the Lovász-softmax loss of one image, and whether the image has a valid pixel."""
     valid = valid_mask(label, logits.shape[-1])[..., None]
     truth = of_class(label, logits.shape[-1])
     probability = jax.nn.softmax(at_least_float32(logits))

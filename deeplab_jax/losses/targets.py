@@ -166,14 +166,14 @@ def mean_of_counted(values: Float[Array, " n"], counted: jax.Array) -> Scalar:
 def fraction_of_batch(
     label: jax.Array, normalizer: jax.Array | None, num_classes: int
 ) -> jax.Array | float:
-    """Returns the weight of one part of a batch: its fraction of all valid pixels.
+    """Returns the weight of one microbatch: its fraction of the valid pixels of the whole batch.
 
-    Losses that are not sums over pixels multiply the loss of each part by this weight.
+    Losses that are not sums over pixels multiply the loss of each microbatch by this weight.
 
     Args:
-      label: label of the part.
-      normalizer: number of valid pixels of the whole batch; None: the part is the whole batch, and
-        the weight is 1.
+      label: label of the microbatch.
+      normalizer: number of valid pixels of the whole batch; None: the microbatch is the whole
+        batch, and the weight is 1.
       num_classes: number of classes C, which determines the void label, see `valid_mask`.
     """
     if normalizer is None:

@@ -155,7 +155,12 @@ class BoundaryMatch:
 
 
 def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np.ndarray, "H W"]:
-    """Returns the class of each boundary pixel, and −1 at all other pixels; int32 [H, W]."""
+    """Returns the class of each boundary pixel, and −1 at all other pixels; int32 [H, W].
+
+    Args:
+      labels: class or void label of each pixel.
+      void: label of void pixels, which are not on a boundary.
+    """
     down = labels[1:] != labels[:-1]
     right = labels[:, 1:] != labels[:, :-1]
     edge = np.zeros(labels.shape, bool)

@@ -170,7 +170,13 @@ class CalibrationCounts:
 def _histograms(
     probability: np.ndarray, positive: np.ndarray, num_bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the number of pixels and of positives, and the sum of probabilities, per bin."""
+    """Returns the number of pixels, the number of positives and the sum of probabilities per bin.
+
+    Args:
+      probability: probability of each pixel, which determines its bin.
+      positive: whether each pixel is a positive.
+      num_bins: number of bins of equal width.
+    """
     bins = np.clip(np.ceil(probability * num_bins) - 1, 0, num_bins - 1).astype(np.intp)
     return (
         np.bincount(bins, minlength=num_bins),

@@ -229,7 +229,7 @@ class DeepLab(nn.Module):
         return ops.resize_bilinear(pixels, size, align_corners=align_corners)
 
     def _fused_scores(self, maps: Maps) -> jax.Array:
-        """Returns the maximum of the scores over all scales, in the size of those at scale 1."""
+        """Returns the maximum of the scores over all scales, at the size of the map at scale 1."""
         fused = maps["scores"]
         for scale in self.architecture.multi_scale[1:]:
             fused = jnp.maximum(fused, self._resize(maps[f"scores_{scale:g}"], fused))

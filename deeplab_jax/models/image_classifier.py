@@ -93,7 +93,12 @@ def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
 
 
 def restore_classifier(overrides: Mapping[str, Any], version: int) -> ImageClassifier:
-    """Returns the image classifier that a model file describes; see `resolve_stored`."""
+    """Returns the image classifier that a model file describes.
+
+    Args:
+      overrides: keywords that the file stores, with the names that they have in its format version.
+      version: format version of the file.
+    """
     if version > 1:
         return create_classifier(**with_new_keywords(overrides, version))
     return ImageClassifier(resolve_stored("deeplab_v3", {**overrides, **FIXED}, version))

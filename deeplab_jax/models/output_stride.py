@@ -128,7 +128,7 @@ def _exact(published: Published, output_stride: int) -> list[Fraction]:
 
 
 def _legal(published: Published, head: str) -> str:
-    """Returns the output strides at which all rates are integers, separated by commas."""
+    """Returns the output strides at which all rates of a head are integers, separated by commas."""
     if head == "dpc":
         return ", ".join(map(str, STRIDES[:3] if published.output_stride < 32 else STRIDES[3:]))
     legal = [
@@ -170,10 +170,10 @@ def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dic
 def rename_widths(
     widths: tuple[tuple[str, int], ...], rates: Mapping[int, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Renames ASPP branches in `Architecture.widths`; see `rename_branches`.
+    """Renames ASPP branches, whose names contain their rates, in `Architecture.widths`.
 
     Args:
-      widths: (path, number of channels) of each layer.
+      widths: (layer path, number of channels) of the layers that were pruned.
       rates: new rate of each branch by its old rate.
     """
     arrays = {("params", *path.split("/")): channels for path, channels in widths}

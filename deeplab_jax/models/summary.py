@@ -138,7 +138,12 @@ def _parameters_below(path: str, parameters: Mapping[str, int]) -> int:
 
 
 def _layer(operation: Operation, parameters: int) -> LayerSummary:
-    """Returns the summary of a convolution with layouts NHWC and HWIO."""
+    """Returns the summary of a convolution with array layout NHWC and kernel layout HWIO.
+
+    Args:
+      operation: the convolution.
+      parameters: number of parameters of its module.
+    """
     (_, *output), kernel = operation.outputs[0].shape, operation.inputs[1].shape
     rate, groups = operation.params["rhs_dilation"], operation.params["feature_group_count"]
     padded = [

@@ -156,7 +156,9 @@ def gradient_at_once(
 def gradient_in_bands(
     padded: Inputs, kernel: ChannelKernel, cotangent: Float[Array, "N P Q C"], window: Window
 ) -> ChannelKernel:
-    """Computes the same kernel gradient as `gradient_at_once`, a band of output rows at a time.
+    """Computes the kernel gradient one band of output rows at a time.
+
+    Arguments and result are those of `gradient_at_once`.
 
     For each tap, a step adds one band [rows, Q, C] of products to a running sum. The compiler
     vectorizes this, and the sum fits into the cache. `gradient_at_once` takes up to eight times as

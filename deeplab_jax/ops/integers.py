@@ -79,10 +79,11 @@ def _integers(
     window: Window,
     groups: int,
 ) -> Float32[Array, "N P Q D"]:
-    """Computes `integer_convolution` in int8.
+    """Computes `integer_convolution` with int8 operands.
 
-    The padding has the level `zero_point`. Subtracting the zero point from all levels therefore
-    changes all sums of an output channel by the same constant.
+    The levels are convolved as they are. Because the padding has the level `zero_point`, the zero
+    point contributes the same constant to all sums of an output channel, which is subtracted after
+    the convolution.
     """
     padded = pad(levels.astype(jnp.int8), window.padding, zero_point)
     window = window._replace(padding=NO_PADDING)

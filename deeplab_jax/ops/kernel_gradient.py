@@ -78,7 +78,9 @@ def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: 
 def products_over_maps(
     inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window
 ) -> Kernel:
-    """Computes the same gradient as `kernel_gradient`, with one matrix product per row of taps.
+    """Computes the gradient of a kernel with one matrix product per row of taps.
+
+    Arguments and result are those of `kernel_gradient`.
 
     One operand is the map with more channels, either the inputs or the cotangent. The other operand
     is a concatenation of copies of the map with fewer channels, one copy per tap, each shifted by

@@ -326,7 +326,16 @@ def _average(
 def _window_matrix(
     length: int, window: int, stride: int, dtype: jnp.dtype
 ) -> Float[Array, "windows length"]:
-    """Returns [windows, length]; each row is 1 / window at the pixels of one window, else 0."""
+    """Returns the matrix [windows, length] that averages over windows along one axis.
+
+    Each row is 1 / window at the pixels of one window, and 0 at all other pixels.
+
+    Args:
+      length: number of pixels along the axis.
+      window: number of pixels in a window.
+      stride: distance between neighboring windows, in pixels.
+      dtype: dtype of the matrix.
+    """
     # For a symbolic length, JAX can infer that this maximum is not negative.
     windows = jax.core.max_dim(length - window, 0) // stride + 1
     window = jax.core.min_dim(window, length)

@@ -56,7 +56,7 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 
 
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
-    """Computes the convolution at stride 1 as a sum over taps; see `ops.convolution`.
+    """Computes the convolution at stride 1 as a sum over taps, without products with the padding.
 
     For each row of the kernel, the rows of pixels that it multiplies are sliced once, because they
     are contiguous in memory.

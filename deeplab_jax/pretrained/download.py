@@ -129,7 +129,13 @@ def download(
 
 
 def by_hand(url: str, target: Path, reason: object) -> DeepLabError:
-    """Returns the error for a file that cannot be downloaded, with advice for offline use."""
+    """Returns the error for a file that cannot be downloaded, with advice for offline use.
+
+    Args:
+      url: address of the file.
+      target: path where the user can put the file.
+      reason: reason why the download failed.
+    """
     return DeepLabError(
         f"cannot download {url} ({reason}); without a network, put this file at {target}"
     )
@@ -235,7 +241,7 @@ class _Download:
             )
 
     def _arriving(self, response: http.client.HTTPResponse, file: BinaryIO) -> Iterator[None]:
-        """Writes the received data; yields after every mebibyte and at the end."""
+        """Writes the received data to `file`; yields after every mebibyte and at the end."""
         written, recent, since = 0, 0, time.monotonic()
         while data := response.read1(READ_BYTES):
             file.write(data)

@@ -64,7 +64,10 @@ def model_card(stored: StoredModel, training: TrainingFacts | None, notes: CardN
 
 
 def license_of(stored: StoredModel, notes: CardNotes) -> str:
-    """Returns the license of a model as the Hub writes it; empty: it is not stated."""
+    """Returns the identifier of the license on the Hub; empty: no license is stated.
+
+    It is the license in `notes` or, without one, that of the published weights.
+    """
     return notes.license or str(stored.description.source.get("license", "")).lower()
 
 

@@ -218,7 +218,12 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _conv_rules(ours: str, scope: str) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of a (DepthwiseSeparable)ConvModule."""
+    """Returns the rules for a ConvModule or DepthwiseSeparableConvModule of mmsegmentation.
+
+    Args:
+      ours: path of the module in this codebase.
+      scope: scope of its variables in mmsegmentation.
+    """
     parts = ("depthwise", "pointwise")
     separable = (
         Rule(f"{ours}/{part}", f"{scope}.{part}_conv.conv", f"{scope}.{part}_conv.bn")

@@ -191,7 +191,11 @@ def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
 
 
 def resnet_rules(prefix: str) -> tuple[Rule, ...]:
-    """Returns the rules for torchvision's names of a ResNet, which several codebases use."""
+    """Returns the rules for torchvision's names of a ResNet, which several codebases use.
+
+    Args:
+      prefix: text before all names of the ResNet.
+    """
     ours, unit = "backbone/block{block}/unit_{unit}", f"{prefix}layer{{block}}.{{unit-1}}"
     return (
         Rule("backbone/stem_1", f"{prefix}conv1", f"{prefix}bn1"),

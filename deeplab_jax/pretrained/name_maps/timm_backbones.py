@@ -90,7 +90,7 @@ def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
 
 
 def _same(ours: str, theirs: str) -> Rule:
-    """Returns a rule for a layer whose kernel and normalization have the same scope in timm."""
+    """Returns a rule for a layer whose kernel or normalization has the scope `theirs` in timm."""
     return Rule(ours, theirs, theirs)
 
 

@@ -144,7 +144,7 @@ def _dequantized(weights: Any, count: int, channels: int) -> np.ndarray:
 
 
 def _unpacked(raw: bytes, bits: int, count: int) -> np.ndarray:
-    """Unpacks unsigned integers of `bits` bits each, most significant bit first."""
+    """Unpacks `count` unsigned integers of `bits` bits each, most significant bit first."""
     if bits == 8:
         return np.frombuffer(raw, np.uint8)
     stream = np.unpackbits(np.frombuffer(raw, np.uint8))[: count * bits].reshape(-1, bits)

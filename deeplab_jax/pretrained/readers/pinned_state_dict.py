@@ -39,7 +39,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns a harmless replacement for an allowed global; refuses all others."""
+        """Returns a harmless replacement for an allowed class or function; refuses all others."""
         match module, name:
             case "collections", "OrderedDict":
                 return OrderedDict
@@ -53,7 +53,7 @@ class _Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Returns the storage that a persistent id describes; refuses any other id."""
+        """Returns the storage that a persistent id of the pickle describes; refuses other ids."""
         match pid:
             case ("storage", str(dtype), str(key), str(), int(count), None) if (
                 dtype in DTYPES.values() and count >= 0

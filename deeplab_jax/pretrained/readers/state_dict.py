@@ -237,7 +237,9 @@ def _value(node: ast.expr) -> Any:
 
 
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
-    """Returns tensors by name; training code may have stored them under a key of PLACES.
+    """Returns the tensors in the content of a PyTorch file by name.
+
+    Training code may have stored the state dict under one of the keys in PLACES.
 
     Raises:
       DeepLabError: there are no tensors.
