@@ -299,14 +299,7 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
 
 
 def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yields the files and the broken links in a directory tree.
-
-    Symbolic links to a directory in `above` are not followed, because the tree would be infinite.
-
-    Args:
-      directory: directory to search.
-      above: real paths of the directories from the root of the tree to the parent of `directory`.
-    """
+    """Yields the files and broken links below a directory, without following links into `above`."""
     real = os.path.realpath(directory)
     if real in above or not directory.is_dir():
         return
@@ -345,23 +338,16 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether an archive member would be written outside the directory it is unpacked to.
-
-    Args:
-      name: path of the member, as stored in the archive.
-    """
+    """Returns whether an archive member of this path would be unpacked outside the directory."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
 
 
 def check_member_path(name: str) -> None:
-    """Checks that an archive member is written inside the directory it is unpacked to.
-
-    Args:
-      name: path of the member, as stored in the archive.
+    """Checks the path of an archive member.
 
     Raises:
-      DeepLabError: the path leads out of that directory.
+      DeepLabError: the path leads out of the directory into which the archive is unpacked.
     """
     if leads_out(name):
         raise DeepLabError(f"the member {name!r} leads out of the archive; pack relative paths")
