@@ -10,16 +10,18 @@ from deeplab_jax.backbones.efficientnet_networks import CONV, FUSED, RESIDUAL_CO
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     LEAVES,
+    TIMM_GATE,
     Convention,
     Identified,
+    Layers,
     Rule,
     outputs,
+    unit_rules,
 )
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 Arrays = Mapping[str, np.ndarray]
-# Layers of a unit in this codebase, and the names of their kernels and normalizations in timm.
-Layers = Mapping[str, tuple[str, str]]
+# Names of the layers of each kind of unit in timm.
 CONVOLUTION: Layers = {"conv": ("conv", "bn1")}
 FUSED_LAYERS: Layers = {"expand": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2")}
 SEPARABLE: Layers = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
@@ -100,13 +102,7 @@ def timm_rules(name: str) -> tuple[Rule, ...]:
     ]
     for stage, number, row in _units(network):
         ours, theirs = f"backbone/stage_{stage}/block_{number}", f"blocks.{stage - 1}.{number - 1}"
-        rules += [
-            Rule(f"{ours}/{layer}", f"{theirs}.{kernel}", f"{theirs}.{norm}")
-            for layer, (kernel, norm) in _layers(row, universal).items()
-        ]
-        gate = f"{ours}/squeeze_excitation"
-        rules.append(Rule(f"{gate}/squeeze", f"{theirs}.se.conv_reduce"))
-        rules.append(Rule(f"{gate}/excite", f"{theirs}.se.conv_expand"))
+        rules += unit_rules(ours, theirs, _layers(row, universal), TIMM_GATE)
     return tuple(rules)
 
 
@@ -175,13 +171,7 @@ def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
     ]
     for index, (stage, number, _) in enumerate(_units(PORTED[name])):
         ours, theirs = f"backbone/stage_{stage}/block_{number}", f"{prefix}_blocks.{index}"
-        rules += [
-            Rule(f"{ours}/{layer}", f"{theirs}.{kernel}", f"{theirs}.{norm}")
-            for layer, (kernel, norm) in PORTED_LAYERS.items()
-        ]
-        gate = f"{ours}/squeeze_excitation"
-        rules.append(Rule(f"{gate}/squeeze", f"{theirs}._se_reduce"))
-        rules.append(Rule(f"{gate}/excite", f"{theirs}._se_expand"))
+        rules += unit_rules(ours, theirs, PORTED_LAYERS, ("_se_reduce", "_se_expand"))
     return tuple(rules)
 
 

@@ -149,6 +149,8 @@ def leaves(
 
 # Names in the `state_dict` of a convolution, a linear layer and a BatchNorm2d of PyTorch.
 LEAVES = leaves(["{convolution}.weight"], ["{convolution}.bias"], "{norm}.")
+# ConvNeXt in timm names its layer scale `gamma`.
+TIMM_LEAVES = {**LEAVES, "layer_scale": ["{convolution}.gamma"]}
 # Padding and preprocessing of classifiers that were trained with PyTorch.
 PYTORCH = {"stride_placement": "torchvision", "preprocessing": "mean_std"}
 
@@ -157,6 +159,32 @@ def outputs(arrays: Mapping[str, np.ndarray], scope: str) -> int | None:
     """Returns the number of output channels of a PyTorch layer, or None if it does not exist."""
     kernel = arrays.get(f"{scope}.weight")
     return None if kernel is None else kernel.shape[0]
+
+
+# Layers of a unit: names of kernel and normalization, relative to the scope of the unit.
+Layers = Mapping[str, tuple[str, str]]
+# Names of squeeze and excitation in the units of EfficientNets and MobileNets of timm.
+TIMM_GATE = ("se.conv_reduce", "se.conv_expand")
+
+
+def unit_rules(ours: str, theirs: str, layers: Layers, gate: tuple[str, str]) -> tuple[Rule, ...]:
+    """Returns the name map of a unit that may have squeeze and excitation.
+
+    Args:
+      ours: path of the unit.
+      theirs: scope of the unit.
+      layers: names of its convolutions.
+      gate: names of the two convolutions of squeeze and excitation.
+    """
+    squeeze, excite = gate
+    return (
+        *(
+            Rule(f"{ours}/{layer}", f"{theirs}.{kernel}", f"{theirs}.{norm}")
+            for layer, (kernel, norm) in layers.items()
+        ),
+        Rule(f"{ours}/squeeze_excitation/squeeze", f"{theirs}.{squeeze}"),
+        Rule(f"{ours}/squeeze_excitation/excite", f"{theirs}.{excite}"),
+    )
 
 
 # Convolutions of VGG-16 and their positions in torchvision's Sequential of convolutions,

@@ -13,6 +13,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps import efficientnet, timm_backbones
 from deeplab_jax.pretrained.name_maps.rules import (
     LEAVES,
+    TIMM_LEAVES,
     Convention,
     Identified,
     Rule,
@@ -261,8 +262,6 @@ def identify_others(weights: PublishedWeights) -> None:
 
 UNUSED = r"^classification_head\.|^encoder\.(_conv_head|_bn1|conv_head|bn2)\."
 IGNORED = {UNUSED: "the segmentation network does not use this layer"}
-# ConvNeXt names its layer scale `gamma`.
-TIMM_LEAVES = {**LEAVES, "layer_scale": ["{convolution}.gamma"]}
 SEGMENTATION_MODELS = (
     *(
         Convention(

@@ -12,16 +12,19 @@ from typing import Any
 from deeplab_jax.backbones import mobilenet, xception
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps import timm_backbones
+from deeplab_jax.pretrained.name_maps.efficientnet import INVERTED, SEPARABLE
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
-    LEAVES,
     PYTORCH,
+    TIMM_GATE,
+    TIMM_LEAVES,
     Convention,
     Identified,
     Rule,
     outputs,
     resnet_name,
     resnet_rules,
+    unit_rules,
 )
 from deeplab_jax.pretrained.weights import PublishedWeights
 
@@ -157,17 +160,8 @@ def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
     rules = [Rule("backbone/layer_1", "conv_stem", "bn1"), Rule("classifier", "classifier")]
     for number, unit in enumerate(units, start=2):
         ours = f"backbone/layer_{number}"
-        parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
-        if number == 2:
-            # The first block does not expand.
-            parts = {"depthwise": "conv_dw", "project": "conv_pw"}
-        rules += [
-            Rule(f"{ours}/{part}", f"{unit}.{theirs}", f"{unit}.bn{n}")
-            for n, (part, theirs) in enumerate(parts.items(), start=1)
-        ]
-        inner = f"{ours}/squeeze_excitation"
-        rules.append(Rule(f"{inner}/squeeze", f"{unit}.se.conv_reduce"))
-        rules.append(Rule(f"{inner}/excite", f"{unit}.se.conv_expand"))
+        # The first block does not expand.
+        rules += unit_rules(ours, unit, SEPARABLE if number == 2 else INVERTED, TIMM_GATE)
     if backbone == "mobilenet_v2":
         return (*rules, Rule("layer_19", "conv_head", "bn2"))
     last = f"blocks.{len(stages)}.0"
@@ -175,6 +169,4 @@ def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
     return (*rules, end, Rule("hidden", "conv_head"))
 
 
-# ConvNeXt names its layer scale `gamma`.
-TIMM_LEAVES = {**LEAVES, "layer_scale": ["{convolution}.gamma"]}
 TIMM = Convention(name="timm", identify=identify, rules=rules, leaves=TIMM_LEAVES)

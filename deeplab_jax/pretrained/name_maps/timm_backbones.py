@@ -9,7 +9,13 @@ import numpy as np
 from deeplab_jax.backbones import convnext, regnet, resnet
 from deeplab_jax.backbones.efficientnet_networks import NETWORKS as EFFICIENTNETS
 from deeplab_jax.pretrained.name_maps import efficientnet
-from deeplab_jax.pretrained.name_maps.rules import RESNET_UNIT, Rule, outputs, resnet_rules
+from deeplab_jax.pretrained.name_maps.rules import (
+    RESNET_UNIT,
+    Rule,
+    outputs,
+    resnet_rules,
+    unit_rules,
+)
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 Arrays = Mapping[str, np.ndarray]
@@ -175,17 +181,12 @@ def _regnet(arrays: Arrays) -> str | None:
 
 def _regnet_rules(name: str) -> tuple[Rule, ...]:
     del name
-    ours, block = "backbone/stage_{s}/block_{b}", "s{s}.b{b}"
-    parts = {"conv{n}": "conv{n}", "shortcut": "downsample"}
-    return (
-        Rule("backbone/stem", "stem.conv", "stem.bn"),
-        *(
-            Rule(f"{ours}/{part}", f"{block}.{theirs}.conv", f"{block}.{theirs}.bn")
-            for part, theirs in parts.items()
-        ),
-        Rule(f"{ours}/squeeze_excitation/squeeze", f"{block}.se.fc1"),
-        Rule(f"{ours}/squeeze_excitation/excite", f"{block}.se.fc2"),
-    )
+    layers = {
+        "conv{n}": ("conv{n}.conv", "conv{n}.bn"),
+        "shortcut": ("downsample.conv", "downsample.bn"),
+    }
+    units = unit_rules("backbone/stage_{s}/block_{b}", "s{s}.b{b}", layers, ("se.fc1", "se.fc2"))
+    return (Rule("backbone/stem", "stem.conv", "stem.bn"), *units)
 
 
 FAMILIES = (
