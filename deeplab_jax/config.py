@@ -17,7 +17,7 @@ from ml_collections.config_dict import placeholder
 
 from deeplab_jax.config_fields import SET_IN_CONFIG, declared_fields, model_fields
 from deeplab_jax.declarations import check_value, kind, parse_literal
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.formats import (
     FORMAT_FIELD,
     check_format_version,
@@ -94,8 +94,7 @@ def arguments(text: str | None, **defaults: Any) -> ConfigDict:
     values = ConfigDict(defaults)
     for item in filter(None, (text or "").split(",")):
         key, _, value = item.partition("=")
-        if key not in defaults:
-            raise unknown_name("config argument", key, defaults)
+        check_name("config argument", key, defaults)
         values[key] = _parse(key, value or "True", type(defaults[key]))
     return values
 
@@ -159,8 +158,7 @@ def _find(name: str) -> pathlib.Path:
     names = sorted(p.stem for p in packaged.glob("[!_]*.py"))
     if path.suffix == ".py" and path.parent != pathlib.Path("configs"):
         raise DeepLabError(f"no config file {name}; packaged configs: {', '.join(names)}")
-    if path.stem not in names:
-        raise unknown_name("config", path.stem, names)
+    check_name("config", path.stem, names)
     return packaged / f"{path.stem}.py"
 
 
@@ -250,8 +248,7 @@ def from_json(text: str) -> ConfigDict:
     fields = dict(flatten(json.loads(text)))
     version = check_format_version(fields.pop(FORMAT_FIELD, 1))
     for field, value in with_new_names(fields, version).items():
-        if field not in known:
-            raise unknown_name("config field", field, known)
+        check_name("config field", field, known)
         section, name = _section(config, field)
         with section.ignore_type():
             section[name] = _tuples(value)

@@ -1,7 +1,7 @@
 """Error class for user mistakes, and suggestions of legal names that are similar to a given one."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 MANY = 20
 
@@ -28,6 +28,19 @@ def unknown_name(kind: str, name: str, legal: Iterable[str]) -> DeepLabError:
     # A list of many names would not fit on one line: only the similar ones are printed.
     shown = legal if len(legal) <= MANY or not nearest else [*nearest, "…"]
     return DeepLabError(f"unknown {kind} {name!r}; {hint}legal: {', '.join(shown)}")
+
+
+def check_name(kind: str, name: str, legal: Collection[str]) -> None:
+    """Checks that a name is legal.
+
+    Args:
+      kind, name, legal: see `unknown_name`.
+
+    Raises:
+      DeepLabError: the name is not legal.
+    """
+    if name not in legal:
+        raise unknown_name(kind, name, legal)
 
 
 def nearest_names(name: str, legal: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deeplab_jax.architecture_fields import KEYWORDS
-from deeplab_jax.errors import unknown_name
+from deeplab_jax.errors import check_name
 from deeplab_jax.formats import MODEL, unknown_field
 
 TORCHVISION = {
@@ -107,8 +107,7 @@ def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
     Raises:
       DeepLabError: a name is unknown; the message suggests the nearest one.
     """
-    if architecture not in ARCHITECTURES:
-        raise unknown_name("architecture", architecture, ARCHITECTURES)
+    check_name("architecture", architecture, ARCHITECTURES)
     for name in overrides:
         if name not in KEYWORDS:
             raise unknown_field(f"keyword of {architecture}", name, KEYWORDS, MODEL)

@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.crops import fitted
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.inference import ImageClassification, Prediction, Predictor, read_input
 from deeplab_jax.inference.uncertainty import CONFIDENCE, ENTROPY, of_probabilities
 from deeplab_jax.labels import label_dtype
@@ -139,8 +139,7 @@ class SegmentationService:
             is damaged, too large or not an image, or there is no result within the time limit. The
             message contains no path of the server.
         """
-        if kind not in OF_ONE_PASS:
-            raise unknown_name("uncertainty", kind, OF_ONE_PASS)
+        check_name("uncertainty", kind, OF_ONE_PASS)
         with self._without_server_paths(name):
             ending = time.perf_counter() + self.limits.seconds
             pixels, _, _ = self._read(image, name, ending)
@@ -150,8 +149,7 @@ class SegmentationService:
     @contextlib.contextmanager
     def _without_server_paths(self, name: str) -> Iterator[None]:
         """Context manager that checks the name of a model, and removes server paths from errors."""
-        if name not in self.names:
-            raise unknown_name("model", name, self.names)
+        check_name("model", name, self.names)
         try:
             yield
         except LoadingError as error:

@@ -19,7 +19,7 @@ from deeplab_jax.backbones import (
     xception,
 )
 from deeplab_jax.backbones.atrous import Feature
-from deeplab_jax.errors import unknown_name
+from deeplab_jax.errors import check_name
 from deeplab_jax.layers import Normalization
 from deeplab_jax.named_architectures import BACKBONE_KEYWORDS
 
@@ -249,6 +249,5 @@ def find_backbone(name: str) -> BackboneEntry:
     Raises:
       DeepLabError: the name is unknown; the message suggests the nearest one.
     """
-    if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
+    check_name("backbone", name, BACKBONES)
     return BACKBONES[name]

@@ -36,7 +36,7 @@ from typing import Any
 from deeplab_jax import loading
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.files import ENGINES
 
 NETWORK = "deeplab_v3plus/mobilenet_v2"
@@ -98,8 +98,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Runs one benchmark and prints its results."""
     if len(paths) != 1:
         raise DeepLabError(f"give the name of one benchmark; legal: {', '.join(BENCHMARKS)}")
-    if paths[0] not in BENCHMARKS:
-        raise unknown_name("benchmark", paths[0], BENCHMARKS)
+    check_name("benchmark", paths[0], BENCHMARKS)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.benchmark.machine import describe_machine
 
@@ -121,8 +120,7 @@ def _text(value: object) -> str:
 
 def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
     for engine in flags.engines:
-        if engine not in ENGINES:
-            raise unknown_name("engine", engine, ENGINES)
+        check_name("engine", engine, ENGINES)
     from deeplab_jax.benchmark.machine import measure_peaks
     from deeplab_jax.benchmark.networks import measure_network
 

@@ -17,7 +17,7 @@ from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.cli.job import in_a_job, leave
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.formats import RENAMED_FLAGS
 
 # Commands and their purposes. Each command is a module of this package, with _ in place of -.
@@ -88,8 +88,7 @@ def load_command(name: str) -> tuple[ModuleType, Flags]:
     Raises:
       DeepLabError: there is no such command. The message suggests the most similar one.
     """
-    if name not in COMMANDS:
-        raise unknown_name("command", name, COMMANDS)
+    check_name("command", name, COMMANDS)
     module = importlib.import_module(f"deeplab_jax.cli.{name.replace('-', '_')}")
     # absl declares no types for the constructor.
     flag_values = Flags()  # type: ignore[no-untyped-call]

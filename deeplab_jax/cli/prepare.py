@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.data.orientation import DISPLAYED, STORED
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -163,8 +163,7 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
     if len(paths) != 1:
         raise DeepLabError(f"give one dataset to prepare; legal: {', '.join(OPTIONS)}")
     name = paths[0]
-    if name not in OPTIONS:
-        raise unknown_name("dataset", name, OPTIONS)
+    check_name("dataset", name, OPTIONS)
     if not flags.data_dir:
         raise DeepLabError("give --data_dir=DIR, the directory of the prepared datasets")
     options = _options(name, flags)

@@ -14,7 +14,7 @@ from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
 from deeplab_jax.compression.calibration import nested
 from deeplab_jax.compression.channel_scores import CRITERIA, SCORES, Moments, measure
 from deeplab_jax.compression.pruning_graph import ChannelGraph, channel_graph
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.models import create_model
 
 
@@ -196,8 +196,7 @@ def prune_channels(
         raise DeepLabError(
             f"macs, the fraction of multiply-adds to keep, must be in (0, 1], got {macs}"
         )
-    if criterion not in CRITERIA:
-        raise unknown_name("criterion", criterion, CRITERIA)
+    check_name("criterion", criterion, CRITERIA)
     model, variables = stored.model, jax.device_get(stored.variables)
     graph = channel_graph(model, size)
     moments = measure(model, variables, images)

@@ -5,7 +5,7 @@ import math
 import types
 from collections.abc import Mapping
 
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 
 NORMALIZATIONS = ("after", "symmetric")
 FILTERINGS = ("auto", "direct", "lattice")
@@ -85,8 +85,7 @@ def crf_parameters(name: str) -> CRFParameters:
     Raises:
       DeepLabError: the name is unknown; the message suggests the most similar name.
     """
-    if name not in PARAMETERS:
-        raise unknown_name("CRF parameter set", name, PARAMETERS)
+    check_name("CRF parameter set", name, PARAMETERS)
     return PARAMETERS[name]
 
 
@@ -106,8 +105,7 @@ def check_parameters(parameters: CRFParameters) -> None:
         )
     for field, names in (("normalization", NORMALIZATIONS), ("filtering", FILTERINGS)):
         value = getattr(parameters, field)
-        if value not in names:
-            raise unknown_name(f"CRF {field}", str(value), names)
+        check_name(f"CRF {field}", str(value), names)
 
 
 def _holds(value: float, strictly: bool) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import Descriptor, describe
 from deeplab_jax.data.shapes import OUTLINES
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.labels import VOID_LABEL
 
 Drawing = tuple[np.ndarray, np.ndarray]
@@ -84,8 +84,7 @@ def draw_diagnostic(
       DeepLabError: there is no such task, `size` is below 64, or `distance` is given for another
         task than `diagnostic_distance` or does not fit into the image.
     """
-    if name not in DIAGNOSTICS:
-        raise unknown_name("diagnostic task", name, DIAGNOSTICS)
+    check_name("diagnostic task", name, DIAGNOSTICS)
     if size < MIN_SIZE:
         raise DeepLabError(f"size={size} is too small for {name}; it must be at least {MIN_SIZE}")
     options = {}

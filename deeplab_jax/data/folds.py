@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from deeplab_jax.data.datasets import Dataset, Example, fingerprint
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 
 
 class Subset:
@@ -96,8 +96,7 @@ def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """
     legal = dataset.descriptor.class_names
     for name in class_names:
-        if name not in legal:
-            raise unknown_name(f"class of {dataset.name} in data.oversample_classes", name, legal)
+        check_name(f"class of {dataset.name} in data.oversample_classes", name, legal)
     rare = np.array([legal.index(name) for name in class_names])
     # Decoding releases the GIL, so threads use all cores.
     with concurrent.futures.ThreadPoolExecutor() as threads:

@@ -19,7 +19,7 @@ from deeplab_jax.data.descriptors import (
     check_several_classes,
     describe,
 )
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.files import as_path, is_hidden, is_local
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
 from deeplab_jax.reporter import Reporter
@@ -291,8 +291,7 @@ def _data_source(
 ) -> Sequence[dict[str, Any]]:
     legal = list(builder.info.splits)
     for part in _parts(split):
-        if part not in legal:
-            raise unknown_name("split", part, legal)
+        check_name("split", part, legal)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DeepLabError(
             f"{builder.data_path} is stored as {builder.info.file_format.value}, which does not "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.descriptors import VOID_NAMES, Descriptor, parse_json, read_text
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.visualize.class_maps import Color
 
@@ -115,8 +115,7 @@ def make_class_list(
     if classes:
         legal = known if class_map is None else targets
         for name in classes:
-            if name not in legal:
-                raise unknown_name("class", name, legal)
+            check_name("class", name, legal)
         targets = [name for name in targets if name in classes]
     part_of = {name: name for name in targets} | given
     for kind, members in (("dataset", dataset.class_names), ("model", class_names)):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deeplab_jax.checkpointing import parse_description
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 from deeplab_jax.export.program import ExportOptions, Size
 from deeplab_jax.export.runtimes import ExportedNetwork, check_exports, export, load_exported
 from deeplab_jax.files import ENGINE_SUFFIX, ENGINES, program_directory
@@ -66,8 +66,7 @@ def with_engine(
       DeepLabError: the engine is unknown, its packages are not installed, or its format does not
         support the network.
     """
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
+    check_name("engine", engine, ENGINES)
     if engine == "jax":
         return predictor
     _import_runtime(engine)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import export
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.padding import Grid, Size, size_grid
 from deeplab_jax.models import fold
@@ -51,8 +51,7 @@ class ExportOptions:
         Raises:
           DeepLabError: the size or the batch is below 1, or the dtype is unknown.
         """
-        if self.dtype not in DTYPES:
-            raise unknown_name("dtype", self.dtype, DTYPES)
+        check_name("dtype", self.dtype, DTYPES)
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
                 f"height, width and batch must be at least 1, got size={self.size} and "

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.export.metadata import KEY, NO_METADATA, Metadata, describe, parse_metadata
 from deeplab_jax.export.program import (
     ExportOptions,
@@ -126,8 +126,7 @@ def check_exports(predictor: Predictor, format: str) -> None:
     Raises:
       DeepLabError: the format is unknown, or does not support the quantized network.
     """
-    if format not in FORMATS:
-        raise unknown_name("format", format, FORMATS)
+    check_name("format", format, FORMATS)
     if format != "stablehlo" and predictor.model.architecture.quantization != "none":
         raise DeepLabError(
             f"a quantized network cannot be exported to {format}; give --format=stablehlo, or "

@@ -7,7 +7,7 @@ from typing import Any
 
 from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters
 from deeplab_jax.declarations import ABOVE_ZERO, FRACTION, POSITIVE
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 
 # (height, width) in pixels.
 Size = tuple[int, int]
@@ -118,8 +118,7 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
         raise DeepLabError(f"{path}: expected an object of CRF parameters; crf-search writes one")
     fields = {field.name: field for field in dataclasses.fields(CRFParameters)}
     for name in values:
-        if name not in fields:
-            raise unknown_name(f"{path}: CRF parameter", name, fields)
+        check_name(f"{path}: CRF parameter", name, fields)
     needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
     if missing := [name for name in needed if name not in values]:
         raise DeepLabError(f"{path}: CRF parameters {', '.join(missing)} are missing")

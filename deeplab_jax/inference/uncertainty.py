@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.inference.forward import FoldedNetwork, apply_at_scale, mirror, one_scale
 from deeplab_jax.inference.options import DEFAULT_SAMPLES, InferenceOptions
 from deeplab_jax.inference.padding import Size
@@ -35,8 +35,7 @@ def check_uncertainties(names: Sequence[str]) -> None:
         names.
     """
     for name in names:
-        if name not in UNCERTAINTIES:
-            raise unknown_name("uncertainty", name, UNCERTAINTIES)
+        check_name("uncertainty", name, UNCERTAINTIES)
     if len(set(names)) < len(names):
         raise DeepLabError(f"uncertainty {','.join(names)} contains one name twice; list it once")
 

@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.architecture_fields import RATES_AT_16
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.models.deeplab import DeepLab
 
 STRIDES = (4, 8, 16, 32)
@@ -64,8 +64,7 @@ def published_rates(
     """
     head, summed = values["head"], values.get("fusion") == "sum"
     if aspp is not None:
-        if aspp not in SUMMED_RATES:
-            raise unknown_name("aspp", str(aspp), SUMMED_RATES)
+        check_name("aspp", str(aspp), SUMMED_RATES)
         if values.get("atrous_rates") is not None:
             raise DeepLabError(f"aspp={aspp!r} sets atrous_rates; omit atrous_rates or aspp")
         if head != "aspp":

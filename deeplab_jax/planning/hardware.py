@@ -17,7 +17,7 @@ import re
 import jax
 from jax.experimental import topologies
 
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.parallel.chips import Chip, chips
 
@@ -174,8 +174,7 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
         slices is not published.
     """
     generation, _, text = name.partition(":")
-    if generation not in chips():
-        raise unknown_name("chip", generation, chips())
+    check_name("chip", generation, chips())
     chip = chips()[generation]
     invalid = f"invalid topology {name!r}: "
     example = "8" if chip.is_gpu else "x".join("4" * chip.dimensions)

@@ -12,7 +12,7 @@ from typing import Any
 
 from deeplab_jax.checkpointing import CLASSIFICATION, SEGMENTATION
 from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC
-from deeplab_jax.errors import unknown_name
+from deeplab_jax.errors import check_name
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER
 
 # To be incremented if the result of the conversion changes; models are then converted again.
@@ -168,8 +168,7 @@ def find_pretrained(name: str) -> PretrainedModel:
     Raises:
       DeepLabError: there is no such entry; the message contains the most similar name.
     """
-    if name not in _catalog():
-        raise unknown_name("pretrained model", name, _catalog())
+    check_name("pretrained model", name, _catalog())
     return _catalog()[name]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.output_stride import rename_branches_to_match
 from deeplab_jax.models.preprocessing import channel_scale
@@ -186,8 +186,7 @@ def initialize_from(
     Raises:
       DeepLabError: a variable that must be loaded is missing or has another shape.
     """
-    if parts not in PARTS:
-        raise unknown_name("training.init_scope", parts, PARTS)
+    check_name("training.init_scope", parts, PARTS)
     description = checkpointing.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))

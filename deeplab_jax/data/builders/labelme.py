@@ -24,7 +24,7 @@ from deeplab_jax.data.builders.exports import (
 from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.data.images import StorableImage, open_image, storable_image
 from deeplab_jax.data.orientation import DISPLAYED
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name
 
 # Width of lines and radius of points as labelme draws them, in pixels.
 LINE_WIDTH, POINT_RADIUS = 10, 5
@@ -124,8 +124,7 @@ def draw_shape(
       DeepLabError: the type is unknown, the number of points is illegal for the type, or the mask
         does not fit the box.
     """
-    if kind not in LEAST_POINTS:
-        raise unknown_name("shape_type", kind, LEAST_POINTS)
+    check_name("shape_type", kind, LEAST_POINTS)
     least = LEAST_POINTS[kind]
     corners = checked_points(points, size, least)
     if kind not in OPEN_ENDED and len(corners) > least:
