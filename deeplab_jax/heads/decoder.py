@@ -111,17 +111,11 @@ class Decoder(nn.Module):
 class TwoStageDecoder(nn.Module):
     """Two decoders in sequence, the second on finer features (DeepLab v3+, table 2, last row).
 
-    The attributes are those of `Decoder`, and apply to both decoders.
+    Attributes:
+      decoder: constructor of both decoders.
     """
 
-    low_level_channels: int
-    convolutions: tuple[tuple[int, int], ...]
-    separable: bool
-    normalization: Normalization
-    align_corners: bool = True
-    separable_norm: bool = True
-    dropout: tuple[float, ...] = ()
-    form: Form = Form()
+    decoder: partial[Decoder]
 
     @nn.compact
     def __call__(
@@ -139,15 +133,5 @@ class TwoStageDecoder(nn.Module):
           [N, H, W, D], with the D channels of the last convolution.
         """
         for name, low_level in (("conv3", conv3), ("conv2", conv2)):
-            encoded = Decoder(
-                self.low_level_channels,
-                self.convolutions,
-                self.separable,
-                self.normalization,
-                self.align_corners,
-                self.separable_norm,
-                self.dropout,
-                self.form,
-                name=name,
-            )(encoded, low_level, train)
+            encoded = self.decoder(name=name)(encoded, low_level, train)
         return encoded

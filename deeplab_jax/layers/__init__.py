@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         ".conv_norm": (
-            "REMAT ConvNorm Form Normalization SeparableConvNorm check_widths refuse_single_values"
+            "ConvNorm Form Normalization SeparableConvNorm check_widths refuse_single_values"
         ),
         ".convolution": "Classifier Convolution is_convolution record_inputs",
         ".residual": ("GlobalResponseNorm LayerNorm SqueezeExcitation StochasticDepth depth_rates"),

@@ -1,5 +1,4 @@
 # Written by .ci/write_stubs.py from __init__.py, for type checkers.
-from .conv_norm import REMAT as REMAT
 from .conv_norm import ConvNorm as ConvNorm
 from .conv_norm import Form as Form
 from .conv_norm import Normalization as Normalization

@@ -15,10 +15,6 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
 
-# Layers recomputed in the backward pass (gradient checkpointing, arXiv 1604.06174): none,
-# normalizations and activations, or all layers inside the repeated units of the backbone.
-REMAT = ("none", "norm", "block")
-
 
 @dataclasses.dataclass(frozen=True)
 class Form:
@@ -32,7 +28,9 @@ class Form:
         integers; `rounded`: like `trained`, with kernels and inputs of convolutions rounded to
         8-bit values (quantization-aware training).
       widths: (layer path, number of output channels) of the layers that were pruned.
-      remat: gradient checkpointing, one of `REMAT`.
+      remat: layers recomputed in the backward pass (gradient checkpointing, arXiv 1604.06174):
+        `none`, `norm` (normalizations and activations) or `block` (all layers inside the repeated
+        units of the backbone).
     """
 
     dtype: jnp.dtype = jnp.float32
@@ -295,29 +293,8 @@ class ConvNorm(nn.Module):
         )
 
     def _convolve(self, inputs: jax.Array, train: bool) -> jax.Array:
-        depth, features = 1, inputs.shape[-1]
-        if not self.depthwise:
-            depth, features = features // self.groups, self.form.output_channels(self)
         default_init = DEPTHWISE_INIT if self.depthwise else CONVOLUTION_INIT
-        kernel = self.param(
-            "kernel",
-            self.kernel_init or default_init,
-            (self.kernel_size, self.kernel_size, depth, features),
-            self.form.parameter_dtype,
-        )
-        if self.form.kind == "rounded":
-            inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
-        inputs = inputs.astype(self.form.dtype)
-        convolution: Callable[..., jax.Array] = partial(ops.convolution, groups=self.groups)
-        if self.depthwise:
-            convolution = ops.depthwise_convolution
-        outputs = convolution(
-            inputs,
-            kernel.astype(self.form.dtype),
-            stride=self.stride,
-            rate=self.rate,
-            padding=self.padding(inputs.shape[1:3]),
-        )
+        outputs = convolve(self, inputs, self.kernel_init or default_init, self.groups)
         constants = self.normalization
         # Folded layers receive `train` for MC dropout.
         normalizes = train and self.form.kind != "folded" and not self.is_initializing()
@@ -325,6 +302,39 @@ class ConvNorm(nn.Module):
             layer = "/".join(self.path) or "a layer"
             refuse_single_values(outputs.shape, constants.group, layer)
         return outputs
+
+
+def convolve(
+    layer: nn.Module, inputs: jax.Array, kernel_init: Initializer, groups: int = 1
+) -> jax.Array:
+    """Computes the output of a convolution layer before bias and normalization.
+
+    Args:
+      layer: `ConvNorm` or `Convolution` whose compact method calls this function.
+      inputs: floating point [N, H, W, C].
+      kernel_init: initializer of the kernel.
+      groups: number of channel groups of a convolution that is not depthwise.
+
+    Returns:
+      [N, H', W', D] in the dtype of the layer's `form`.
+    """
+    form, depth, features = layer.form, 1, inputs.shape[-1]
+    if not layer.depthwise:
+        depth, features = features // groups, form.output_channels(layer)
+    shape = (layer.kernel_size, layer.kernel_size, depth, features)
+    kernel = layer.param("kernel", kernel_init, shape, form.parameter_dtype)
+    if form.kind == "rounded":
+        inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
+    convolution: Callable[..., jax.Array] = partial(ops.convolution, groups=groups)
+    if layer.depthwise:
+        convolution = ops.depthwise_convolution
+    return convolution(
+        inputs.astype(form.dtype),
+        kernel.astype(form.dtype),
+        stride=layer.stride,
+        rate=layer.rate,
+        padding=layer.padding(inputs.shape[1:3]),
+    )
 
 
 POINTWISE_INIT = nn.initializers.truncated_normal(0.06)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers.conv_norm import CONVOLUTION_INIT, ConvNorm, Form, Initializer
-from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
+from deeplab_jax.layers.conv_norm import CONVOLUTION_INIT, ConvNorm, Form, Initializer, convolve
+from deeplab_jax.layers.integers import convolve_in_integers
 
 CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)
 
@@ -51,23 +51,9 @@ class Convolution(nn.Module):
         """Returns convolution plus bias; `dtype` is that of the addition and of the result."""
         if self.form.kind == "int8":
             return convolve_in_integers(self, inputs).astype(dtype)
-        depth, features = 1, inputs.shape[-1]
-        if not self.depthwise:
-            depth, features = features, self.form.output_channels(self)
-        shape = (self.kernel_size, self.kernel_size, depth, features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.form.parameter_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (features,), self.form.parameter_dtype)
-        if self.form.kind == "rounded":
-            inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
-        inputs = inputs.astype(self.form.dtype)
-        convolution = ops.depthwise_convolution if self.depthwise else ops.convolution
-        outputs = convolution(
-            inputs,
-            kernel.astype(self.form.dtype),
-            stride=self.stride,
-            rate=self.rate,
-            padding=self.padding(inputs.shape[1:3]),
-        )
+        outputs = convolve(self, inputs, self.kernel_init)
+        shape = outputs.shape[-1:]
+        bias = self.param("bias", nn.initializers.zeros, shape, self.form.parameter_dtype)
         return outputs.astype(dtype) + bias.astype(dtype)
 
 

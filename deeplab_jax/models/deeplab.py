@@ -63,7 +63,7 @@ class DeepLab(nn.Module):
       architecture: backbone, head, decoder and all other keywords.
       kind: kind of all layers: `trained`, `folded` (see `fold`) or `rounded`; `layers.Form` defines
         them. Networks whose architecture is quantized ignore it.
-      remat: gradient checkpointing, one of `layers.REMAT`.
+      remat: gradient checkpointing, see `layers.Form`.
     """
 
     architecture: Architecture

@@ -160,13 +160,14 @@ def _low_level_decoder(
     """Returns the constructor of a decoder.
 
     Args:
-      make: class of the decoder.
+      make: returns the decoder, given the constructor of `heads.Decoder`.
       *sources: low-level features that the decoder uses, coarsest first, as indices into
         `BackboneEntry.low_level`.
     """
 
     def made(options: Architecture, form: Form) -> Decoder:
-        module = make(
+        decoder = partial(
+            heads.Decoder,
             low_level_channels=options.low_level_channels,
             convolutions=options.decoder_convs,
             separable=options.separable,
@@ -174,9 +175,9 @@ def _low_level_decoder(
             dropout=options.decoder_dropout,
             align_corners=options.align_corners,
             form=form,
-            name="decoder",
             **_norm(options),
         )
+        module = make(decoder)
         names = _finer_maps(options, *sources)
         return lambda features, maps, train: module(
             features, *(maps[name] for name in names), train
@@ -196,8 +197,8 @@ def _multi_scale_features(options: Architecture, form: Form) -> Decoder:
 
 DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
     "none": lambda options, form: lambda features, maps, train: features,
-    "v3plus": _low_level_decoder(heads.Decoder, 0),
-    "conv2_conv3": _low_level_decoder(heads.TwoStageDecoder, 1, 0),
+    "v3plus": _low_level_decoder(lambda decoder: decoder(name="decoder"), 0),
+    "conv2_conv3": _low_level_decoder(partial(heads.TwoStageDecoder, name="decoder"), 1, 0),
     "msc": _multi_scale_features,
 }
 
