@@ -66,10 +66,10 @@ def encode_png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
-    """Returns a JPEG of an image, uint8 [H, W, 3] RGB; `quality` is 0..100."""
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """Returns a JPEG of an image, uint8 [H, W, 3] RGB, in quality 95 of 100."""
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
 def encoded_size(encoded: bytes) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from deeplab_jax.lazy import import_extra, quiet_logger
 # Maximum number of pixels, 20,000 x 20,000, of an image that must be decoded whole, such as a PNG.
 WHOLE_PIXELS = 400_000_000
 # Values of the TIFF tags Compression, PhotometricInterpretation and ExtraSamples.
-UNCOMPRESSED, JPEG = 1, 7
+JPEG = 7
 GRAY, RGB, YCBCR = 1, 2, 6
 PREMULTIPLIED = 1
 # Tags of a GeoTIFF that state the geographic position of its pixels.

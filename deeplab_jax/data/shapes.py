@@ -20,8 +20,8 @@ RING_HOLE = 0.62
 CROSS_ARM = 0.3
 
 
-def _regular_polygon(num_corners: int, radius: float = 1.0, start: float = 0.0) -> np.ndarray:
-    angles = start + np.arange(num_corners) * (2 * math.pi / num_corners)
+def _regular_polygon(num_corners: int, radius: float = 1.0) -> np.ndarray:
+    angles = np.arange(num_corners) * (2 * math.pi / num_corners)
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
 

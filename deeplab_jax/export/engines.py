@@ -348,16 +348,13 @@ class FilePredictor(Predictor):
             )
 
 
-def load_file(
-    path: str | Path, engine: str | None = None, *, threads: int | None = None
-) -> FilePredictor:
+def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
     """Loads a file that `export` wrote, and returns its predictor.
 
     Args:
       path: path of a StableHLO, ONNX or TFLite file.
       engine: engine that executes the format of the file: `jax`, `onnx` or `tflite`. None selects
         it; another engine is an error.
-      threads: maximum number of threads of the runtime (default: number of cores).
 
     Raises:
       DeepLabError: the file is missing, damaged or not written by `export`, another engine executes
@@ -372,4 +369,4 @@ def load_file(
             f"the engine {own} executes {path}, but engine={engine} was given; omit the engine, "
             "or give the model directory"
         )
-    return FilePredictor(load_exported(path, threads), str(path))
+    return FilePredictor(load_exported(path), str(path))

@@ -9,8 +9,6 @@ import numpy as np
 from deeplab_jax.pretrained.name_maps import Convention, Rule, Scopes, translate
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-LAYOUTS = ("tensorflow", "pytorch")
-
 
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
     """Returns an array with the axes of a kernel in the order of Flax; the shape is not checked.

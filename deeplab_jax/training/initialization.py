@@ -37,7 +37,7 @@ FULLY_CONNECTED = ("fc6", "fc7")
 
 
 def decimated(
-    given: Mapping[Path, np.ndarray], wanted: Mapping[Path, Any], seed: int = 0
+    given: Mapping[Path, np.ndarray], wanted: Mapping[Path, Any]
 ) -> dict[Path, np.ndarray]:
     """Subsamples the layers fc6 and fc7 of VGG-16 to the shapes of another network.
 
@@ -48,7 +48,6 @@ def decimated(
     Args:
       given: arrays of VGG-16 by path.
       wanted: arrays of the network to train by path, of which only the shapes are used.
-      seed: random seed of the drawn filters.
 
     Returns:
       Arrays by path, with those of fc6 and fc7 subsampled.
@@ -67,7 +66,7 @@ def decimated(
                     "training.init_scope=vgg_decimated requires the weights of VGG-16, but "
                     f"{'/'.join(source)} is missing"
                 )
-            cut[path] = _cut(given[source], array.shape, path[-2], seed)
+            cut[path] = _cut(given[source], array.shape, path[-2])
     return cut
 
 
@@ -76,25 +75,25 @@ def is_fully_connected(path: Path) -> bool:
     return len(path) > 3 and path[-2] in FULLY_CONNECTED
 
 
-def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np.ndarray:
+def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str) -> np.ndarray:
     if len(shape) != array.ndim or np.any(np.array(shape) > array.shape):
         raise DeepLabError(
             f"{layer} of shape {list(shape)} cannot be subsampled from {list(array.shape)} in "
             "VGG-16; change model.fov or model.fc_channels, or set training.init_scope=backbone"
         )
     for axis, (size, kept) in enumerate(zip(array.shape, shape, strict=True)):
-        array = np.take(array, _positions(size, kept, axis, array.ndim, layer, seed), axis)
+        array = np.take(array, _positions(size, kept, axis, array.ndim, layer), axis)
     return array
 
 
-def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed: int) -> np.ndarray:
+def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str) -> np.ndarray:
     """Returns the positions to keep along one axis of a kernel or bias."""
     if axis < num_axes - 2:
         return np.rint(np.linspace(0, size - 1, kept)).astype(int)
     number = FULLY_CONNECTED.index(layer)
     # The inputs of fc7 are the outputs of the filters that fc6 keeps.
     drawn_by = number if axis == num_axes - 1 else number - 1
-    random = np.random.default_rng((seed, drawn_by + 1))
+    random = np.random.default_rng((0, drawn_by + 1))
     return np.sort(random.permutation(size)[:kept])
 
 

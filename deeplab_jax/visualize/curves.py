@@ -99,18 +99,16 @@ DENSE, WINDOW_SHARE = 60, 1 / 20
 Series = tuple[np.ndarray, np.ndarray]
 
 
-def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title: str = "") -> None:
+def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]]) -> None:
     """Writes a PNG with plots of loss, mean IoU, pixel accuracy and learning rate by step.
 
     Args:
       path: output file, written atomically.
       rows: lines of `metrics.jsonl`: `step` and any scalars. The names of validation scalars start
         with `validation_`. Scalars other than the four quantities are ignored.
-      title: title of the figure.
     """
     panels = _panels(rows)
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.6), layout="constrained")
-    figure.suptitle(title, fontsize="medium")
     for axes, (quantity, lines) in zip(
         figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels.items(), strict=False
     ):
