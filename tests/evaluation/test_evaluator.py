@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from reporters import RecordingReporter
-from stand_ins import RedReader, random_dataset
+from stand_ins import RedReader, random_dataset, red_predictor
 
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
@@ -21,11 +21,6 @@ SIZES = [(20, 31), (33, 33), (40, 7), (1, 50), (25, 25)]
 @pytest.fixture(scope="module")
 def dataset():
     return random_dataset(SIZES)
-
-
-def make_predictor(dataset, **options):
-    descriptor = dataset.descriptor
-    return Predictor(RedReader(), {}, descriptor.class_names, descriptor.palette, **options)
 
 
 def flat(dataset, limit=None):
@@ -57,7 +52,7 @@ def test_limit_takes_the_first_images(dataset, limit):
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_full_evaluation_agrees_with_independent_numbers(dataset, batch_size, tmp_path):
-    metrics = evaluate(make_predictor(dataset), dataset, batch_size=batch_size, output=tmp_path)
+    metrics = evaluate(red_predictor(dataset), dataset, batch_size=batch_size, output=tmp_path)
     truth, prediction = flat(dataset)
     mean_iou = sklearn.metrics.jaccard_score(truth, prediction, average="macro")
     assert metrics["mean_iou"] == pytest.approx(mean_iou)
@@ -91,7 +86,7 @@ def average_precision(dataset, index):
 
 
 def test_metrics_have_the_keys_of_the_interface(dataset):
-    metrics = evaluate(make_predictor(dataset, inference_size=(60, 60)), dataset, limit=2)
+    metrics = evaluate(red_predictor(dataset, inference_size=(60, 60)), dataset, limit=2)
     assert list(metrics) == [
         "mean_iou",
         "pixel_accuracy",
@@ -115,7 +110,7 @@ def test_metrics_have_the_keys_of_the_interface(dataset):
 def test_an_absent_class_is_null(tmp_path):
     image = np.zeros((1, 8, 8, 3), np.uint8)
     dataset = ArrayDataset(image, np.zeros((1, 8, 8), np.uint8), ["a", "b", "c", "d"])
-    metrics = evaluate(make_predictor(dataset), dataset, output=tmp_path)
+    metrics = evaluate(red_predictor(dataset), dataset, output=tmp_path)
     assert metrics["per_class_iou"] == {"a": 1, "b": None, "c": None, "d": None}
     assert metrics["per_class_average_precision"]["b"] is None
     assert metrics["mean_iou"] == 1
@@ -137,7 +132,7 @@ def test_mistakes_are_named(dataset):
         Evaluator(RedReader(), dataset, limit=0)
     void = random_dataset([(5, 5)], void=1)
     with pytest.raises(DeepLabError, match="every pixel is void"):
-        evaluate(make_predictor(dataset), ArrayDataset(void._images, void._masks, "abcd"))
+        evaluate(red_predictor(dataset), ArrayDataset(void._images, void._masks, "abcd"))
 
 
 def test_other_class_names_are_warned_of(dataset):

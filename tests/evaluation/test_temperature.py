@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import scipy.special
 from reporters import RecordingReporter
-from stand_ins import NUM_CLASSES, RedReader, random_dataset, write_workdir
+from stand_ins import NUM_CLASSES, random_dataset, red_predictor, write_workdir
 
 from deeplab_jax import checkpointing, inference
 from deeplab_jax.cli.console import Console
@@ -14,7 +14,7 @@ from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate, fit_temperature
-from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference import InferenceOptions
 
 SIZES = [(20, 31), (33, 33), (300, 301)]
 
@@ -22,11 +22,6 @@ SIZES = [(20, 31), (33, 33), (300, 301)]
 @pytest.fixture(scope="module")
 def dataset():
     return random_dataset(SIZES)
-
-
-def make_predictor(dataset, **options):
-    descriptor = dataset.descriptor
-    return Predictor(RedReader(), {}, descriptor.class_names, descriptor.palette, **options)
 
 
 def fit(predictor, dataset, **settings):
@@ -52,7 +47,7 @@ def likelihood(temperature, logits, truth):
 
 
 def test_the_temperature_maximizes_the_likelihood(dataset):
-    found = fit(make_predictor(dataset), dataset, batch_size=2)
+    found = fit(red_predictor(dataset), dataset, batch_size=2)
     logits, truth = logits_and_truth(dataset)
     expected = scipy.optimize.minimize_scalar(
         likelihood, (0.5, 2.0), args=(logits, truth), options={"xtol": 1e-10}
@@ -64,7 +59,7 @@ def test_the_temperature_maximizes_the_likelihood(dataset):
 
 
 def test_the_temperature_changes_probabilities_and_no_class(dataset):
-    predictor = make_predictor(dataset)
+    predictor = red_predictor(dataset)
     warm = predictor.with_temperature(1.7)
     image = dataset[0]["image"]
     before, after = predictor.predict(image), warm.predict(image)
@@ -77,7 +72,7 @@ def test_the_temperature_changes_probabilities_and_no_class(dataset):
 
 
 def test_evaluation_measures_the_scaled_probabilities(dataset):
-    predictor = make_predictor(dataset)
+    predictor = red_predictor(dataset)
     found = fit(predictor, dataset)
     warm = predictor.with_temperature(found.temperature)
     before, after = (
@@ -96,7 +91,7 @@ def test_evaluation_measures_the_scaled_probabilities(dataset):
 
 
 def test_strategies_have_their_own_temperature(dataset):
-    predictor, flipped = make_predictor(dataset), InferenceOptions(flip=True, tile=(65, 65))
+    predictor, flipped = red_predictor(dataset), InferenceOptions(flip=True, tile=(65, 65))
     found = fit(predictor, dataset, options=flipped, limit=2)
     assert found.settings["flip"] is True
     assert found.num_images == 2
@@ -118,13 +113,13 @@ def labelled(values):
 def test_splits_without_a_maximum_are_refused(values, message):
     dataset = labelled(values)
     with pytest.raises(DeepLabError, match=message):
-        fit(make_predictor(dataset), dataset)
+        fit(red_predictor(dataset), dataset)
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2", None, True])
 def test_illegal_temperatures_are_refused(dataset, temperature):
     with pytest.raises(DeepLabError, match="must be a finite number above 0"):
-        make_predictor(dataset).with_temperature(temperature)
+        red_predictor(dataset).with_temperature(temperature)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import linen as nn
 from deeplab_jax.checkpointing import ModelDescription, open_checkpoints, write_description
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import bit_interleaved_palette
+from deeplab_jax.inference import Predictor
 from deeplab_jax.models import Architecture
 
 NUM_CLASSES = 4
@@ -68,6 +70,12 @@ def random_dataset(
         label = np.where(random.random(image.shape[:2]) < 0.6, image[..., 0] % 4, 1)
         labels.append(np.where(random.random(label.shape) < void, 255, label).astype(np.uint8))
     return ArrayDataset(images, labels, ["sky", "tree", "road", "car"])
+
+
+def red_predictor(dataset: ArrayDataset, **options: Any) -> Predictor:
+    """Returns a predictor with `RedReader` and the classes of a dataset."""
+    descriptor = dataset.descriptor
+    return Predictor(RedReader(), {}, descriptor.class_names, descriptor.palette, **options)
 
 
 def write_workdir(
