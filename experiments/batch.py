@@ -20,14 +20,14 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class OpenRequest:
-    """A request, with the table and the preset that it names.
+    """A request to run a table, with the objects that the request refers to by name.
 
     Attributes:
-      request: the request, as given on the command line.
+      request: arguments of the command `experiments.run`.
       table: table to run.
       preset: preset that adapts the table to dataset and machine.
-      cases: every row of the table, combined with every point of the grid.
-      storage: files of the preset in the workdir.
+      cases: every row of the table, combined with every point of the grid of the request.
+      storage: files of the training runs and results of the preset.
     """
 
     request: Request
@@ -38,7 +38,11 @@ class OpenRequest:
 
 
 def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
-    """Finds the table and the preset of a request and resolves its cases; writes nothing.
+    """Finds the table and the preset of a request and makes its cases; writes nothing.
+
+    Args:
+      request: arguments of the command `experiments.run`.
+      workdir: directory of all training runs, results and reports.
 
     Raises:
       DeepLabError: the table, the preset or a config field does not exist, or a value is illegal.
@@ -63,7 +67,13 @@ def open_requests(workdir: str | pathlib.Path) -> list[OpenRequest]:
 def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> None:
     """Runs the jobs of some cases in this process, and writes the report after each job.
 
-    If a job fails, the remaining jobs still run.
+    A job is a training run with one seed and the evaluations of its network. If a job fails, the
+    remaining jobs still run.
+
+    Args:
+      opened: request to run.
+      cases: cases of the request to run.
+      reporter: receives progress events.
 
     Raises:
       DeepLabError: a job failed. The message states the number of failed jobs and the first error.
@@ -101,7 +111,7 @@ def submit(
 
     Args:
       opened: request to run.
-      cases: cases to run.
+      cases: cases of the request to run.
       cluster: `local` or `slurm`.
       processes: number of local processes among which the jobs are divided; on SLURM, each job is
         submitted separately.
@@ -143,13 +153,13 @@ def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]
 
 
 def describe(job: Job) -> str:
-    """Returns a description of a job for messages: row, number of further rows, and seed."""
+    """Describes a job in messages by its first row, its number of other rows, and its seed."""
     others = f" and {len(job.cases) - 1} more" if len(job.cases) > 1 else ""
     return f"{job.cases[0].row.label}{others}, seed {job.seed}"
 
 
 def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> list[Job]:
-    """Returns the jobs that are not finished, and reports the cases that the preset cannot run."""
+    """Returns the unfinished jobs of cases, and reports the cases that the preset cannot run."""
     for case in cases:
         if case.why_not:
             reporter.message(f"not run: {case.row.label}: {case.why_not}")

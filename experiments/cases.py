@@ -96,7 +96,7 @@ class Case:
 
     @property
     def strategy(self) -> str:
-        """Hash of inference options and trimap width; cases with equal values share one result."""
+        """Hash of inference options and trimap width; cases with equal hashes share one result."""
         values = [self.options.describe(), self.row.trimap]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -110,7 +110,8 @@ def make_cases(
       table: table whose rows are run.
       preset: preset that determines dataset and sizes.
       grid: changes that are applied after those of row and preset; None: no grid.
-      init: name or path of the initial weights of small presets; empty: random weights.
+      init: name or path of the initial weights, for presets that scale the table down; empty:
+        random weights.
 
     Raises:
       DeepLabError: a field does not exist or a value is illegal.

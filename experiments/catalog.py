@@ -19,7 +19,8 @@ def find_table(reference: str) -> Table:
     """Returns a table, given its name, such as v3/table5, or a Python file that defines `TABLE`.
 
     Raises:
-      DeepLabError: there is no such table, or it is inconsistent (see `check_table`).
+      DeepLabError: there is no such table, two rows have the same label, or a metric or a row that
+        another row refers to does not exist.
     """
     path = pathlib.Path(reference)
     if path.suffix != ".py":

@@ -44,7 +44,8 @@ class Counter:
     def count(self, network: Architecture, size: tuple[int, int]) -> Mapping[str, int]:
         """Returns `parameters`, `macs` and `macs_tf_convention` for an image of size (H, W).
 
-        `macs` and `macs_tf_convention` are numbers of multiply-adds; see `models.summary`.
+        `macs` is the number of multiply-adds. `macs_tf_convention` is their number in the
+        convention of TensorFlow, which pads the feature maps of atrous convolutions.
         """
         identity = json.dumps([network.describe(), size], sort_keys=True, default=str)
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -101,9 +102,10 @@ def parameters(case: Case, counter: Counter) -> float:
 
 
 def chip_hours(training: ResolvedTraining, counter: Counter) -> float:
-    """Returns the estimated hours of a training run on one chip that sustains `CHIP_OPERATIONS`.
+    """Returns the estimated hours of a training run on one chip.
 
-    Training of the initial weights, data loading and evaluation are not included.
+    The chip is assumed to sustain CHIP_OPERATIONS floating-point operations per second. Training of
+    the initial weights, data loading and evaluation are not included.
     """
     config = training.config
     macs = counter.count(network_of(training), tuple(config.augmentation.crop_size))["macs"]

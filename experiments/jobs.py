@@ -65,8 +65,8 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: see `deeplab_jax.train` and `evaluate`; or the machine has too few devices.
-      KeyboardInterrupt: see `deeplab_jax.train`.
+      DeepLabError: training or an evaluation failed, or the machine has too few devices.
+      KeyboardInterrupt: the training run received SIGINT or SIGTERM; its state has been saved.
     """
     workdir = _trained(job.training, job.seed, storage, data_dir, reporter)
     failures = []

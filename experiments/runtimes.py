@@ -78,7 +78,7 @@ def photographs(size: tuple[int, int]) -> list[np.ndarray]:
 def export_files(
     predictor: Predictor, size: tuple[int, int], calibration: Sequence[np.ndarray], folder: Any
 ) -> dict[str, pathlib.Path]:
-    """Exports a file for each row of FILES, and returns the paths by row.
+    """Exports a network to each format and dtype of FILES; returns paths by the keys of FILES.
 
     Args:
       predictor: predictor of the network to export.
@@ -107,7 +107,8 @@ def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> di
       repetitions: number of timed runs.
 
     Returns:
-      `seconds`, the median time of one image, and `peak_bytes`; see `measure_models`.
+      `seconds`: median time of one image. `peak_bytes`: memory that loading and running the file
+      adds to this process.
     """
     import cv2
 
@@ -129,14 +130,15 @@ def run_elsewhere(
     """Returns class maps and figures of an ONNX file in OpenCV or onnxruntime-web.
 
     Args:
-      row: OPENCV or WEB.
+      row: runtime: OPENCV for OpenCV, WEB for onnxruntime-web.
       path: path of the ONNX file.
       images: images uint8 [N, H, W, 3] of the size that the file accepts.
       repetitions: number of timed runs.
       web: path of `node_modules` that contains the npm package onnxruntime-web.
 
     Returns:
-      Class maps, int32 [N, H, W]; and `seconds` per image, for OpenCV also `peak_bytes`.
+      Class maps, int32 [N, H, W]; and a dictionary with `seconds`, the median time of one image,
+      and for OpenCV also `peak_bytes`, the memory in bytes.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -177,7 +179,7 @@ def agreement(expected: Sequence[np.ndarray], found: Iterable[np.ndarray]) -> fl
 def measure_model(
     path: pathlib.Path, calibrate: pathlib.Path | None, repetitions: int, web: str | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yields the measurements of a model as (row, quantity, value, unit).
+    """Yields the measurements of a model as (row, quantity, value, unit), for the CSV file.
 
     Args:
       path: model directory.

@@ -31,7 +31,8 @@ class Request:
       preset: name of the preset.
       grid: values of --grid, `FIELD=VALUE,VALUE`.
       seeds: number of training runs per row.
-      init: name or path of the initial weights of small presets; empty: random weights.
+      init: name or path of the initial weights, for presets that scale the table down; empty:
+        random weights.
       data_dir: directory of the prepared datasets.
     """
 
@@ -59,7 +60,7 @@ class Storage:
         return self.folder / "trainings" / training.key / f"seed_{seed}"
 
     def result(self, training: ResolvedTraining, seed: int, strategy: str) -> pathlib.Path:
-        """Returns the path of the metrics of an evaluation; see `Case.strategy`."""
+        """Returns the path of the metrics of an evaluation; `strategy` is that of its `Case`."""
         return self.folder / "results" / training.key / f"seed_{seed}" / f"{strategy}.json"
 
     def read_training(self, training: ResolvedTraining, seed: int) -> dict[str, Any] | None:
@@ -67,7 +68,7 @@ class Storage:
         return read_json(self.training(training, seed).with_suffix(".json"))
 
     def write_training(self, training: ResolvedTraining, seed: int) -> None:
-        """Writes the summary of a finished training run; see `training_summary`."""
+        """Writes the summary of a finished training run, which `training_summary` returns."""
         workdir = self.training(training, seed)
         write_json(workdir.with_suffix(".json"), training_summary(training, workdir))
 

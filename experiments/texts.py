@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns the report as CSV, with one unrounded line per measurement."""
+    """Returns the report of a table as CSV: one line per measurement, with unrounded values."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)

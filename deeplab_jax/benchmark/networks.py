@@ -150,7 +150,8 @@ def measure_network(
 
     Returns:
       JSON-serializable dict: `seconds` per batch, `images_per_second`, `operations_per_second`
-      (floating-point operations), `compile_seconds` and `peak_bytes` (see `planned_bytes`).
+      (floating-point operations), `compile_seconds`, and `peak_bytes`, the compiler's estimate of
+      the memory.
 
     Raises:
       DeepLabError: there is no such network.

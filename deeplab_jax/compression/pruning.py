@@ -171,7 +171,8 @@ def prune_channels(
 ) -> StoredModel:
     """Removes the least important channels of a model.
 
-    The layers that take removed channels as input are adjusted; see `compensated`.
+    The kernels and biases of the layers that take removed channels as input are adjusted, so that
+    their outputs change as little as possible.
 
     Args:
       stored: model in floating point.

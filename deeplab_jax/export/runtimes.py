@@ -101,7 +101,7 @@ def _write(
     calibration: Sequence[np.ndarray] | None,
     runtime: str | Path | None,
 ) -> None:
-    """Writes a program to a path on this machine; see `export`."""
+    """Writes a program to a path on this machine. The arguments are those of `export`."""
     if format == "tflite":
         write_tflite(program, path, calibration)
     elif format == "stablehlo":
@@ -198,7 +198,8 @@ class ExportedNetwork:
 
     Attributes:
       metadata: metadata of the file.
-      run: function from the input array to the output array of the file; see `Metadata`.
+      run: function from the input array to the output array of the file, which `metadata.input` and
+        `metadata.output` describe.
     """
 
     metadata: Metadata

@@ -25,7 +25,7 @@ class Workload:
     """Network, images and precision for which deeplab_jax and a baseline are compared.
 
     Attributes:
-      network: name of the network in the baseline; see `BASELINES`.
+      network: name of the network in the baseline; `BASELINES` lists the names.
       size: (height, width) of the images in pixels.
       batch_size: number of images per batch.
       dtype: data type of the computation, float32 or bfloat16; parameters are always float32.
@@ -70,8 +70,10 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
     """Times both sides of a match alternately, after one warm-up run each.
 
     Returns:
-      A JSON-serializable dict. `seconds` and `baseline_seconds` are median times of a run; `ratio`
-      and `spread` are those of `compare`; the other entries come from the match.
+      A JSON-serializable dict. `seconds` and `baseline_seconds` are the median times of a run of
+      deeplab_jax and of the baseline. `ratio` is the median of their ratios, and `spread` contains
+      the quartiles of the ratios. `operations_per_second` is for deeplab_jax. `peak_bytes`,
+      `baseline_peak_bytes` and the compile times are those of the two programs.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:
@@ -95,14 +97,14 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
 
 
 def compare(turns: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Returns statistics of the ratio ours/theirs of times.
+    """Returns statistics of the ratio of times, deeplab_jax / baseline.
 
     Args:
-      turns: pairs of times in seconds, (deeplab_jax, baseline); each pair is measured one after the
-        other.
+      turns: pairs of times in seconds, (deeplab_jax, baseline). The two times of a pair were
+        measured one directly after the other.
 
     Returns:
-      `ratio`: median of the ratios. `spread`: their lower and upper quartile.
+      `ratio`: median of the ratios. `spread`: list of their lower and upper quartile.
     """
     ratios = sorted(ours / theirs for ours, theirs in turns)
     quarter = len(ratios) // 4

@@ -24,7 +24,7 @@ OUTPUT_STRIDE = 32
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward passes to compare; see `baselines`.
+    """Returns forward passes of deeplab_jax and of keras-hub, ready to be timed.
 
     Raises:
       DeepLabError: keras-hub is not installed, Keras does not run on JAX, or a side of the images

@@ -37,7 +37,7 @@ BACKBONES = {
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward passes to compare; see `baselines`.
+    """Returns forward passes of deeplab_jax and of segmentation_models_pytorch.
 
     Raises:
       DeepLabError: the library is not installed, or a side of the images is not a multiple of 16.
@@ -55,10 +55,10 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns the training steps to compare; see `baselines`.
+    """Returns training steps of deeplab_jax and of segmentation_models_pytorch.
 
     Raises:
-      DeepLabError: see `forward`.
+      DeepLabError: the library is not installed, or a side of the images is not a multiple of 16.
     """
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
@@ -100,7 +100,7 @@ def _pixels(pytorch: PyTorch, image: np.ndarray) -> Any:
 
 
 def our_network(work: Workload) -> DeepLab:
-    """Returns the network of deeplab_jax for a workload; PyTorch is not required."""
+    """Returns the network of deeplab_jax for a workload, without importing PyTorch."""
     backbone = BACKBONES.get(work.network, work.network.replace("tu-", "timm/", 1))
     # Xception and the networks of timm have only one placement of strides.
     fixed = backbone == "xception_65" or backbone.startswith("timm/")

@@ -19,7 +19,7 @@ RATE, MOMENTUM = 0.01, 0.9
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward passes to compare; see `baselines`."""
+    """Returns forward passes of deeplab_jax and of the straightforward implementation."""
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = _network(work.network, image)
     plain = straightforward_flax.make_network(work.network, NUM_CLASSES)
@@ -37,7 +37,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns the training steps to compare, without dropout; see `baselines`."""
+    """Returns training steps without dropout: of deeplab_jax and of the straightforward one."""
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = _network(work.network, batch["image"], dropout_rate=0.0)
     mine = ours.training_step(model, variables, batch, RATE)

@@ -271,7 +271,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -
 
 
 def to_straightforward(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the variables of a deeplab_jax network under the names of the modules above."""
+    """Returns the variables of a deeplab_jax network, renamed for the networks of this module."""
 
     def params(tree: Mapping[str, Any]) -> dict[str, Any]:
         if "kernel" in tree and "norm" in tree:

@@ -17,7 +17,7 @@ WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward passes to compare; see `baselines`.
+    """Returns forward passes of deeplab_jax and of the TFLite file, ready to be timed.
 
     The file has a fixed size of 257 × 257 pixels. Both sides return logits at image size. The
     memory of the baseline is not measured.

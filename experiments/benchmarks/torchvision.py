@@ -16,7 +16,7 @@ AUXILIARY_WEIGHT = 0.5
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward passes to compare; see `baselines`."""
+    """Returns forward passes of deeplab_jax and of torchvision, ready to be timed."""
     pytorch, theirs = _network(work)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
@@ -33,7 +33,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns the training steps to compare, with an auxiliary head; see `baselines`."""
+    """Returns training steps, with an auxiliary head, of deeplab_jax and of torchvision."""
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
@@ -52,7 +52,7 @@ def training(work: Workload) -> Match:
 
 
 def our_network(work: Workload) -> DeepLab:
-    """Returns the network of deeplab_jax for a workload; PyTorch is not required."""
+    """Returns the network of deeplab_jax for a workload, without importing PyTorch."""
     return create_model(f"{NAME}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
 
 

@@ -114,8 +114,8 @@ def measure_pipeline(
 
     Returns:
       `milliseconds_per_image` and `baseline_milliseconds_per_image`: median processor times.
-      `ratio` and `spread`: see `baselines.compare`. `images`, `repetitions` and `baseline` describe
-      the measurement.
+      `ratio`: median of the ratios deeplab_jax / torchvision. `spread`: quartiles of the ratios.
+      `images`, `repetitions` and `baseline` describe the measurement.
 
     Raises:
       DeepLabError: torchvision is not installed.

@@ -13,7 +13,7 @@ OUTPUT_STRIDE = 16
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward passes to compare; see `baselines`.
+    """Returns forward passes of deeplab_jax and of transformers, ready to be timed.
 
     transformers returns logits at the resolution of the head. The baseline resizes them to the
     image size, as the post-processing of transformers does, because deeplab_jax also resizes its

@@ -24,7 +24,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns training steps of DeepLab v3+ with and without a mesh; see `baselines`."""
+    """Returns training steps of DeepLab v3+ on a mesh of one device and without a mesh."""
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model = create_model("deeplab_v3plus", backbone=work.network, num_classes=NUM_CLASSES)
     variables = jax.jit(model.init)(jax.random.key(0), batch["image"])

@@ -30,7 +30,11 @@ def input_pipeline(toy: bool, output: Path) -> list[Measurement]:
     """Returns the measurements of part e: throughput of the input pipeline.
 
     The pipeline makes 513 × 513 crops of synthetic JPEG images of 500 × 500 pixels, with threads
-    and with processes. `toy` uses smaller images.
+    and with processes.
+
+    Args:
+      toy: use smaller and fewer images, and threads only.
+      output: directory of the results of the suite, to which the images are written.
     """
     size, images = (64, 16) if toy else (500, 200)
     found = []
@@ -66,7 +70,7 @@ def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, A
 def _steps_images_per_second(output: Path) -> dict[str, float]:
     """Returns the throughput of training steps in images per second, by network.
 
-    It is read from the results of parts a and c.
+    The throughputs are read from the results of parts a and c in the directory `output`.
     """
     rows = [row for part in "ac" for row in read(output / f"{part}.jsonl")]
     return {
@@ -77,7 +81,13 @@ def _steps_images_per_second(output: Path) -> dict[str, float]:
 
 
 def camvid(toy: bool, output: Path, source: Path | None) -> list[Measurement]:
-    """Returns the measurement of part f: training with `configs/camvid.py` from random weights."""
+    """Returns the measurement of part f: training with `configs/camvid.py` from random weights.
+
+    Args:
+      toy: train two steps on random images instead.
+      output: directory of the results, to which dataset and workdir are written.
+      source: directory of the raw CamVid images and masks; None: the measurement is skipped.
+    """
     config = "camvid:cpu,steps=2" if toy else "camvid"
     run = functools.partial(_camvid, config, toy, output.absolute(), source)
     return [Measurement({"work": "training on CamVid", "config": config}, run)]

@@ -24,7 +24,8 @@ SEGMENTATION_MODELS = ("resnet101", "tu-xception65", "mobilenet_v2", "resnet50")
 def torchvision_training(toy: bool) -> list[Measurement]:
     """Returns the measurements of part a: the training step of DeepLab v3 with ResNet-101.
 
-    The step is measured alone, against torchvision, and with a profiler.
+    The step is measured alone, alternately with torchvision, and with a profiler. If `toy`, the
+    network and the images are tiny.
     """
     network, size, batch = "deeplabv3_resnet101", 513, 16
     if toy:
@@ -42,7 +43,8 @@ def torchvision_training(toy: bool) -> list[Measurement]:
 def segmentation_models_training(toy: bool) -> list[Measurement]:
     """Returns the measurements of part c: training steps of DeepLab v3+.
 
-    They are measured alone and against segmentation_models_pytorch.
+    They are measured alone and alternately with segmentation_models_pytorch. If `toy`, there is one
+    network, with tiny images.
     """
     size, batch = (32, 2) if toy else (512, 16)
     found = []
@@ -56,7 +58,7 @@ def segmentation_models_training(toy: bool) -> list[Measurement]:
 def forward_passes(toy: bool) -> list[Measurement]:
     """Returns the measurements of part d: forward passes with folded batch normalization.
 
-    They are measured alone and against PyTorch.
+    They are measured alone and alternately with PyTorch. If `toy`, networks and images are tiny.
     """
     networks = [("torchvision", "deeplabv3_resnet101", 513)]
     networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]
@@ -130,9 +132,9 @@ def _profile(baseline: str, work: Workload) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Contender]:
-    """Returns the network of deeplab_jax, and its training step or forward pass.
+    """Returns the network of deeplab_jax, and its compiled training step or forward pass.
 
-    PyTorch is not required.
+    PyTorch is not imported.
     """
     module = importlib.import_module(f"experiments.benchmarks.{baseline}")
     model = module.our_network(work)
@@ -144,9 +146,9 @@ def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Conte
 
 
 def _utilization(operations_per_second: float, dtype: str) -> dict[str, float]:
-    """Returns the peaks of `measure_peaks`, and `mfu`.
+    """Returns the measured peak throughputs of the device, and the utilization `mfu`.
 
-    `mfu` is `operations_per_second` as a fraction of the peak rate of matrix products.
+    `mfu` is `operations_per_second` divided by the peak rate of matrix products.
     """
     peaks = _peaks(dtype)
     return peaks | {"mfu": operations_per_second / peaks["matrix_flops_per_second"]}

@@ -70,7 +70,13 @@ def xla_gradient(
 
 
 def convolution_by_channel(window: Window, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes a depthwise convolution as one grouped convolution of XLA."""
+    """Computes a depthwise convolution as one grouped convolution of XLA.
+
+    Args:
+      window: kernel size, rate, padding and stride.
+      inputs: [N, H, W, C].
+      kernel: [k, k, 1, C].
+    """
     return xla_convolution(inputs, kernel, window, groups=inputs.shape[-1])
 
 
@@ -112,7 +118,7 @@ def _gradient(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
-    """Times three programs: output, gradient of the input, and gradient of the kernel."""
+    """Times the output of a depthwise convolution, and the gradients of its input and kernel."""
     batch, side, channels, rate = shape
     maps = (batch, side, side, channels)
     operands = _random(maps, (3, 3, 1, channels), maps)
@@ -138,7 +144,7 @@ def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
 
 
 def timed(function: Callable[..., Any], operands: list[jax.Array], calls: int) -> dict[str, Any]:
-    """Times a function after compilation.
+    """Times a function of arrays, after compilation.
 
     Returns:
       `milliseconds`: mean time of calls that are dispatched without waiting for their results,

@@ -30,17 +30,21 @@ STREAM = "Stream"
 
 
 def kind_of(kernel: str) -> str:
-    """Returns the kind of a kernel, from its name."""
+    """Returns the kind of a GPU kernel, such as `matrix product`, given the name of the kernel."""
     name = kernel.lower()
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), "other")
 
 
 def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]:
-    """Returns `milliseconds_by_kind` per run, `kernels` (the TOP slowest) and `runs`.
+    """Sums the times of kernels over a profile.
 
     Args:
       kernels: (name, milliseconds) of every call of a kernel.
       runs: number of runs in which the calls were recorded.
+
+    Returns:
+      `milliseconds_by_kind`: time per run, by kind of kernel. `kernels`: the TOP slowest kernels,
+      with their time per run and their number of calls. `runs`: the argument.
     """
     times, calls = Counter(), Counter()
     for name, milliseconds in kernels:

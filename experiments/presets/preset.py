@@ -28,7 +28,7 @@ class Preset:
     the number of the preset is multiplied by the same factor.
 
     Attributes:
-      name: name of the preset, see `--preset`.
+      name: name of the preset, the value of `--preset`.
       scales_down: whether the table is scaled down. If not, the fields below are not used.
       small: size for tables that do not require a ResNet.
       resnet: size for tables that vary multi-grid or cascades.

@@ -1,4 +1,4 @@
-"""Family 2: ASPP rates from far too small to far too large, with and without image pooling."""
+"""Ablation family 2: rates of ASPP, from far too small to far too large, and image pooling."""
 
 from experiments.table import Row, Table
 

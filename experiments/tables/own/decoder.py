@@ -1,4 +1,4 @@
-"""Family 4: DeepLab v3+ without decoder, and with decoders of different sizes."""
+"""Ablation family 4: DeepLab v3+ without decoder, and with decoders of different sizes."""
 
 from experiments.table import Row, Table
 

@@ -1,4 +1,4 @@
-"""Family 5: heads of v1, v2, v3 and v3+ with the same backbone and the same training."""
+"""Ablation family 5: heads of v1, v2, v3 and v3+ with the same backbone and the same training."""
 
 from experiments.table import Row, Table
 

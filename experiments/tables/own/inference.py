@@ -1,4 +1,4 @@
-"""Family 3: inference strategies of one trained network."""
+"""Ablation family 3: inference strategies of one trained network."""
 
 from experiments.strategies import AT_8, CRF, FLIP, MULTI_SCALE
 from experiments.table import Row, Table

@@ -1,4 +1,4 @@
-"""Family 1: output strides of training and evaluation, with equal batch size.
+"""Ablation family 1: output strides of training and evaluation, with equal batch size.
 
 In tables 1 and 10 of DeepLab v3, the batch size depends on the memory of the GPUs; here it is the
 same in all rows.

@@ -1,4 +1,4 @@
-"""Family 6: training aids on CamVid. Each row adds one aid to a recipe.
+"""Ablation family 6: training aids on CamVid. Each row adds one aid to a recipe.
 
   python -m experiments.run own/training_aids --preset=paper --data_dir=data --seeds=1
 

@@ -22,7 +22,8 @@ def rows(
     Args:
       label: label of the network.
       output_stride: output stride of the evaluation.
-      values: (mean IoU, billions of multiply-adds) by strategy, a key of `MARKS`.
+      values: pairs (mean IoU in %, billions of multiply-adds). The keys are the inference
+        strategies, as in `MARKS`.
       **row: fields of `Row` that describe the network.
     """
     return tuple(

@@ -13,7 +13,11 @@ VALUES = {
 
 
 def name(convolutions: tuple[tuple[int, int], ...]) -> str:
-    """Returns equal convolutions in the paper's notation, such as [3×3, 256] × 2."""
+    """Returns the notation of the paper for equal convolutions, such as [3×3, 256] × 2.
+
+    Args:
+      convolutions: pairs (kernel size, number of output channels), which are all equal.
+    """
     kernel, channels = convolutions[0]
     times = f" × {len(convolutions)}" if len(convolutions) > 1 else ""
     return f"[{kernel}×{kernel}, {channels}]{times}"
