@@ -85,10 +85,10 @@ def is_model(directory: pathlib.Path) -> bool:
 
 
 def write_description(directory: pathlib.Path, description: ModelDescription) -> None:
-    """Writes `model.json` atomically, including keywords of `create_model` that have defaults.
+    """Writes `model.json` atomically, with the values of all keywords of `create_model`.
 
     Raises:
-      DeepLabError: the description is invalid.
+      DeepLabError: the keywords in `overrides` do not describe a network.
     """
     overrides = description.create_model().architecture.describe()
     values = description_values(dataclasses.replace(description, overrides=overrides))

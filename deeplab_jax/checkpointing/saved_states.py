@@ -41,7 +41,7 @@ def write_manifest(directory: epath.Path) -> None:
 
 
 def damage(directory: epath.Path, items: Collection[str] | None = None) -> str | None:
-    """Compares the files of a directory with its manifest.
+    """Compares the files of a directory with its manifest, a list of their sizes and checksums.
 
     Args:
       directory: directory of a checkpoint, or of the variables of a model.

@@ -65,7 +65,7 @@ class ImageClassification:
           top: maximum number of classes.
 
         Raises:
-          DeepLabError: the image has another shape or dtype.
+          DeepLabError: `image` does not have this shape and dtype.
         """
         probabilities = self.probabilities(image)
         order = np.argsort(-probabilities, kind="stable")[:top]
@@ -81,7 +81,7 @@ class ImageClassification:
           image: uint8 [H, W, 3], RGB.
 
         Raises:
-          DeepLabError: the image has another shape or dtype.
+          DeepLabError: `image` does not have this shape and dtype.
         """
         batch = central_crop(image, self.inference_size)[None]
         return np.asarray(self._probabilities(self.variables, batch))[0]
@@ -95,7 +95,7 @@ def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
       size: (H, W) of the result.
 
     Raises:
-      DeepLabError: the image has another shape or dtype.
+      DeepLabError: `image` does not have this shape and dtype.
     """
     check_image(image)
     height, width = image.shape[:2]

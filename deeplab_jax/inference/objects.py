@@ -72,7 +72,7 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
       uint8 [H, W, 3], rounded.
 
     Raises:
-      DeepLabError: the sizes differ.
+      DeepLabError: image, background and alpha do not have the same height and width.
     """
     background = np.asarray(background)
     if alpha.shape != image.shape[:2] or background.shape not in (image.shape, (3,)):

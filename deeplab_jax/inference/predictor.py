@@ -248,7 +248,7 @@ class Predictor:
           int32 [H, W].
 
         Raises:
-          DeepLabError: the image has another shape, number of bands or dtype.
+          DeepLabError: `image` does not have the shape or the dtype that the model takes.
         """
         return self.predict_batch([image])[0]
 
@@ -265,7 +265,7 @@ class Predictor:
           int32 [H, W] each, in the same order.
 
         Raises:
-          DeepLabError: an image has another shape or dtype.
+          DeepLabError: an image does not have the shape or the dtype that the model takes.
         """
         if self.crf:
             return [self.predict(image).class_map for image in images]
@@ -312,7 +312,7 @@ class Predictor:
           image: see `__call__`.
 
         Raises:
-          DeepLabError: the image has another shape or dtype.
+          DeepLabError: `image` does not have the shape or the dtype that the model takes.
         """
         if self.crf:
             probabilities = refine(self.logits(image), image, self.crf)
@@ -324,7 +324,8 @@ class Predictor:
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits of one image, fused over scales and flips, before any CRF.
 
-        If probabilities are averaged, the logits are the logarithms of the mean.
+        If the probabilities at several scales or flips are averaged, the logits are the logarithms
+        of the average.
 
         Args:
           image: see `__call__`.
@@ -333,7 +334,7 @@ class Predictor:
           float32 [H, W, num_classes].
 
         Raises:
-          DeepLabError: the image has another shape or dtype.
+          DeepLabError: `image` does not have the shape or the dtype that the model takes.
         """
         return self._results(self._fuse, [image])[0]
 

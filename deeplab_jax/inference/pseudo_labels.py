@@ -41,7 +41,8 @@ class Summary(NamedTuple):
     Attributes:
       num_labeled: number of labeled images, over all splits.
       num_pseudo: number of images with pseudo-labels.
-      num_left_out: number of given images that are left out, because they are labeled ones.
+      num_left_out: number of unlabeled images that are left out, because they are equal to a
+        labeled image.
       kept: fraction of the pixels of the pseudo-labels that have a class (0..1).
     """
 
@@ -79,22 +80,24 @@ def write_pseudo_labels(
 ) -> Summary:
     """Writes a dataset folder with labeled images, and with images that a model labels.
 
-    The folder is a source of `prepare folder`. Each image is written before its mask, and examples
-    with a mask are not written again, so that the same call resumes an interrupted one.
+    The command `prepare folder` accepts this folder as its source. Each image is written before its
+    mask, and examples with a mask are not written again, so that repeating an interrupted call
+    resumes it.
 
     Args:
       predictor: model that labels the images, with the inference options.
       labeled: labeled images of each split of the folder. The pseudo-labels are added to `train`.
       unlabeled: path or encoded bytes of each image to label, by its name in the folder, without
-        suffix. Images with the pixels of a labeled one are left out.
+        suffix. Images that are equal to a labeled image in all pixels are left out.
       output: directory of the folder.
       min_confidence: see `pseudo_label`.
       page: number of the page to read from TIFF files, see `read_image`.
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: classes or bands of model and dataset differ, the directory has files of other
-        settings, an image cannot be read, or all images are labeled ones.
+      DeepLabError: the classes or bands of the model are not those of a dataset in `labeled`,
+        `output` contains files that were written with other settings, an image cannot be read, or
+        every image in `unlabeled` is equal to a labeled image.
     """
     if not FRACTION.holds(min_confidence):
         raise DeepLabError(f"min_confidence={min_confidence} must be {FRACTION.words}")
@@ -141,10 +144,12 @@ def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | Non
 
 
 def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, Path]:
-    """Returns the result of `find_images` in the form of the argument `unlabeled`.
+    """Returns image files by name, as the argument `unlabeled` of `write_pseudo_labels`.
+
+    The name of an image is the path of its result relative to `output`, without suffix.
 
     Args:
-      found: images, and the paths of their results in `output`.
+      found: image files, and the paths of their results in `output`; result of `find_images`.
       output: directory that was given to `find_images`.
 
     Raises:
@@ -161,10 +166,10 @@ def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, 
 
 
 def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
-    """Checks that a model has the classes, in the same order, and the bands of a dataset.
+    """Checks that a model and a dataset have the same classes, in the same order, and bands.
 
     Raises:
-      DeepLabError: they differ. The message contains the first difference.
+      DeepLabError: a class or the bands differ. The message contains the first difference.
     """
     own, theirs = predictor.class_names, dataset.class_names
     use = f"use a model that was trained on {dataset.name}"

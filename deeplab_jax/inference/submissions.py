@@ -91,7 +91,7 @@ def check_submission(predictor: "Predictor", server: str) -> None:
     """Checks that the classes of a model are those that a server expects.
 
     Raises:
-      DeepLabError: the classes differ. The message names the first difference.
+      DeepLabError: a class differs in name or order. The message contains the first difference.
     """
     wanted = SERVERS[server].descriptor
     if predictor.class_names == wanted.class_names:

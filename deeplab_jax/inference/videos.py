@@ -41,7 +41,7 @@ def averaged_over_time(
       [H, W, num_classes]; sums to 1 over the classes.
 
     Raises:
-      DeepLabError: `keep` is out of range, or the frame has another size.
+      DeepLabError: `keep` is not in [0, 1), or the shapes of the two arrays differ.
     """
     if not 0 <= keep < 1:
         raise DeepLabError(f"keep={keep} must be in [0, 1)")
@@ -68,7 +68,7 @@ def stable_class_maps(
       int32 [H, W].
 
     Raises:
-      DeepLabError: `keep` is out of range, or the frames differ in size.
+      DeepLabError: `keep` is not in [0, 1), or the frames differ in size.
     """
     average: np.ndarray | None = None
     shown: np.ndarray | None = None

@@ -93,7 +93,8 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
       field: name of the batch size in the error message.
 
     Raises:
-      DeepLabError: the batch size is not divisible. The message lists the nearest legal values.
+      DeepLabError: the batch size is not a multiple of the size of the `data` axis. The message
+        lists the nearest legal values.
     """
     parts = data_size(mesh)
     if batch_size < 1 or batch_size % parts:

@@ -109,12 +109,15 @@ def estimate(work: Work, chip: Chip, num_chips: int, num_slices: int = 1) -> Est
 
 
 def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[int, float]:
-    """Returns the weak-scaling efficiency by number of chips, relative to the smallest number.
+    """Returns the weak-scaling efficiency for several numbers of chips, by number of chips.
+
+    The efficiency is the step time on `smallest` chips, divided by that on the number of chips.
 
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: smallest number of chips, the number over which the rows of one image are sharded.
+      smallest: smallest number of chips. It is the number of chips that share one image, each of
+        which computes some of its rows.
       slices: number of TPU slices, which limits the number of chips. If the chips exceed the
         largest slice or host, they are in several slices or hosts.
     """

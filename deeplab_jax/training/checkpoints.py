@@ -67,7 +67,7 @@ def network_of(
         the dataset.
 
     Raises:
-      DeepLabError: fields of the section `model` are invalid or contradict each other.
+      DeepLabError: fields of the config section `model` are invalid or contradict each other.
     """
     fields: dict[str, Any] = config.model.to_dict()
     architecture = fields.pop("architecture")
@@ -126,9 +126,9 @@ def claim(
     Args:
       workdir: directory of the run.
       config: config of the run.
-      data: fingerprints of the datasets by use (`train`, `validation`); None: they are not
-        compared. A workdir of an earlier release may have no fingerprints and then accepts any
-        data.
+      data: {`train` or `validation`: fingerprint of this dataset}, where a fingerprint consists of
+        name, number of images, classes and a hash of the examples; None: nothing is compared. A
+        workdir of an earlier release may have no fingerprints and then accepts any data.
 
     Returns:
       The config with every field of the section `model` set.

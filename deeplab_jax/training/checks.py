@@ -44,7 +44,7 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
       mesh: device mesh.
 
     Raises:
-      DeepLabError: the batch size is not divisible. The message states the divisor.
+      DeepLabError: the batch size is not a multiple of `parts` times the size of the `data` axis.
     """
     check_divisible(batch_size, mesh, "training.batch_size")
     multiple = parts * data_size(mesh)
@@ -65,7 +65,8 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
       parts: number of microbatches per batch.
 
     Raises:
-      DeepLabError: the ghost batch size is not a divisor. The message lists the legal sizes.
+      DeepLabError: `group` does not divide the size of a microbatch. The message lists the legal
+        sizes.
     """
     together = batch_size // parts
     if group and together % group:
@@ -155,7 +156,7 @@ def check_classes(
     """Checks that both datasets and the class weights have the same number of classes, at least 2.
 
     Raises:
-      DeepLabError: the numbers differ, or there is only one class.
+      DeepLabError: these numbers differ, or the training dataset has only one class.
     """
     names = train_set.descriptor.class_names
     check_several_classes(names, train_set.name)
@@ -180,7 +181,8 @@ def check_bands(train_set: Dataset, validation_set: Dataset, augmentation: Confi
       augmentation: section `augmentation` of the config.
 
     Raises:
-      DeepLabError: the bands differ, or a distortion is set for bands other than 8-bit RGB.
+      DeepLabError: the bands of the datasets differ, or `augmentation` distorts colors although the
+        bands are not 8-bit RGB.
     """
     ours, theirs = train_set.descriptor.bands, validation_set.descriptor.bands
     if (ours.count, ours.dtype, ours.chosen) != (theirs.count, theirs.dtype, theirs.chosen):

@@ -57,7 +57,7 @@ class TrainingResult:
       workdir: directory of the run.
       step: last training step.
       mean_iou: validation mean IoU after that step.
-      goodput: use of the time over all starts of the run; None except in process 0.
+      goodput: use of the time over all starts of the run; None in all processes but process 0.
     """
 
     workdir: pathlib.Path
@@ -71,8 +71,8 @@ class Logs:
     """Destinations of the metrics of a run.
 
     Attributes:
-      monitor: writes scalars; None except in process 0.
-      timeline: records the use of the time; None except in process 0.
+      monitor: writes scalars; None in all processes but process 0.
+      timeline: records the use of the time; None in all processes but process 0.
       reporter: receives progress events.
     """
 

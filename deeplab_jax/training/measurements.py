@@ -236,14 +236,15 @@ SLOW_FRACTION, SLOW_FACTOR = 0.1, 3.0
 
 
 def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns the times of the slow host for which all other hosts wait; None if no host is slow.
+    """Returns the element of `times` for the slow host that all others wait for, or None.
 
     All hosts finish a step together, because gradients are summed. If a host reads its images late,
     its devices wait for input, and the devices of the other hosts wait in the sum of the gradients.
     A slow device or a slow connection does not change these times.
 
     Args:
-      times: `input_wait_fraction` of each process, with any further values.
+      times: for each process, a mapping with `input_wait_fraction`, the fraction of the time for
+        which its devices wait for input, and with any further values.
     """
     if len(times) < 2:
         return None

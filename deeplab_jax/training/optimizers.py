@@ -114,7 +114,7 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
       num_steps: number of training steps.
 
     Raises:
-      DeepLabError: a field is invalid.
+      DeepLabError: a field of this section is invalid.
     """
     configs.check(config, "schedule.")
     base, warmup = config.base_learning_rate, config.warmup_steps
@@ -158,7 +158,7 @@ def make_optimizer(
       learning_rate: learning-rate schedule.
 
     Raises:
-      DeepLabError: a field is invalid.
+      DeepLabError: a field of this section is invalid.
     """
     configs.check(config, "optimizer.")
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []

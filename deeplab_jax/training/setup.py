@@ -198,10 +198,11 @@ def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
 def _binary_arrays(
     train: Source, validation: Source, class_names: Sequence[str] | None
 ) -> bool | None:
-    """Returns whether 255 is class 1 (and not void) in the given arrays, see `ArrayDataset`.
+    """Returns whether the mask value 255 is class 1 instead of void; see `ArrayDataset`.
 
-    The result applies to training and validation: 255 is class 1 only if the masks of both together
-    contain only 0 and 255.
+    The result applies to both datasets: 255 is class 1 only if the masks of training and validation
+    together contain only 0 and 255. If the datasets are not both pairs of arrays (images, masks),
+    the result is None.
     """
     if not (isinstance(train, tuple) and isinstance(validation, tuple)):
         return None
