@@ -255,13 +255,14 @@ def fused_logits(
       architecture: architecture of the network.
       scales, flip: see `InferenceOptions`.
       image: padded images, [N, H, W, C].
-      logits_at_scale: function that applies the network, as returned by `one_scale`, at a scale.
+      logits_at_scale: function from images and a scale to logits. It applies the network that
+        `one_scale` returns to the images, resized by this scale.
 
     Returns:
       float32 [N, H, W, num_classes].
 
     Raises:
-      ValueError: there is no scale.
+      ValueError: `scales` is empty.
     """
     rule = fusion_rule(architecture)
     flips = (False, True) if flip else (False,)
@@ -279,9 +280,11 @@ def fused_logits(
 
 
 def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
-    """Returns the model with `multi_scale=()`, unless the scales of inference are (1,).
+    """Returns the network to apply at each of the scales of inference.
 
-    The scales of inference replace the scales that DeepLab v2 applies inside the network.
+    Networks such as DeepLab v2 can apply several scales internally (`multi_scale`). Scales of
+    inference other than (1,) replace these scales, so the result has `multi_scale=()`. For (1,),
+    the model is returned unchanged.
     """
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model

@@ -60,7 +60,7 @@ def pseudo_label(probabilities: np.ndarray, min_confidence: float) -> np.ndarray
       min_confidence: smallest probability of a class that is kept, in [0, 1).
 
     Returns:
-      `label_dtype(num_classes)` [H, W].
+      Class indices [H, W], uint8 or uint16 as given by `label_dtype(num_classes)`.
     """
     num_classes = probabilities.shape[-1]
     confident = probabilities.max(axis=-1) >= min_confidence
@@ -215,7 +215,7 @@ def _open_folder(output: Path, settings: dict[str, Any]) -> None:
     """Writes the settings into a new directory, or checks that they are those of an earlier call.
 
     Raises:
-      DeepLabError: the directory has other files, or files of other settings.
+      DeepLabError: the directory contains other files, or was written with other settings.
     """
     path = output / SETTINGS_FILE
     if not path.is_file():

@@ -45,7 +45,7 @@ def _of(devices: Any) -> set[int]:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Builds global arrays, sharded over `data`, from the examples that each process reads.
+    """Builds global arrays, sharded over the mesh axis `data`, from the examples of all processes.
 
     Args:
       batch: arrays with the examples of this process along the first axis; see `data_share`.

@@ -117,8 +117,8 @@ class Collective(NamedTuple):
       kind: HLO operation, such as `all-reduce` or `all-gather` (one of `KINDS`); `send` for a
         transfer to other slices.
       arrays: operands on one chip; for an all-gather, the results on one chip.
-      axes: mesh axes along which chips communicate. For `send`, a tuple with one other string: the
-        collective that the transfer is a part of, such as `all-reduce`.
+      axes: names of the mesh axes along which chips communicate. For `send`, the tuple contains
+        instead the kind of the collective that the transfer is a part of, such as `all-reduce`.
       times: number of executions per step.
     """
 
@@ -193,8 +193,8 @@ def between_slices(
       chips_per_slice: number of chips in a slice.
 
     Returns:
-      {collective: {"count": transfers per step, "bytes": bytes per slice and step}}, where the
-      collective that a transfer is a part of is, for example, `all-reduce`.
+      {kind: {"count": transfers per step, "bytes": bytes per slice and step}}. The kind is that of
+      the collective that the transfers are a part of, such as `all-reduce`.
     """
     by_name: dict[str, list[Collective]] = {}
     for each in collectives:

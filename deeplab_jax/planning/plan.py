@@ -34,7 +34,7 @@ class Traffic:
       expected_gathers: bytes in all-gathers if each sharded parameter is gathered once, in the
         dtype of the computation.
       between_slices: number and bytes of the transfers between TPU slices, per slice and step:
-        {collective: {"count", "bytes"}}. The only key should be `all-reduce`.
+        {kind: {"count", "bytes"}}. The only kind should be `all-reduce`.
     """
 
     collectives: dict[str, dict[str, int]]

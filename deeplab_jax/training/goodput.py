@@ -162,7 +162,8 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
 
         Args:
           step: last step that has ended.
-          totals: seconds that each activity took since the first step of this start.
+          totals: seconds that each activity (`input`, `checkpoint` and `validation`) took since the
+            first step of this start.
         """
         spent = {name: totals.get(name, 0.0) - self._totals[name] for name in ACTIVITIES}
         self._totals = {name: totals.get(name, 0.0) for name in ACTIVITIES}
