@@ -64,8 +64,7 @@ def read_image(
         (default: from 0, or from the minimum of the image if it is negative, to the maximum).
       name: name of encoded bytes, for errors.
       bands: bands of the result (default: 8-bit RGB).
-      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
-        one page.
+      page: number of the page to read from a TIFF, from 1 (default: the only page).
       max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
         Reading requires about 8 bytes of memory per pixel.
 
@@ -88,13 +87,10 @@ def read_image(
 def file_bands(path: Path, page: int | None = None) -> Bands:
     """Returns the number and the dtype of all bands in an image file.
 
-    Args:
-      path: image file.
-      page: number of the page of a TIFF, from 1; None requires that the TIFF has only one page.
+    A TIFF of several pages requires the number of a page, from 1.
 
     Raises:
-      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
-        several pictures.
+      DeepLabError: the file is not a readable image, or there is no such page.
     """
     encoded, name = read_bytes(path)
     return bands_of(_all_bands(select_page(encoded, page, name), name)[0])
@@ -106,10 +102,7 @@ def _is_picture(bands: Bands, encoded: bytes) -> bool:
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Returns all bands of a file, and its EXIF orientation, 1..8.
-
-    The bands, [H, W, C], are returned with the EXIF orientation applied.
-    """
+    """Returns all bands of a file, upright and [H, W, C], and its EXIF orientation, 1..8."""
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
@@ -133,11 +126,7 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 def _as_image(
     pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Returns pixels [H, W, C] in the dtype of `bands`.
-
-    Pixels of another dtype are mapped linearly to 0..255. The values in `intensity_range` become 0
-    and 255; None stands for the range of the pixels.
-    """
+    """Returns pixels [H, W, C] in the dtype of `bands`; maps those of another dtype to 0..255."""
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))
@@ -154,8 +143,7 @@ class StorableImage(NamedTuple):
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
-      notes: remarks for the user: the image has transparent pixels, or it was scaled by its own
-        range of values.
+      notes: remarks for the user on transparency, and on scaling by the image's own range.
     """
 
     encoded: bytes
@@ -178,17 +166,14 @@ def storable_image(
 
     Args:
       source: path of the image, or its encoded bytes.
-      intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
-        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
+      intensity_range: values of 16-bit and float images that become 0 and 255 (default: own range).
       name: name of encoded bytes, for errors.
       bands: bands of the dataset (default: 8-bit RGB).
       first: first image of the dataset, if it determined `bands`; for error messages.
-      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
-        one page.
+      page: number of the page to read from a TIFF, from 1 (default: the only page).
 
     Raises:
-      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
-        several pictures or other bands than `bands`.
+      DeepLabError: the file is not a readable image with these bands, or there is no such page.
     """
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
@@ -240,9 +225,7 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
 
 
 def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
-    """Returns (height, width) in pixels from the header of an image file.
-
-    If the header cannot be read, returns (0, 0).
+    """Returns (height, width) of an image in pixels from its header; (0, 0) if it is unreadable.
 
     Args:
       path: image file of any size.
@@ -331,16 +314,7 @@ def is_deep(image: PIL.Image.Image) -> bool:
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, bool]:
-    """Converts an image to uint8 [H, W, 3] RGB with its EXIF orientation applied.
-
-    Args:
-      image: decoded image.
-      encoded: content of its file, which is decoded again if it has more than 8 bits per channel.
-      intensity_range: values of such images that become 0 and 255; None: the range of the image.
-
-    Returns:
-      The image, and whether some pixels are more transparent than others.
-    """
+    """Returns the upright RGB image, and whether some pixels are more transparent than others."""
     name = image.info["name"]
     if is_deep(image):
         return _deep_to_rgb(image, encoded, intensity_range, name)

@@ -79,9 +79,7 @@ def make_class_list(
     class_map: Mapping[str, str] | str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> ClassList | None:
-    """Returns the classes to score, or None if neither `class_map` nor `classes` is given.
-
-    If the result is None, the classes of the model are scored.
+    """Returns the classes to score; without `class_map` and `classes`, None (those of the model).
 
     Args:
       class_names: classes of the model.
@@ -92,8 +90,7 @@ def make_class_list(
       classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:
-      DeepLabError: a name is unknown, or a scored class contains no class of the dataset or no
-        class of the model.
+      DeepLabError: a name is unknown, or a scored class contains no class of dataset or model.
     """
     if class_map is None and not classes:
         return None

@@ -123,11 +123,10 @@ def compare_strategies(
       dataset: split with the classes of the model.
       strategies: inference options by the name of the strategy. Each strategy is compared with the
         previous one.
-      class_map: {name of a class of the model or the dataset: name of the scored class}, or the
-        path of a file with lines `from: to` or JSON {"from": "to"} (default: classes keep their
-        names).
-      classes: names of the scored classes (default: all). True classes that are not scored are
-        void. Predicted classes that are not scored are wrong at pixels whose true class is scored.
+      class_map: {name of a class of the model or the dataset: name of the scored class}, or a file
+        with lines `from: to` (default: classes keep their names).
+      classes: names of the scored classes (default: all). Other true classes are void. Predictions
+        of other classes are wrong.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.

@@ -119,16 +119,12 @@ def evaluate(
       predictor: model to evaluate.
       dataset: split with the classes of the model, from `open_dataset` or an `ArrayDataset`.
       options: inference strategy (default: that of the predictor).
-      trimap_widths: widths in pixels of bands around void pixels; mean IoU is also computed within
-        each band.
-      calibration_bins: number of equal intervals of probability, 1..1000, for the calibration
-        metrics (default: these metrics are not computed).
-      class_map: {name of a class of the model or the dataset: name of the scored class}, or the
-        path of a file with lines `from: to` or JSON {"from": "to"} (default: classes keep their
-        names).
-      classes: names of the scored classes (default: all). True classes that are not scored are
-        void. Predicted classes that are not scored are wrong at pixels whose true class is scored;
-        the confusion matrix has an additional column for them.
+      trimap_widths: widths in pixels of bands around void pixels; each band has its own mean IoU.
+      calibration_bins: number of intervals of probability for calibration metrics (default: none).
+      class_map: {name of a class of the model or the dataset: name of the scored class}, or a file
+        with lines `from: to` (default: classes keep their names).
+      classes: names of the scored classes (default: all). Other true classes are void. Predictions
+        of other classes are wrong, and have a column of their own in the confusion matrix.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`. With
         calibration metrics, `reliability.png` is also written, and with uncertainties
         `uncertainty.png`.
@@ -141,9 +137,8 @@ def evaluate(
       The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.
 
     Raises:
-      DeepLabError: the model is a classifier of whole images or does not support the options, all
-        pixels are void, an image is damaged or larger than the size, or the numbers of classes of
-        model and dataset differ.
+      DeepLabError: the model classifies whole images or does not support the options, all pixels
+        are void, an image is damaged or larger than the size, or the numbers of classes differ.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):

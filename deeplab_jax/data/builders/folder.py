@@ -71,10 +71,8 @@ class Folder(PairedFilesBuilder):
           masks: directory of the masks (default: `masks/` in the source, if it exists).
           classes: file of class names, as text with one name per line or as JSON (default:
             `classes.txt` or `classes.json` in the source, else the names of the color map).
-          color_map: file with the color of each class, as text lines `r g b name` or as JSON. None:
-            masks contain class indices.
-          intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
-            range of each image).
+          color_map: file of lines `r g b name`, or JSON. None: masks are class indices.
+          intensity_range: pixel values that become 0 and 255 in 16-bit images (default: own range).
           bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
             red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
             None: all images are converted to 8-bit RGB.
@@ -83,8 +81,7 @@ class Folder(PairedFilesBuilder):
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, there are fewer than two classes, the lower end of
-            `intensity_range` is not below the upper end, or the bands do not exist.
+          DeepLabError: a directory is missing, or an argument is illegal.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else None

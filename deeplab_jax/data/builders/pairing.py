@@ -62,11 +62,7 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns {key of image: key of its mask}; a key is a path below the folder without suffix.
-
-        The result is {} if the rule is ambiguous, because the names of two images, or of two masks,
-        are equal without prefix and suffix.
-        """
+        """Returns {image: mask}, as keys; {} if two images, or two masks, have the same core."""
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
             core = self._core(_undoubled(key) if self.doubled else key, self.mask)
@@ -155,9 +151,7 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that finds masks for the most images, and {key of image: key of its mask}.
-
-    A key is the path of a file below the folder, without suffix.
+    """Returns the rule that finds masks for the most images, and {image: mask}, as keys.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
@@ -307,12 +301,6 @@ Keyed = list[tuple[str, Path]]
 
 def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> list[Path]:
     """Returns the files below a folder that have one of the suffixes.
-
-    Args:
-      folder: folder to search.
-      suffixes: suffixes of file names, such as `.png`.
-      kind: `images` or `masks`, for the error.
-      layout: expected layout of the folder, for the error.
 
     Raises:
       DeepLabError: there is no such file. The message lists the files that were found.
