@@ -48,7 +48,7 @@ class ResolvedTraining:
 
     @property
     def teacher(self) -> "ResolvedTraining":
-        """The same training without pseudo-labels."""
+        """The training run of the network that predicts the pseudo-labels; it has none itself."""
         return dataclasses.replace(self, unlabeled="")
 
     def new_config(self) -> ConfigDict:

@@ -115,7 +115,10 @@ def _use_pseudo_labels(
     storage: Storage,
     reporter: Reporter,
 ) -> None:
-    """Trains the teacher, labels the images of a split, and sets the data of the config."""
+    """Sets the dataset of a config to one with pseudo-labels for the split `training.unlabeled`.
+
+    First trains `training.teacher`, which predicts the pseudo-labels, if it is not trained yet.
+    """
     data = config.data
     teacher = _trained(training.teacher, seed, storage, data.data_dir, reporter)
     train, val, unlabeled = (

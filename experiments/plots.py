@@ -60,7 +60,8 @@ def _values(
 ) -> list[tuple[float | None, float | None, float | None]]:
     """Returns (published, measured, standard deviation) for each row.
 
-    If `small`, these are changes relative to the first measured row.
+    If `small` (a preset with small networks), these are changes relative to the first row that has
+    a measured value.
     """
     first = first_measured(rows, rows[0].metric) if small and rows else None
     if first is None:

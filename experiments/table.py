@@ -24,8 +24,9 @@ class Training:
         `after` is given.
       changes: values, by config field, that replace those of the recipe.
       after: earlier training run whose network provides the initial weights, or None.
-      unlabeled: split whose images get pseudo-labels from the network of the same training run
-        without them, and are added to the training split; empty: none.
+      unlabeled: split whose images are added to the training split with pseudo-labels; empty: none.
+        The pseudo-labels are predictions of a network from the same training run without this
+        split.
     """
 
     recipe: str
@@ -50,7 +51,8 @@ class Row:
       trimap: width in pixels of the band around void pixels within which mean IoU is computed;
         None: mean IoU of all pixels.
       devices: number of devices for training; None: all devices.
-      unlabeled: see `Training`.
+      unlabeled: split whose images get pseudo-labels and are added to the training split, as in
+        `Training`; empty: none.
     """
 
     label: str

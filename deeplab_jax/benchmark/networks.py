@@ -113,8 +113,8 @@ def random_batch(batch_size: int, size: tuple[int, int], num_classes: int) -> di
 def made_variables(model: DeepLab) -> Variables:
     """Returns random float32 variables of a network, for timing.
 
-    This is faster than `model.init`, which would have to be compiled. Kernels are normally
-    distributed with variance 1 / fan-in. Biases are 0, and all other variables are 1.
+    `model.init` is not used, because compiling it takes long. Kernels are normally distributed with
+    variance 1 / fan-in. Biases are 0, and all other variables are 1.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
     random = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def measure_network(
 
     Args:
       name: ARCHITECTURE or ARCHITECTURE/BACKBONE.
-      size: (height, width) in pixels.
+      size: (height, width) of the images in pixels.
       batch_size: number of images per batch.
       dtype: data type of the computation.
       training: True: time training steps. False: time forward passes, with folded batch
@@ -208,8 +208,8 @@ def training_step(
 ) -> Contender:
     """Returns a compiled training step of SGD with momentum, which is repeated on one batch.
 
-    Each run starts from the state after the previous run. It returns the loss before its own
-    update.
+    Each run continues from the parameters and optimizer state of the previous run, and returns the
+    loss before it updates the parameters.
 
     Args:
       model: network to train.
@@ -228,9 +228,10 @@ def training_step(
 def make_step(
     model: DeepLab, rate: float, mesh: Mesh | None = None
 ) -> tuple[Callable[..., Any], optax.GradientTransformation]:
-    """Returns the jitted training step, a function of (state, batch), and its optimizer.
+    """Returns a jitted training step and the optimizer that it uses.
 
-    The learning rate is constant, and there is no weight decay.
+    The step maps (state, batch) to (new state, metrics). The learning rate is constant, and there
+    is no weight decay.
     """
     config = configs.default()
     config.schedule.name, config.schedule.base_learning_rate = "constant", rate

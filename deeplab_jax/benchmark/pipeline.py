@@ -23,12 +23,13 @@ def measure_pipeline(
       dataset: dataset to read.
       augmentation: augmentation of each example.
       num_images: number of images per measurement.
-      workers: number of data-loading processes of the whole pipeline; 0: threads.
+      workers: number of data-loading processes of the pipeline; 0: threads.
 
     Returns:
-      `images_per_second_per_core`: throughput of one thread, from its processor time.
-      `decoding_share`: fraction of this processor time that decoding takes, 0..1.
-      `images_per_second`: throughput of the whole pipeline, from wall time without start-up.
+      `images_per_second_per_core`: number of images per second of processor time, in one thread.
+      `decoding_share`: fraction of this processor time that reading and decoding take, 0..1.
+      `images_per_second`: number of images per second of wall time that the pipeline yields with
+      `workers`, without its start-up.
     """
     # One thread, so that processor time is the time of one core.
     cv2.setNumThreads(0)

@@ -128,7 +128,8 @@ def measure_start(
       dtype: data type of the computation.
 
     Returns:
-      Results of `first_step.measure` in the two processes, with the prefixes `cold_` and `warm_`.
+      Wall times in seconds of the parts of the start, as in `first_step.measure`. Keys have the
+      prefix `cold_` for the first process and `warm_` for the second one.
 
     Raises:
       DeepLabError: there is no such network, or a process failed.

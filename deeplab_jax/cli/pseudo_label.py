@@ -1,9 +1,10 @@
 """usage: deeplab-jax pseudo-label --model=M --dataset=NAME --data_dir=DIR --output=DIR PATH…
 
-Labels images with a model, to train a better model on few labels. DIR becomes a dataset folder for
-`prepare folder`: the labeled images of the dataset, and the images at PATH with the classes that M
-predicts with several scales and flips. Pixels whose largest probability is below --min_confidence
-become void, so that training ignores them.
+Labels images with a model, to train a better model if few labels are available. DIR is a new folder
+that `prepare folder` accepts. It contains the labeled images of the dataset, and the images at PATH
+with the classes that M predicts for them (pseudo-labels), with several scales and flips. Pixels
+whose largest class probability is below --min_confidence become void, so that training ignores
+them.
 
 A PATH is an image or a folder, which is searched recursively. Images that are also in the labeled
 splits (equal pixels) are left out, so that PATH may contain all images, labeled or not. M must have
@@ -33,20 +34,23 @@ def define_flags(flags: Flags) -> None:
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define("train_split", "train", "Split of the labeled images to train on.")
     flags.define("validation_split", "val", "Split of the labeled images to validate on.")
-    flags.define("output", None, "Directory of the dataset folder to write.")
+    flags.define("output", None, "Folder of images and masks to write.")
     flags.define(
         "min_confidence",
         0.9,
-        "Smallest probability, in [0, 1), of the class of a pixel; less confident pixels become "
-        "void.",
+        "Threshold in [0, 1): pixels whose largest class probability is below it become void.",
     )
     flags.define(
-        "page", int, "Number of the page to read from TIFF files with several pages.", least=1
+        "page",
+        int,
+        "Number of the page to read from TIFF files with several pages, from 1 (default: such "
+        "files are an error).",
+        least=1,
     )
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Writes the dataset folder, and prints how to prepare it."""
+    """Writes the folder of images and masks, and prints the command that prepares it."""
     flags.require("model", "dataset", "data_dir", "output")
     options, output = flags.inference_options(), Path(flags.output).expanduser()
     flags.check_sources()

@@ -38,7 +38,10 @@ PREVIEW = "com.apple.coreml.model.preview"
 
 
 class MilWriter:
-    """Writes a program as MIL operations on feature maps [N, C, H, W]; values are MIL variables."""
+    """Writes a program as MIL operations on feature maps [N, C, H, W].
+
+    Methods take and return MIL variables.
+    """
 
     def __init__(self, builder: Any) -> None:
         self._mil = builder

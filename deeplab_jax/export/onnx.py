@@ -28,7 +28,9 @@ CHANGES_DTYPE = ("ArgMax", "Cast", "Shape")
 
 
 class OnnxWriter:
-    """Writes a program as an ONNX graph on maps [N, C, H, W]; values are names of ONNX tensors.
+    """Writes a program as an ONNX graph on feature maps [N, C, H, W].
+
+    Methods take and return the names of ONNX tensors.
 
     Attributes:
       nodes: nodes in order of execution.

@@ -1,1 +1,1 @@
-"""Tables of the diagnostic tasks, with claims; see `experiments.claims`."""
+"""Diagnostic tables: each tests claims of the papers on drawings; see `experiments.claims`."""

@@ -1,4 +1,4 @@
-"""Batch size in training."""
+"""Diagnostic table: batch size of training, with a fixed number of steps."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Number of blocks: block4 alone, and a cascade with block5."""
+"""Diagnostic table: ResNet-18 up to block4, and with block5 as in the cascade of DeepLab v3."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._resnet import RESNET_18

@@ -1,4 +1,4 @@
-"""Cascade of blocks with strides, and with atrous convolution in place of the strides."""
+"""Diagnostic table: cascade of blocks with strides, and with atrous convolution instead."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._resnet import RESNET_18

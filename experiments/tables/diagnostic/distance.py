@@ -1,4 +1,4 @@
-"""Context at a distance: atrous rates, with the deciding cue at a distance of 36 pixels."""
+"""Diagnostic table: atrous rates, if a cue 36 pixels away determines the class of an object."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Images with rare classes, once and twice per epoch."""
+"""Diagnostic table: images with rare classes once or twice per epoch."""
 
 from experiments.table import Claim, Row, Table
 

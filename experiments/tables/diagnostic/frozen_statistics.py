@@ -1,4 +1,4 @@
-"""Batch normalization in fine-tuning: statistics of the batches, and frozen ones."""
+"""Diagnostic table: fine-tuning with batch statistics and with frozen batch normalization."""
 
 from experiments.table import Claim, Row, Table, Training
 

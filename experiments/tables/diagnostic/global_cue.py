@@ -1,4 +1,4 @@
-"""Global cue: a network with image pooling against a network without it."""
+"""Diagnostic table: image pooling, if a cue anywhere in the image determines the classes."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Multi-grid in block4 of a ResNet."""
+"""Diagnostic table: multi-grid in block4 of ResNet-18."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._resnet import RESNET_18

@@ -1,4 +1,4 @@
-"""Several scales and flips in evaluation."""
+"""Diagnostic table: evaluation with several scales and flips."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Evaluation at a smaller output stride than that of training."""
+"""Diagnostic table: evaluation at a smaller output stride than that of training."""
 
 from experiments.table import Claim, Row, Table
 

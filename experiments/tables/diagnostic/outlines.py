@@ -1,4 +1,4 @@
-"""Outlines of objects: decoder in a narrow band around them, and dense CRF."""
+"""Diagnostic table: decoder and dense CRF near the outlines of objects."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Rare classes: losses that weight classes or hard pixels, or that measure overlap."""
+"""Diagnostic table: loss functions for a dataset with rare classes."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Many scales: ASPP with three rates, with one rate, and without atrous branches."""
+"""Diagnostic table: ASPP with three rates, one rate or none, for objects of many sizes."""
 
 from experiments.table import Claim, Row, Table
 

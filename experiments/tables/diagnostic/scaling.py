@@ -1,4 +1,4 @@
-"""Random scaling of the training images."""
+"""Diagnostic table: random scaling of 64 training images."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Thin structures: output strides, and a decoder."""
+"""Diagnostic table: output strides and a decoder, for lines of one to three pixels."""
 
 from experiments.table import Claim, Row, Table
 

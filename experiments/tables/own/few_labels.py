@@ -1,4 +1,4 @@
-"""Family 7: few labels on CamVid, with pseudo-labels for the other training images.
+"""Ablation family 7: few labels on CamVid, with pseudo-labels for the other training images.
 
   python -m experiments.run own/few_labels --preset=camvid --seeds=3 --data_dir=data \\
       --init=deeplabv3_mobilenetv2_dm05_voc_tflite
