@@ -79,7 +79,7 @@ def make_class_list(
     class_map: Mapping[str, str] | str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> ClassList | None:
-    """Returns the classes to score; without `class_map` and `classes`, None (those of the model).
+    """Returns the classes to score, or None if both `class_map` and `classes` are None.
 
     Args:
       class_names: classes of the model.

@@ -71,7 +71,7 @@ class Folder(PairedFilesBuilder):
           masks: directory of the masks (default: `masks/` in the source, if it exists).
           classes: file of class names, as text with one name per line or as JSON (default:
             `classes.txt` or `classes.json` in the source, else the names of the color map).
-          color_map: file of lines `r g b name`, or JSON. None: masks are class indices.
+          color_map: file of class colors, lines `r g b name` or JSON. None: masks are indices.
           intensity_range: pixel values that become 0 and 255 in 16-bit images (default: own range).
           bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
             red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.

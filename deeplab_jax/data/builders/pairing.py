@@ -62,7 +62,7 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns {image: mask}, as keys; {} if two images, or two masks, have the same core."""
+        """Returns {image: mask}, as paths without suffix; {} if the match is ambiguous."""
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
             core = self._core(_undoubled(key) if self.doubled else key, self.mask)
@@ -151,7 +151,7 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that finds masks for the most images, and {image: mask}, as keys.
+    """Returns the rule that finds the most masks, and {image: mask}, as paths without suffix.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
