@@ -338,7 +338,7 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether an archive member of this path would be unpacked outside the directory."""
+    """Returns whether a member of this path would leave the directory an archive is unpacked to."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
 

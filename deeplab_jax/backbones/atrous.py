@@ -43,8 +43,8 @@ def strides_to_rates(
       same_unit: whether a dropped stride also multiplies the rate of its own unit.
 
     Raises:
-      DeepLabError: no product of the first strides equals `output_stride`; the message lists the
-        legal output strides.
+      DeepLabError: `output_stride` is not the product of the first n strides for any n; the message
+        lists the legal output strides.
     """
     units, current_stride, rate = [], 1, 1
     for stride in strides:

@@ -31,7 +31,7 @@ class Block(nn.Module):
     Attributes:
       row: kind, kernel sizes, expansion and number of output channels of the unit.
       width: number of input channels of the unit before any pruning.
-      unit: stride and atrous rate of the convolutions larger than 1×1.
+      unit: stride and atrous rate of the unit.
       squeeze: whether an inverted residual has squeeze and excitation.
       drop_rate: probability of dropping the residual branch in training (stochastic depth).
       conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.

@@ -144,8 +144,8 @@ class MobileNetV2(nn.Module):
         unit itself (`same_unit`), the next one (`next_unit`) or the first of the next stage
         (`next_stage`). `first_units`: only the unit itself and the first unit of every later stage
         have the rate.
-      last_convolution: whether the backbone ends with the 1×1 convolution to 1280 channels of the
-        image classifier.
+      last_convolution: whether the backbone ends with the 1×1 convolution to 1280 channels that
+        the image classifier has before its pooling.
       pad_first_convolution: whether to pad the image before the first convolution.
       pad_before_expansion: whether to pad the input of each unit symmetrically, before its
         expansion.

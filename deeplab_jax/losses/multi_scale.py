@@ -129,7 +129,7 @@ def resized_cross_entropy(
       scores: [N, h, w, C], floating point.
       label, normalizer, class_weights, label_smoothing: see `softmax_cross_entropy`.
       rows: maximum number of label rows per block, at least 1.
-      align_corners: see `ops.resize_bilinear`.
+      align_corners: whether the upsampling aligns corners, see `ops.resize_bilinear`.
 
     Raises:
       DeepLabError: a soft label has a different number of classes, or `rows` is below 1.

@@ -66,7 +66,7 @@ class PrecisionRecall:
         return cls(positives.reshape(num_classes, NUM_BINS), np.stack(pixels))
 
     def merge(self, other: "PrecisionRecall") -> "PrecisionRecall":
-        """Returns the sum of these histograms and others."""
+        """Returns the sum of these histograms and those of other images."""
         return PrecisionRecall(self.positives + other.positives, self.pixels + other.pixels)
 
     @property

@@ -15,7 +15,7 @@ class Change(NamedTuple):
     """Difference between two scores, with its 95 % confidence interval.
 
     Attributes:
-      difference: score after minus score before, over all images.
+      difference: second score minus first score, both over all images.
       low, high: bounds of the interval; NaN if the score is undefined in every draw.
     """
 
@@ -32,13 +32,14 @@ def paired_change(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Change:
-    """Computes the difference between two scores on the same images, with a bootstrap interval.
+    """Computes the score of `after` minus the score of `before`, with a bootstrap interval.
 
     Images are drawn with replacement, and both scores are computed on the same draw, so that the
     difficulty of an image affects both.
 
     Args:
-      before, after: counts of each image, integers [images, …], such as confusion matrices.
+      before, after: counts of each image from two evaluations on the same images, integers
+        [images, …], such as confusion matrices.
       score: function that computes a score from counts […] summed over images; NaN if undefined.
       resamples: number of draws.
       seed: random seed of the draws.

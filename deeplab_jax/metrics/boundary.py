@@ -68,7 +68,7 @@ class TrimapConfusion:
         return self.merge(TrimapConfusion(self.widths, np.stack([one.counts for one in counts])))
 
     def merge(self, other: "TrimapConfusion") -> "TrimapConfusion":
-        """Returns the sum of these matrices and others, which must have the same widths."""
+        """Returns the sum of these matrices and those of other images, with the same widths."""
         return TrimapConfusion(self.widths, self.counts + other.counts)
 
     @property
@@ -131,7 +131,7 @@ class BoundaryMatch:
         )
 
     def merge(self, other: "BoundaryMatch") -> "BoundaryMatch":
-        """Returns the sum of these counts and others."""
+        """Returns the sum of these counts and those of other images."""
         return BoundaryMatch(self.counts + other.counts)
 
     @property
@@ -174,7 +174,7 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Returns the classes of the pixels of one outline that match the other outline.
+    """Returns the classes of all pixels of one outline, and of those that match the other outline.
 
     The loop tries the offsets up to `radius`, shortest first. Each offset is tried for all pixels
     of all classes that have not matched yet. Because outlines have few pixels, this is faster than

@@ -18,9 +18,9 @@ LEAST_PROBABILITY = 1e-30
 class CalibrationCounts:
     """Sums over valid pixels from which calibration metrics are computed.
 
-    There are C classes and B bins: (0, 1/B], (1/B, 2/B], …; probability 0 is in the first bin. In
-    row c < C, pixels are in bins by the probability of class c. In row C, they are in bins by the
-    confidence, the probability of the predicted class.
+    There are C classes and B bins of a probability: (0, 1/B], (1/B, 2/B], …; 0 is in the first bin.
+    Row c < C counts pixels in bins of the predicted probability of class c. Row C counts them in
+    bins of the confidence, the probability of the predicted class.
 
     Attributes:
       pixels: int64 [C + 1, B], number of pixels in each bin.

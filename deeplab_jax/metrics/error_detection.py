@@ -44,11 +44,11 @@ class ErrorDetection:
     def add(
         self, wrong: Bool[np.ndarray, "..."], uncertainty: Float[np.ndarray, "..."]
     ) -> "ErrorDetection":
-        """Returns the histogram with the valid pixels of one image added.
+        """Returns the sum of these histograms and those of one image.
 
         Args:
-          wrong: whether each pixel is predicted incorrectly.
-          uncertainty: uncertainty of each pixel, 0..1.
+          wrong: whether each valid (not void) pixel is predicted incorrectly.
+          uncertainty: uncertainty of each valid pixel, 0..1.
         """
         bins = score_bins(uncertainty)
         rows = [np.bincount(bins[wrong == row], minlength=NUM_SCORES) for row in (False, True)]

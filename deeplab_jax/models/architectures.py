@@ -28,7 +28,7 @@ FC6_CHANNELS = {"large": 1024, "4x4": 4096, "7x7": 4096}
 
 
 def resolve(architecture: str, **overrides: Any) -> Architecture:
-    """Returns a named architecture with some keywords set and the defaults of all others.
+    """Returns an architecture by name, with the given keywords and defaults for all others.
 
     Args:
       architecture: name of the architecture, one of `list_models()`.

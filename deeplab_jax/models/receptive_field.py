@@ -93,7 +93,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """Returns the value of a variable, or a new value for a literal or closed-over constant."""
+        """Returns the array of a variable, or a new one for a literal or closed-over constant."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]

@@ -28,8 +28,8 @@ def interpolation_matrix(
 ) -> Float[Array, "t s"]:
     """Returns the matrix [target, source] of linear interpolation along one axis.
 
-    Positions are computed in integers, so an output sample at the position of an input sample has
-    that sample with weight 1 exactly.
+    Positions are computed in integers. If an output sample is at the position of an input sample,
+    the weight of that input sample is therefore exactly 1.
 
     Args:
       source, target: number of samples before and after the interpolation.
@@ -95,7 +95,7 @@ def resize_bilinear(
     Args:
       inputs: [N, h, w, C], floating point.
       size: (H, W) of the result, in pixels.
-      align_corners: see `interpolation_matrix`.
+      align_corners: whether the centers of the corner pixels coincide, see `interpolation_matrix`.
 
     Returns:
       [N, H, W, C] in the dtype of the inputs. Weights and sums are in at least float32, so
@@ -155,7 +155,7 @@ class ResizedRows:
           size: (H, W) of the resized map, in pixels.
           rows: maximum number of rows per block, at least 1. All blocks have the same size; the
             last one may extend past the end of the map.
-          align_corners: see `ops.resize_bilinear`.
+          align_corners: whether resizing aligns corners, see `ops.resize_bilinear`.
         """
         height, width = inputs.shape[1:3]
         across = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
@@ -205,14 +205,15 @@ def argmax_of_resized(
     """Resizes scores bilinearly and returns the class with the largest score for every pixel.
 
     On CPUs, at most ROWS_ON_CPUS rows of the resized scores are in memory at a time. For 21 classes
-    at 513 × 513, this takes 13.1 MB and 17.8 ms instead of 25.0 MB and 23.5 ms; for a batch of 8,
-    90 MB and 152 ms instead of 188 MB and 217 ms (docs/benchmarks.md). test_resized_rows.py
-    compares the result with the argmax of `resize_bilinear`.
+    at 513 × 513 pixels, this takes 13.1 MB and 17.8 ms; with all rows at a time, it takes 25.0 MB
+    and 23.5 ms. For a batch of 8, it takes 90 MB and 152 ms instead of 188 MB and 217 ms
+    (docs/benchmarks.md). test_resized_rows.py compares the result with the argmax of
+    `resize_bilinear`.
 
     Args:
       scores: [N, h, w, C], floating point.
       size: (H, W) of the class map, in pixels.
-      align_corners: see `ops.resize_bilinear`.
+      align_corners: whether resizing aligns corners, see `ops.resize_bilinear`.
 
     Returns:
       int32 [N, H, W].

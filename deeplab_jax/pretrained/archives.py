@@ -41,7 +41,7 @@ def extract(
 
     Args:
       archive: path that ends in one of TAR_SUFFIXES or ZIP_SUFFIXES.
-      folder: directory for the files; their folders in the archive are not created.
+      folder: directory that receives all files; no subdirectories are created.
       wanted: pattern to search for in the paths.
       max_bytes: maximum unpacked size of the archive; tar members that do not match count, too.
 

@@ -150,7 +150,7 @@ class _Download:
         self.note = target.with_name(f"{target.name}.part.json")
 
     def run(self) -> None:
-        """Downloads the file to `part`; retries after network errors."""
+        """Downloads the file to `TARGET.part`; retries after network errors."""
         for attempt in range(1, self.patience.attempts + 1):
             try:
                 return self._fetch()

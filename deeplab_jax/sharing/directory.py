@@ -41,7 +41,7 @@ def write_shared_directory(
     """Writes the directory of a shared model, atomically.
 
     Args:
-      directory: path of the directory, which must not exist or be empty.
+      directory: path of a directory that does not exist yet or is empty.
       stored: model to share.
       training: facts about the training run; None: the model is not from a workdir.
       notes: statements of the user for the model card; the caption of the picture is added.

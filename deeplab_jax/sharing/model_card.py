@@ -102,7 +102,7 @@ def card_metadata(
 
 
 def _trained_on(stored: StoredModel, training: TrainingFacts | None) -> set[str]:
-    """Returns the names of the datasets of the training."""
+    """Returns the names of the datasets that the model was trained on."""
     source = stored.description.source
     names = {str(source.get("trained_on", "")).partition("/")[0]}
     names |= {str(source.get("fine_tuned", {}).get("on", ""))}

@@ -1,4 +1,4 @@
-"""Names of DeepLab v1 and v2, which were released for Caffe, in common PyTorch codebases."""
+"""Variable names of DeepLab v1 and v2, released for Caffe, in common PyTorch codebases."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -38,14 +38,14 @@ BRANCHES = {"kazuto1011": "aspp.c", "isht7": "layer5.conv2d_list."}
 
 
 def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
-    """Identifies DeepLab v2 with a ResNet backbone by the names of one codebase.
+    """Identifies DeepLab v2 with a ResNet backbone by the array names of one codebase.
 
     Args:
       code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
       weights: arrays of the file.
 
     Returns:
-      The network, or None if the names are not those of this codebase.
+      The network, or None if the arrays have other names.
     """
     arrays, kazuto = weights.arrays, code == "kazuto1011"
     units = {name.split(".")[1] for name in arrays if name.startswith("layer4.block")}
@@ -69,7 +69,7 @@ def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
 
 @dataclasses.dataclass(frozen=True)
 class VGGNames:
-    """Names in one codebase for DeepLab v1 or v2 with a VGG-16 backbone.
+    """Variable names in one codebase for DeepLab v1 or v2 with a VGG-16 backbone.
 
     Attributes:
       convolutions: scopes of the convolutions conv1_1 to conv5_3.
@@ -98,7 +98,7 @@ FOVS = {(3, 1024): "large", (4, 4096): "4x4", (7, 4096): "7x7"}
 
 
 def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | None:
-    """Identifies DeepLab v1 or v2 with a VGG-16 backbone by the names of one codebase.
+    """Identifies DeepLab v1 or v2 with a VGG-16 backbone by the array names of one codebase.
 
     The branches of ASPP are `fc6_1` to `fc6_4`, `fc7_1` to `fc7_4` and `fc8_1` to `fc8_4`.
     """

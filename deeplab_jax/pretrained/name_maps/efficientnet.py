@@ -1,4 +1,4 @@
-"""Names of EfficientNets and MobileNetV4 in timm, and of EfficientNets in EfficientNet-PyTorch."""
+"""Variable names of EfficientNets in timm and EfficientNet-PyTorch, and of MobileNetV4 in timm."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple

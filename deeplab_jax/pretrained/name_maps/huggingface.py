@@ -1,4 +1,4 @@
-"""Names in Hugging Face transformers: DeepLab and classifiers with MobileNetV2."""
+"""Variable names in Hugging Face transformers: DeepLab and classifiers with MobileNetV2."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a MobileNetV2 of Hugging Face transformers by its array names and `config.json`.
 
     Returns:
-      The network, or None if the names are not those of this codebase.
+      The network, or None if the arrays have other names.
 
     Raises:
       DeepLabError: the `config.json` has an unsupported value.

@@ -1,4 +1,4 @@
-"""Names in jfzhang95/pytorch-deeplab-xception: DeepLab v3+ on ResNet-101 and MobileNetV2.
+"""Variable names in jfzhang95/pytorch-deeplab-xception: v3+ on ResNet-101 and MobileNetV2.
 
 The names do not show the output stride, which is 16 in the published networks.
 """
@@ -46,7 +46,7 @@ HEAD = (
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab v3+ of jfzhang95's codebase by its names.
+    """Identifies a DeepLab v3+ of jfzhang95's codebase by the names of its arrays.
 
     Raises:
       DeepLabError: the backbone is not supported.

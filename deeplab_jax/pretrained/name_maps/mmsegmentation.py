@@ -1,4 +1,4 @@
-"""Names in mmsegmentation: DeepLab v3 and v3+ (ASPPHead, DepthwiseSeparableASPPHead).
+"""Variable names in mmsegmentation: DeepLab v3 and v3+ (ASPPHead, DepthwiseSeparableASPPHead).
 
 The names do not show the output stride, the multi-grid, the alignment of corners or the dropout.
 These settings are read from the training configuration in the checkpoint. If the checkpoint has no
@@ -34,10 +34,10 @@ def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a DeepLab of mmsegmentation by its array names and training configuration.
 
     Returns:
-      The network, or None if the names are not those of this codebase.
+      The network, or None if the arrays have other names.
 
     Raises:
-      DeepLabError: the network is of this codebase, but it is not supported.
+      DeepLabError: it is a network of mmsegmentation that is not supported.
     """
     arrays = weights.arrays
     classes = outputs(arrays, "decode_head.conv_seg")

@@ -112,7 +112,7 @@ class Convention:
     Attributes:
       name: name of the codebase, for messages.
       identify: function that identifies the network, or returns None if the arrays are not from
-        this codebase.
+        that codebase.
       rules: function that returns the rules for the variable names of an identified network.
       leaves: possible names of each variable of a module (`kernel`, `bias`, `scale`, `offset`,
         `mean`, `var`), as templates with the scopes `{convolution}` and `{norm}`.

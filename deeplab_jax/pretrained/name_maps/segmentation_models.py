@@ -1,4 +1,4 @@
-"""Names in segmentation_models.pytorch: DeepLabV3 and DeepLabV3Plus.
+"""Variable names in segmentation_models.pytorch: DeepLabV3 and DeepLabV3Plus.
 
 The names do not show the output stride, the atrous rates or the dropout. These settings are read
 from the `config.json` that `save_pretrained` writes beside the weights, if there is one.
@@ -156,7 +156,7 @@ def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str
 
 
 def _encoder(names: Names, weights: PublishedWeights) -> dict[str, Any]:
-    """Returns the keywords of the encoder.
+    """Returns the keywords of `create_model` for the encoder, which is the backbone here.
 
     Raises:
       DeepLabError: the encoder is not supported.
@@ -215,7 +215,7 @@ def _name_in_timm(name: str) -> str:
 
 
 def _flattened(rule: Rule, names: Names) -> Rule:
-    """Converts a rule from the names in an image classifier of timm to the names in an encoder."""
+    """Converts a rule for an image classifier of timm to a rule for an encoder."""
     theirs, norm = (
         scope and names.encoder + re.sub(r"^(stem|stages)\.(?=\d|{)", r"\1_", scope)
         for scope in (rule.theirs, rule.norm)
@@ -224,7 +224,7 @@ def _flattened(rule: Rule, names: Names) -> Rule:
 
 
 def rules(names: Names, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a DeepLab.
+    """Returns the rules for the variable names of a DeepLab of segmentation_models.pytorch.
 
     Args:
       names: scopes for one kind of encoder and decoder.

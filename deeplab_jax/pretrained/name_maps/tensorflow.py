@@ -1,4 +1,4 @@
-"""Identification of the released TensorFlow networks by names, shapes and computation graph.
+"""Identification of networks released in tensorflow/models, by names, shapes and graph.
 
 The scopes are defined in the repository tensorflow/models, in research/deeplab/model.py,
 research/deeplab/core/*.py and research/slim/nets/*.py.
@@ -129,7 +129,7 @@ VGG_MEAN = {"preprocessing": "vgg_mean"}
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a released TensorFlow network by scopes, shapes and computation graph.
+    """Identifies a network released in tensorflow/models, by scopes, shapes and computation graph.
 
     Raises:
       DeepLabError: the file contains a backbone, but no classifier.

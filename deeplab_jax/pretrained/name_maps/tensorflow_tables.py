@@ -1,4 +1,4 @@
-"""Rules for the variable names of the released TensorFlow networks."""
+"""Rules for the variable names of the networks released in tensorflow/models."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ ASPP = (
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a released TensorFlow network."""
+    """Returns the rules for the variable names of a network released in tensorflow/models."""
     backbone = identified.overrides["backbone"]
     is_classifier = identified.architecture == IMAGE_CLASSIFIER
     scores = classifier_scope(backbone) if is_classifier or backbone == "vgg_16" else SEMANTIC
@@ -70,7 +70,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def backbone_scope(backbone: str) -> str:
-    """Returns the scope of the variables of a backbone."""
+    """Returns the scope of the variables of a backbone in the released TensorFlow code."""
     family, _, rest = backbone.partition("_")
     if family == "mobilenet":
         return f"MobilenetV{rest[1]}"
@@ -78,7 +78,7 @@ def backbone_scope(backbone: str) -> str:
 
 
 def classifier_scope(backbone: str) -> str:
-    """Returns the scope of the ImageNet classifier of a backbone."""
+    """Returns the scope of a backbone's ImageNet classifier in the released TensorFlow code."""
     scope = backbone_scope(backbone)
     if backbone == "vgg_16":
         return f"{scope}/fc8"
@@ -86,7 +86,7 @@ def classifier_scope(backbone: str) -> str:
 
 
 def backbone_rules(backbone: str) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a backbone."""
+    """Returns the rules for the variable names of a backbone in the released TensorFlow code."""
     scope = backbone_scope(backbone)
     fixed = {"MobilenetV2": MOBILENET_V2, "MobilenetV3": MOBILENET_V3, "vgg_16": VGG}
     if scope in fixed:
@@ -123,7 +123,7 @@ def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
 def head_rules(options: Architecture) -> Sequence[Rule]:
     """Returns the rules for the variable names of a head.
 
-    The released TensorFlow code numbers the branches of ASPP.
+    In the released TensorFlow code, these names contain the numbers of ASPP branches, not rates.
     """
     if options.head in HEADS:
         return HEADS[options.head]
@@ -137,7 +137,8 @@ def head_rules(options: Architecture) -> Sequence[Rule]:
 def decoder_rules(options: Architecture) -> Sequence[Rule]:
     """Returns the rules for the variable names of a decoder.
 
-    The released TensorFlow code adds a suffix to the names of the second stage.
+    In the released TensorFlow code, the second stage of a two-stage decoder has the names of the
+    first stage with a suffix.
     """
     stages = {"v3plus": {"": ""}, "conv2_conv3": {"/conv3": "", "/conv2": "_1"}}
     rules = []

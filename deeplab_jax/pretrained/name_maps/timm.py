@@ -1,4 +1,4 @@
-"""Names in timm: Xceptions, MobileNets, ResNets and the backbones `timm/…`, trained on ImageNet.
+"""Variable names in timm: Xceptions, MobileNets, ResNets and the backbones `timm/…`.
 
 Other ResNets have the names of torchvision. The names do not show whether a MobileNet comes from
 TensorFlow, or how images are normalized. Both are read from the `config.json` beside the weights.
@@ -50,7 +50,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a network of timm by its array names and `config.json`.
 
     Returns:
-      The network, or None if the names are not those of timm.
+      The network, or None if the arrays have other names.
 
     Raises:
       DeepLabError: the normalization of the images is not supported.

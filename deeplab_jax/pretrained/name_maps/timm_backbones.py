@@ -1,4 +1,4 @@
-"""Names in timm of the backbones `timm/…`, with one entry of FAMILIES for each family."""
+"""Variable names in timm of the backbones `timm/…`; FAMILIES lists families of networks."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Names in torchvision: segmentation networks and ImageNet classifiers."""
+"""Variable names in torchvision: segmentation networks and ImageNet classifiers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Names in VainF/DeepLabV3Plus-Pytorch: DeepLab v3 and v3+ on ResNets and MobileNetV2.
+"""Variable names in VainF/DeepLabV3Plus-Pytorch: v3 and v3+ on ResNets and MobileNetV2.
 
 The names do not show the output stride, which is 16 in the published networks.
 """
@@ -43,7 +43,7 @@ BODY = "body."
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab of VainF's codebase by its names.
+    """Identifies a DeepLab of VainF's codebase by the names of its arrays.
 
     Raises:
       DeepLabError: the backbone is not supported.

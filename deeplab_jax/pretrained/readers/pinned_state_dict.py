@@ -77,8 +77,8 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
       Arrays by name.
 
     Raises:
-      DeepLabError: a checksum is not a complete SHA-256, or none matches; the file is not read in
-        these cases. Or the file is damaged, or contains anything but a state dict.
+      DeepLabError: a checksum is not a complete SHA-256, no checksum matches (nothing is unpickled
+        in these two cases), the file is damaged, or it contains anything but a state dict.
     """
     if not checksums or not all(map(PINNED.fullmatch, checksums)):
         raise DeepLabError("the catalog entry of the file has no SHA-256, so the file is not read")

@@ -146,7 +146,7 @@ class _Network:
         return self.graph.Tensors(number).Name().decode()
 
     def _pooling_window(self) -> Size | None:
-        """Returns the window of the average pooling before the convolution of image pooling."""
+        """Returns (height, width) of the window of image pooling; None without image pooling."""
         convolutions = (operator for name, operator in self.operators if name == "CONV_2D")
         inputs = (
             operator.Inputs(0)
