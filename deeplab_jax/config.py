@@ -262,7 +262,8 @@ def _tuples(value: Any) -> Any:
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
     """Returns "field: a → b" for every field that differs between two configs.
 
-    Fields in `FREE_FIELDS` are left out, because they do not change the results of a run.
+    Fields that do not change the results of a run, such as `data.data_dir` and `data.workers`, are
+    left out.
     """
     first, second = dict(flatten(one)), dict(flatten(other))
     return [

@@ -251,8 +251,8 @@ class Listing(NamedTuple):
 def is_hidden(path: Path, below: Path) -> bool:
     """Returns whether a path, or one of its parent directories inside `below`, is hidden.
 
-    Hidden names are SYSTEM_NAMES and all that begin with a dot, such as `.ipynb_checkpoints` and
-    `._photo.jpg`.
+    Hidden names are all that begin with a dot, such as `.ipynb_checkpoints` and `._photo.jpg`, and
+    names that operating systems create, such as `__MACOSX` and `Thumbs.db`.
     """
     return any(map(_is_hidden_name, path.relative_to(below).parts))
 

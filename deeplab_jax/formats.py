@@ -74,7 +74,7 @@ def rewritten_version(version: int) -> int:
     """Returns the format version to write when a file of format `version` is read and saved again.
 
     Files of version 1 remain at version 1, because the keywords that they omit have the defaults of
-    version 1. Other files become FORMAT_VERSION.
+    version 1. Other files are written in the current version.
     """
     return FORMAT_VERSION if version > 1 else version
 

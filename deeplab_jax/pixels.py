@@ -18,9 +18,9 @@ def subtracted_mean(preprocessing: str, channels: int, image_dtype: str) -> tupl
     """Returns the pixel value that a normalization maps to 0, one number for each channel.
 
     Args:
-      preprocessing: normalization, one of PREPROCESSINGS.
+      preprocessing: name of the normalization, one of `PREPROCESSINGS`.
       channels: number of image channels.
-      image_dtype: type of the pixels, one of LARGEST_PIXEL.
+      image_dtype: dtype of the pixels, `uint8` or `uint16`.
     """
     means = {
         "minus_one_one": (LARGEST_PIXEL[image_dtype] / 2,) * channels,

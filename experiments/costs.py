@@ -104,8 +104,8 @@ def parameters(case: Case, counter: Counter) -> float:
 def chip_hours(training: ResolvedTraining, counter: Counter) -> float:
     """Returns the estimated hours of a training run on one chip.
 
-    The chip is assumed to sustain CHIP_OPERATIONS floating-point operations per second. Training of
-    the initial weights, data loading and evaluation are not included.
+    The chip is assumed to sustain 10¹⁴ floating-point operations per second. Training of the
+    initial weights, data loading and evaluation are not included.
     """
     config = training.config
     macs = counter.count(network_of(training), tuple(config.augmentation.crop_size))["macs"]

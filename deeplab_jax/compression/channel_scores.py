@@ -44,8 +44,8 @@ class Moments:
     def shrunk_covariance(self) -> np.ndarray:
         """Covariance whose off-diagonal entries are multiplied by 1 − intensity, [C, C].
 
-        Shrinkage reduces the errors of a covariance that is estimated from few pixels. The
-        intensity is C / (C + count), at least LEAST_SHRINKAGE.
+        This shrinkage reduces the errors of a covariance that is estimated from few pixels. With C
+        channels and `count` pixels, the intensity is C / (C + count), and at least 10⁻⁴.
         """
         channels = len(self.mean)
         intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))

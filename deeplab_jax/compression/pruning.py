@@ -226,7 +226,7 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
     """Selects the channels to keep under a budget of multiply-adds.
 
     The scores of all layers are compared with one another, and the channels with the lowest scores
-    are removed. Every layer keeps at least the fraction LEAST_FRACTION of its channels.
+    are removed. Every layer keeps at least 10 % of its channels.
 
     Args:
       graph: channel graph of the network.

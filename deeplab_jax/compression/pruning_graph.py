@@ -96,8 +96,8 @@ class _Channels(NamedTuple):
 
     Attributes:
       axis: channel axis of the array.
-      numbers: for each position of this axis, the number of its channel in the channel graph, or
-        NO_CHANNEL.
+      numbers: for each position of this axis, the number of its channel in the channel graph; −1
+        for positions that belong to no channel.
     """
 
     axis: int

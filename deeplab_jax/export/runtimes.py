@@ -215,8 +215,8 @@ class ExportedNetwork:
           Class maps, int32 [N, H, W]; or logits, float32 [N, H, W, num_classes].
 
         Raises:
-          DeepLabError: the images have another shape or dtype, or a size that the file does not
-            support.
+          DeepLabError: the images do not have this shape and dtype, or the file does not support
+            their height, width or number.
         """
         given, sizes = self.metadata.input["shape"], self.metadata.sizes
         channels, pixels = given[3], self.metadata.pixels

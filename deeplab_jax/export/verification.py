@@ -50,7 +50,7 @@ class Verification:
     def agrees(self) -> bool:
         """True if classes differ only where the logits of both classes are nearly equal.
 
-        `largest_margin` must be at most TIE, or at most TIE_FRACTION · `largest_logit`.
+        `largest_margin` must be at most 10⁻³, or at most 2·10⁻⁵ · `largest_logit`.
         """
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 

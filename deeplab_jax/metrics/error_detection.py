@@ -30,7 +30,7 @@ class ErrorDetection:
     Their size does not depend on the number of images.
 
     Attributes:
-      counts: int64 [2, NUM_SCORES], number of correctly (row 0) and wrongly (row 1) predicted
+      counts: int64 [2, number of bins], number of correctly (row 0) and wrongly (row 1) predicted
         pixels in each bin of the uncertainty, see `score_bins`.
     """
 

@@ -106,7 +106,7 @@ def xla_options(platform: str) -> dict[str, dict[str, Any]]:
     """Returns the recommended compiler options of a platform.
 
     Args:
-      platform: one of `XLA_PLATFORMS`.
+      platform: `tpu`, `tpu_slices` (several slices), `gpu` or `gpu_nodes` (several hosts).
 
     Returns:
       {name of the option: {"value", "platforms", "purpose", "source"}}.
@@ -121,7 +121,7 @@ def set_xla_options(platform: str, environment: MutableMapping[str, str]) -> str
     Options that the environment already contains take priority.
 
     Args:
-      platform: one of `XLA_PLATFORMS`.
+      platform: `tpu`, `tpu_slices` (several slices), `gpu` or `gpu_nodes` (several hosts).
       environment: environment variables to change.
 
     Returns:

@@ -193,8 +193,7 @@ class AnnotationsBuilder(DrawnBuilder):
           intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
             range of each image).
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image (default: the value for the annotation tool,
-            `DRAWN_ON`).
+            `displayed` or the `stored` image (default: as usual for the annotation tool).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
