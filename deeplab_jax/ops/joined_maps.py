@@ -5,7 +5,7 @@ therefore be computed first, at the size of the coarse map, which has a sixteent
 the decoder of DeepLab v3+. Two products with small constant matrices then interpolate the results
 and shift them by the distances of the taps.
 
-It is used on CPUs at stride 1, if the fine map has at least LEAST_UPSAMPLING times the pixels of
+It is used on CPUs at stride 1, if the fine map has at least four times the pixels of
 the coarse map. There it takes 20 to 23 ms instead of 71 to 76 ms, and with gradients 39 to 55 ms
 instead of 154 to 173 ms (docs/benchmarks.md). test_joined_maps.py compares both orders of
 computation.

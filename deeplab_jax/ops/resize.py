@@ -204,7 +204,7 @@ def argmax_of_resized(
 ) -> Int32[Array, "N H W"]:
     """Resizes scores bilinearly and returns the class with the largest score for every pixel.
 
-    On CPUs, at most ROWS_ON_CPUS rows of the resized scores are in memory at a time. For 21 classes
+    On CPUs, at most 176 rows of the resized scores are in memory at a time. For 21 classes
     at 513 × 513 pixels, this takes 13.1 MB and 17.8 ms; with all rows at a time, it takes 25.0 MB
     and 23.5 ms. For a batch of 8, it takes 90 MB and 152 ms instead of 188 MB and 217 ms
     (docs/benchmarks.md). test_resized_rows.py compares the result with the argmax of

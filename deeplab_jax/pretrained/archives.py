@@ -40,7 +40,7 @@ def extract(
     """Extracts the files of an archive whose paths match a pattern, into a single directory.
 
     Args:
-      archive: path that ends in one of TAR_SUFFIXES or ZIP_SUFFIXES.
+      archive: path that ends in `.tar.gz`, `.tgz`, `.tar` or `.zip`.
       folder: directory that receives all files; no subdirectories are created.
       wanted: pattern to search for in the paths.
       max_bytes: maximum unpacked size of the archive; tar members that do not match count, too.
