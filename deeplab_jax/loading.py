@@ -23,8 +23,8 @@ def load(
         `list_pretrained`, whose weights are downloaded and converted on first use; or path of a
         .stablehlo, .onnx or .tflite file that `deeplab-jax export` wrote.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
-      ema: whether to use the moving average of the parameters. None uses the average if the
-        workdir or model directory contains one, and the parameters themselves otherwise.
+      ema: whether to use the moving average of the variables in the checkpoint of a workdir; None:
+        if the checkpoint contains it. A model directory has only one set of variables.
       reporter: receives progress events of downloads and exports (default: the logger).
       engine: runtime of the network: `jax`, `onnx` (ONNX Runtime) or `tflite` (LiteRT). `onnx` and
         `tflite` export the network once per image size. Default: the runtime of an exported file,
