@@ -301,17 +301,17 @@ class FilePredictor(Predictor):
         if options.output_stride not in (None, own):
             raise DeepLabError(
                 f"{self.source} was exported at output stride {own}; for another output stride, "
-                "give the model directory"
+                "give the model directory from which it was exported"
             )
         if options.scales != (1.0,):
             raise DeepLabError(
                 f"{self.source} takes images at one scale; for other scales, give the model "
-                "directory"
+                "directory from which it was exported"
             )
         if self.file.metadata.output["name"] == "class_map" and (options.flip or options.crf):
             raise DeepLabError(
                 f"{self.source} returns classes, but flip and crf require logits; export it again "
-                "with --argmax=outside, or give the model directory"
+                "with --argmax=outside, or give the model directory from which it was exported"
             )
         if self.fixed_size and options.tile:
             (height, width), tile = self.fixed_size, padded_size(self._trained[0], options.tile)
@@ -367,6 +367,6 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
     if engine not in (None, own):
         raise DeepLabError(
             f"the engine {own} executes {path}, but engine={engine} was given; omit the engine, "
-            "or give the model directory"
+            "or give the model directory from which the file was exported"
         )
     return FilePredictor(load_exported(path), str(path))
