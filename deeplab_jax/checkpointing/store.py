@@ -67,8 +67,9 @@ def read_model(
     Args:
       path: path of the workdir or model directory.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step.
-      ema: whether to read the moving average of the variables (EMA) instead of the variables
-        themselves; None: the moving average if the checkpoint contains it.
+      ema: whether to read the moving average of the variables (EMA) from the checkpoint, instead of
+        the variables themselves; None: the moving average if the checkpoint contains it. A model
+        directory has only one set of variables, so `checkpoint` and `ema` are ignored.
 
     Raises:
       DeepLabError: the model, the checkpoint or the moving average does not exist.

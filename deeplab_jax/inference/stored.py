@@ -14,9 +14,10 @@ def load(
 
     Args:
       path: workdir or model directory.
-      checkpoint: `best`, `last` or a step; workdirs only.
-      ema: whether to use the moving average of the variables (EMA) instead of the variables
-        themselves; None: the moving average if the checkpoint contains it.
+      checkpoint: checkpoint of a workdir: `best`, `last` or a step.
+      ema: whether to use the moving average of the variables (EMA) from the checkpoint, instead of
+        the variables themselves; None: the moving average if the checkpoint contains it. A model
+        directory has only one set of variables, so `checkpoint` and `ema` are ignored.
 
     Returns:
       A `Predictor` of class maps or, for a classifier of whole images, an `ImageClassification`.
