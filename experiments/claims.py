@@ -57,7 +57,11 @@ class Verdict:
 
 
 def decide(differences: Sequence[float], effect: float) -> Verdict:
-    """Decides a claim by the rule in the docstring of this module.
+    """Decides a claim from the differences between its two rows.
+
+    The decision is `shown` if there are at least 5 seeds, the 95 % interval of the mean difference
+    lies above 0, and the mean difference is at least `effect`. It is `opposite` if the same holds
+    for the negated differences, and `cannot be shown here` otherwise.
 
     Args:
       differences: for each seed, the value of `Claim.better` minus the value of `Claim.worse`.

@@ -29,7 +29,7 @@ class Job:
     Attributes:
       training: training run, without the seed.
       seed: seed of the training run.
-      cases: cases that evaluate the network, one per strategy.
+      cases: cases that evaluate the network, one per inference strategy.
     """
 
     training: ResolvedTraining

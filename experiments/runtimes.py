@@ -69,7 +69,7 @@ SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage"}
 
 
 def photographs(size: tuple[int, int]) -> list[np.ndarray]:
-    """Returns three photographs of scikit-image, uint8 [h, w, 3], that fit into (H, W)."""
+    """Returns three photographs of scikit-image, uint8 [h, w, 3], that fit into `size`."""
     from skimage import data
 
     return [fitted(image, size) for image in (data.astronaut(), data.chelsea(), data.coffee())]

@@ -32,7 +32,7 @@ def scaled_down(
       config: config of the training run at the size of the paper.
       base: config of the table's recipe, without the changes of the row.
       preset: preset that determines dataset, crop and batch size.
-      size: size that determines network and number of steps.
+      size: backbone and number of steps of the scaled-down run.
       init: name or path of the initial weights of the backbone; empty: random weights.
 
     Raises:

@@ -160,7 +160,7 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Returns the scores of the pruning criterion `reconstruction`, float64 [num_channels].
+    """Returns the scores of the pruning criterion `reconstruction`, float64 [graph.num_channels].
 
     The score of a channel is the fraction of the output variance of a convolution that is lost if
     the channel is removed, summed over the convolutions that take the channel as input, and divided
@@ -185,7 +185,7 @@ def _reconstruction(
 def _relative_magnitudes(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Any, *, parameter: str
 ) -> np.ndarray:
-    """Returns the L1 norm of each channel's weights, divided by the mean over its layer.
+    """Returns the L1 norm of the weights of each channel, divided by the mean norm in its layer.
 
     Args:
       graph, model, variables: channel graph, network, and variables of the network.
@@ -194,7 +194,7 @@ def _relative_magnitudes(
         normalization.
 
     Returns:
-      float64 [num_channels].
+      float64 [graph.num_channels].
     """
     flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():

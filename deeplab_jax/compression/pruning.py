@@ -33,7 +33,7 @@ def compensated(
       graph: channel graph of the network.
       variables: variables of the network.
       moments: moments of the input channels of every convolution, by path of the convolution.
-      kept: mask of the kept channels, bool [num_channels].
+      kept: mask of the kept channels, bool [graph.num_channels].
 
     Source: He, Zhang and Sun, arXiv 1707.06168, section 3.1, solved in closed form.
     """
@@ -88,7 +88,7 @@ def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]
     Args:
       graph: channel graph of the network.
       variables: variables of the network.
-      kept: mask of the kept channels, bool [num_channels].
+      kept: mask of the kept channels, bool [graph.num_channels].
     """
     flat, stays = flatten_dict(variables, sep="/"), np.append(kept, True)
     for path, layer in graph.layers.items():
@@ -117,7 +117,7 @@ def narrower_widths(
     Args:
       stored: model before pruning.
       graph: channel graph of the network.
-      kept: mask of the kept channels, bool [num_channels].
+      kept: mask of the kept channels, bool [graph.num_channels].
       pruned: variables after pruning.
 
     Returns:
@@ -230,12 +230,12 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
 
     Args:
       graph: channel graph of the network.
-      scores: importance of each channel, [num_channels].
+      scores: importance of each channel, [graph.num_channels].
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       multiple: each layer keeps a multiple of this number of channels, rounded up.
 
     Returns:
-      Mask of the kept channels, bool [num_channels].
+      Mask of the kept channels, bool [graph.num_channels].
 
     Raises:
       DeepLabError: even the narrowest possible network exceeds the fraction `macs`.

@@ -125,7 +125,7 @@ def quantized_variables(
 def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
-    """Returns the parameters of a quantized convolution, by their names in `layers/integers.py`.
+    """Returns the parameters of a quantized convolution, by their names in the quantized network.
 
     Args:
       kernel, bias: folded kernel and bias, in floating point.

@@ -58,7 +58,7 @@ def with_engine(
 
     Args:
       predictor: predictor of the trained network.
-      engine: runtime, one of ENGINES; with `jax`, the predictor itself is returned.
+      engine: runtime: `jax`, `onnx` or `tflite`. With `jax`, the predictor itself is returned.
       threads: maximum number of threads of the runtime (default: number of cores).
       reporter: receives a message for each export (default: the logger).
 
@@ -95,7 +95,7 @@ class EngineNetwork:
     It has the interface of `FoldedNetwork`, whose forward pass runs in JAX.
 
     Attributes:
-      model: the network, at the output stride to use.
+      model: the network, with the output stride of the inference.
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
@@ -114,8 +114,8 @@ class EngineNetwork:
           mesh: mesh of one device, or None.
 
         Raises:
-          DeepLabError: the mesh has several devices; or, in the returned function, `finish`
-            requires probabilities and the file returns classes.
+          DeepLabError: the mesh has several devices. The returned function raises it if `finish`
+            requires probabilities, but the exported file returns classes.
         """
         if mesh is not None and mesh.size > 1:
             raise DeepLabError(
@@ -191,7 +191,7 @@ class _ModelFiles:
         """Returns a loaded file; exports the network to it first if it is missing or damaged.
 
         Args:
-          model: network, at the output stride to use.
+          model: network, with the output stride of the inference.
           size: (H, W) of the images in pixels.
           pixels: True: the file takes pixels. False: it takes normalized floats.
           classes: True: the file returns class maps. False: it returns logits.
@@ -353,8 +353,8 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
 
     Args:
       path: path of a StableHLO, ONNX or TFLite file.
-      engine: engine that executes the format of the file: `jax`, `onnx` or `tflite`. None selects
-        it; another engine is an error.
+      engine: `jax` for a StableHLO file, `onnx` for an ONNX file or `tflite` for a TFLite file;
+        None: selected by the format of the file.
 
     Raises:
       DeepLabError: the file is missing, damaged or not written by `export`, another engine executes

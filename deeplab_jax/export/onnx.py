@@ -83,7 +83,7 @@ class OnnxWriter:
         return self._names[key]
 
     def half(self, value: Value) -> Value:
-        """Converts a constant or a value to float16.
+        """Converts a constant array, or the tensor with this name, to float16.
 
         Raises:
           DeepLabError: a constant is too large for float16.
@@ -98,11 +98,11 @@ class OnnxWriter:
         return value.astype(HALF)
 
     def single(self, value: str) -> str:
-        """Converts a value to float32."""
+        """Converts the tensor with this name to float32."""
         return self.cast(value, np.dtype(np.float32)) if value in self._halves else value
 
     def _alike(self, *values: Value) -> tuple[Value, ...]:
-        """Converts all values to float16 if one of them is float16."""
+        """Converts all constants and tensors to float16 if one of the tensors is float16."""
         if any(isinstance(value, str) and value in self._halves for value in values):
             return tuple(map(self.half, values))
         return values
@@ -160,7 +160,7 @@ class OnnxWriter:
         return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
     def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
-        """Returns the shape of a resized map as a value int64 [4]: N, C, H, W.
+        """Returns the shape (N, C, H, W) of a resized map as a constant or tensor, int64 [4].
 
         Args:
           inputs: map to resize, [N, C, h, w].
@@ -175,10 +175,14 @@ class OnnxWriter:
         return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
 
     def _symbolic(self, length: Any) -> str:
-        """Returns a traced height or width, integer or symbolic, as a value int64 [1].
+        """Returns the name of a tensor int64 [1] with a traced height or width.
+
+        Args:
+          length: height or width, integer or symbolic.
 
         Raises:
-          DeepLabError: no map has this size, and it cannot be computed from the image size.
+          DeepLabError: no earlier map has this height or width, and it cannot be computed from the
+            image size.
         """
         if isinstance(length, int):
             return self.constant(np.array([length], np.int64))
@@ -199,7 +203,7 @@ class OnnxWriter:
         )
 
     def _length(self, value: str, axis: int) -> str:
-        """Returns the length of one axis (0 to 3: N, C, H, W) of a value, as a value int64 [1]."""
+        """Returns the name of a tensor int64 [1]: the length of an axis of the tensor `value`."""
         return self.node("Gather", self.node("Shape", value), axis)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
@@ -238,13 +242,13 @@ class OnnxWriter:
         return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
 
     def _window_matrix(self, length: str, window: int, stride: int) -> str:
-        """Returns a matrix [number of windows, length] whose product with a map averages windows.
+        """Returns a matrix [number of windows, length] that averages a map over windows of an axis.
 
         Each row is 1 / window at the pixels of one window, and 0 elsewhere. A window that is larger
         than the map is clipped to it.
 
         Args:
-          length: length of the axis, a value int64 [1].
+          length: name of a tensor int64 [1] with the length of the axis.
           window: size of the windows along the axis, in pixels.
           stride: distance between the starts of successive windows, in pixels.
         """
@@ -328,7 +332,7 @@ class OnnxWriter:
 
 
 def _needed(nodes: Sequence[Any], result: str) -> list[Any]:
-    """Returns the nodes on which the value named `result` depends, in order of execution."""
+    """Returns the nodes on which the tensor named `result` depends, in order of execution."""
     needed, kept = {result}, []
     for node in reversed(nodes):
         if needed.intersection(node.output):

@@ -34,7 +34,8 @@ class ExportOptions:
         returns logits, float32 [N, H, W, num_classes].
       portable: True: only operations that all runtimes and platforms support. False (StableHLO
         only): the fastest implementation for each platform, which is many times faster on CPUs.
-      dtype: dtype of weights and computation, one of DTYPES. Inputs and outputs keep their dtype.
+      dtype: dtype of weights and computation, float32 or float16. Inputs and outputs keep their
+        dtype.
         The function is traced in float32 and converted when the file is written.
     """
 
@@ -82,7 +83,7 @@ class Program:
 
     @property
     def step(self) -> Grid:
-        """Step and offset in pixels: legal heights and widths are k · step + offset."""
+        """Pair (step, offset) in pixels: legal heights and widths are k · step + offset, k ≥ 1."""
         return size_grid(self.predictor.model.architecture)
 
     @property
@@ -125,8 +126,8 @@ def suits(size: Size, step: int, plus: int) -> bool:
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
-    A variable batch size is the symbol `N`. Variable heights and widths are k · step + plus
-    (`Program.step`), with a symbol k ≥ 1 for each.
+    A variable batch size is the symbol `N`. A variable height or width is k · step + offset, with
+    the step and offset of `Program.step` and a symbol k ≥ 1 for each of the two.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]

@@ -57,7 +57,7 @@ def export(
     Args:
       predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
       path: path of the file, or of the directory for `web`, on this machine or in a bucket.
-      format: one of FORMATS.
+      format: `stablehlo`, `onnx`, `tflite`, `coreml` or `web`.
       options: inputs and outputs of the file (default: `ExportOptions()`).
       calibration: images uint8 [H, W, 3] for quantizing a TFLite file to 8-bit integers; the ranges
         of feature maps are measured on them. None: no quantization.
@@ -121,7 +121,7 @@ def _write(
 
 
 def check_exports(predictor: Predictor, format: str) -> None:
-    """Checks that a format exists and supports a network. Only StableHLO supports quantized ones.
+    """Checks that a format exists and supports a network; only StableHLO supports quantization.
 
     Raises:
       DeepLabError: the format is unknown, or does not support the quantized network.
@@ -143,7 +143,7 @@ def program_for(predictor: Predictor, format: str, options: ExportOptions | None
 
     Args:
       predictor: predictor of the trained network.
-      format: one of FORMATS.
+      format: `stablehlo`, `onnx`, `tflite`, `coreml` or `web`.
       options: inputs and outputs of the file (default: `ExportOptions()`).
     """
     options = options or ExportOptions()

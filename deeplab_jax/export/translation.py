@@ -115,7 +115,7 @@ def flat_padding(padding: Padding) -> list[int]:
 def channels_first(value: Value) -> Value:
     """Reorders a constant for maps [N, H, W, C] for use with maps [N, C, H, W].
 
-    Values of the runtime are returned unchanged.
+    Values that are not constant arrays are returned unchanged.
     """
     if not isinstance(value, np.ndarray):
         return value
@@ -142,7 +142,8 @@ def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
     """Writes the operations of a program with the writer of a runtime, and returns the output.
 
     Args:
-      program: jaxpr with one input, traced with `ops.Dispatch.export`.
+      program: jaxpr with one input, in which all operations are traced as plain convolutions and
+        resizes (`ops.Dispatch.export`).
       image: input of the program, as a value of the runtime.
       writer: writer for the runtime.
 
@@ -165,10 +166,9 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Returns a value of the runtime.
+        """Writes a convolution that is not yet written, with `bias`, and returns its result.
 
-        If `value` is a convolution that is not yet written, it is written with `bias`, and its
-        result is returned. Other values are returned unchanged.
+        Values that are not such a convolution are returned unchanged.
         """
         if not isinstance(value, _Convolution):
             return value
@@ -268,8 +268,8 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
     """Reshapes a constant to the rank of the result of `broadcast_in_dim`.
 
-    Runtimes broadcast operands of equal rank themselves. Values of the runtime are returned
-    unchanged.
+    Runtimes broadcast operands of equal rank themselves. Values that are not constant arrays are
+    returned unchanged.
     """
     if not isinstance(value, np.ndarray):
         return value

@@ -71,8 +71,8 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
     """Returns the pairs (size, batch size) for which a file is compared with its network.
 
     By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
-    larger one. If the file accepts any batch size, the batch sizes 1, 2 and 3 are combined with the
-    sizes one by one.
+    larger one. If the file accepts any batch size, the batch sizes are 1, 2 and 3. The first size
+    is paired with the first batch size, the second with the second, and so on.
 
     Args:
       program: exported program.
@@ -98,7 +98,7 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
 
 
 def _other_sizes(program: Program) -> tuple[Size, Size]:
-    """Returns a smaller size in portrait format, and a larger size in landscape format.
+    """Returns a size smaller than `Program.own_size`, in portrait format, and a larger one.
 
     The larger size exceeds the training crop, so that the pooling windows of `image_pooling="crop"`
     do not cover the whole feature map.
@@ -164,7 +164,7 @@ def _compare(expected: np.ndarray, found: np.ndarray) -> tuple[float, ...]:
       found: logits [H, W, classes] or class map [H, W] of the file.
 
     Returns:
-      Largest difference of logits, largest logit and largest margin, see `Verification`; number of
+      `largest_difference`, `largest_logit` and `largest_margin`, as in `Verification`; number of
       pixels with the same class; number of pixels.
     """
     labels = found.argmax(-1) if found.ndim == 3 else found

@@ -131,8 +131,9 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
       repetitions: number of timed runs with and without each fast path.
 
     Returns:
-      JSON-serializable dict with an entry for each fast path: the result of `measure`, and `gain`,
-      the time with the reference divided by the time with the fast path.
+      JSON-serializable dict. The keys are the names of the fast paths. The values are dictionaries
+      with the result of `baselines.measure`, where the baseline is the reference implementation,
+      and with `gain`, the time with the reference divided by the time with the fast path.
 
     Raises:
       DeepLabError: there is no such fast path.
@@ -154,7 +155,7 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
 
 
 def contender(path: FastPath, name: str) -> Contender:
-    """Returns the compiled workload of a fast path.
+    """Returns the compiled workload of a fast path, as a contender called `name`.
 
     Within the context `FastPath.switched_off`, it is compiled without the fast path.
     """

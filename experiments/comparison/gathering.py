@@ -22,7 +22,7 @@ class Compared:
     """Results of one model.
 
     Attributes:
-      metrics: content of `metrics.json`.
+      metrics: metrics of the evaluation, as in `metrics.json`.
       parameters: number of parameters.
       macs: multiply-adds of one forward pass at the size of the largest shown image.
       seconds_per_image: mean time, over the shown images, from the decoded image to the class map,

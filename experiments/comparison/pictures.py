@@ -24,14 +24,14 @@ PALE = 0.35
 
 
 def shown_image(image: np.ndarray) -> bytes:
-    """Returns an image uint8 [H, W, 3], downsampled, as a JPEG file."""
+    """Returns an image uint8 [H, W, 3], downsampled for the page, as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(_small(image, Image.Resampling.LANCZOS)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
 def shown_classes(class_map: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """Returns a class map [H, W] in class colors, downsampled, as a PNG file."""
+    """Returns a class map [H, W] in class colors, downsampled for the page, as a PNG file."""
     return png_bytes(_small(colorize(class_map, palette), Image.Resampling.NEAREST))
 
 
@@ -55,7 +55,7 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 
 
 def shown_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> bytes:
-    """Returns an error map, downsampled, as a PNG file."""
+    """Returns the result of `error_map`, downsampled for the page, as a PNG file."""
     return png_bytes(_small(error_map(image, truth, prediction), Image.Resampling.NEAREST))
 
 

@@ -136,7 +136,7 @@ def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
-    """Returns normally distributed bfloat16 arrays; a GPU would be faster with zeros."""
+    """Returns normally distributed bfloat16 arrays, because GPUs compute faster with zeros."""
     keys = jax.random.split(jax.random.key(0), len(sizes))
     return [
         jax.random.normal(key, size, jnp.bfloat16) for key, size in zip(keys, sizes, strict=True)

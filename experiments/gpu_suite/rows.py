@@ -51,7 +51,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement]:
-    """Returns the measurements without a result; those that were started before come last."""
+    """Returns the measurements for which the file contains no figures.
+
+    Measurements that an earlier call started (they failed, were skipped or never ended) come last.
+    """
     status: dict[str, str] = {}
     for row in read(path):
         status[json.dumps(row["settings"], sort_keys=True)] = row["status"]

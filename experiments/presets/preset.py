@@ -30,9 +30,9 @@ class Preset:
     Attributes:
       name: name of the preset, the value of `--preset`.
       scales_down: whether the table is scaled down. If not, the fields below are not used.
-      small: size for tables that do not require a ResNet.
-      resnet: size for tables that vary multi-grid or cascades.
-      published: size for training from initial weights (`--init`).
+      small: backbone and steps for tables that do not require a ResNet.
+      resnet: backbone and steps for tables that vary multi-grid or cascades.
+      published: backbone and steps for training from initial weights (`--init`).
       crop_size: (H, W) that replaces the crop size of the recipe.
       batch_size: batch size that replaces that of the recipe.
       rate_share: factor by which atrous rates are multiplied.
