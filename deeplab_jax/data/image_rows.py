@@ -16,14 +16,8 @@ from deeplab_jax.data.image_layout import (
     partly_transparent,
     refuse_partly_transparent,
 )
-from deeplab_jax.data.images import (
-    BLOCK_ROWS,
-    LARGE_PIXELS,
-    image_size,
-    own_range,
-    read_image,
-    to_bytes,
-)
+from deeplab_jax.data.images import LARGE_PIXELS, image_size, read_image
+from deeplab_jax.data.intensity import BLOCK_ROWS, own_range, to_bytes
 from deeplab_jax.data.orientation import UPRIGHT
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra, quiet_logger

@@ -1,11 +1,11 @@
-"""Reads, checks and encodes image files."""
+"""Reads and checks image files, and encodes them for prepared datasets."""
 
 import contextlib
 import hashlib
 import io
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,12 +30,11 @@ from deeplab_jax.data.image_layout import (
     select_page,
     tiff_pages,
 )
+from deeplab_jax.data.intensity import own_range, scaled_to_bytes
 from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absence
 
-# Images of more than 8 bits are converted in blocks of this number of rows.
-BLOCK_ROWS = 256
 # Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
@@ -64,7 +63,8 @@ def read_image(
         (default: from 0, or from the minimum of the image if it is negative, to the maximum).
       name: name of encoded bytes, for errors.
       bands: bands of the result (default: 8-bit RGB).
-      page: number of the page to read from a TIFF, from 1 (default: the only page).
+      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
+        one page.
       max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
         Reading requires about 8 bytes of memory per pixel.
 
@@ -87,10 +87,13 @@ def read_image(
 def file_bands(path: Path, page: int | None = None) -> Bands:
     """Returns the number and the dtype of all bands in an image file.
 
-    A TIFF of several pages requires the number of a page, from 1.
+    Args:
+      path: image file.
+      page: number of the page of a TIFF, from 1; None requires that the TIFF has only one page.
 
     Raises:
-      DeepLabError: the file is not a readable image, or there is no such page.
+      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
+        several pictures.
     """
     encoded, name = read_bytes(path)
     return bands_of(_all_bands(select_page(encoded, page, name), name)[0])
@@ -102,7 +105,10 @@ def _is_picture(bands: Bands, encoded: bytes) -> bool:
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Returns all bands of a file, upright and [H, W, C], and its EXIF orientation, 1..8."""
+    """Returns all bands of a file, and its EXIF orientation, 1..8.
+
+    The bands, [H, W, C], are returned with the EXIF orientation applied.
+    """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
@@ -126,11 +132,15 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 def _as_image(
     pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Returns pixels [H, W, C] in the dtype of `bands`; maps those of another dtype to 0..255."""
+    """Returns pixels [H, W, C] in the dtype of `bands`.
+
+    Pixels of another dtype are mapped linearly to 0..255. The values in `intensity_range` become 0
+    and 255; None stands for the range of the pixels.
+    """
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))
-    return _scaled(planes, intensity_range or own_range(planes))
+    return scaled_to_bytes(planes, intensity_range or own_range(planes))
 
 
 class StorableImage(NamedTuple):
@@ -143,7 +153,8 @@ class StorableImage(NamedTuple):
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
-      notes: remarks for the user on transparency, and on scaling by the image's own range.
+      notes: remarks for the user: the image has transparent pixels, or it was scaled by its own
+        range of values.
     """
 
     encoded: bytes
@@ -166,14 +177,17 @@ def storable_image(
 
     Args:
       source: path of the image, or its encoded bytes.
-      intensity_range: values of 16-bit and float images that become 0 and 255 (default: own range).
+      intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
+        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
       name: name of encoded bytes, for errors.
       bands: bands of the dataset (default: 8-bit RGB).
       first: first image of the dataset, if it determined `bands`; for error messages.
-      page: number of the page to read from a TIFF, from 1 (default: the only page).
+      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
+        one page.
 
     Raises:
-      DeepLabError: the file is not a readable image with these bands, or there is no such page.
+      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
+        several pictures or other bands than `bands`.
     """
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
@@ -225,7 +239,9 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
 
 
 def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
-    """Returns (height, width) of an image in pixels from its header; (0, 0) if it is unreadable.
+    """Returns (height, width) in pixels from the header of an image file.
+
+    If the header cannot be read, returns (0, 0).
 
     Args:
       path: image file of any size.
@@ -314,7 +330,16 @@ def is_deep(image: PIL.Image.Image) -> bool:
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, bool]:
-    """Returns the upright RGB image, and whether some pixels are more transparent than others."""
+    """Converts an image to uint8 [H, W, 3] RGB with its EXIF orientation applied.
+
+    Args:
+      image: decoded image.
+      encoded: content of its file, which is decoded again if it has more than 8 bits per channel.
+      intensity_range: values of such images that become 0 and 255; None: the range of the image.
+
+    Returns:
+      The image, and whether some pixels are more transparent than others.
+    """
     name = image.info["name"]
     if is_deep(image):
         return _deep_to_rgb(image, encoded, intensity_range, name)
@@ -362,39 +387,8 @@ def _deep_to_rgb(
     # OpenCV's channels are blue, green, red and optionally opacity.
     transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
     planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
-    result = _scaled(planes, intensity_range or own_range(planes))
+    result = scaled_to_bytes(planes, intensity_range or own_range(planes))
     # For a TIFF, both decoders have already applied the EXIF orientation.
     if image.format != "TIFF":
         result = turned(result, image.info["orientation"])
     return result, transparent
-
-
-def _scaled(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
-    """Maps one or three planes linearly to uint8 [H, W, 3]; the limits become 0 and 255."""
-    low, high = limits
-    result = np.empty((*planes[0].shape, 3), np.uint8)
-    # Blocks limit the memory of the floating-point values.
-    for first in range(0, len(result), BLOCK_ROWS):
-        rows = slice(first, first + BLOCK_ROWS)
-        scaled = [to_bytes(plane[rows].astype(np.float64), low, high) for plane in planes]
-        result[rows] = np.stack(scaled, axis=-1)
-    return result
-
-
-def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Maps numbers linearly to uint8: `low` to 0, `high` to 255; clips numbers outside."""
-    # NaN becomes the darkest value.
-    within = np.clip(np.nan_to_num(values, nan=low), low, high)
-    return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-
-
-def own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the smallest range (low, high) that contains 0 and all finite values of planes."""
-    low = high = 0.0
-    for plane in planes:
-        for first in range(0, len(plane), BLOCK_ROWS):
-            values = plane[first : first + BLOCK_ROWS]
-            finite = values[np.isfinite(values)]
-            low = min(low, float(finite.min(initial=0)))
-            high = max(high, float(finite.max(initial=0)))
-    return low, high

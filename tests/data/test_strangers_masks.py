@@ -20,7 +20,8 @@ from strangers import (
 )
 
 from deeplab_jax.data.builders.folder import Folder
-from deeplab_jax.data.builders.pairing import find_files, match_names
+from deeplab_jax.data.builders.folder_files import find_files
+from deeplab_jax.data.builders.pairing import match_names
 from deeplab_jax.data.preparation import prepare as prepare_in_python
 from deeplab_jax.errors import DeepLabError
 

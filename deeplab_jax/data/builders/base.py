@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.builders.pairing import SPLITS
+from deeplab_jax.data.builders.folder_files import SPLITS
 from deeplab_jax.data.codecs import decode_bands, encode_png
 from deeplab_jax.data.descriptors import Color, Descriptor
 from deeplab_jax.data.statistics import BandCounter, StatisticsCounter

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from deeplab_jax.data.builders.pairing import OTHER_SPLIT_NAMES, SPLITS
+from deeplab_jax.data.builders.folder_files import OTHER_SPLIT_NAMES, SPLITS
 from deeplab_jax.data.descriptors import (
     VOID_NAMES,
     Descriptor,

@@ -11,8 +11,9 @@ import numpy as np
 
 from deeplab_jax.data.bands import check_pixel_type
 from deeplab_jax.data.builders.base import LoadedExample, in_splits
+from deeplab_jax.data.builders.folder_files import SPLITS, Found, find_files
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, find_root
-from deeplab_jax.data.builders.pairing import SPLITS, Found, Matching, find_files, match_names
+from deeplab_jax.data.builders.pairing import Matching, match_names
 from deeplab_jax.data.descriptors import RGB, Bands, Color, check_intensity_range, folder_classes
 from deeplab_jax.data.images import StorableImage, file_bands, storable_image
 from deeplab_jax.data.masks import (
@@ -71,8 +72,10 @@ class Folder(PairedFilesBuilder):
           masks: directory of the masks (default: `masks/` in the source, if it exists).
           classes: file of class names, as text with one name per line or as JSON (default:
             `classes.txt` or `classes.json` in the source, else the names of the color map).
-          color_map: file of class colors, lines `r g b name` or JSON. None: masks are indices.
-          intensity_range: pixel values that become 0 and 255 in 16-bit images (default: own range).
+          color_map: file with the color of each class, as text lines `r g b name` or as JSON. None:
+            masks contain class indices.
+          intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
+            range of each image).
           bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
             red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
             None: all images are converted to 8-bit RGB.
@@ -81,7 +84,8 @@ class Folder(PairedFilesBuilder):
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, or an argument is illegal.
+          DeepLabError: a directory is missing, there are fewer than two classes, the lower end of
+            `intensity_range` is not below the upper end, or the bands do not exist.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else None
@@ -103,14 +107,14 @@ class Folder(PairedFilesBuilder):
             descriptor, intensity_range=intensity_range, bands=chosen
         )
         super().__init__(source=source, page=page, **kwargs)
-        dtype = label_dtype(descriptor.num_classes)
-        self._read_label: Callable[[MaskFile], np.ndarray]
+        self._read_label = self._label_reader()
+
+    def _label_reader(self) -> Callable[[MaskFile], np.ndarray]:
+        """Returns the function that converts a mask to classes and void."""
+        dtype = label_dtype(self.descriptor.num_classes)
         if self._color_labels is None:
-            self._read_label = functools.partial(read_mask, dtype=dtype, **self._index_encoding())
-        else:
-            self._read_label = functools.partial(
-                read_colored_mask, labels=self._color_labels, dtype=dtype
-            )
+            return functools.partial(read_mask, dtype=dtype, **self._index_encoding())
+        return functools.partial(read_colored_mask, labels=self._color_labels, dtype=dtype)
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
         found = self._found

@@ -1,4 +1,4 @@
-"""Finds images and masks in a folder, and matches them by their names.
+"""Matches images and masks by their names.
 
 Files are identified by keys: a key is the path below the folder, without suffix, such as `train/a`.
 """
@@ -12,16 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.errors import DeepLabError, shortened
-from deeplab_jax.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from deeplab_jax.files import MASK_SUFFIXES
 
-# Words in names of folders that mean images, and words that mean masks.
-IMAGE_WORDS = {"image", "images", "img", "imgs", "inputs", "jpegimages", "photo", "photos", "rgb"}
-MASK_WORDS = {"annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks"}
-MASK_WORDS |= {"seg", "segmentation", "segmentationclass", "segmentations", "targets", "truth"}
-# Suffixes of photographs. If a single folder contains images and masks, other files are masks.
-PHOTO_SUFFIXES = (".jpeg", ".jpg")
 # Number of prefixes and suffixes of mask names to try, the most frequent first.
 TRIED_AFFIXES = 3
 SHOWN_NAMES = 3
@@ -62,7 +55,11 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns {image: mask}, as paths without suffix; {} if the match is ambiguous."""
+        """Returns {key of image: key of its mask}; a key is a path below the folder without suffix.
+
+        The result is {} if the rule is ambiguous, because the names of two images, or of two masks,
+        are equal without prefix and suffix.
+        """
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
             core = self._core(_undoubled(key) if self.doubled else key, self.mask)
@@ -75,16 +72,16 @@ class Rule:
 
     def expected_mask(self, key: str) -> str:
         """Returns the expected name, without folder and suffix, of the mask of an image."""
-        _, name = _split(key)
+        _, name = split_key(key)
         return f"{self.mask.prefix}{self.image.core(name) or name}{self.mask.suffix}"
 
     def expected_image(self, key: str) -> str:
         """Returns the expected name, without folder and suffix, of the image of a mask."""
-        _, name = _split(_undoubled(key) if self.doubled else key)
+        _, name = split_key(_undoubled(key) if self.doubled else key)
         return f"{self.image.prefix}{self.mask.core(name) or name}{self.image.suffix}"
 
     def _core(self, key: str, affixes: Affixes) -> tuple[str, str] | None:
-        folder, name = _split(key)
+        folder, name = split_key(key)
         core = affixes.core(name)
         return None if core is None else (folder if self.folders else "", core)
 
@@ -137,9 +134,9 @@ def match_names(images: Named, masks: Named) -> Matching:
                 mask_of = {loose_images[key]: loose_masks[mask] for key, mask in loose.items()}
     if not mask_of:
         raise DeepLabError(
-            f"none of {len(images)} images ({_names(images.values())}) has a mask among "
-            f"{len(masks)} masks ({_names(masks.values())}); the names of an image and its mask "
-            "must be equal, or differ by a prefix or suffix that is the same for all masks"
+            f"none of {len(images)} images ({shown_names(images.values())}) has a mask among "
+            f"{len(masks)} masks ({shown_names(masks.values())}); the names of an image and its "
+            "mask must be equal, or differ by a prefix or suffix that is the same for all masks"
         )
     used = set(mask_of.values())
     return Matching(
@@ -151,7 +148,9 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that finds the most masks, and {image: mask}, as paths without suffix.
+    """Returns the rule that finds masks for the most images, and {key of image: key of its mask}.
+
+    A key is the path of a file below the folder, without suffix.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
@@ -186,16 +185,16 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
         keys = [_undoubled(key) for key in masks] if doubled else list(masks)
         if doubled and keys == list(masks):
             return
-        image_names, mask_names = ([_split(key)[1] for key in names] for names in (images, keys))
+        image_names, mask_names = ([split_key(key)[1] for key in names] for names in (images, keys))
         affixes = [(Affixes(), Affixes())]
-        affixes += [(Affixes(), one) for one in _frequent_affixes(image_names, mask_names)]
-        affixes += [(one, Affixes()) for one in _frequent_affixes(mask_names, image_names)]
+        affixes += [(Affixes(), one) for one in frequent_affixes(image_names, mask_names)]
+        affixes += [(one, Affixes()) for one in frequent_affixes(mask_names, image_names)]
         affixes.append((_common_affixes(image_names), _common_affixes(mask_names)))
         for (image, mask), folders in itertools.product(affixes, (True, False)):
             yield Rule(image, mask, folders, doubled)
 
 
-def _frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
+def frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
     """Returns the most frequent prefixes and suffixes by which `longer` extends `names`.
 
     For example, `_mask` is a suffix if `longer` contains `a_mask`, and `names` contains `a`.
@@ -224,7 +223,8 @@ def _common_prefix(names: Sequence[str]) -> str:
     return first[: len(list(same))]
 
 
-def _split(key: str) -> tuple[str, str]:
+def split_key(key: str) -> tuple[str, str]:
+    """Returns the folder and the name of a key."""
     folder, _, name = key.rpartition("/")
     return folder, name
 
@@ -235,166 +235,6 @@ def _undoubled(key: str) -> str:
     return stem if suffix.lower() in MASK_SUFFIXES else key
 
 
-def _names(paths: Iterable[Path]) -> str:
+def shown_names(paths: Iterable[Path]) -> str:
+    """Returns the names of the first files, separated by commas, for errors."""
     return shortened([path.name for path in paths], SHOWN_NAMES)
-
-
-# Names of splits, which are also names of folders.
-SPLITS = ("train", "val", "test")
-OTHER_SPLIT_NAMES = {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "testing": "test",
-}
-
-
-class Found(NamedTuple):
-    """Images and masks of a dataset, by their paths below the folder without suffix (keys)."""
-
-    images: dict[str, Path]
-    masks: dict[str, Path]
-
-
-def find_files(source: Path, masks: Path | None, layout: str) -> Found:
-    """Finds the images and masks in a folder.
-
-    If the folders `images/` and `masks/` exist, or if `masks` is given, only these are searched.
-    Otherwise words in the names of folders distinguish images and masks, as in `train/img/` and
-    `train/labels/`. If both are in the same folder, masks are the files with longer names, or the
-    files that are not JPEG.
-
-    Args:
-      source: folder to search.
-      masks: folder of the masks; None if the user gave none.
-      layout: expected layout, for errors.
-
-    Raises:
-      DeepLabError: there are no images or no masks. The message lists the files that were found.
-    """
-    image_folder, mask_folder = source / "images", masks or source / "masks"
-    if image_folder.is_dir() and mask_folder.is_dir():
-        images = _with_keys(image_folder, _files(image_folder, IMAGE_SUFFIXES, "images", layout))
-        of_masks = _with_keys(mask_folder, _files(mask_folder, MASK_SUFFIXES, "masks", layout))
-        return Found(_unique(images), _unique(of_masks))
-    files = _files(source, MASK_SUFFIXES, "images", layout)
-    if masks:
-        of_masks = _with_keys(masks, _files(masks, MASK_SUFFIXES, "masks", layout))
-        outside = _roles(source, [path for path in files if masks not in path.parents])
-        images = outside["image"] or outside[""]
-    else:
-        of_role = _roles(source, files)
-        images = of_role["image"] or of_role[""]
-        of_masks = of_role["mask"] or (of_role[""] if of_role["image"] else [])
-        if not of_masks:
-            images, of_masks = _side_by_side(images)
-    for kind, named in (("images", images), ("masks", of_masks)):
-        if not named:
-            raise DeepLabError(
-                f"{source}: no {kind} found among {len(files)} pictures ({_names(files)}); {layout}"
-            )
-    return Found(_unique(_without_outer_folder(images)), _unique(_without_outer_folder(of_masks)))
-
-
-Keyed = list[tuple[str, Path]]
-
-
-def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> list[Path]:
-    """Returns the files below a folder that have one of the suffixes.
-
-    Raises:
-      DeepLabError: there is no such file. The message lists the files that were found.
-    """
-    found, left_out = list_images(folder, suffixes)
-    if found:
-        return found
-    refuse_volumes(folder)
-    there = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-    others = " (for annotation files, use `prepare coco`, …; see --help)" * (kind == "masks")
-    raise DeepLabError(
-        f"{folder}: no {kind} found; the folder contains {there or 'no files'}, but {kind} must "
-        f"have the suffix {', '.join(suffixes)}{others}; {layout}"
-    )
-
-
-def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
-    return [(_key(path.relative_to(folder).with_suffix("").as_posix()), path) for path in paths]
-
-
-def _key(path: str) -> str:
-    """Renames the first folder of a path to a split's name, for example `training` to `train`."""
-    first, slash, rest = path.partition("/")
-    return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
-
-
-def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
-    """Returns the files by the role that folder names show: `image`, `mask` or "" (unknown)."""
-    of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
-    for path in paths:
-        role, key = _role(path.relative_to(source).with_suffix("").as_posix())
-        of_role[role].append((_key(key), path))
-    return of_role
-
-
-def _role(path: str) -> tuple[str, str]:
-    """Returns the role of a file, `image` or `mask`, and its path without the words that show it.
-
-    Words in folder names, such as `img` or `labels`, show whether a file is an image or a mask. The
-    innermost folder with such a word determines the role. Without these words, an image and its
-    mask have equal paths. If there is no such folder, the role is "" and the path is unchanged.
-    """
-    *folders, name = path.split("/")
-    for at in reversed(range(len(folders))):
-        words = _words(folders[at])
-        for role, known in (("mask", MASK_WORDS), ("image", IMAGE_WORDS)):
-            if known.intersection(words):
-                left = "_".join(word for word in words if word not in known)
-                return role, "/".join(filter(None, [*folders[:at], left, *folders[at + 1 :], name]))
-    return "", path
-
-
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[\W_]+", name.lower()) if word]
-
-
-def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the first folder of all paths as long as all have the same, unless it is a split."""
-    while len(outer := {key.partition("/")[0] for key, _ in named}) == 1:
-        if not all("/" in key for key, _ in named) or outer <= {*SPLITS}:
-            break
-        named = [(_key(key.partition("/")[2]), path) for key, path in named]
-    return named
-
-
-def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
-    """Divides the files of folders with both images and masks, by their names or formats."""
-    names = [_split(key)[1] for key, _ in named]
-    known = set(names)
-    extending: list[Keyed] = []
-    for affixes in _frequent_affixes(names, names)[:1]:
-        masks = [pair for pair in named if affixes.core(_split(pair[0])[1]) in known]
-        means_mask = MASK_WORDS & {*_words(affixes.prefix), *_words(affixes.suffix)}
-        # An extension without a separator, such as the 0 by which 10 extends 1, is not an affix.
-        is_separated = not (affixes.prefix[-1:] + affixes.suffix[:1]).isalnum()
-        if means_mask or (is_separated and 2 * len(masks) == len(named)):
-            extending = [[pair for pair in named if pair not in masks], masks]
-    photos = [pair for pair in named if pair[1].suffix.lower() in PHOTO_SUFFIXES]
-    others = [pair for pair in named if pair[1].suffix.lower() not in PHOTO_SUFFIXES]
-    images, masks = extending or ([photos, others] if photos else [named, []])
-    return images, masks
-
-
-def _unique(named: Keyed) -> dict[str, Path]:
-    """Returns {key: path} for pairs (key, path).
-
-    Raises:
-      DeepLabError: two files have the same key.
-    """
-    files: dict[str, Path] = {}
-    for key, path in named:
-        if files.setdefault(key, path) != path:
-            raise DeepLabError(
-                f"{path} and {files[key]} have the same name, and images and masks are matched by "
-                "name; rename one, or give one folder of masks as --masks=DIR"
-            )
-    return files

@@ -1,0 +1,39 @@
+"""Maps pixel values of more than 8 bits to 0..255."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Images of more than 8 bits are converted in blocks of this number of rows.
+BLOCK_ROWS = 256
+
+
+def scaled_to_bytes(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
+    """Maps one or three planes linearly to uint8 [H, W, 3]; the limits become 0 and 255."""
+    low, high = limits
+    result = np.empty((*planes[0].shape, 3), np.uint8)
+    # Blocks limit the memory of the floating-point values.
+    for first in range(0, len(result), BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
+        scaled = [to_bytes(plane[rows].astype(np.float64), low, high) for plane in planes]
+        result[rows] = np.stack(scaled, axis=-1)
+    return result
+
+
+def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Maps numbers linearly to uint8: `low` to 0, `high` to 255; clips numbers outside."""
+    # NaN becomes the darkest value.
+    within = np.clip(np.nan_to_num(values, nan=low), low, high)
+    return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Returns the smallest range (low, high) that contains 0 and all finite values of planes."""
+    low = high = 0.0
+    for plane in planes:
+        for first in range(0, len(plane), BLOCK_ROWS):
+            values = plane[first : first + BLOCK_ROWS]
+            finite = values[np.isfinite(values)]
+            low = min(low, float(finite.min(initial=0)))
+            high = max(high, float(finite.max(initial=0)))
+    return low, high
