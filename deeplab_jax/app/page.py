@@ -123,20 +123,11 @@ def build_page(service: SegmentationService) -> Any:
                 areas = gradio.Dataframe(
                     headers=["class", "% of the image"], label="Class areas", interactive=False
                 )
-        asked = {
-            "fn": segment,
-            "inputs": [image, model],
-            "outputs": [overlay, mask, legend, areas, timing],
-            "concurrency_limit": AT_ONCE,
-            "concurrency_id": "segment",
-        }
-        mapped = {
-            "fn": uncertainty,
-            "inputs": [image, model, kind],
-            "outputs": [uncertain],
-            "concurrency_limit": AT_ONCE,
-            "concurrency_id": "segment",
-        }
+        shared = {"concurrency_limit": AT_ONCE, "concurrency_id": "segment"}
+        outputs = [overlay, mask, legend, areas, timing]
+        asked = {"fn": segment, "inputs": [image, model], "outputs": outputs, **shared}
+        inputs = [image, model, kind]
+        mapped = {"fn": uncertainty, "inputs": inputs, "outputs": [uncertain], **shared}
         button.click(**asked, api_name="segment").then(**mapped, api_visibility="private")
         image.input(**asked, api_visibility="private").then(**mapped, api_visibility="private")
         kind.input(**mapped, api_name="uncertainty")

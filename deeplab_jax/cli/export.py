@@ -89,6 +89,18 @@ def define_flags(flags: Flags) -> None:
         "not supported by stablehlo.",
         choices=["float32", "float16"],
     )
+    _define_images(flags)
+    flags.define(
+        "runtime",
+        None,
+        "For --format=web: directory of the npm package onnxruntime-web (default: found in "
+        "node_modules).",
+    )
+    flags.define("overwrite", False, "Replace the file if it exists.")
+
+
+def _define_images(flags: Flags) -> None:
+    """Defines the flags that name images for verification and calibration."""
     flags.define(
         "verify",
         None,
@@ -107,13 +119,6 @@ def define_flags(flags: Flags) -> None:
         "smaller and a larger size).",
     )
     flags.define("verify_limit", 50, "Maximum number of images for --verify.")
-    flags.define(
-        "runtime",
-        None,
-        "For --format=web: directory of the npm package onnxruntime-web (default: found in "
-        "node_modules).",
-    )
-    flags.define("overwrite", False, "Replace the file if it exists.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

@@ -77,8 +77,8 @@ def compare(
     """
     reporter = reporter or LoggingReporter()
     settings |= {"size": size, "limit": limit, "reporter": reporter}
-    first = next(iter(models.values()))
-    size = padded_size(first.model, size or largest_size(dataset), None)
+    baseline, *others = models
+    size = padded_size(models[baseline].model, size or largest_size(dataset), None)
     rows: dict[str, dict[str, Any]] = {}
     for name, predictor in models.items():
         reporter.message(f"measuring: {name}")
@@ -89,7 +89,6 @@ def compare(
         calls[tflite.name] = tflite_call(tflite)
     for name, milliseconds in latencies(calls).items():
         rows.setdefault(name, {})["latency_ms"] = milliseconds
-    baseline, *others = models
     first = rows[baseline]
     ratios = {name: {key: _ratio(rows[name][key], first[key]) for key in first} for name in others}
     return {
