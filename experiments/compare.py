@@ -32,21 +32,30 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         **own,
     )
     absl_flags.DEFINE_string(
-        "checkpoint", "last", "Checkpoint to load from a workdir: best, last or a step.", **own
+        "checkpoint",
+        "last",
+        "Checkpoint to load from a workdir: best, last or the number of a training step.",
+        **own,
     )
     absl_flags.DEFINE_string("dataset", None, "Name of a prepared dataset.", **own)
     absl_flags.DEFINE_string("split", "val", "Split of the dataset to evaluate on.", **own)
     absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string("output", "comparison.html", "Path of the HTML page.", **own)
     absl_flags.DEFINE_string(
-        "classes", None, "Path of a PNG for ground truth and predictions, without images.", **own
+        "classes",
+        None,
+        "Path of a PNG file to write, with ground truth and predictions but without the images.",
+        **own,
     )
     absl_flags.DEFINE_string("title", "DeepLab, side by side", "Title of the HTML page.", **own)
     absl_flags.DEFINE_integer(
         "images", 4, "Number of images to show, evenly spaced over the split.", lower_bound=1, **own
     )
     absl_flags.DEFINE_integer(
-        "limit", None, "Maximum number of images, from the start of the split.", **own
+        "limit",
+        None,
+        "Maximum number of images, from the start of the split (default: all).",
+        **own,
     )
     absl_flags.DEFINE_integer("batch_size", 4, "Number of images per batch.", lower_bound=1, **own)
     absl_flags.DEFINE_string(

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -43,6 +44,8 @@ COMMANDS = {
     "demo": "train and evaluate a small model on built-in data",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
+# Default at the end of the description of a flag.
+STATED_DEFAULT = re.compile(r" \((default: [^()]*)\)\.$")
 # Maximum size of the compile cache, in bytes.
 COMPILED_BYTES = 4 * 2**30
 
@@ -64,14 +67,18 @@ def command_help(documentation: str, flag_values: Flags) -> str:
 
 
 def _flag_help(flag: absl_flags.Flag[Any]) -> str:
-    """Returns the help lines of a flag: name, help text, smallest legal value and default."""
+    """Returns the help lines of a flag: name, description, smallest legal value and default."""
     least = getattr(flag.parser, "lower_bound", None)
     facts = [] if least is None else [f"at least {least}"]
     if flag.default not in (None, [], ""):
         default = (flag.default_as_str or "").strip("'")
         facts.append(f"default: {default}")
+    help_text = flag.help or ""
+    stated = STATED_DEFAULT.search(help_text)
+    if facts and stated:
+        help_text, facts = f"{help_text[: stated.start()]}.", [*facts, stated[1]]
     noted = f" ({'; '.join(facts)})" if facts else ""
-    text = " ".join(f"--{flag.name}: {flag.help}{noted}".split())
+    text = " ".join(f"--{flag.name}: {help_text}{noted}".split())
     return textwrap.fill(
         text,
         98,

@@ -89,7 +89,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "page",
         int,
-        "Number of the page to read from TIFF files with several pages, from 1 (default: such "
+        "Number of the page to read from TIFF files with several pages (default: such "
         "files are an error).",
         least=1,
     )

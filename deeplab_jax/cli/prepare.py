@@ -152,7 +152,7 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "page",
         int,
-        "For folder: number of the page to read from TIFF files with several pages, from 1 "
+        "For folder: number of the page to read from TIFF files with several pages "
         "(default: such files are an error).",
         least=1,
     )

@@ -35,7 +35,9 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--part", default=PARTS, help="letters of parts, as in a,b (default: all)")
+    parser.add_argument(
+        "--part", default=PARTS, help="letters of parts, separated by commas (default: all)"
+    )
     parser.add_argument("--output", type=Path, help="directory for results, one file per part")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes, for any machine")
     parser.add_argument("--camvid", type=Path, help="part f: source directory of CamVid")
