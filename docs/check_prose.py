@@ -161,7 +161,14 @@ class Help(NamedTuple):
 
 
 # Position of the help text among the arguments of the functions that declare a flag or a field.
-HELP_POSITIONS = {"define": 2, "keyword": 1, "Flag": 4, "DEFINE_enum": 3, "DEFINE_flag": 99}
+HELP_POSITIONS = {
+    "define": 2,
+    "define_repeatable": 1,
+    "keyword": 1,
+    "Flag": 4,
+    "DEFINE_enum": 3,
+    "DEFINE_flag": 99,
+}
 
 
 def helps(tree: ast.AST) -> Iterator[Help]:
