@@ -256,7 +256,9 @@ class Checkpoint:
 class Config:
     """Config fields of a run, except for the section `model`; see `ArchitectureFields`."""
 
-    seed: int = keyword(0, "Seed of initialization, data order, augmentation and dropout, from 0.")
+    seed: int = keyword(
+        0, "Seed of initialization, data order, augmentation and dropout, at least 0."
+    )
     data: Data
     augmentation: Augmentation
     strict_crop: bool = keyword(

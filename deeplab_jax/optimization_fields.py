@@ -22,7 +22,10 @@ class Loss:
         0.0, "Label smoothing of the cross-entropy, 0..1.", rule=FRACTION
     )
     focal_gamma: float = keyword(
-        2.0, "Exponent γ of the focal loss, from 0.", source="arXiv 1708.02002", rule=NOT_NEGATIVE
+        2.0,
+        "Exponent γ of the focal loss, at least 0.",
+        source="arXiv 1708.02002",
+        rule=NOT_NEGATIVE,
     )
     hard_pixel_fraction: float = keyword(
         1.0,

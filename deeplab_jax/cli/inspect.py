@@ -54,7 +54,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "set",
         None,
-        "Keywords of the network as KEY=VALUE, separated by commas; without a value: describe all "
+        "Keywords of the network as KEY=VALUE, separated by commas. --set alone describes all "
         "keywords.",
         bare=HELP,
     )

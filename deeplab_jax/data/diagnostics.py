@@ -1,4 +1,4 @@
-"""Diagnostic tasks: drawn datasets, each of which tests one claim of the DeepLab papers.
+"""Diagnostic tasks: synthetic images, each task to test one claim of the DeepLab papers.
 
 In each task, a single cue determines the classes. The accuracy of a network that cannot use this
 cue is close to that of random guesses. No files are read: an image depends only on (seed, task,

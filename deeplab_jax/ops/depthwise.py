@@ -138,7 +138,9 @@ shifted_products.defvjp(_forward, _backward)
 def gradient_at_once(
     padded: Inputs, kernel: ChannelKernel, cotangent: Float[Array, "N P Q C"], window: Window
 ) -> ChannelKernel:
-    """Computes the kernel gradient: for each tap, Σ pixel·cotangent by one reduction over N, H, W.
+    """Computes the kernel gradient tap by tap.
+
+    The gradient of a tap is the sum over N, P and Q of cotangent · padded pixel under the tap.
 
     Args:
       padded: padded inputs.

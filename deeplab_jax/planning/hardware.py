@@ -205,15 +205,16 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
 
 def _gpu_hosts(name: str, chip: Chip, shape: tuple[int, ...], num_slices: int) -> Topology:
     hosts, per_host = shape if len(shape) == 2 else (1, shape[0])
+    generation = name.partition(":")[0]
     if len(shape) > 2 or per_host > chip.largest:
         raise DeepLabError(
-            f"invalid topology {name!r}: expected the number of GPUs per host, at most "
-            f"{chip.largest}, or hosts × GPUs per host, as in {name.partition(':')[0]}:4x8"
+            f"invalid topology {name!r}: give {generation}:N for one host with N GPUs (at most "
+            f"{chip.largest}), or {generation}:HxN for H hosts, as in {generation}:4x8"
         )
     if num_slices > 1:
         raise DeepLabError(
             f"--num_slices={num_slices} is only for TPUs; for GPUs, give hosts x GPUs per host in "
-            f"the topology, as in {name.partition(':')[0]}:{hosts}x{per_host}"
+            f"the topology, as in {generation}:{hosts}x{per_host}"
         )
     return Topology(name, chip, (per_host,), hosts)
 

@@ -68,8 +68,11 @@ def test_a_slice_by_its_name(name, shape):
         ("v5e:0x4", "invalid topology"),
         ("v5e:4x4 ", "expected chip and shape"),
         ("v5e:16x32", "512 chips; the largest v5e slice has 256"),
-        ("h100:16", "at most 8, or hosts × GPUs per host, as in h100:4x8"),
-        ("h100:2x2x2", "at most 8, or hosts × GPUs per host"),
+        (
+            "h100:16",
+            "one host with N GPUs \\(at most 8\\), or h100:HxN for H hosts, as in h100:4x8",
+        ),
+        ("h100:2x2x2", "at most 8\\), or h100:HxN for H hosts"),
         ("h100", "expected chip and shape, as in h100:8"),
     ],
 )

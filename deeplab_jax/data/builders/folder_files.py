@@ -30,7 +30,7 @@ OTHER_SPLIT_NAMES = {
 
 
 class Found(NamedTuple):
-    """Images and masks of a dataset, by their paths below the folder without suffix (keys)."""
+    """Images and masks of a dataset. The key of a file is its path in the folder without suffix."""
 
     images: dict[str, Path]
     masks: dict[str, Path]

@@ -98,9 +98,10 @@ FOVS = {(3, 1024): "large", (4, 4096): "4x4", (7, 4096): "7x7"}
 
 
 def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | None:
-    """Identifies DeepLab v1 or v2 with a VGG-16 backbone by the array names of one codebase.
+    """Returns the DeepLab v1 or v2 network of weights whose arrays have the given names.
 
-    The branches of ASPP are `fc6_1` to `fc6_4`, `fc7_1` to `fc7_4` and `fc8_1` to `fc8_4`.
+    The result is None if the weights are not a DeepLab with a VGG-16 backbone. The branches of
+    ASPP are `fc6_1` to `fc6_4`, `fc7_1` to `fc7_4` and `fc8_1` to `fc8_4`.
     """
     arrays = weights.arrays
     if f"{names.convolutions['conv1_1']}.weight" not in arrays:

@@ -145,7 +145,10 @@ def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
     # The shortcuts of ResNetV1d have the numbers 1 and 2.
     changed = "backbone.layer2.0.downsample.2.bias" in arrays
     if backbone == "resnet_18":
-        raise _unsupported("the backbone ResNet-18 dilates only half of its convolutions")
+        raise _unsupported(
+            "mmsegmentation's ResNet-18 dilates only half of its convolutions, which is not "
+            "implemented here"
+        )
     if backbone is not None and not changed:
         if stem == [None] * 3:
             placement = "caffe" if caffe else "torchvision"

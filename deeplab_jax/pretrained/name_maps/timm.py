@@ -1,7 +1,8 @@
-"""Variable names in timm: Xceptions, MobileNets, ResNets and the backbones `timm/…`.
+"""Variable names in timm of Xceptions, MobileNets, `timm/…` and ResNets with a three-layer stem.
 
-Other ResNets have the names of torchvision. The names do not show whether a MobileNet comes from
-TensorFlow, or how images are normalized. Both are read from the `config.json` beside the weights.
+timm's other ResNets have the names of torchvision. The names do not show whether a MobileNet comes
+from TensorFlow, or how images are normalized. Both are read from the `config.json` beside the
+weights.
 """
 
 import itertools

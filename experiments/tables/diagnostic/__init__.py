@@ -1,1 +1,1 @@
-"""Diagnostic tables: each tests claims of the papers on drawings; see `experiments.claims`."""
+"""Diagnostic tables, which test claims of the papers on synthetic images."""
