@@ -12,7 +12,6 @@ from deeplab_jax.checkpointing import (
     StoredModel,
     write_shared_model,
 )
-from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.shapes import OUTLINES, draw_scene
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing_directory
@@ -75,7 +74,7 @@ def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
     """
     description = stored.description
     bands = description.image_bands
-    if description.task == CLASSIFICATION or not _is_rgb(bands):
+    if description.task == CLASSIFICATION or not bands.are_rgb:
         return None
     names = description.class_names
     if not set(OUTLINES) <= set(names):
@@ -84,10 +83,6 @@ def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
             return photograph
     image, _ = draw_scene(*SCENE)
     return image, "Mask of the model on a drawn image"
-
-
-def _is_rgb(bands: Bands) -> bool:
-    return (bands.count, bands.dtype) == (RGB.count, RGB.dtype)
 
 
 def _photograph(class_names: tuple[str, ...]) -> tuple[np.ndarray, str] | None:
