@@ -142,7 +142,7 @@ def serving(
 
     Args:
       service: service that processes the requests.
-      host: address to listen on (default: 127.0.0.1); 0.0.0.0 accepts requests of other machines.
+      host: address to listen on (default: 127.0.0.1); 0.0.0.0 accepts requests from other machines.
       port: port to listen on (default: 7860).
 
     Yields:

@@ -132,7 +132,7 @@ class SegmentationService:
             probabilities divided by its maximum.
 
         Returns:
-          uint8 [H, W, 3] RGB, from black (0) to light yellow (1).
+          uint8 [H, W, 3] RGB. The uncertainty 0 is black, and 1 is light yellow.
 
         Raises:
           DeepLabError: there is no such uncertainty or model, the model cannot be loaded, the file
@@ -159,7 +159,16 @@ class SegmentationService:
             ) from None
 
     def _read(self, image: Path, name: str, ending: float) -> tuple[np.ndarray, Predictor, float]:
-        """Returns the decoded image, the predictor, and the seconds of decoding."""
+        """Decodes an uploaded image, and loads a model if it is not loaded yet.
+
+        Args:
+          image: path of the uploaded file.
+          name: name of the model.
+          ending: deadline for loading the model, as a value of `time.perf_counter()`.
+
+        Returns:
+          Decoded image, predictor of the model, and time that decoding took, in seconds.
+        """
         encoded = self._checked(image)
         # A loaded model is used without queuing, since only its intensity range is needed here.
         predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)

@@ -96,7 +96,7 @@ def dense_crf_of_weights(
     parameters: CRFParameters,
     bilateral_weights: Iterable[float],
 ) -> Iterator[Float[Array, "H W C"]]:
-    """Refines the class scores of one image several times, with different bilateral weights.
+    """Refines the class scores of one image once for each of several bilateral weights.
 
     The results equal those of `dense_crf`, but the lattices are built only once.
 
@@ -104,7 +104,7 @@ def dense_crf_of_weights(
       logits: [H, W, C], floating point.
       image: uint8 [H, W, 3], RGB.
       parameters: kernels, iterations and normalization; the bilateral weight is ignored.
-      bilateral_weights: values of the bilateral weight w1.
+      bilateral_weights: weights of the bilateral kernel, one for each refinement.
 
     Yields:
       Probabilities [H, W, C] for each weight, float32, or float64 for float64 logits.

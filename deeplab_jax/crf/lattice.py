@@ -101,7 +101,10 @@ def build_lattice(
 
 
 def round_up(count: int) -> int:
-    """Rounds a size up to the next of four sizes per power of two, to compile few programs."""
+    """Rounds a number up to one of few sizes, so that few programs are compiled.
+
+    The sizes are the multiples of 8 up to 64. Above 64, there are four sizes for each doubling.
+    """
     step = 1 << max(count.bit_length() - 3, 3)
     return -(-count // step) * step
 
@@ -257,7 +260,7 @@ def _computed_once(values: Float[Array, "M C"]) -> Float[Array, "M C"]:
 def _weighted_rows(
     weight: Float[Array, "K L"], values: Float[Array, "V C"], index: Integer[Array, "K L"]
 ) -> Float[Array, "L C"]:
-    """Computes weighted sums of K rows each: Σ_k weight[k, l]·values[index[k, l]] for each l."""
+    """Returns L weighted sums of K rows: row l is Σ_k weight[k, l]·values[index[k, l]]."""
     # A sum of K gathers compiles to one loop without intermediate arrays; a single gather does not.
     weight = weight.astype(values.dtype)
     return sum(w[:, None] * _rows(values, rows) for w, rows in zip(weight, index, strict=True))

@@ -17,8 +17,9 @@ def embed(
 
     The d-dimensional lattice is embedded in the hyperplane Σ x = 0 of a (d+1)-dimensional space.
     Each vertex has a class k in 0..d: all its coordinates are equal to k modulo d+1. A simplex has
-    one vertex of each class. The coordinates of the vertex of class k are (d+1)·cell + k, with the
-    integer vector cell = corner − (rank > d − k).
+    one vertex of each class. The coordinates of the vertex of class k are (d+1)·cell + k with an
+    integer vector `cell`. This function returns `corner` and `rank`, from which the cell follows:
+    cell = corner − (rank > d − k).
 
     Args:
       features: [d, N], floating point, positions of the points, in units of the standard deviation
@@ -26,8 +27,8 @@ def embed(
 
     Returns:
       corner: int32 [d+1, N], coordinates of the vertex of class 0, divided by d+1.
-      rank: int32 [d+1, N], position of each coordinate when the differences between the point and
-        the vertex of class 0 are sorted in descending order, from 0.
+      rank: int32 [d+1, N], rank of each coordinate by the difference between the point and the
+        vertex of class 0. The coordinate with the largest difference has rank 0.
       weights: [d+1, N], barycentric weights of the vertices of classes 0..d, which sum to 1.
 
     Source: Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral
@@ -56,7 +57,7 @@ def vertex_cells(
     Args:
       corner: int32 [d+1, N], coordinates of the vertex of class 0, divided by d+1.
       rank: int32 [d+1, N], rank of each coordinate by the difference between the point and the
-        vertex of class 0, in descending order, from 0.
+        vertex of class 0. The coordinate with the largest difference has rank 0.
       vertex_class: class k of the vertices, 0..d.
     """
     return corner - (rank > rank.shape[0] - 1 - vertex_class)
@@ -80,9 +81,16 @@ def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
 
 
 def _ranks(values: list[jax.Array]) -> list[jax.Array]:
-    """Ranks several arrays at each position in descending order, from 0.
+    """Ranks the arrays by their values, separately at each position.
 
-    Equal values are ranked in the order of their arrays.
+    The array with the largest value at a position has rank 0 there. Arrays with equal values are
+    ranked in the order of the list.
+
+    Args:
+      values: arrays of equal shape.
+
+    Returns:
+      For each array, its rank at each position, int32.
     """
     ranks = [jnp.zeros(values[0].shape, jnp.int32) for _ in values]
     for first in range(len(values)):
@@ -96,11 +104,12 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
     """Computes the barycentric weights of the d+1 vertices around each point, [d+1, N].
 
-    The weights are differences between successive offsets in descending order.
+    The offsets of each point are sorted in descending order. The weights are the differences
+    between successive sorted offsets.
 
     Args:
       offset: [d+1, N], difference between each point and its vertex of class 0, divided by d+1.
-      rank: int32 [d+1, N], rank of each offset of a point in descending order, from 0.
+      rank: int32 [d+1, N], rank of each offset of a point; the largest offset has rank 0.
     """
     size = offset.shape[0]
     # Python sums of a few rows are faster than a reduction over the short first axis.
@@ -179,14 +188,19 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
 def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Encodes the cell of each vertex, int32 [d+1], as one integer with a mixed radix.
 
-    The digits are d of the d+1 coordinates, because the coordinates sum to 0. The next neighbor
-    along axis j of a vertex of class k > 0 has class k−1, and coordinate j of its cell is larger by
-    1. The next neighbor of a vertex of class 0 has class d, and all coordinates of its cell except
-    j are smaller by 1.
+    The digits are the first d coordinates of the cell. The last coordinate follows from them,
+    because the coordinates of a vertex sum to 0.
+
+    The next neighbor along axis j of a vertex of class k > 0 has class k−1, and coordinate j of its
+    cell is larger by 1. The next neighbor of a vertex of class 0 has class d, and all coordinates
+    of its cell except j are smaller by 1.
+
+    Args:
+      corner, rank: int32 [d+1, N], results of `embed`.
 
     Returns:
-      Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; and the
-      number of possible codes, as int64, which may overflow, and as float64.
+      Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; number of
+      possible codes as int64, in which it may overflow; and the same number as float64.
     """
     dimensions = corner.shape[0] - 1
     # The range is extended by one cell for the vertices, and by another one for their neighbors.

@@ -66,7 +66,7 @@ POSTERIZED_BITS = 4
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> ColorOperation:
     """Returns a color operation that applies a Pillow enhancer, such as `ImageEnhance.Color`.
 
-    At strength s, the factor of the enhancer is 1 + ENHANCEMENT·s.
+    The operation has a strength from −1 to 1. The factor of the enhancer is 1 + 0.9·strength.
     """
     return lambda picture, strength: enhancer(picture).enhance(1 + ENHANCEMENT * strength)
 

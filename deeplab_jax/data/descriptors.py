@@ -216,7 +216,7 @@ def describe(
 
 
 def _packaged(name: str) -> Descriptor:
-    """Returns the descriptor of the classes in `classes/{name}.txt`, lines `r g b name`."""
+    """Returns the descriptor of a dataset whose classes are listed in `classes/{name}.txt`."""
     text = importlib.resources.files(__package__).joinpath(f"classes/{name}.txt").read_text("utf-8")
     colors = parse_text(text, origin=f"{name}.txt")
     return describe(name, list(colors), list(colors.values()))
@@ -252,7 +252,7 @@ CLASS_FILES = ("classes.txt", "classes.json")
 
 
 def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
-    """Checks the range of pixel values that are mapped to 0..255, or None.
+    """Checks a range of pixel values to map to 0..255; None is legal.
 
     Raises:
       DeepLabError: the first value is not below the second.

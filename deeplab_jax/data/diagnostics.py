@@ -1,8 +1,8 @@
-"""Diagnostic tasks: synthetic images, each task to test one claim of the DeepLab papers.
+"""Diagnostic tasks: datasets of synthetic images that test claims of the DeepLab papers.
 
-In each task, a single cue determines the classes. The accuracy of a network that cannot use this
-cue is close to that of random guesses. No files are read: an image depends only on (seed, task,
-split, index).
+Each task tests one claim, and a single cue determines its classes. The accuracy of a network that
+cannot use this cue is close to that of random guesses. No files are read: an image depends only on
+(seed, task, split, index).
 """
 
 import dataclasses
@@ -52,8 +52,8 @@ class Diagnostic:
         arguments are a random generator, the image side in pixels and, for `diagnostic_distance`,
         the distance of the cue in pixels.
       claim: claim of the papers that the task tests, with its source.
-      says: conclusion that a difference between two networks on this task allows.
-      cannot_say: conclusion that such a difference does not allow.
+      says: conclusion that may be drawn if two networks differ in accuracy on this task.
+      cannot_say: conclusion that must not be drawn from such a difference.
     """
 
     descriptor: Descriptor
@@ -274,7 +274,8 @@ def draw_rare(random: np.random.Generator, size: int) -> Drawing:
 def draw_outlines(random: np.random.Generator, size: int) -> Drawing:
     """Draws objects with wavy outlines; each object has one of three colors, which is its class.
 
-    As in PASCAL VOC, the outlines are void: two pixels, one at each side of every change of class.
+    As in PASCAL VOC, the outlines are void. They are two pixels wide: one pixel on each side of
+    every change of class.
     """
     image, label = _blank(size)
     angles = np.linspace(0, 2 * math.pi, 90, endpoint=False)

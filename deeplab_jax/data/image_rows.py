@@ -272,7 +272,7 @@ class _TiffRows:
         return to_bytes(colors.astype(np.float64), low, high)
 
     def _samples(self, first: int, last: int) -> np.ndarray:
-        """Returns the stored values of the rows [first, last), as [last - first, W, samples]."""
+        """Returns the stored values of the rows [first, last), as [last - first, W, bands]."""
         with _damage_named(self._name):
             if _is_plain(self._page):
                 return self._plain_samples(first, last)
@@ -289,7 +289,7 @@ class _TiffRows:
     def _plain_samples(self, first: int, last: int) -> np.ndarray:
         """Returns the stored values of the rows [first, last) of a page without compression.
 
-        The result has the shape [last - first, W, samples]. The page may consist of a single strip,
+        The result has the shape [last - first, W, bands]. The page may consist of a single strip,
         of which only these rows are read.
         """
         page, (height, width) = self._page, self.size
@@ -307,7 +307,7 @@ class _TiffRows:
     def _decoded(self, at: int) -> np.ndarray:
         """Returns the stored values of one row of tiles, or of one strip; `at` is its index.
 
-        The result has the shape [rows, W, samples].
+        The result has the shape [rows, W, bands].
         """
         if self._segments[0] == at:
             return self._segments[1]

@@ -100,7 +100,7 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    """Returns whether an image file is converted to 8-bit RGB, whatever its colors are."""
+    """Returns whether to convert a file to 8-bit RGB: `bands` require it, and it is not NPY."""
     return bands.are_pictures and not is_npy(encoded)
 
 

@@ -144,8 +144,8 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
         files with one page.
 
     Raises:
-      DeepLabError: the file is missing or damaged, or contains several pictures, further bands, or
-        an array that is not two-dimensional or not of integers.
+      DeepLabError: the file is missing or damaged, or contains several pictures or further bands;
+        or the array of an NPY file is not two-dimensional or not of integers.
     """
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)
@@ -236,7 +236,7 @@ def constant_color(mask: MaskFile) -> Color | None:
 
 
 def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
-    """Returns the gray levels that the file stores; Pillow scales 2 and 4 bits to 0..255."""
+    """Undoes the scaling to 0..255 that Pillow applies to gray levels of 2 or 4 bits."""
     stored = STRETCHED.search(image.info["stored_as"])
     return values // (255 // (2 ** int(stored[1]) - 1)) if stored else values
 

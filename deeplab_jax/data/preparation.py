@@ -28,7 +28,7 @@ class Preparation:
     Attributes:
       directory: TFDS directory of this version of the dataset.
       class_names: class names in label order.
-      statistics: statistics of each split, by name.
+      statistics: statistics of each split, by the name of the split.
       left_out: reason for each damaged example that was left out.
       notes: remarks for the user, one line each: files and annotations that are not part of the
         dataset, labels that were rotated, and images that occur in several splits.
@@ -269,7 +269,10 @@ def _counts(statistics: dict[str, SplitStatistics]) -> str:
 
 
 def _histogram(names: tuple[str, ...], statistics: dict[str, SplitStatistics]) -> str:
-    """Returns a table of class fractions per split, and of class weights from the first split."""
+    """Returns a table of the fraction of each class in each split, and of the class weights.
+
+    The weights are computed from the first split in `statistics`.
+    """
     width = max(len("class"), *map(len, names)) + 2
     header = "".join(f"{split:>11}" for split in statistics)
     first, *_ = statistics.values()

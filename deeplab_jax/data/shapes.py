@@ -1,4 +1,4 @@
-"""Built-in dataset of drawn images: textured shapes on smooth backgrounds.
+"""Built-in dataset of synthetic images: textured shapes on smooth backgrounds.
 
 Each class is a kind of shape, such as a ring, with its own outline and texture. All shapes and the
 background draw their colors from the same distribution, so neither color nor position identifies a

@@ -56,7 +56,7 @@ class CRFGrid:
     fixed: CRFParameters = SMOOTHNESS
 
     def points(self) -> list[CRFParameters]:
-        """Returns all points of the grid, ordered such that the weight varies fastest.
+        """Returns all points of the grid, ordered such that the bilateral weight varies fastest.
 
         Successive points with equal standard deviations use the same permutohedral lattice.
         """

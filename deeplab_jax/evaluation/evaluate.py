@@ -138,7 +138,8 @@ def evaluate(
 
     Raises:
       DeepLabError: the model classifies whole images or does not support the options, all pixels
-        are void, an image is damaged or larger than the size, or the numbers of classes differ.
+        are void, an image is damaged or larger than the setting `size`, or the numbers of classes
+        of model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):

@@ -123,8 +123,8 @@ class SegmentationMetrics:
     def without_last(self) -> "SegmentationMetrics":
         """Returns the counts without pixels whose true class is the last class.
 
-        The last class is that of predictions that belong to no scored class. Pixels of scored
-        classes for which it is predicted are still counted, as wrong.
+        The last class is that of predictions that belong to no scored class. If it is predicted at
+        a pixel of a scored class, the pixel is still counted, as wrong.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),

@@ -148,14 +148,14 @@ def _likelihoods(
 
 
 def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the non-void pixels of an image in blocks of ROWS rows with ROW pixels each.
+    """Yields the non-void pixels of an image in blocks of 256 rows with 256 pixels each.
 
     Args:
       scores: logits [H, W, C].
       label: label [H, W].
 
     Yields:
-      Logits [ROWS, ROW, C] and true classes [ROWS, ROW]. The last block is padded with class −1.
+      Logits [256, 256, C] and true classes [256, 256]. The last block is padded with class −1.
     """
     valid = label != void_label(scores.shape[-1])
     logits, truth = scores[valid], label[valid].astype(np.int32)
@@ -169,7 +169,7 @@ def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray,
 
 @jax.jit
 def _row_sums(logits: jax.Array, truth: jax.Array, inverses: jax.Array) -> jax.Array:
-    """Returns the negative log-likelihood and two derivatives, summed over each row of a block.
+    """Returns the negative log-likelihood and its derivatives, summed over each row of a block.
 
     Let β be the inverse temperature, z the logits minus the largest logit, and t the true class.
     The negative log-likelihood is ln Σ exp(βz) − βz[t]. Its first derivative is E[z] − z[t], and
@@ -177,12 +177,12 @@ def _row_sums(logits: jax.Array, truth: jax.Array, inverses: jax.Array) -> jax.A
     probabilities softmax(βz).
 
     Args:
-      logits: logits [ROWS, ROW, C].
-      truth: true classes [ROWS, ROW]; −1: the pixel is not counted.
+      logits: logits [rows, pixels, C] of a block.
+      truth: true classes [rows, pixels]; −1: the pixel is not counted.
       inverses: inverse temperatures [K].
 
     Returns:
-      Array [3, K, ROWS]: the value, the first and the second derivative.
+      Array [3, K, rows]: negative log-likelihood, first and second derivative.
     """
     relative = logits - logits.max(axis=-1, keepdims=True)
     own = jnp.take_along_axis(relative, jnp.maximum(truth, 0)[..., None], axis=-1)[..., 0]

@@ -186,9 +186,10 @@ def png_bytes(picture: np.ndarray) -> bytes:
 
 
 def color_table(palette: Sequence[Color]) -> np.ndarray:
-    """Returns the color of every possible label: of each class, and of void for all other labels.
+    """Returns a table of the color of every possible label.
 
-    The result is uint8 [256, 3], or [65536, 3] for more than 255 classes.
+    Labels that are not class indices have the color of void. The result is uint8 [256, 3], or
+    [65536, 3] for more than 255 classes.
     """
     table = np.full((void_label(len(palette)) + 1, 3), VOID_COLOR, np.uint8)
     table[: len(palette)] = palette

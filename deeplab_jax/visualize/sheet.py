@@ -110,7 +110,7 @@ def uncertainty_sheet(
 
     Args:
       panels: rows of the sheet, at least one.
-      maps: uncertainty of each pixel [H, W], by name, for each row.
+      maps: for each row, {name of an uncertainty: its value at each pixel, [H, W]}.
       cell_width: width of each image on the sheet, in pixels (default: 320).
 
     Returns:
@@ -132,7 +132,7 @@ def uncertainty_sheet(
 
 
 def heat_map(values: np.ndarray) -> np.ndarray:
-    """Returns colors, uint8 [H, W, 3], for values [H, W] from black (0) to light yellow (1)."""
+    """Returns the colors of values [H, W], uint8 [H, W, 3]: 0 is black, 1 is light yellow."""
     levels = (np.clip(values, 0, 1) * 255).astype(np.uint8)
     return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].copy()
 

@@ -90,7 +90,7 @@ class Findings:
     def _equal_images(self) -> list[str]:
         """Returns a warning for each pair of splits that contain equal images.
 
-        Pairs of splits for training, such as train and train_aug, may contain equal images.
+        No warning is returned for two splits for training, such as train and train_aug.
         """
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():

@@ -1,4 +1,4 @@
-"""Builders of the built-in datasets of drawn images for diagnostic tasks."""
+"""Builders of the built-in datasets of diagnostic tasks, which consist of synthetic images."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from deeplab_jax.data.diagnostics import DIAGNOSTICS, draw_diagnostic
 
 
 class _Diagnostic(Shapes):
-    """Base class of the builders of diagnostic tasks; images are drawn, and stored as PNG."""
+    """Base class of the builders of diagnostic tasks; stores synthetic images as PNG."""
 
     def __init__(self, *, distance: int | None = None, **kwargs: Any) -> None:
         self._distance = distance

@@ -1,4 +1,4 @@
-"""Functions of several builders that read exports of annotation tools."""
+"""Functions that several builders use to read the exports of annotation tools."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def annotation_classes(
       found: class names in the annotation files, in the order of the labels. Background is moved to
         the front.
       file: file of class names, which replace the names in `found`; None if there is no such file.
-      source: source of the dataset, for error messages.
+      source: directory of the dataset, for error messages.
 
     Returns:
       Descriptor of the dataset, label of each class by name, and name of the background class.

@@ -253,8 +253,8 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
     """Yields the images without a mask, and the masks without an image.
 
     Yields:
-      Pair of the file and the expected path of the missing file; key of the file, which is its path
-      below the folder without suffix; and error message.
+      Pair of the existing file and the expected path of the missing file; key of the existing file,
+      such as `train/a` for `images/train/a.jpg`; and error message.
     """
     # For each folder in the keys, the folders on disk that contain its images and its masks.
     folders = {
@@ -287,7 +287,7 @@ def _example(found: Found, matching: Matching) -> str:
 
 
 def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether all readable masks together contain 255, and no other value except 0."""
+    """Returns whether a readable mask contains 255, and none contains values except 0 and 255."""
     values: set[int] = set()
     for mask in masks:
         # Errors are reported later, when all examples are checked.

@@ -1,6 +1,8 @@
 """Finds the images and the masks in a folder, by the names of folders and files.
 
-Files are identified by keys, see `pairing`.
+Each file has a key, by which images and masks are matched. The key is the path of the file without
+the folder of the images or masks and without file extension. For example, the key of both
+`images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 """
 
 import re
@@ -30,7 +32,10 @@ OTHER_SPLIT_NAMES = {
 
 
 class Found(NamedTuple):
-    """Images and masks of a dataset. The key of a file is its path in the folder without suffix."""
+    """Paths of the images and of the masks of a dataset, by key.
+
+    For example, the key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
+    """
 
     images: dict[str, Path]
     masks: dict[str, Path]
@@ -145,7 +150,11 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the first folder of all paths as long as all have the same, unless it is a split."""
+    """Removes the first folder from all keys while it is the same in all keys, and not a split.
+
+    Args:
+      named: pairs (key, path) of files; a key is a path without file extension.
+    """
     while len(outer := {key.partition("/")[0] for key, _ in named}) == 1:
         if not all("/" in key for key, _ in named) or outer <= {*SPLITS}:
             break
@@ -154,7 +163,14 @@ def _without_outer_folder(named: Keyed) -> Keyed:
 
 
 def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
-    """Divides the files of folders with both images and masks, by their names or formats."""
+    """Separates images from masks in the same folders, by their names or formats.
+
+    Args:
+      named: pairs (key, path) of files; a key is a path without file extension.
+
+    Returns:
+      The pairs of the images, and the pairs of the masks.
+    """
     names = [split_key(key)[1] for key, _ in named]
     known = set(names)
     extending: list[Keyed] = []

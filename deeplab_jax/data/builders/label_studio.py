@@ -188,9 +188,13 @@ class LabelStudio(AnnotationsBuilder):
 
 
 def _file_name(value: object) -> str:
-    """Returns the path of an image file from a path or URL in a JSON export, without leading slash.
+    """Extracts the path of an image file from a value of a JSON export.
 
-    The result is "" if `value` does not refer to an image file.
+    Args:
+      value: any value of the JSON export, for example a path or a URL of an image.
+
+    Returns:
+      The path without leading slash; "" if the value does not refer to an image file.
     """
     if not isinstance(value, str):
         return ""

@@ -110,7 +110,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         return LoadedExample(image.encoded, label, facts)
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        """Returns the palette color of each index in a mask; all masks must have equal colors."""
+        """Returns the palette color of each index in a mask; it must be the same in all masks."""
         return mask.used_colors()
 
     def notes(self) -> list[str]:
@@ -204,7 +204,9 @@ def files_by_name(directory: Path, name_of: Callable[[Path], str]) -> dict[str, 
 
 
 def pairs_by_stem(images: Path, masks: Path) -> dict[str, Pair]:
-    """Pairs each image below `images` with `masks/STEM.png`, where STEM is its name without suffix.
+    """Pairs each image below `images` with the mask `masks/STEM.png`.
+
+    STEM is the name of the image without file extension.
 
     Returns:
       {stem: pair}.
@@ -238,7 +240,7 @@ class ListedFilesBuilder(PairedFilesBuilder):
         }
 
     def listed_pairs(self, stems: Sequence[str], masks: Path) -> dict[str, Pair]:
-        """Pairs images with masks by their names without suffix (stems).
+        """Pairs images with masks by their stems, which are names without file extension.
 
         Args:
           stems: stems of the images.
@@ -258,7 +260,7 @@ class ListedFilesBuilder(PairedFilesBuilder):
 
 
 def listed_stems(path: Path) -> list[str]:
-    """Returns the stems (names without suffix) of the images in a list file.
+    """Returns the stems (names without file extension) of the images in a list file.
 
     Only the first column of each line is read. It may be a name or a path.
     """

@@ -1,6 +1,7 @@
 """Matches images and masks by their names.
 
-Files are identified by keys: a key is the path below the folder, without suffix, such as `train/a`.
+Each file has a key. The key is the path of the file without the folder of the images or masks and
+without file extension: the key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ class Rule:
     Attributes:
       image, mask: prefix and suffix of the names of images, and those of the names of masks.
       folders: whether the folders of an image and its mask must have equal names.
-      doubled: whether mask names contain the suffix of the image, as in `a.jpg.png`.
+      doubled: whether mask names contain the file extension of the image, as in `a.jpg.png`.
     """
 
     image: Affixes
@@ -55,10 +56,13 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns {key of image: key of its mask}; a key is a path below the folder without suffix.
+        """Returns {key of image: key of its mask}.
 
         The result is {} if the rule is ambiguous, because the names of two images, or of two masks,
         are equal without prefix and suffix.
+
+        Args:
+          images, masks: paths of the files by key; the key of `images/train/a.jpg` is `train/a`.
         """
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
@@ -71,12 +75,12 @@ class Rule:
         return {key: of_core[core] for key, core in cores.items() if core in of_core}
 
     def expected_mask(self, key: str) -> str:
-        """Returns the expected name, without folder and suffix, of the mask of an image."""
+        """Returns the expected name of an image's mask, without file extension."""
         _, name = split_key(key)
         return f"{self.mask.prefix}{self.image.core(name) or name}{self.mask.suffix}"
 
     def expected_image(self, key: str) -> str:
-        """Returns the expected name, without folder and suffix, of the image of a mask."""
+        """Returns the expected name of a mask's image, without file extension."""
         _, name = split_key(_undoubled(key) if self.doubled else key)
         return f"{self.image.prefix}{self.mask.core(name) or name}{self.image.suffix}"
 
@@ -90,7 +94,7 @@ class Rule:
 class Matching:
     """Result of matching images and masks by name.
 
-    A key is the path of a file below the folder, without suffix, such as `train/a`.
+    The key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Attributes:
       rule: rule by which the names match.
@@ -109,15 +113,15 @@ def match_names(images: Named, masks: Named) -> Matching:
     """Matches images and masks by the rule that finds a mask for the most images.
 
     The rules are: the names of an image and its mask are equal; all masks, and perhaps all images,
-    have a common prefix and suffix; or the name of a mask contains the suffix of its image.
+    have a common prefix and suffix; or the name of a mask contains the file extension of its image.
 
     Names are compared between folders of equal names. If the names are unique, they are also
     compared across folders. If some images still have no mask, names are compared without case and
     without leading zeros of numbers. The result is used only if every image then has a mask.
 
     Args:
-      images, masks: paths of the files by key, which is the path below the folder without suffix;
-        at least one each.
+      images, masks: paths of the files by key; at least one each. The key of both
+        `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
       DeepLabError: no image has a mask, or two rules find different masks for all images.
@@ -150,7 +154,7 @@ def match_names(images: Named, masks: Named) -> Matching:
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
     """Returns the rule that finds masks for the most images, and {key of image: key of its mask}.
 
-    A key is the path of a file below the folder, without suffix.
+    The key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
@@ -224,13 +228,13 @@ def _common_prefix(names: Sequence[str]) -> str:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Returns the folder and the name of a key."""
+    """Splits a key such as `train/a` into folder and name."""
     folder, _, name = key.rpartition("/")
     return folder, name
 
 
 def _undoubled(key: str) -> str:
-    """Returns a path without an image suffix at its end: `a.jpg` becomes `a`."""
+    """Returns a path without an image's file extension at its end: `a.jpg` becomes `a`."""
     stem, suffix = os.path.splitext(key)
     return stem if suffix.lower() in MASK_SUFFIXES else key
 

@@ -18,7 +18,7 @@ NAMES = PASCAL_CONTEXT.class_names
 
 
 class PascalContext(ListedFilesBuilder):
-    """Reads images and lists of VOC 2010, and masks of the dataset's authors or mmsegmentation."""
+    """Reads images and lists of VOC 2010, and masks of its authors or of mmsegmentation."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
     MASKS = (AUTHORS, ALPHABETIC)

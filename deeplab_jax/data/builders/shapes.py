@@ -1,4 +1,4 @@
-"""Builder of the built-in dataset of drawn shapes."""
+"""Builder of the built-in dataset `shapes`, which consists of synthetic images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,11 @@ SPLITS = ("train", "val")
 
 
 class Shapes(SegmentationBuilder):
-    """Builder that draws `num_train` and `num_val` images of `size` × `size` pixels."""
+    """Builder of synthetic square images that show shapes, and of their labels.
+
+    The arguments of the constructor are the number of images in the splits train and val
+    (`num_train`, `num_val`), the side of the images in pixels (`size`), and the random `seed`.
+    """
 
     descriptor = SHAPES
 
