@@ -38,7 +38,9 @@ class OpenRequest:
 
 
 def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
-    """Finds the table and the preset of a request and makes its cases; writes nothing.
+    """Returns a request with its table, preset and cases; writes nothing.
+
+    A case is a row of the table, combined with a point of the grid of the request.
 
     Args:
       request: arguments of the command `experiments.run`.

@@ -48,7 +48,7 @@ class ResolvedTraining:
 
     @property
     def teacher(self) -> "ResolvedTraining":
-        """The training run of the network that predicts the pseudo-labels; it has none itself."""
+        """The training run, without pseudo-labels, of the network that predicts pseudo-labels."""
         return dataclasses.replace(self, unlabeled="")
 
     def new_config(self) -> ConfigDict:

@@ -4,8 +4,9 @@ Decides the claims of all tables from stored results and writes a report. For ea
 states the source, the two rows that are compared, the mean difference with its 95 % interval, the
 number of seeds, the minutes of training, the command, and the verdict.
 
-The smallest relevant effect e of each claim was fixed before the first run. Let d be the mean, over
-seeds, of the difference between the two rows. The verdicts are:
+The smallest relevant effect e of each claim was fixed before the first run. A claim states that one
+row has a higher value than the other. Let d be the mean, over seeds, of the value of that row minus
+the value of the other row. The verdicts are:
 
   shown                   at least 5 seeds, the interval lies above 0, and d ≥ e
   opposite                at least 5 seeds, the interval lies below 0, and d ≤ −e
@@ -64,7 +65,7 @@ def decide(differences: Sequence[float], effect: float) -> Verdict:
     for the negated differences, and `cannot be shown here` otherwise.
 
     Args:
-      differences: for each seed, the value of `Claim.better` minus the value of `Claim.worse`.
+      differences: for each seed, the value of the row `Claim.better` minus that of `Claim.worse`.
       effect: smallest relevant difference, above 0.
     """
     seeds = len(differences)
@@ -91,8 +92,9 @@ def paired_differences(opened: "OpenRequest", claim: Claim) -> tuple[list[float]
       claim: claim to decide.
 
     Returns:
-      The value of `Claim.better` minus the value of `Claim.worse`, for each seed that both rows
-      have; and the total time of the training steps of these seeds, in minutes.
+      The value of the row `claim.better` minus the value of the row `claim.worse`, for each seed
+      for which both have a value; and the time of the training steps of both rows with these
+      seeds, in total and in minutes.
     """
     from experiments.costs import Counter
     from experiments.measurements import measure

@@ -22,7 +22,8 @@ class Measurement:
       published: published value, or None.
       values: values by seed, in the unit of the metric, for all seeds with a result. Costs, which
         do not depend on the seed, have the key 0.
-      note: reason why the row cannot be run, or the row with the same training run and evaluation.
+      note: reason why the row cannot be run; or a remark that names another row with the same
+        training run and evaluation; or empty.
     """
 
     case: Case

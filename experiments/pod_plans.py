@@ -51,7 +51,11 @@ PLANS = {
 
 
 def planned(name: str) -> dict[str, Any]:
-    """Compiles one of `PLANS` and returns its description, with commit, versions and date."""
+    """Plans a training run and returns the plan as a dictionary, with commit, hardware and date.
+
+    Args:
+      name: name of the run, a key of `PLANS`.
+    """
     # As in `deeplab-jax plan`, JAX must not use the accelerators of this machine.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # The import is local, because writing the table of existing plans requires no compiler.
@@ -133,7 +137,8 @@ def main(arguments: list[str]) -> None:
     """Compiles the plans that are missing, and writes the table after each.
 
     Args:
-      arguments: directory of the plans, then names in PLANS (default: all).
+      arguments: directory of the plans, then names of runs, which are keys of `PLANS` (default: all
+        runs).
     """
     if not arguments or not set(arguments[1:]) <= set(PLANS):
         sys.exit(f"{__doc__}\nnames: {', '.join(PLANS)}")

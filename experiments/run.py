@@ -7,7 +7,7 @@ the command.
 
 A preset adapts a table to a dataset and to a machine. `paper` runs the table as published. `camvid`
 and `voc_subset` have networks and crops for two CPU cores, `camvid_gpu` for a GPU. `smoke` only
-tests that everything runs, on drawn images.
+tests that everything runs, on synthetic images.
 
 --grid combines every row with every listed value of a config field or of inference.FIELD; write
 tuples in brackets. --submit runs the training through submitit, in `local` processes or on a SLURM

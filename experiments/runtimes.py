@@ -78,13 +78,16 @@ def photographs(size: tuple[int, int]) -> list[np.ndarray]:
 def export_files(
     predictor: Predictor, size: tuple[int, int], calibration: Sequence[np.ndarray], folder: Any
 ) -> dict[str, pathlib.Path]:
-    """Exports a network to each format and dtype of FILES; returns paths by the keys of FILES.
+    """Exports a network to ONNX, TFLite and Core ML files in float32, float16 and 8-bit integers.
 
     Args:
       predictor: predictor of the network to export.
       size: (H, W) of the images in pixels.
       calibration: images uint8 [H, W, 3] for 8-bit files; empty: these files are omitted.
       folder: directory of the files.
+
+    Returns:
+      Paths of the files. The keys are row names of the table, such as `LiteRT, float16`.
     """
     paths = {}
     for row, (format, dtype, calibrated) in FILES.items():

@@ -92,7 +92,7 @@ def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[
 
     `steps` is the number of steps and `images_per_second` the median throughput. `seconds` is the
     time of the training steps, without compilation, checkpoints and evaluation. The remaining
-    entries describe the last start of the run.
+    entries are time, commit and devices of the last start of the run, and the number of its starts.
     """
     rows = [row for row in read_rows(workdir) if "images_per_second" in row]
     batch, done, seconds = training.config.training.batch_size, 0, 0.0

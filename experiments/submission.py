@@ -43,7 +43,8 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
 def wait_for(submitted: Sequence[Any]) -> list[str]:
     """Waits for submitted jobs and returns one line per failure.
 
-    A job returns its own list of failures; the exception of a job that ended early is one more.
+    Each job returns a list of failures, which are included. A job that raises an exception counts
+    as one failure.
     """
     failures: list[str] = []
     for job in submitted:

@@ -29,9 +29,10 @@ def measure(
       started: time at which the process was started, from `time.time()`.
 
     Returns:
-      Wall times in seconds. The keys of the parts end in `_seconds`, from `imports_seconds` to
-      `first_step_seconds`, in order of execution. `seconds` is the total since `started`. The
-      entry `loss` is the loss of the first step.
+      Wall time of each part in seconds, in order of execution. The keys are `imports_seconds`,
+      `devices_and_data_seconds`, `initialization_seconds`, `tracing_seconds`, `lowering_seconds`,
+      `compiling_or_reading_seconds` and `first_step_seconds`. The dictionary also contains
+      `seconds`, the total time since `started`, and `loss`, the loss of the first step.
     """
     import jax
     import numpy as np

@@ -86,10 +86,10 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def split_network(name: str) -> tuple[str, dict[str, str]]:
-    """Splits ARCHITECTURE/BACKBONE into the name and the keywords for `create_model`.
+    """Splits ARCHITECTURE/BACKBONE into the architecture and keywords of `create_model`.
 
-    ARCHITECTURE alone results in no keywords. The names are not checked; `create_model` checks
-    them.
+    The keywords contain the backbone; for ARCHITECTURE alone, they are empty. The names are not
+    checked.
     """
     if name in list_models() or "/" not in name:
         return name, {}

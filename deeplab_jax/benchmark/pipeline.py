@@ -28,8 +28,8 @@ def measure_pipeline(
     Returns:
       `images_per_second_per_core`: number of images per second of processor time, in one thread.
       `decoding_share`: fraction of this processor time that reading and decoding take, 0..1.
-      `images_per_second`: number of images per second of wall time that the pipeline yields with
-      `workers`, without its start-up.
+      `images_per_second`: number of images that the pipeline yields per second of wall time, with
+      the given `workers`; the start-up time is excluded.
     """
     # One thread, so that processor time is the time of one core.
     cv2.setNumThreads(0)

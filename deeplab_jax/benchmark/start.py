@@ -63,9 +63,10 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       reporter: receives the progress.
 
     Returns:
-      Median wall times in seconds. `NAME_seconds`, for each NAME in STARTS: the time of this
-      command. `first_mask_seconds` and `first_mask_cold_seconds`: the time of `predict` on one
-      image with warm and with empty compile caches.
+      Median wall times in seconds. The key of a command is its name followed by `_seconds`, such
+      as `help_seconds` and `import_deeplab_jax_seconds`. `first_mask_seconds` is the time of
+      `predict` on one image with warm compile caches, and `first_mask_cold_seconds` its time with
+      empty ones.
 
     Raises:
       DeepLabError: a command failed; the message is the last line of its stderr.

@@ -27,8 +27,8 @@ CHUNK_BYTES = 2**20
 def write_manifest(directory: epath.Path) -> None:
     """Writes the manifest of a directory: the size and CRC-32 of each file.
 
-    All files must be complete. CRC-32 detects every burst error of up to 32 bits, and all but one
-    in 4·10⁹ others. It protects against accidental damage, not against manipulation.
+    All files must be complete. CRC-32 detects every burst error of up to 32 bits, and misses about
+    one in 4·10⁹ other errors. It protects against accidental damage, not against manipulation.
     """
     names = sorted(name for name in _files(directory) if name not in (MANIFEST, METADATA))
     with concurrent.futures.ThreadPoolExecutor() as threads:

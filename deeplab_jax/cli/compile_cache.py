@@ -92,7 +92,7 @@ def mend(folder: pathlib.Path) -> None:
     """Writes the missing last-use times of compiled programs.
 
     JAX writes a program first and its last-use time second. If a process is killed in between, the
-    time is missing, and JAX writes nothing more to a cache that has a size limit.
+    time is missing. JAX then stops writing to the cache if the cache has a size limit.
     """
     # A cache in a bucket has no size limit, and therefore no last-use times.
     for program in folder.glob(f"*{PROGRAM}") if is_local(folder) else ():

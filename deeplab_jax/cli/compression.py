@@ -55,7 +55,9 @@ def fine_tuned(
     adjust: "Callable[[Run], Run]",
     console: Console,
 ) -> "StoredModel":
-    """Fine-tunes a model for --steps steps in the workdir OUTPUT-training, and returns the result.
+    """Fine-tunes a model for --steps steps, and returns the fine-tuned model.
+
+    The workdir of the training run is the path given by --output, with the suffix `-training`.
 
     Args:
       flags: flags of the command.

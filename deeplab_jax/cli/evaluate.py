@@ -10,18 +10,18 @@ It prints the expected calibration error (ECE) of the confidence, the mean ECE o
 (classwise ECE), the Brier score (0 to 2) and the negative log-likelihood (NLL). --output then also
 writes reliability.png. The command `calibrate` improves these values.
 
-With --uncertainty, the command also measures how well uncertainties find wrong pixels. It prints
-the AUROC (0.5 for random uncertainty) and the AUPR (for random uncertainty, the fraction of wrong
-pixels). --output then also writes uncertainty.png.
+With --uncertainty, the command also measures how well the uncertainty of a pixel predicts that its
+class is wrong. It prints AUROC and AUPR. Random uncertainties have an AUROC of 0.5, and an AUPR
+equal to the fraction of wrong pixels. --output then also writes uncertainty.png.
 
 With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
 --crf one after the other and prints how much each changes the metrics, with a 95 % interval. If
 none of these flags is given, the table has the rows of table 6 of DeepLab v3 (output strides 16 and
 8, six scales, flips) and one row for the CRF. --output then writes only strategies.json.
 
-With --class_map or --classes, the model is evaluated on other classes than its own. Pixels whose
-true class is not scored are void. At other pixels, a predicted class that is not scored counts as
-wrong.
+With --class_map or --classes, the model is evaluated on other classes than its own, the scored
+classes. Pixels whose true class is not scored are void. At all other pixels, a predicted class that
+is not scored counts as wrong.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\

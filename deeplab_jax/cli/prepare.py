@@ -7,16 +7,16 @@ DATASET is one of:
   pascal_person_part                       published datasets, from their files
   folder                                   your own images/ and masks/
   labelme, coco, cvat, label_studio, yolo  your own images and annotation files
-  shapes                                   built-in drawings, without a source
+  shapes                                   built-in synthetic images, without a source
   diagnostic_distance, diagnostic_scales, diagnostic_global, diagnostic_thin, diagnostic_rare,
-  diagnostic_outlines                      drawings, each for one claim of the papers
+  diagnostic_outlines                      synthetic images, each set for one claim of the papers
 
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
 If the description of a flag starts with "For NAME:", the flag applies only to the dataset NAME.
-"Annotation files" means the datasets labelme, coco, cvat, label_studio and yolo. "Drawings" means
-shapes and the diagnostic datasets.
+"Annotation files" means the datasets labelme, coco, cvat, label_studio and yolo. "Synthetic images"
+means the dataset shapes and the diagnostic datasets.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -89,13 +89,24 @@ def define_flags(flags: Flags) -> None:
     )
     _define_folder_flags(flags)
     flags.define(
-        "num_train", int, "For drawings: number of training images (default: 1600).", least=0
+        "num_train",
+        int,
+        "For synthetic images: number of training images (default: 1600).",
+        least=0,
     )
     flags.define(
-        "num_val", int, "For drawings: number of validation images (default: 200).", least=0
+        "num_val",
+        int,
+        "For synthetic images: number of validation images (default: 200).",
+        least=0,
     )
-    flags.define("size", int, "For drawings: side of the images in pixels (default: 96).", least=0)
-    flags.define("seed", int, "For drawings: seed of the images (default: 0).", least=0)
+    flags.define(
+        "size",
+        int,
+        "For synthetic images: side of the images in pixels (default: 96).",
+        least=0,
+    )
+    flags.define("seed", int, "For synthetic images: random seed (default: 0).", least=0)
     flags.define(
         "distance",
         int,

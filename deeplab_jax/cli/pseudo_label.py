@@ -1,10 +1,10 @@
 """usage: deeplab-jax pseudo-label --model=M --dataset=NAME --data_dir=DIR --output=DIR PATH…
 
 Labels images with a model, to train a better model if few labels are available. DIR is a new folder
-that `prepare folder` accepts. It contains the labeled images of the dataset, and the images at PATH
-with the classes that M predicts for them (pseudo-labels), with several scales and flips. Pixels
-whose largest class probability is below --min_confidence become void, so that training ignores
-them.
+that `prepare folder` accepts. It contains the labeled images of the dataset with their masks, and
+the images at PATH with pseudo-labels: masks of the classes that M predicts. By default, predictions
+are fused over several scales and flips. Pixels whose largest class probability is below
+--min_confidence become void, so that training ignores them.
 
 A PATH is an image or a folder, which is searched recursively. Images that are also in the labeled
 splits (equal pixels) are left out, so that PATH may contain all images, labeled or not. M must have

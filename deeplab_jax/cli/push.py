@@ -8,8 +8,8 @@ Uploading requires a token with write access: run `hf auth login`, or set HF_TOK
 --output writes the same files into a directory and needs no internet connection. To upload this
 directory later, edit its README.md and give the directory as --model.
 
-The example picture shows a photograph of scikit-image if that is installed, else a drawing; it
-never shows an image of a dataset.
+The example picture shows a photograph from the package scikit-image if it is installed, otherwise a
+synthetic image. It never shows an image of a dataset.
 
 examples:
   deeplab-jax push --model=runs/camvid --repo=user/camvid-deeplab --metrics=runs/camvid/val \\

@@ -59,7 +59,10 @@ def compensated(
 
 
 def _regression(moments: Moments, staying: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns slopes [kept, removed] and offsets [removed] that predict the removed channels.
+    """Returns the linear regression of the removed channels on the kept channels.
+
+    The result is a pair of slopes [number of kept channels, number of removed channels] and offsets
+    [number of removed channels].
 
     Args:
       moments: moments of all input channels of a convolution.
@@ -181,10 +184,10 @@ def prune_channels(
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       size: (H, W) of the image for which multiply-adds are counted.
       criterion: criterion for ranking channels. `reconstruction` is the fraction of the output
-        variance of the following layers that cannot be compensated, per multiply-add saved;
-        `batch_norm_scale` is |γ| (arXiv 1708.06519); `norm` is the L1 norm of the kernel that
-        computes the channel (arXiv 1608.08710). `batch_norm_scale` and `norm` are divided by their
-        mean over the layer.
+        variance of the following layers that is lost with the channel, per multiply-add saved.
+        `batch_norm_scale` is the absolute value of the channel's batch-normalization scale (arXiv
+        1708.06519). `norm` is the L1 norm of the kernel that computes the channel (arXiv
+        1608.08710). `batch_norm_scale` and `norm` are divided by their mean over the layer.
       multiple: pruned layers keep a multiple of this number of channels, rounded up; 1: no
         rounding.
 

@@ -149,8 +149,8 @@ def write_coreml(program: Program, path: str | Path) -> None:
       path: path of the package, a directory that ends in `.mlpackage`; it is written atomically.
 
     Raises:
-      DeepLabError: coremltools is not installed, the path or the batch size is illegal, or
-        `translate` does not support an operation of the network.
+      DeepLabError: coremltools is not installed, the path or the batch size is illegal, or an
+        operation of the network cannot be exported.
     """
     path = Path(path)
     if path.suffix != SUFFIX:

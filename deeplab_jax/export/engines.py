@@ -95,7 +95,7 @@ class EngineNetwork:
     It has the interface of `FoldedNetwork`, whose forward pass runs in JAX.
 
     Attributes:
-      model: the network, with the output stride of the inference.
+      model: the network, at the output stride that inference uses.
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
@@ -109,8 +109,9 @@ class EngineNetwork:
 
         Args:
           options: inference options; only scales and flip are used.
-          finish: function of the class map and the logits at the resolution of the images. It must
-            be one that `forward_pass` accepts.
+          finish: function of the class map and the logits, both at the resolution of the images. It
+            must be defined at the top level of a module, or be an `AtTemperature` of such a
+            function.
           mesh: mesh of one device, or None.
 
         Raises:
@@ -191,7 +192,7 @@ class _ModelFiles:
         """Returns a loaded file; exports the network to it first if it is missing or damaged.
 
         Args:
-          model: network, with the output stride of the inference.
+          model: the network, at the output stride that inference uses.
           size: (H, W) of the images in pixels.
           pixels: True: the file takes pixels. False: it takes normalized floats.
           classes: True: the file returns class maps. False: it returns logits.
@@ -357,8 +358,8 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
         None: selected by the format of the file.
 
     Raises:
-      DeepLabError: the file is missing, damaged or not written by `export`, another engine executes
-        its format, or its runtime is not installed.
+      DeepLabError: the file is missing, damaged or not written by `export`, `engine` does not
+        execute the format of the file, or the runtime of the format is not installed.
     """
     engines = {suffix: name for name, suffix in ENGINES.items()}
     own = engines.get(Path(path).suffix.lower())

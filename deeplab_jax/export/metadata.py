@@ -127,7 +127,7 @@ def _model_description(predictor: Predictor) -> dict[str, Any]:
 
 
 def normalization(architecture: Architecture) -> dict[str, Any]:
-    """Returns the input normalization of a network, as in the entry of `Metadata.input`."""
+    """Returns the input normalization of a network: `Metadata.input["normalization"]`."""
     order = "RGB" if architecture.takes_rgb else "bands"
     scale, offset = list(channel_scale(architecture)), [0.0] * architecture.in_channels
     match architecture.preprocessing:

@@ -85,9 +85,10 @@ class Writer(Protocol):
         """Scales the channels of each pixel to mean 0 and variance 1, as layer normalization."""
 
     def relative_norms(self, inputs: Value, epsilon: float) -> Value:
-        """Returns the L2 norm of each channel, divided by the mean over channels plus epsilon.
+        """Returns the L2 norm over H and W of each channel, relative to the other channels.
 
-        The norm is over H and W, and the result is [N, 1, 1, C].
+        The norms of an image are divided by their mean over the channels, to which epsilon is
+        added. The result is [N, 1, 1, C].
         """
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
@@ -142,8 +143,8 @@ def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
     """Writes the operations of a program with the writer of a runtime, and returns the output.
 
     Args:
-      program: jaxpr with one input, in which all operations are traced as plain convolutions and
-        resizes (`ops.Dispatch.export`).
+      program: jaxpr with one input. It must be traced with `ops.Dispatch(export=True)`, so that it
+        contains only operations that runtimes have, such as plain convolutions.
       image: input of the program, as a value of the runtime.
       writer: writer for the runtime.
 
@@ -166,9 +167,9 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Writes a convolution that is not yet written, with `bias`, and returns its result.
+        """Writes `value` with a bias if it is a convolution that is not yet written.
 
-        Values that are not such a convolution are returned unchanged.
+        Returns the result of the convolution. Other values are returned unchanged.
         """
         if not isinstance(value, _Convolution):
             return value

@@ -136,7 +136,7 @@ class _Image(NamedTuple):
 
 
 def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | None) -> _Image:
-    """Reads an image with the bands of a model; decodes it as training will."""
+    """Reads an image with the bands of a model; decodes it in the same way as training does."""
     limits, bands = predictor.intensity_range, predictor.bands
     encoded = storable_image(source, limits, name=name, bands=bands, page=page).encoded
     pixels = decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
@@ -194,7 +194,7 @@ def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
 def _settings(
     predictor: Predictor, labeled: Mapping[str, PreparedDataset], min_confidence: float
 ) -> dict[str, Any]:
-    """Returns the values on which the masks depend, in the form in which JSON reads them."""
+    """Returns the values on which the masks depend, with lists instead of tuples as in JSON."""
     weights = hashlib.blake2b(digest_size=16)
     for path, value in jax.tree_util.tree_leaves_with_path(predictor.variables):
         weights.update(f"{jax.tree_util.keystr(path)}{np.shape(value)}".encode())

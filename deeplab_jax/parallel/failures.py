@@ -73,9 +73,9 @@ def joined_hosts(
     start_seconds: int = START_SECONDS,
     end: End,
 ) -> Iterator[int]:
-    """Connects the processes of a job while the block runs; see `start_hosts`.
+    """Connects the processes of a job while the `with` block runs; see `start_hosts`.
 
-    If the block fails in one process, `end` is called with the error message in all other
+    If the block raises an error in one process, `end` is called with the error message in all other
     processes.
 
     Args:
@@ -105,7 +105,7 @@ def joined_hosts(
 
 @contextlib.contextmanager
 def _watching(end: End) -> Iterator[None]:
-    """Runs a thread, while the block runs, that calls `end` if another process reports an error."""
+    """Calls `end` in another thread if another process reports an error during the `with` block."""
     done = threading.Event()
 
     def watch() -> None:

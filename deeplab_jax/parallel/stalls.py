@@ -27,7 +27,7 @@ Progress = Callable[..., None]
 
 @contextlib.contextmanager
 def watchdog(seconds: float) -> Iterator[Progress]:
-    """Raises an error in the main thread if the block reports no progress for some time.
+    """Raises an error in the main thread if the `with` block reports no progress for some time.
 
     In this case, the stacks of all threads are printed, and the other processes of the job are
     informed. If the main thread waits outside Python, or if it takes more than 20 s to clean up,

@@ -116,10 +116,10 @@ def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: smallest number of chips. It is the number of chips that share one image, each of
-        which computes some of its rows.
-      slices: number of TPU slices, which limits the number of chips. If the chips exceed the
-        largest slice or host, they are in several slices or hosts.
+      smallest: smallest number of chips, over which the rows of one image are sharded. The other
+        numbers of chips are multiples of it.
+      slices: number of available TPU slices of the largest size, which limits the number of chips;
+        ignored for GPUs. Each number of chips uses as few slices, or hosts with GPUs, as possible.
     """
     most = LARGEST_CLUSTER if chip.is_gpu else slices * chip.largest
     counts = [smallest * scale for scale in SCALES if smallest * scale <= most]

@@ -28,7 +28,7 @@ _HELD: set[str] = set()
 
 @contextlib.contextmanager
 def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
-    """Locks a workdir, local or in a bucket, while the block runs.
+    """Locks a workdir, local or in a bucket, while the `with` block runs.
 
     The lock of a process that has ended is taken over: at once if that process ran on this host,
     otherwise after its heartbeat has not changed for 45 s. Clocks of different hosts are not

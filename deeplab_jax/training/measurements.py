@@ -100,14 +100,14 @@ class Pace:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Measures the time of the block, which must read the batch of the next step."""
+        """Measures the time of the `with` block, which must read the batch of the next step."""
         started = time.perf_counter()
         yield
         self._batches.append((started, time.perf_counter()))
 
     @contextlib.contextmanager
     def pausing(self, activity: str) -> Iterator[None]:
-        """Excludes a block from the throughput, and adds its time to an activity."""
+        """Excludes the `with` block from the throughput; adds its time to `totals[activity]`."""
         self.settle()
         started = time.perf_counter()
         try:

@@ -71,9 +71,11 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
 
     Returns:
       A JSON-serializable dict. `seconds` and `baseline_seconds` are the median times of a run of
-      deeplab_jax and of the baseline. `ratio` is the median of their ratios, and `spread` contains
-      the quartiles of the ratios. `operations_per_second` is for deeplab_jax. `peak_bytes`,
-      `baseline_peak_bytes` and the compile times are those of the two programs.
+      deeplab_jax and of the baseline. Each run of deeplab_jax is followed by one of the baseline,
+      and the time of the first is divided by that of the second. `ratio` is the median of these
+      ratios, and `spread` contains their lower and upper quartile. `operations_per_second` is the
+      rate of deeplab_jax. `peak_bytes`, `compile_seconds` and the same keys with the prefix
+      `baseline_` are the attributes of `match.ours` and `match.theirs`.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:

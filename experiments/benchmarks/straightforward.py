@@ -37,7 +37,10 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns training steps without dropout: of deeplab_jax and of the straightforward one."""
+    """Returns training steps of deeplab_jax and of the straightforward implementation.
+
+    Both networks are trained without dropout.
+    """
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = _network(work.network, batch["image"], dropout_rate=0.0)
     mine = ours.training_step(model, variables, batch, RATE)

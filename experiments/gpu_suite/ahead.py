@@ -2,9 +2,10 @@
 
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 
-Counts kernels and bytes of the compiled programs, and measures no times. Requires the packages
-jax-cuda13-plugin and jax-cuda13-pjrt in the version of JAX, but neither CUDA nor a GPU. After each
-compilation, a JSON row is written to FILE. To resume an interrupted run, repeat the command.
+Counts the kernels of the compiled programs and the bytes that they write. Measures no times. The
+packages jax-cuda13-plugin and jax-cuda13-pjrt are required, in the same version as JAX, but neither
+CUDA nor a GPU. After each compilation, a JSON row is written to FILE. To resume an interrupted run,
+repeat the command.
 """
 
 import argparse
@@ -81,7 +82,11 @@ def figures(compiled: Any) -> dict[str, Any]:
 
 
 def described_device(name: str) -> Any:
-    """Returns the device to compile for: a GPU of DEVICES, or `here`, the first local device."""
+    """Returns the device to compile for, given its name.
+
+    Args:
+      name: `h100` or `h200`, or `here` for the first device of this machine.
+    """
     import jax
 
     from deeplab_jax.planning.hardware import parse_topology, topology_devices
@@ -93,7 +98,7 @@ def measurements(device: str, toy: bool, step: bool) -> list:
     """Returns a measurement for each implementation of kernel gradients.
 
     Args:
-      device: one of DEVICES, or `here`.
+      device: device to compile for: `h100`, `h200`, or `here` for the first device of this machine.
       toy: use tiny sizes.
       step: measure the training step of part a, instead of single gradients at several shapes.
     """

@@ -43,8 +43,8 @@ def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]
       runs: number of runs in which the calls were recorded.
 
     Returns:
-      `milliseconds_by_kind`: time per run, by kind of kernel. `kernels`: the TOP slowest kernels,
-      with their time per run and their number of calls. `runs`: the argument.
+      `milliseconds_by_kind`: time per run, by kind of kernel. `kernels`: the 20 slowest kernels,
+      each with its time per run and its number of calls in all runs. `runs`: the argument.
     """
     times, calls = Counter(), Counter()
     for name, milliseconds in kernels:

@@ -24,8 +24,8 @@ class Size:
 class Preset:
     """Dataset, crop size, batch size and networks to which a table is scaled down.
 
-    If a row multiplies a number of the recipe by a factor (batch size, steps, crop, learning rate),
-    the number of the preset is multiplied by the same factor.
+    If a row of the table multiplies the recipe's batch size, number of steps, crop size or learning
+    rate by a factor, the value of the preset is multiplied by the same factor.
 
     Attributes:
       name: name of the preset, the value of `--preset`.

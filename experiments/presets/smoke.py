@@ -1,4 +1,4 @@
-"""Preset that tests whether a table runs: drawn shapes, tiny networks and a few steps."""
+"""Preset that tests whether a table runs: synthetic images, tiny networks and a few steps."""
 
 from experiments.presets.preset import Preset, Size
 

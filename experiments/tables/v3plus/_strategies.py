@@ -22,8 +22,8 @@ def rows(
     Args:
       label: label of the network.
       output_stride: output stride of the evaluation.
-      values: pairs (mean IoU in %, billions of multiply-adds). The keys are the inference
-        strategies, as in `MARKS`.
+      values: published pairs (mean IoU in %, billions of multiply-adds), by the text that the
+        inference strategy adds to the label: "", ", scales" or ", scales, flip".
       **row: fields of `Row` that describe the network.
     """
     return tuple(
