@@ -1,4 +1,4 @@
-"""Training of DeepLab v3, v3+ and their MobileNets: stages, and settings for each dataset."""
+"""Training settings of DeepLab v3 and v3+, also on MobileNets, by training stage and dataset."""
 
 import dataclasses
 from typing import Any
@@ -92,8 +92,7 @@ def train(made: Recipe, given: ConfigDict) -> None:
 
     Args:
       made: recipe to change.
-      given: parsed arguments of the recipe: those in ARGUMENTS, `backbone`, and further ones of
-        the recipe.
+      given: parsed arguments of the recipe, among them all of ARGUMENTS and `backbone`.
 
     Raises:
       DeepLabError: arguments contradict each other.

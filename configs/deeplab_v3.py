@@ -13,7 +13,8 @@ Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 500,000 on COCO, with 16 c
 (Cityscapes: 769 × 769) per batch. Training took the authors 3.65 days on one K80 GPU and 2.74 hours
 on 32 (table 11).
 
-Mean IoU on val in the paper, not reproduced here:
+Mean IoU on val in the paper, not reproduced here. "Scales and flips" means that predictions are
+averaged over several input scales and over flipped images.
 * VOC (table 6): 77.21 at output stride 16, 78.51 at 8, 79.77 at 8 with scales and flips, and 82.70
   if COCO is part of the training, too. On the test set after stage 2: 85.7 (table 7).
 * VOC, head=cascade: 76.66 at output stride 16 (table 3). On ResNet-50 without multi-grid: 73.88

@@ -12,7 +12,8 @@ result is the network that was submitted to the test server.
 Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 150,000 on ADE20K, 500,000 on COCO, with 16
 crops of 513 × 513 (Cityscapes: 769 × 769) per batch.
 
-Mean IoU on val in the paper, not reproduced here:
+Mean IoU on val in the paper, not reproduced here. "Scales and flips" means that predictions are
+averaged over several input scales and over flipped images.
 * VOC, Xception-65 (table 5): 79.79 at output stride 16, and 81.39 at 8 with scales and flips.
   Trained on COCO first: 82.20 and 83.58. On the test set after stage 2: 87.8 (table 6).
 * VOC, ResNet-101 (table 3): 78.85 at output stride 16, and 80.57 at 8 with scales and flips.

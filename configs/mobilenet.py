@@ -7,7 +7,8 @@
 
 Number of steps: 30,000 on VOC, 90,000 on Cityscapes, as for DeepLab v3, with 16 crops per batch.
 
-Published mean IoU on val, not reproduced here:
+Published mean IoU on val, not reproduced here. "Scales and flips" means that predictions are
+averaged over several input scales and over flipped images.
 * MobileNetV2 pretrained on COCO, on VOC (MobileNetV2 paper, table 7): 75.32 at output stride 16,
   and 77.33 at 8 with scales and flips. With `aspp`: 75.70 and 78.42. With width=0.5: 70.19
   (released network).

@@ -1,10 +1,10 @@
-"""DeepLab v3+ on the built-in drawings of shapes: six classes, 96 × 96 pixels.
+"""DeepLab v3+ on `shapes`, the built-in synthetic dataset: six classes, 96 × 96 pixels.
 
   deeplab-jax prepare shapes --data_dir=data
   deeplab-jax train --config=configs/shapes.py:cpu --workdir=runs/shapes
 
 With `cpu`, training on 2 cores of an AMD EPYC reaches 0.927 mean IoU on the 200 validation images
-after 1200 steps. It takes 4 min 56 s, including drawing, compilation and evaluation
+after 1200 steps. It takes 4 min 56 s, including image generation, compilation and evaluation
 (`deeplab-jax demo`, 2026-11-22).
 
 Arguments: `cpu`, the small network of `deeplab-jax demo` instead of the larger one for an

@@ -6,9 +6,10 @@
 The papers train on the split `train_aug` of 10,582 images (--config.data.train_split=train_aug). It
 exists if the folder `SegmentationClassAug` is next to `SegmentationClass`.
 
-The recipe requires an accelerator and a network trained on ImageNet to start from; it has not been
-trained here. The values of the config fields are those of the paper, except for defaults that come
-from the released code; deeplab_jax/config_fields.py states the source of each default.
+The recipe requires an accelerator, and starts from a network trained on ImageNet. No result of the
+recipe has been measured yet. The values of the config fields are those of the paper, except for
+defaults that come from the released code; deeplab_jax/config_fields.py states the source of each
+default.
 
 With `cpu`, the network is small enough to train on two cores, from scratch, on a few hundred
 images. It then learns where objects are rather than which classes they have.

@@ -141,9 +141,10 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns `name` prefixed with the section of the field whose last part is most similar.
+    """Returns SECTION.NAME for a `name` without section; SECTION is that of the most similar field.
 
-    If no field is similar, or the similar field has no section, `name` is returned unchanged.
+    The section is not part of the comparison. If no field is similar, or the most similar field has
+    no section, `name` is returned unchanged.
     """
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)

@@ -299,7 +299,12 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
 
 
 def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yields the files and broken links below a directory, without following links into `above`."""
+    """Yields the files and broken links below a directory.
+
+    Args:
+      directory: directory to search; links to directories are followed.
+      above: resolved paths of the parent directories, to which links are not followed.
+    """
     real = os.path.realpath(directory)
     if real in above or not directory.is_dir():
         return
@@ -321,7 +326,7 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 
 
 def absence(path: Path) -> str:
-    """Returns the reason why a file is missing: broken link, other suffix, or no such file."""
+    """Returns why a file is missing: broken link, file with another suffix, or no such file."""
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
     if broken is not None:
@@ -338,7 +343,7 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether a member of this path would leave the directory an archive is unpacked to."""
+    """Returns whether an archive member with this path would leave the target directory."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
 

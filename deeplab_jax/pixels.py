@@ -1,4 +1,4 @@
-"""Types of input pixels, and the means and deviations that published networks normalize them by."""
+"""Types of input pixels, and the means and standard deviations of the published normalizations."""
 
 # Mean colors in the order RGB, except for Caffe's. Those of the released code and of Caffe are on
 # the scale 0..255, those of torchvision on the scale 0..1.

@@ -159,7 +159,7 @@ def _of_timm(
       name: name of the network in timm.
       module: constructor of the module.
       features: endpoints; the first three have stride 4, 8 and 16.
-      normalization: published hyperparameters of batch normalization; None: no such layers.
+      normalization: published hyperparameters of batch normalization; None: the backbone has none.
       **conventions: further fields of `BackboneEntry`.
     """
     low_level = tuple(features[:3])

@@ -30,8 +30,7 @@ class InvertedResidual(nn.Module):
       conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
       kernel_size: kernel size of the depthwise convolution.
       squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
-      pad_first: whether to pad the input of the expansion instead of that of the depthwise
-        convolution.
+      pad_first: whether to pad before the expansion instead of before the depthwise convolution.
     """
 
     features: int
@@ -140,10 +139,10 @@ class MobileNetV2(nn.Module):
         rounded to multiples of 8, as in slim's image classifiers.
       stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
         `SAME`.
-      rate_start: if the stride of a unit becomes a rate, the first unit with this rate: the
-        unit itself (`same_unit`), the next one (`next_unit`) or the first of the next stage
-        (`next_stage`). `first_units`: only the unit itself and the first unit of every later stage
-        have the rate.
+      rate_start: first unit with the rate that replaces the stride of a unit: that unit
+        (`same_unit`), the next one (`next_unit`) or the first of the next stage (`next_stage`). All
+        later units have the rate, too. `first_units`: only that unit and the first unit of every
+        later stage have the rate.
       last_convolution: whether the backbone ends with the 1×1 convolution to 1280 channels that
         the image classifier has before its pooling.
       pad_first_convolution: whether to pad the image before the first convolution.

@@ -31,7 +31,7 @@ class Depth(NamedTuple):
     Attributes:
       block_sizes: number of units in each of the four blocks.
       bottleneck: whether a unit has three convolutions (1×1, 3×3, 1×1) instead of two (3×3, 3×3).
-      beta_width: multiplier of the number of channels of the beta stem.
+      beta_width: multiplier of the number of channels of the beta stem (three 3×3 convolutions).
     """
 
     block_sizes: tuple[int, int, int, int]
@@ -196,7 +196,7 @@ class ResidualUnit(nn.Module):
 
 
 def _averaged(inputs: jax.Array, stride: int) -> jax.Array:
-    """Averages 2×2 pixels of [N, H, W, C] at stride 1 or 2; the result has ⌈side / stride⌉ pixels.
+    """Averages 2×2 pixels at stride 1 or 2: [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, C].
 
     Windows at the bottom and right borders can extend beyond the map. As in timm, the average at
     stride 2 is over the pixels inside the map; at stride 1, pixels outside the map count as zeros.
@@ -218,8 +218,8 @@ class ResNet(nn.Module):
       stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
         the last unit of the first block; `caffe`: the first convolution in the first unit of the
         second block; `torchvision`: the first 3×3 convolution in that unit.
-      rate_start: if the stride of a unit becomes a rate, the first unit with this rate: the
-        unit itself (`same_unit`) or the next one (`next_unit`).
+      rate_start: first unit with the rate that replaces the stride of a unit: that unit
+        (`same_unit`) or the next one (`next_unit`). All later units have the rate, too.
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
       variant: changes to the published network, see `Variant`.
@@ -290,7 +290,12 @@ class ResNet(nn.Module):
         }
 
     def _strides(self, block: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
-        """Returns the nominal strides of the convolutions in a unit."""
+        """Returns the nominal stride of each convolution in a unit.
+
+        Args:
+          block, unit: number of the block, and of the unit in the block, from 1.
+          sizes: number of units in each block.
+        """
         bottleneck = DEPTHS[self.depth].bottleneck
         strides = [1, 1, 1] if bottleneck else [1, 1]
         if self.stride_placement == "slim":

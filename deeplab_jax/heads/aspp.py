@@ -176,8 +176,9 @@ def _maximum(part: jax.Array, axis: int) -> jax.Array:
 class SpatialPyramidPooling(nn.Module):
     """Spatial pyramid pooling: maxima over 1, 4, 9 and 36 bins, and the features themselves.
 
-    One 1×1 convolution projects the features, and one for each level projects the maxima of that
-    level. The projected maxima are upsampled. All results are concatenated and projected again.
+    Each of the four numbers of bins is a level. One 1×1 convolution projects the features, and one
+    for each level projects the maxima of that level. The projected maxima are upsampled. All
+    results are concatenated and projected again.
 
     Attributes:
       channels: number of output channels of every level and of the projection.

@@ -44,7 +44,9 @@ class Form:
         return jnp.promote_types(self.dtype, jnp.float32)
 
     def output_channels(self, layer: nn.Module) -> int:
-        """Returns the number of output channels of a layer: its entry in `widths`, or `features`.
+        """Returns the number of output channels of a layer.
+
+        It is the number in `widths` for the path of the layer, or `layer.features` without one.
 
         Args:
           layer: bound convolution that is not depthwise.

@@ -36,7 +36,8 @@ class GlobalResponseNorm(nn.Module):
     """Global response normalization (arXiv 2301.00808, algorithm 1).
 
     Each channel is multiplied by its L2 norm over the map, relative to the mean of these norms over
-    all channels. The inputs are added, so the layer is the identity at initialization.
+    all channels, and by a learned scale. A learned bias and the inputs are added. Scale and bias
+    are 0 at initialization, so the layer is then the identity.
 
     Attributes:
       form: settings common to all layers, see `Form`.

@@ -41,7 +41,13 @@ def shrink_labels(
 
 
 def nearest_positions(source: int, target: int) -> Integer[np.ndarray, " t"]:
-    """Returns t·(source − 1)/(target − 1), rounded half up, for each t in 0..target − 1."""
+    """Returns the index of the source pixel that each target pixel takes along one axis.
+
+    For target pixel t, it is t·(source − 1)/(target − 1), rounded half up.
+
+    Args:
+      source, target: number of pixels before and after downsampling.
+    """
     intervals = max(target - 1, 1)
     index = np.arange(target)
     return (2 * index * (source - 1) + intervals) // (2 * intervals)

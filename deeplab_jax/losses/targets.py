@@ -82,7 +82,7 @@ def class_shares(
         section 7).
 
     Returns:
-      [N, H, W, C], float32 or the wider floating-point dtype of the label.
+      [N, H, W, C] in float32, or in float64 if the label is float64.
     """
     if is_soft(label):
         shares = at_least_float32(label)

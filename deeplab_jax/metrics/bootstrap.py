@@ -16,7 +16,7 @@ class Change(NamedTuple):
 
     Attributes:
       difference: second score minus first score, both over all images.
-      low, high: bounds of the interval; NaN if the score is undefined in every draw.
+      low, high: bounds of the interval; NaN if the score is undefined for every bootstrap sample.
     """
 
     difference: float

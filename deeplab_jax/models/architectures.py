@@ -50,7 +50,8 @@ def with_defaults(
     Args:
       architecture: name of the architecture, one of `list_models()`.
       given: keywords that the caller set, with tuples instead of lists.
-      rate_defaults: function that maps (name, keywords) to the default of `atrous_rates`.
+      rate_defaults: function that maps (name of the architecture, keywords) to the default of
+        `atrous_rates`.
     """
     values = {**ARCHITECTURES[architecture], **given}
     for decide in (_backbone_defaults, _head_defaults, rate_defaults):

@@ -103,8 +103,9 @@ class DeepLab(nn.Module):
           Logits [N, H, W, num_classes] in float32; with `endpoints`, a pair (logits, dict of maps).
 
         Raises:
-          DeepLabError: the image does not have `in_channels` channels, `widths` has the path of a
-            layer that does not exist, or `train` is set for a quantized or folded network.
+          DeepLabError: the image does not have `in_channels` channels, `architecture.widths` has
+            the path of a layer that does not exist, or `train` is set for a quantized or folded
+            network.
         """
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantized"}.get(self.form.kind, "folded")

@@ -160,7 +160,7 @@ def _low_level_decoder(
     """Returns the constructor of a decoder.
 
     Args:
-      make: returns the decoder, given the constructor of `heads.Decoder`.
+      make: function that returns the module, given `heads.Decoder` with its arguments.
       *sources: low-level features that the decoder uses, coarsest first, as indices into
         `BackboneEntry.low_level`.
     """

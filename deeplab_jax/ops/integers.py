@@ -45,7 +45,7 @@ def integer_convolution(
     """Computes the convolution of (levels − zero_point) with an int8 kernel, with int32 sums.
 
     XLA has no fast integer convolution for CPUs. There the same whole numbers are multiplied and
-    added in float32, which is exact for sums below 2^24 (518 products of extreme values).
+    added in float32, which is exact while the sums are below 2^24.
 
     Args:
       levels: float32 [N, H, W, C], whole numbers −128..127.

@@ -47,7 +47,7 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
     """Returns the range (start, stop) of the outputs for which one tap falls on a pixel.
 
     Args:
-      shift: position of the tap relative to the pixel with the index of the output, in pixels.
+      shift: index of the pixel that the tap multiplies, minus the index of the output.
       length: number of pixels along the axis.
       outputs: number of outputs along the axis.
     """

@@ -168,7 +168,7 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
       path: a weights file; the prefix or any file of a TensorFlow checkpoint; or a directory or an
         archive with one of these.
       scratch: directory in which a temporary directory for the unpacked files is created; None: the
-        system's.
+        temporary directory of the operating system.
       member: text that the path of the weights file inside an archive must contain.
 
     Raises:

@@ -43,7 +43,8 @@ def write_shared_directory(
       directory: path of a directory that does not exist yet or is empty.
       stored: model to share.
       training: facts about the training run; None: the model is not from a workdir.
-      notes: statements of the user for the model card; the caption of the picture is added.
+      notes: statements of the user for the model card. This function adds the caption of the
+        example picture.
 
     Raises:
       DeepLabError: the directory is not empty or cannot be written.
@@ -66,8 +67,8 @@ def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
     """Returns an image whose license permits publication, uint8 [H, W, 3], and a caption.
 
     The image is a photograph of scikit-image if scikit-image is installed and the model was not
-    trained on drawings. Otherwise, it is a drawing. Images of datasets are never used, because few
-    of them may be published.
+    trained on synthetic images of shapes. Otherwise, it is such a synthetic image. Images of
+    datasets are never used, because few of them may be published.
 
     Returns:
       Image and caption; None if the model takes no 8-bit RGB images, or classifies whole images.

@@ -38,7 +38,7 @@ BRANCHES = {"kazuto1011": "aspp.c", "isht7": "layer5.conv2d_list."}
 
 
 def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
-    """Identifies DeepLab v2 with a ResNet backbone by the array names of one codebase.
+    """Identifies DeepLab v2 with a ResNet backbone by the array names of the codebase `code`.
 
     Args:
       code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
@@ -60,7 +60,7 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
 
 
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of one codebase for DeepLab v2 on a ResNet."""
+    """Returns the rules for the variable names of DeepLab v2 on a ResNet in the codebase `code`."""
     backbone = KAZUTO if code == "kazuto1011" else resnet_rules("")
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (Rule(f"aspp/rate_{rate}", f"{BRANCHES[code]}{n}") for n, rate in enumerate(rates))
@@ -119,7 +119,7 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
 
 
 def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of one codebase for DeepLab on VGG-16."""
+    """Returns the rules for the variable names of DeepLab on VGG-16, given its `names`."""
     head = {"fc6": names.fc6, "fc7": names.fc7}
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (

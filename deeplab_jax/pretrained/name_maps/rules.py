@@ -62,7 +62,7 @@ def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scope
     Args:
       path: path of a module with a kernel; for a batch normalization, the path of its convolution.
       rules: rules for the variable names of the network.
-      default_norm: template for the scope of the batch normalization, with `{convolution}`.
+      default_norm: template for the scope of the batch normalization, see `Convention.norm`.
     """
     for rule in rules:
         found = _pattern(rule.ours).fullmatch(path)
@@ -115,9 +115,9 @@ class Convention:
         that codebase.
       rules: function that returns the rules for the variable names of an identified network.
       leaves: possible names of each variable of a module (`kernel`, `bias`, `scale`, `offset`,
-        `mean`, `var`), as templates with the scopes `{convolution}` and `{norm}`.
-      norm: template for the scope of a batch normalization if the rule has none, with
-        `{convolution}`.
+        `mean`, `var`), as templates with the placeholders `{convolution}` and `{norm}`.
+      norm: template for the scope of a batch normalization if the rule does not state it; the
+        placeholder `{convolution}` stands for the scope of the convolution.
       ignored: {pattern: reason} for arrays that do not belong to the network.
     """
 
@@ -168,13 +168,13 @@ TIMM_GATE = ("se.conv_reduce", "se.conv_expand")
 
 
 def unit_rules(ours: str, theirs: str, layers: Layers, gate: tuple[str, str]) -> tuple[Rule, ...]:
-    """Returns the name map of a unit that may have squeeze and excitation.
+    """Returns the rules for a unit that may have squeeze and excitation.
 
     Args:
-      ours: path of the unit.
-      theirs: scope of the unit.
-      layers: names of its convolutions.
-      gate: names of the two convolutions of squeeze and excitation.
+      ours: path of the unit in this codebase.
+      theirs: scope of the unit in the other codebase.
+      layers: {name of the convolution here: (its name, name of its normalization) there}.
+      gate: names there of the two convolutions of squeeze and excitation.
     """
     squeeze, excite = gate
     return (

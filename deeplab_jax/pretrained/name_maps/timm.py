@@ -109,7 +109,13 @@ def _mobilenet(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def _stages(rows: Sequence[Any]) -> list[int]:
-    """Returns the number of blocks in each run of neighboring rows with equal output channels."""
+    """Returns the number of blocks in each stage of a MobileNet in timm.
+
+    Consecutive blocks with the same number of output channels form a stage.
+
+    Args:
+      rows: configuration of each block, with its number of output channels `features`.
+    """
     return [len(list(units)) for _, units in itertools.groupby(rows, lambda row: row.features)]
 
 
@@ -134,7 +140,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def xception_rules(depth: int) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of an Xception; timm numbers the blocks."""
+    """Returns the rules for the variable names of an Xception, whose blocks timm numbers from 0."""
     rules = [
         Rule("backbone/entry_flow/conv1_1", "stem.0.conv", "stem.0.bn"),
         Rule("backbone/entry_flow/conv1_2", "stem.1.conv", "stem.1.bn"),

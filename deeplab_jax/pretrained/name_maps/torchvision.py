@@ -77,7 +77,7 @@ def _segmentation(arrays: Mapping[str, np.ndarray]) -> Identified | None:
 
 
 def _scores(backbone: str) -> str:
-    """Returns the scope of the last layer of a classifier."""
+    """Returns the scope of the last layer of an image classifier with the given backbone."""
     if backbone.startswith("mobilenet"):
         return "classifier.1" if backbone == "mobilenet_v2" else "classifier.3"
     return "fc"

@@ -56,7 +56,8 @@ def _convolutions(layers: Any, sizes: dict[str, Size]) -> Iterator[GraphConvolut
 
     Args:
       layers: layers in the Core ML file, in order of computation.
-      sizes: (h, w) of each feature map by name: at first of the image; all others are added.
+      sizes: (h, w) of each feature map by name. The caller passes the size of the image, and this
+        function adds the sizes of all other maps.
     """
     for layer in layers:
         known = [sizes[name] for name in layer.input if name in sizes]

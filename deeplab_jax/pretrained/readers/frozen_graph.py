@@ -195,7 +195,7 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields (name, value) of the constants of a node that do not have names of variables.
+        """Yields new names and the values of those constants of a node that have no variable name.
 
         Args:
           scope: scope of the variables; the yielded names are SCOPE/LEAF.

@@ -79,8 +79,8 @@ def choose_variables(
         if the checkpoint contains both.
 
     Returns:
-      Name in the checkpoint by name of the variable; and the reason by name in the checkpoint, for
-      the names that are ignored.
+      Two dicts: {name of the variable: its name in the checkpoint} for the selected variables, and
+      {name in the checkpoint: reason} for all others.
     """
     stored, ignored = {}, {}
     for name in sorted(names):
