@@ -26,12 +26,12 @@ ARENAS = 2
 
 
 def return_large_blocks() -> bool:
-    """Sets glibc to return large blocks of memory to the system when they are freed.
+    """Configures glibc to return large blocks of memory to the system when they are freed.
 
-    By default, glibc raises the size threshold for such blocks, up to 32 MiB, whenever a large
-    block is freed, and it uses one arena per thread. The images of many requests then fragment the
-    memory: with 500 × 375 photographs, the server grows by about 27 KiB per request, although it
-    stores no image.
+    By default, glibc returns only blocks above a size that it raises, up to 32 MiB, whenever a
+    larger block is freed. It also uses one arena per thread. The images of many requests then
+    fragment the memory: with 500 × 375 photographs, the server grows by about 27 KiB per request,
+    although it stores no image.
 
     Returns:
       True if glibc accepted the options; False if the C library is not glibc or rejects an option.

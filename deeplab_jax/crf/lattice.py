@@ -47,9 +47,11 @@ class Lattice:
     neighbors: jax.Array
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Approximates Σ_j exp(−|f_i − f_j|² / 2)·values[j], up to a constant factor.
+        """Filters the values of the points with a Gaussian kernel.
 
-        It is differentiable with respect to the values; the lattice is a constant.
+        For each point i at the position f_i, the result is Σ_j exp(−|f_i − f_j|² / 2)·values[j],
+        approximately and up to a constant factor. The result is differentiable with respect to the
+        values; the lattice is a constant.
 
         Args:
           values: [N, C], floating point. On CPUs, it is faster if C is a multiple of 8.

@@ -95,7 +95,10 @@ SMALLEST = 1e-20
 
 @runtime_checkable
 class Filter(Protocol):
-    """Filter of values at N points, which computes or approximates Σ_j k(i, j)·values[j]."""
+    """Filter of values at N points.
+
+    It computes or approximates Σ_j k(i, j)·values[j] for each point i, where k is its kernel.
+    """
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """Returns the filtered values, [N, C]."""
@@ -129,8 +132,8 @@ def normalized(
       weight: weight of the kernel.
       kernel: Gaussian filter without normalization.
       count: number of points N.
-      normalization: `after` divides the filtered values by Σ_j k(i, j); `symmetric` divides by the
-        square root of this sum before and after filtering.
+      normalization: `after` divides the filtered values by the result of filtering ones;
+        `symmetric` divides by the square root of this result before and after filtering.
       dtype: dtype of the normalization factors.
     """
     ones = jnp.ones((count, 1), dtype)

@@ -41,7 +41,8 @@ class CRFParameters:
         as pydensecrf does by default. The sum includes the pixel itself.
       filtering: `direct` sums over all pairs of pixels; `lattice` approximates the sum with a
         permutohedral lattice, as the code of the DeepLab authors and pydensecrf do. `auto` selects
-        `direct` for `after` and at most 4,096 pixels, and `lattice` in all other cases.
+        `direct` if `normalization` is `after` and the image has at most 4,096 pixels, else
+        `lattice`.
 
     Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge
     potentials", NIPS 2011; DeepLab v2, section 3.3.

@@ -76,8 +76,7 @@ def open_rows(
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only one
         page.
       check: whether to decode the image once at the start, to find damage before the first use.
-      rows_above: number of pixels of the image above which a TIFF is decoded row by row (default:
-        16 million).
+      rows_above: number of pixels above which a TIFF is decoded row by row (default: 16 million).
       max_pixels: maximum number of pixels of an image that is decoded whole (default: 400 million).
 
     Raises:

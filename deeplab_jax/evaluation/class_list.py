@@ -90,7 +90,8 @@ def make_class_list(
       classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:
-      DeepLabError: a name is unknown, or a scored class contains no class of dataset or model.
+      DeepLabError: a name is unknown, or a scored class lacks a class of the dataset or a class of
+        the model.
     """
     if class_map is None and not classes:
         return None

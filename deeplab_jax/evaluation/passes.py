@@ -161,10 +161,10 @@ class WholeImageInference:
 
 
 class TiledInference:
-    """Inference over the images of a split, in the tiles of a predictor.
+    """Inference over the images of a split, which are divided into tiles.
 
-    Images differ in their number of tiles, so each host predicts other images than the other hosts,
-    on its own devices. Only the result of one image at a time is in memory.
+    Images differ in their number of tiles, so each host predicts its own images on its own devices.
+    Only the result of one image at a time is in memory.
 
     Attributes:
       dataset: split to predict.

@@ -47,7 +47,7 @@ class Facts(NamedTuple):
 
 
 class Findings:
-    """Collects the facts about all examples, and compares the examples with each other."""
+    """Collects the results of checking all examples, and compares the examples with each other."""
 
     def __init__(self) -> None:
         self._examples_with: dict[str, list[str]] = defaultdict(list)

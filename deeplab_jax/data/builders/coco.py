@@ -201,7 +201,9 @@ def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
 
 
 def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Checks the run lengths of a mask, which pycocotools does not check, and converts them for it.
+    """Checks the run lengths of a mask, and returns them in the form that pycocotools requires.
+
+    pycocotools does not check run lengths.
 
     Args:
       masks: the module `pycocotools.mask`.

@@ -107,7 +107,7 @@ LAYOUT = (
 
 
 class CocoVoc(DrawnBuilder):
-    """Draws the objects of VOC's classes in `annotations/instances_*2017.json`.
+    """Draws the objects of VOC's classes that `annotations/instances_*2017.json` contains.
 
     The split train contains only images in which these objects have more than `min_area` pixels in
     total; val contains all images. Smaller objects cover larger ones; crowds are void.
