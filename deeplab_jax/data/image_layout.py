@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.TiffImagePlugin
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import visible_files
+from deeplab_jax.listing import visible_files
 
 # A channel is opacity only if at most this fraction of its values is neither 0 nor the maximum.
 MAX_PARTLY_TRANSPARENT = 0.1

@@ -33,7 +33,7 @@ from deeplab_jax.data.image_layout import (
 from deeplab_jax.data.intensity import own_range, scaled_to_bytes
 from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import absence
+from deeplab_jax.listing import absence
 
 # Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000

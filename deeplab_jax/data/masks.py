@@ -14,8 +14,8 @@ from deeplab_jax.data.image_layout import OPACITY_MODES, select_page, tiff_pages
 from deeplab_jax.data.images import is_deep, open_image, read_bytes, upright
 from deeplab_jax.data.orientation import UPRIGHT
 from deeplab_jax.errors import DeepLabError, shortened
-from deeplab_jax.files import absence
 from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.listing import absence
 
 INDEX_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"

@@ -20,8 +20,9 @@ from deeplab_jax.data.descriptors import (
     describe,
 )
 from deeplab_jax.errors import DeepLabError, check_name
-from deeplab_jax.files import as_path, is_hidden, is_local
+from deeplab_jax.files import as_path, is_local
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
+from deeplab_jax.listing import is_hidden
 from deeplab_jax.reporter import Reporter
 
 # TFDS writes this file last, so a directory that contains it is a complete dataset.

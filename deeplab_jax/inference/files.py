@@ -15,8 +15,9 @@ from deeplab_jax.data.image_layout import max_whole_pixels, refuse_volumes
 from deeplab_jax.data.image_rows import open_rows
 from deeplab_jax.data.images import image_size, read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import IMAGE_SUFFIXES, absence, as_path, is_local, replacing, visible_files
+from deeplab_jax.files import as_path, is_local, replacing
 from deeplab_jax.labels import VOID_LABEL
+from deeplab_jax.listing import IMAGE_SUFFIXES, absence, visible_files
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, displayed, overlay, write_class_map, write_picture
 

@@ -20,10 +20,11 @@ from deeplab_jax.data.images import storable_image
 from deeplab_jax.data.prepared import PreparedDataset
 from deeplab_jax.declarations import FRACTION
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_member_path, check_new_directory, replacing, write_text
+from deeplab_jax.files import check_new_directory, replacing, write_text
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.listing import check_member_path
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_member_path
+from deeplab_jax.listing import check_member_path
 
 TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
 # Suffixes of files that torch.save writes. In spite of their names, they are not tar archives.

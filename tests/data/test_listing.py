@@ -7,9 +7,9 @@ import pytest
 from deeplab_jax.data import prepared_names
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import HIDDEN, list_images
 from deeplab_jax.inference import plan_files
 from deeplab_jax.inference.video_files import plan_videos
+from deeplab_jax.listing import HIDDEN, list_images
 from deeplab_jax.pretrained.archives import find_weights
 
 HIDDEN_FILES = [

@@ -32,8 +32,8 @@ from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.data.codecs import decode_image
 from deeplab_jax.data.preparation import prepare as prepare_dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import unpack_zip
 from deeplab_jax.labels import VOID_LABEL
+from deeplab_jax.listing import unpack_zip
 from deeplab_jax.reporter import Reporter
 
 # pycocotools does not follow NumPy's newest protocol.

@@ -23,8 +23,8 @@ from deeplab_jax.data.descriptors import CLASS_FILES, check_intensity_range, fin
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.data.orientation import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.files import list_images, visible_files
 from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.listing import list_images, visible_files
 
 # Remarks on an example, see `Facts.notes`.
 NO_PIXEL = "annotation that covers no pixel"

@@ -29,8 +29,8 @@ from deeplab_jax.data.descriptors import (
 from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.data.masks import MaskFile, read_colored_mask
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.files import leads_out, visible_files
 from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.listing import leads_out, visible_files
 
 LABEL_MAP, LISTS = "labelmap.txt", "ImageSets/Segmentation"
 LABEL_LINE = re.compile(r"([^:]+):(\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3}):[^:]*:[^:]*", re.ASCII)

@@ -19,7 +19,7 @@ from deeplab_jax.data.descriptors import (
     read_class_names,
 )
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import is_hidden, unpack_zip
+from deeplab_jax.listing import is_hidden, unpack_zip
 
 # Names of labels whose pixels are void, unless the user lists them as classes. labelme's converter
 # assigns -1 to the first name.

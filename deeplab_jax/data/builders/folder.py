@@ -26,8 +26,8 @@ from deeplab_jax.data.masks import (
     read_mask,
 )
 from deeplab_jax.errors import DeepLabError, nearest_names
-from deeplab_jax.files import absence
 from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
+from deeplab_jax.listing import absence
 
 # Value of the argument `bands` that keeps all bands.
 ALL_BANDS = "all"

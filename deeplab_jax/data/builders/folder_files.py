@@ -13,7 +13,7 @@ from typing import NamedTuple
 from deeplab_jax.data.builders.pairing import frequent_affixes, shown_names, split_key
 from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+from deeplab_jax.listing import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 
 # Words in names of folders that mean images, and words that mean masks.
 IMAGE_WORDS = {"image", "images", "img", "imgs", "inputs", "jpegimages", "photo", "photos", "rgb"}

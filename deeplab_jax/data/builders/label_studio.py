@@ -20,7 +20,7 @@ from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.data.images import read_bytes
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import IMAGE_SUFFIXES, visible_files
+from deeplab_jax.listing import IMAGE_SUFFIXES, visible_files
 
 # Names of masks: task-ID-annotation-ID-by-ANNOTATOR-TAG-CLASS-NUMBER.png
 MASK_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+")

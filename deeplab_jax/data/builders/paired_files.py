@@ -15,7 +15,7 @@ from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable
 from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.data.orientation import aligned_label, turned, turned_back
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import MASK_SUFFIXES, absence, list_images
+from deeplab_jax.listing import MASK_SUFFIXES, absence, list_images
 
 # Remark on an example, see `Facts.notes`.
 DRAWN_ON_STORED = (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_jax.errors import DeepLabError, shortened
-from deeplab_jax.files import MASK_SUFFIXES
+from deeplab_jax.listing import MASK_SUFFIXES
 
 # Number of prefixes and suffixes of mask names to try, the most frequent first.
 TRIED_AFFIXES = 3

@@ -8,7 +8,7 @@ from typing import Any
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder, Pair, listed_stems
 from deeplab_jax.data.descriptors import VOC
 from deeplab_jax.data.masks import identity_labels
-from deeplab_jax.files import list_images
+from deeplab_jax.listing import list_images
 
 LISTS = "ImageSets/Segmentation"
 MASKS, AUG_MASKS = "SegmentationClass", "SegmentationClassAug"

@@ -17,7 +17,7 @@ from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, Lis
 from deeplab_jax.data.builders.exports import is_class_name
 from deeplab_jax.data.descriptors import CLASS_FILES, read_text
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import list_images, visible_files
+from deeplab_jax.listing import list_images, visible_files
 
 DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 # Maps keys in `data.yaml` to splits.
