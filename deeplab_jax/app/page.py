@@ -128,8 +128,8 @@ def build_page(service: SegmentationService) -> Any:
         asked = {"fn": segment, "inputs": [image, model], "outputs": outputs, **shared}
         inputs = [image, model, kind]
         mapped = {"fn": uncertainty, "inputs": inputs, "outputs": [uncertain], **shared}
-        button.click(**asked, api_name="segment").then(**mapped, api_visibility="private")
-        image.input(**asked, api_visibility="private").then(**mapped, api_visibility="private")
+        button.click(**asked, api_name="segment").success(**mapped, api_visibility="private")
+        image.input(**asked, api_visibility="private").success(**mapped, api_visibility="private")
         kind.input(**mapped, api_name="uncertainty")
     return page.queue(max_size=service.limits.waiting, api_open=True)
 
