@@ -8,7 +8,7 @@ TABLE = Table(
     title="Number of blocks of ResNet-18 at output stride 16",
     paper="diagnostic",
     number="blocks",
-    recipe="diagnostics:task=scales,steps=150",
+    recipe="diagnostics:task=scales,steps=200",
     dataset="diagnostic_scales",
     rows=tuple(
         Row(label, changes=RESNET_18 | {"model.cascade_blocks": last, "model.multi_grid": (1, 1)})

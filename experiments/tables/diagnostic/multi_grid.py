@@ -8,7 +8,7 @@ TABLE = Table(
     title="Multi-grid in block4 of ResNet-18 at output stride 16",
     paper="diagnostic",
     number="multi-grid",
-    recipe="diagnostics:task=scales,steps=150",
+    recipe="diagnostics:task=scales,steps=200",
     dataset="diagnostic_scales",
     rows=tuple(
         Row(label, changes=RESNET_18 | {"model.cascade_blocks": 4, "model.multi_grid": rates})
