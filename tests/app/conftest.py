@@ -19,7 +19,7 @@ def address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "helpers")}
     server = subprocess.Popen(
         [sys.executable, str(HERE / "serve_stand_in.py"), str(port)],
         stdout=subprocess.PIPE,

@@ -48,7 +48,7 @@ def test_it_comes_back_after_a_kill(unit):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, str(HERE / "serve_stand_in.py"), str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "helpers")}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         wait_for(port)

@@ -33,7 +33,7 @@ def test_rows_keep_their_splits_and_share_the_teacher():
 def test_the_table_runs_at_toy_size(tmp_path):
     data_dir = tmp_path / "data"
     prepare = [sys.executable, "-m", "deeplab_jax.cli.main", "prepare", "shapes"]
-    words = (f"--data_dir={data_dir}", "--num_train=16", "--num_val=4", "--size=64")
+    words = (f"--data_dir={data_dir}", "--num_train=16", "--num_val=12", "--size=64")
     subprocess.run([*prepare, *words], check=True, capture_output=True, cwd=ROOT)
     command = [
         *(sys.executable, "-m", "experiments.run", "own/few_labels", "--preset=smoke"),
@@ -47,7 +47,7 @@ def test_the_table_runs_at_toy_size(tmp_path):
     names = [train[index]["image_id"] for index in range(len(train))]
     assert [name.partition("/")[0] for name in names].count("labeled") == 4
     assert [name.partition("/")[0] for name in names].count("pseudo") == 12
-    assert len(val) == 4
+    assert len(val) == 12
     results = [json.loads(path.read_text()) for path in tmp_path.glob("smoke/results/*/*/*.json")]
     assert len(results) == 3
     assert {one["settings"]["dataset"] for one in results} == {"shapes"}
