@@ -105,7 +105,8 @@ def _check_combination(network: Architecture) -> None:
     if network.decoder != "none" and ends_in_scores:
         raise DeepLabError(
             f"decoder={network.decoder!r} requires features, but head={network.head!r} outputs "
-            "scores here; use decoder='none', or head='aspp' with fusion='concat'"
+            "scores with the other keywords; use decoder='none', or head='aspp' with "
+            "fusion='concat'"
         )
 
 

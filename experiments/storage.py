@@ -60,7 +60,7 @@ class Storage:
         return self.folder / "trainings" / training.key / f"seed_{seed}"
 
     def result(self, training: ResolvedTraining, seed: int, strategy: str) -> pathlib.Path:
-        """Returns the path of the metrics of an evaluation; `strategy` is that of its `Case`."""
+        """Returns the path of the metrics of an evaluation; `strategy` is `Case.strategy`."""
         return self.folder / "results" / training.key / f"seed_{seed}" / f"{strategy}.json"
 
     def read_training(self, training: ResolvedTraining, seed: int) -> dict[str, Any] | None:

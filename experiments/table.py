@@ -22,7 +22,7 @@ class Training:
     Attributes:
       recipe: config reference, as in `deeplab-jax train --config`. It must not contain `init` if
         `after` is given.
-      changes: values, by config field, that replace those of the recipe.
+      changes: config fields that differ from the recipe, and their values.
       after: earlier training run whose network provides the initial weights, or None.
       unlabeled: split whose images are added to the training split with pseudo-labels; empty: none.
         The pseudo-labels are predictions of a network from the same training run without this
@@ -42,9 +42,9 @@ class Row:
     Attributes:
       label: label of the row, unique in the table.
       published: published value of the table's metric, or None.
-      changes: values, by config field, that replace those of the recipe.
-      inference: values by field of `InferenceOptions`.
-      costs: published values of other metrics than that of the table, by metric.
+      changes: config fields that differ from the recipe, and their values.
+      inference: fields of `InferenceOptions` that differ from their defaults, and their values.
+      costs: published values of metrics other than the table's metric, by name of the metric.
       recipe: recipe of this row (default: that of the table).
       after: earlier training run whose network provides the initial weights, or None.
       minus: for the metric `delta mIoU`, label of the row whose mean IoU is subtracted.

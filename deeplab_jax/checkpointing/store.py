@@ -124,7 +124,7 @@ def read_variables(
     if ema and not has_ema:
         raise DeepLabError(
             f"{path} has no moving average of the variables (training.ema_decay was 0); read the "
-            "variables of the step (--noema, in Python ema=False)"
+            "variables without averaging (--noema, in Python ema=False)"
         )
     item = EMA if has_ema and ema is not False else VARIABLES
     _check(path, step, item)

@@ -120,7 +120,7 @@ def _measure(
     widths: tuple[int, ...],
     reporter: Reporter,
 ) -> str:
-    """Evaluates a model and returns the table of metrics; `widths` are those of trimap bands."""
+    """Returns the table of metrics of a model; `widths` are widths of trimap bands in pixels."""
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import table
     from deeplab_jax.parallel import make_mesh

@@ -227,14 +227,16 @@ def _verify(
 
     Args:
       program: exported program, which contains the network.
-      cases: pairs of an image size (H, W) and a batch size for which both are compared.
+      cases: pairs of an image size (H, W) and a batch size, for each of which the images are
+        predicted by the file and by the network.
       output: path of the exported file.
       images: paths of the images.
       calibrated: whether the file computes in 8-bit integers.
       console: prints the results.
 
     Raises:
-      DeepLabError: file and network both compute in float32, and their classes differ.
+      DeepLabError: the file and the network compute in float32, but their classes differ at pixels
+        at which the logits of these classes are not nearly equal.
     """
     from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify

@@ -204,7 +204,7 @@ def _totals(summary: "models.ModelSummary") -> dict[str, str]:
 
 
 def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
-    """Returns the shapes of feature maps by name; without `every`, only those of whole blocks."""
+    """Returns the shapes of feature maps by name; if not `every`, of the outputs of blocks only."""
     return {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()

@@ -70,8 +70,8 @@ def fine_tune(
 
     Args:
       stored: initial model.
-      config: training config. Its network is replaced by that of the model, and training starts
-        from the weights of the model.
+      config: training config. Its network and its initial weights are replaced by the network and
+        the weights of `stored`.
       workdir: directory of the run.
       steps: number of training steps.
       reporter: receives progress events.

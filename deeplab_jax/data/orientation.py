@@ -81,8 +81,8 @@ def aligned_label(
         return as_displayed, False
     if drawn_on is None:
         raise DeepLabError(
-            f"{origin}: the label fits its image, whose EXIF orientation is {orientation}, both as "
-            "the pixels are stored and as viewers display them. Give "
+            f"{origin}: the label has the size of its image both as the pixels are stored and as "
+            f"viewers display them (EXIF orientation {orientation}). Give "
             f"--masks_drawn_on={DISPLAYED} or --masks_drawn_on={STORED} (in Python "
             "masks_drawn_on=…); a tool that ignores EXIF draws on the stored pixels"
         )

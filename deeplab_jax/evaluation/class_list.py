@@ -121,7 +121,7 @@ def make_class_list(
             if target not in [part_of.get(name) for name in members]:
                 raise DeepLabError(
                     f"class {target!r} cannot be scored: the {kind} has no such class, and the "
-                    f"class map assigns none to it; {unknown_name('class', target, members)}"
+                    f"class map assigns no class to it; {unknown_name('class', target, members)}"
                 )
     index = {name: position for position, name in enumerate(targets)}
     colors = dict(zip(dataset.class_names, dataset.palette, strict=True))

@@ -253,8 +253,9 @@ def _version(distribution: str) -> str | None:
 class FilePredictor(Predictor):
     """Predictor whose network is one exported file.
 
-    The output stride is that of the file, and only the image scale 1 is supported. If the image
-    size of the file is fixed, larger images must be predicted in tiles of that size.
+    The network has the output stride with which the file was exported, and is applied at scale 1
+    only. If the file accepts only one image size, larger images must be predicted in tiles of this
+    size.
 
     Attributes:
       file: exported file, loaded in its runtime.

@@ -41,8 +41,8 @@ class Metadata:
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
       dtype: dtype of weights and computation, float32 or float16.
-      model: description of the network, as in `model.json`, from which `load` makes a predictor;
-        None in files of earlier releases.
+      model: description of the network with the content of `model.json`, from which a predictor of
+        the file is created; None in files of earlier releases.
     """
 
     class_names: tuple[str, ...]

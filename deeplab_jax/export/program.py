@@ -77,7 +77,7 @@ class Program:
 
     @property
     def input_dtype(self) -> jnp.dtype:
-        """Dtype of the input: float32 if the caller normalizes images, else that of the pixels."""
+        """Dtype of the input: float32 if the caller normalizes images, else the pixels' dtype."""
         own = self.predictor.model.architecture.image_dtype
         return jnp.dtype(own if self.options.preprocessing else jnp.float32)
 

@@ -227,9 +227,9 @@ def plan(
     """Returns a job for each input, after checking that all output files may be written.
 
     Args:
-      found: inputs and the paths of their results, see `find_inputs`.
+      found: pairs of an input and the path of its result, as `find_inputs` returns them.
       job: function from an input and the path of its result to a job.
-      overwrite: see `plan_files`.
+      overwrite: whether to replace existing files.
 
     Raises:
       DeepLabError: an output file is an input, exists, or occurs twice.
@@ -272,7 +272,7 @@ def readable_files(
       skip_bad: whether to skip unreadable images with a warning.
       bands: bands of the input of the model.
       reporter: receives progress events and warnings.
-      by_rows: see `plan_files`.
+      by_rows: whether images may be larger than Pillow reads, see `plan_files`.
       page: number of the page to read from TIFF files, see `read_image`.
 
     Raises:

@@ -98,7 +98,7 @@ def forward_pass(
 
     Args:
       model: the network, at the output stride to use.
-      scales, flip: see `InferenceOptions`.
+      scales, flip: scale factors of the images, and whether to also predict mirrored images.
       finish: function of the class map and the logits, both at the resolution of the images. If the
         probabilities at several scales are averaged, the logits are the logarithms of the average.
         The function is compiled and identified by its name, so it must be defined at the top level
@@ -136,7 +136,7 @@ def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], 
     """Returns a compiled function from logits [N, H, W, num_classes] to the result of `finish`.
 
     Args:
-      finish: see `forward_pass`.
+      finish: function of the class map and the logits, see `forward_pass`.
       out_shardings: sharding of the results; None: the sharding of the logits.
     """
 
@@ -191,7 +191,7 @@ class FoldedNetwork:
 
         Args:
           options: scales and flip; other fields are ignored.
-          finish: see `forward_pass`.
+          finish: function of the class map and the logits, see `forward_pass`.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
         mesh = _one_device_as_none(mesh)
@@ -253,7 +253,7 @@ def fused_logits(
 
     Args:
       architecture: architecture of the network.
-      scales, flip: see `InferenceOptions`.
+      scales, flip: scale factors of the images, and whether to also predict mirrored images.
       image: padded images, [N, H, W, C].
       logits_at_scale: function from images and a scale to logits. It applies the network that
         `one_scale` returns to the images, resized by this scale.

@@ -22,7 +22,7 @@ class Grid(NamedTuple):
 
     Attributes:
       step: difference between successive legal sides, in pixels.
-      plus: remainder of the sides, see `Architecture.size_remainder`.
+      plus: remainder of a legal side after division by `step`, 0 or 1 pixel.
     """
 
     step: int
@@ -68,7 +68,7 @@ def padded_size(
       model: model with an output stride.
       size: (H, W) of the image, or of the largest image.
       minimum: minimum (H, W) of the result, or None.
-      scales: see `size_grid`.
+      scales: scales of multi-scale inference, at each of which the size must be legal.
     """
     return size_grid(model.architecture, scales).round_up(size, minimum)
 
@@ -87,7 +87,7 @@ def canvas_size(
       model: model that determines the legal sizes.
       size: (H, W) of the image.
       minimum: (H, W) to which smaller images are padded, or None.
-      scales: see `size_grid`.
+      scales: scales of multi-scale inference, at each of which the size must be legal.
     """
     least = padded_size(model, minimum, scales=scales) if minimum else (0, 0)
     if size[0] <= least[0] and size[1] <= least[1]:

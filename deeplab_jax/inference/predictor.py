@@ -309,7 +309,7 @@ class Predictor:
         """Returns class map and probabilities of one image, which notebooks show as a picture.
 
         Args:
-          image: see `__call__`.
+          image: uint8 [H, W, 3], RGB; or other bands, see `bands`.
 
         Raises:
           DeepLabError: `image` does not have the shape or the dtype that the model takes.
@@ -328,7 +328,7 @@ class Predictor:
         of the average.
 
         Args:
-          image: see `__call__`.
+          image: uint8 [H, W, 3], RGB; or other bands, see `bands`.
 
         Returns:
           float32 [H, W, num_classes].

@@ -91,7 +91,8 @@ def write_pseudo_labels(
       unlabeled: path or encoded bytes of each image to label, by its name in the folder, without
         suffix. Images that are equal to a labeled image in all pixels are left out.
       output: directory of the folder.
-      min_confidence: see `pseudo_label`.
+      min_confidence: smallest probability, in [0, 1), of a class that is kept; all other pixels are
+        void.
       page: number of the page to read from TIFF files, see `read_image`.
       reporter: receives progress events.
 
@@ -125,7 +126,7 @@ def write_pseudo_labels(
         num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
     if not num_pseudo:
         raise DeepLabError(
-            f"all {len(unlabeled)} images have the pixels of labeled images; give others"
+            f"all {len(unlabeled)} images have the same pixels as labeled images; give other images"
         )
     num_labeled = sum(map(len, labeled.values()))
     return Summary(num_labeled, num_pseudo, len(unlabeled) - num_pseudo, float(kept / total))

@@ -71,10 +71,10 @@ def plan_submission(
     """Determines the file to write for each image; reads and writes no file.
 
     Args:
-      paths: see `plan_files`.
+      paths: image files, and folders that are searched recursively.
       output: directory of the submission; for VOC, the directory that contains `results/`.
       server: `voc` or `cityscapes`.
-      overwrite: see `plan_files`.
+      overwrite: whether to replace existing files.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, an output file is an input, exists or

@@ -127,7 +127,7 @@ def _margin(cells: int, overlap: float, extra: int) -> int:
 
     Args:
       cells: side of the tile, in samples of the feature map.
-      overlap: see `InferenceOptions`.
+      overlap: fraction of the tile that is discarded at each side, in [0, 0.5).
       extra: 1 if legal sides of the network's input are k·step + 1, 0 if they are k·step.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
@@ -227,8 +227,9 @@ def _one_behind(
 
     Args:
       places: positions of the tiles.
-      forward, count: see `forward` and `tiles_at_once` of `run_tiles`.
-      cut: function that returns the tile at a place.
+      forward: function from tiles [count, h, w, C] to results [count, h, w, …].
+      cut: function that returns the tile at a place, [h, w, C].
+      count: number of tiles per call of `forward`.
     """
     waiting: tuple[Sequence[Place], Any] | None = None
     for group in groups(places, count):

@@ -164,9 +164,10 @@ def writing(
 ) -> Iterator[Write]:
     """Yields a function that writes a frame and its class map.
 
-    If the block succeeds, overlay and masks are renamed to their final names; otherwise neither is
-    written. OpenCV writes only even sizes. An odd side is therefore extended by a copy of the last
-    row or column, and the header of the file states the original size, to which players crop.
+    If the `with` block succeeds, overlay and masks are renamed to their final names. Otherwise,
+    neither is written. OpenCV writes only even sizes. An odd side is therefore extended by a copy
+    of the last row or column, and the header of the file states the original size, to which players
+    crop.
 
     Args:
       job: files to write.

@@ -74,7 +74,7 @@ class Addresses:
             )
 
     def or_of(self, environment: Mapping[str, str]) -> "Addresses":
-        """Returns these addresses if they are set, else those of the environment variables.
+        """Returns these addresses if they are set, else the addresses in environment variables.
 
         Args:
           environment: environment variables. JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
@@ -166,7 +166,7 @@ def _initialize(addresses: Addresses, seconds: int) -> bool:
 
 @contextlib.contextmanager
 def _deadline(seconds: float, late: Callable[[], None]) -> Iterator[None]:
-    """Calls a function in another thread if the block takes longer than `seconds`."""
+    """Calls `late` in another thread if the `with` block takes longer than `seconds`."""
     timer = threading.Timer(seconds, late)
     timer.daemon = True
     timer.start()
@@ -282,7 +282,7 @@ def wait_for_hosts(name: str) -> None:
 
 @contextlib.contextmanager
 def first_host_first(name: str) -> Iterator[None]:
-    """Runs a block in process 0 first, then in all other processes.
+    """Context in which process 0 runs the `with` block first, then all other processes run it.
 
     The other processes can therefore read files that process 0 writes in the block.
 

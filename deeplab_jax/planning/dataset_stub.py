@@ -66,7 +66,7 @@ def assemble_unseen(
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      mesh: device mesh, which may be that of a topology.
+      mesh: device mesh, of this job or of a topology.
       num_classes: number of classes, if the config does not name the classes of the dataset.
       reporter: receives warnings.
     """

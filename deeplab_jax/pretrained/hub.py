@@ -78,7 +78,7 @@ def check_repository(repository: str, reference: str) -> None:
     """
     if not REPOSITORY.fullmatch(repository):
         raise DeepLabError(
-            f"{reference} names no repository on the Hugging Face Hub; expected user/name, with "
+            f"{reference} is not a repository on the Hugging Face Hub; expected user/name, with "
             "letters, digits, and the characters - _ ."
         )
 

@@ -310,7 +310,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         If it is the only checkpoint, it is not saved again, because Orbax would first delete it.
 
         Args:
-          state, info: see `save`.
+          state: state to save.
+          info: values for the JSON file of the checkpoint, as in `save`.
           mean_iou: mean IoU of the validation at the step of the state.
 
         Raises:

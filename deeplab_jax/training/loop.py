@@ -121,7 +121,7 @@ class Loop:
       logs: receive metrics and progress.
       traces: writes traces of a few steps on request.
       asked_to_stop: function that returns whether this process received SIGINT or SIGTERM.
-      progress: function to call at the start of each activity, see `watchdog`.
+      progress: function to call with the name of an activity when it starts, see `watchdog`.
     """
 
     run: Run

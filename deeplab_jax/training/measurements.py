@@ -180,8 +180,8 @@ def step_flops(run: Run) -> float:
 class Utilization:
     """Model FLOP/s utilization: operations of the training step relative to the peak rate.
 
-    The peak is that of bfloat16 for known chips. On CPUs, it is the rate of a matrix product that
-    is measured when the run starts.
+    For known chips, the peak is the published bfloat16 rate. On CPUs, it is the rate of a matrix
+    product, which is measured when the run starts.
     """
 
     def __init__(self, run: Run) -> None:

@@ -23,7 +23,7 @@ def poly_schedule(
       base_learning_rate: learning rate at step 0, before the warm-up factor.
       num_steps: number of training steps.
       power: exponent.
-      warmup_steps: see `with_warmup`.
+      warmup_steps: number of steps of linear warm-up, see `with_warmup`; 0: no warm-up.
 
     Source: DeepLab v2, section 4.1.1.
     """
@@ -49,7 +49,7 @@ def step_schedule(
       base_learning_rate: learning rate before the first drop.
       steps_per_drop: number of steps between two drops.
       factor: factor on the learning rate at each drop.
-      warmup_steps: see `with_warmup`.
+      warmup_steps: number of steps of linear warm-up, see `with_warmup`; 0: no warm-up.
 
     Source: DeepLab v1, section 4.1: ×0.1 every 2,000 steps.
     """
@@ -69,7 +69,7 @@ def cosine_schedule(
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
       num_steps: number of training steps.
-      warmup_steps: see `with_warmup`.
+      warmup_steps: number of steps of linear warm-up, see `with_warmup`; 0: no warm-up.
 
     Source: arXiv 1608.03983, equation 5, without restarts.
     """

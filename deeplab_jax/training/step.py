@@ -95,12 +95,13 @@ def make_train_step(
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh, state_sharding: see `StepLayout`. For ahead-of-time compilation, the devices of the mesh
-        are those of a topology.
+      mesh: device mesh, of this job or of a topology to compile for; None: the device of the
+        arguments.
+      state_sharding: sharding of every array of the state; None: all arrays are replicated.
       seed: random seed of dropout.
       accumulation_steps: number of microbatches over which gradients are accumulated. Batch
         normalization uses the statistics of each microbatch. Apart from this, the gradient equals
-        that of the whole batch.
+        the gradient of the whole batch.
       ema_decay: decay of the moving average of the variables; ignored if the state has none.
       l1: weight of the L1 norm of the kernels.
     """

@@ -23,8 +23,8 @@ def forward(work: Workload) -> Match:
     memory of the baseline is not measured.
 
     Raises:
-      DeepLabError: the interpreter is not installed, the file cannot be downloaded, or size or
-        batch size differ from those of the file.
+      DeepLabError: the interpreter is not installed, the file cannot be downloaded, or
+        `work` has another image size or batch size than the file.
     """
     file = fetch(find_pretrained(WEIGHTS[work.network]), LoggingReporter())
     interpreter = _interpreter(str(file))

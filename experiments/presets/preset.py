@@ -10,8 +10,8 @@ class Size:
     """Backbone and number of steps of a scaled-down training run.
 
     Attributes:
-      backbone: backbone that replaces that of the row.
-      num_steps: number of training steps that replaces that of the table's recipe.
+      backbone: backbone that is used instead of the backbone of the row.
+      num_steps: number of training steps that is used instead of the number in the table's recipe.
       changes: further values by config field.
     """
 
@@ -34,7 +34,7 @@ class Preset:
       resnet: backbone and steps for tables that vary multi-grid or cascades.
       published: backbone and steps for training from initial weights (`--init`).
       crop_size: (H, W) that replaces the crop size of the recipe.
-      batch_size: batch size that replaces that of the recipe.
+      batch_size: batch size that replaces the batch size of the recipe.
       rate_share: factor by which atrous rates are multiplied.
       width_share: factor by which the numbers of channels of head and decoder are multiplied.
       changes: further values by config field.

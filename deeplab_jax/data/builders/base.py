@@ -74,9 +74,9 @@ class Findings:
             earlier, mask = self._color_of.setdefault(index, (color, facts.mask))
             if earlier != color:
                 raise DeepLabError(
-                    f"{facts.mask}: index {index} has the color {color} in its palette, but "
-                    f"{earlier} in {mask}. If the colors are the classes, give --color_map; if the "
-                    "indices are, save all masks with one palette or as gray"
+                    f"{facts.mask}: index {index} has the color {color} in the palette, but "
+                    f"{earlier} in {mask}. If the colors identify the classes, give --color_map; "
+                    "if the indices do, save all masks with one palette or as gray"
                 )
 
     def notes(self) -> list[str]:

@@ -62,7 +62,7 @@ class _Unpickler(pickle.Unpickler):
                 if self.storages.setdefault(key, storage) == storage:
                     return storage
         raise DeepLabError(
-            f"the file contains the reference {pid!r}, which is not that of a tensor's storage"
+            f"the file contains the reference {pid!r}, which is not a tensor's storage"
         )
 
 
