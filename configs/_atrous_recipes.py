@@ -190,7 +190,7 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
 
 
 def _resized(made: Recipe, given: ConfigDict) -> None:
-    """Sets the size that the images of ADE20K are resized to before all other augmentation."""
+    """Sets the size to which images are resized before all other augmentation, as for ADE20K."""
     augmentation = made.config.augmentation
     side = 513
     if given.backbone == "mobilenet_v2":

@@ -1,4 +1,6 @@
-"""Small DeepLab v3 on a diagnostic task, see `deeplab_jax.data.diagnostics`.
+"""Small DeepLab v3 on a diagnostic task, a dataset of synthetic images that tests one claim.
+
+`deeplab_jax.data.diagnostics` states the claim of the DeepLab papers that each task tests.
 
   deeplab-jax prepare diagnostic_distance --data_dir=data
   deeplab-jax train --config=configs/diagnostics.py:task=distance --workdir=runs/distance

@@ -202,7 +202,7 @@ ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 
 
 def is_exported(reference: str | os.PathLike[str]) -> bool:
-    """Returns whether a reference is an existing file with the suffix of an exported network."""
+    """Returns whether a reference is an existing `.stablehlo`, `.onnx` or `.tflite` file."""
     path = Path(reference).expanduser()
     return path.suffix.lower() in ENGINES.values() and path.is_file()
 

@@ -28,8 +28,8 @@ class Listing(NamedTuple):
 
     Attributes:
       images: paths of the images, sorted.
-      left_out: number of files that are not listed, by reason: HIDDEN, or the suffix, such as
-        ".txt".
+      left_out: number of files that are not listed, by reason. A reason is HIDDEN, a suffix such as
+        ".txt", "without suffix", or a broken link with its name.
     """
 
     images: list[Path]

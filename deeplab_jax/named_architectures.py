@@ -1,4 +1,4 @@
-"""Named architectures and backbones: the keywords that each sets or uses.
+"""Keywords that each named architecture sets, and keywords that each backbone accepts.
 
 This module imports neither JAX nor Flax, so commands that only check names are fast.
 """

@@ -81,9 +81,9 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
 
 
 def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None:
-    """Refuses batch normalization in training over a single value per channel.
+    """Checks that batch normalization in training receives more than one value per channel.
 
-    The normalized value would always be 0 in training, but not in evaluation.
+    A single value would be normalized to 0 in training, but not in evaluation.
 
     Args:
       shape: shape [N, …, C] of the array to normalize.
@@ -220,7 +220,7 @@ class ConvNorm(nn.Module):
     """Convolution without bias → batch normalization → activation.
 
     Attributes:
-      features: number of output channels; for a depthwise convolution equal to the input channels.
+      features: number of output channels; for a depthwise convolution, that of input channels.
       normalization: hyperparameters of batch normalization; None: neither normalization nor bias.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
         `rate` may be a pair (along H, along W).
@@ -318,7 +318,7 @@ def convolve(
       groups: number of channel groups of a convolution that is not depthwise.
 
     Returns:
-      [N, H', W', D] in the dtype of the layer's `form`.
+      [N, H', W', D] in the computation dtype of the layer (`layer.form.dtype`).
     """
     form, depth, features = layer.form, 1, inputs.shape[-1]
     if not layer.depthwise:

@@ -87,5 +87,5 @@ def rounded_kernel(kernel: jax.Array) -> jax.Array:
 
 
 def rounded_inputs(inputs: jax.Array) -> jax.Array:
-    """Quantizes inputs [N, H, W, C] to int8 and back; the integers cover the range of the batch."""
+    """Quantizes inputs [N, H, W, C] to int8 and back, for the range of the values in the batch."""
     return rounded(ops.as_array(inputs), calibration_method="minmax")

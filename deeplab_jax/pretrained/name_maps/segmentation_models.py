@@ -215,7 +215,7 @@ def _name_in_timm(name: str) -> str:
 
 
 def _flattened(rule: Rule, names: Names) -> Rule:
-    """Converts a rule for an image classifier of timm to a rule for an encoder."""
+    """Converts a rule for timm's image classifier to one for the same network as an encoder."""
     theirs, norm = (
         scope and names.encoder + re.sub(r"^(stem|stages)\.(?=\d|{)", r"\1_", scope)
         for scope in (rule.theirs, rule.norm)

@@ -87,9 +87,9 @@ def _head(architecture: str, separable: bool) -> dict[str, Any]:
 
 
 def _refinement(separable: bool) -> str:
-    """Returns the keyword for the convolution after the ASPP of v3.
+    """Returns the keyword that adds the convolution after the ASPP of v3.
 
-    The convolution that `refine` adds cannot be separable; the one of `refine_encoder` can.
+    `refine` adds a dense convolution, and `refine_encoder` can add a separable one.
     """
     return "refine_encoder" if separable else "refine"
 

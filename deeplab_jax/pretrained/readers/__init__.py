@@ -25,14 +25,15 @@ ZIP_MAGIC = b"PK\x03\x04"
 def weights_file(path: Path) -> Path:
     """Returns the file whose checksum identifies the weights.
 
-    For a TensorFlow checkpoint, this is the data file, or the index if there are several.
+    For a TensorFlow checkpoint, this is the data file, or the index if there are several
+    data files.
 
     Args:
       path: a weights file, the prefix or any file of a TensorFlow checkpoint, or a directory with
         one of these.
 
     Raises:
-      DeepLabError: a directory has no weights file or several, or a checkpoint is incomplete.
+      DeepLabError: a directory has no weights file or more than one, or a checkpoint is incomplete.
     """
     found = find_weights(path)
     return checkpoint_file(found) if index_of(found).is_file() else found

@@ -43,13 +43,13 @@ class Nodes(dict[str, Any]):
         return self._behind(node.input[0])
 
     def next_of(self, node: Any, operations: Sequence[str], far: bool = False) -> Any | None:
-        """Returns the nearest consumer of a node with one of the given operations, or None.
+        """Returns the nearest node after a given one that has one of the operations, or None.
 
         Args:
           node: node where the search starts.
           operations: operations to search for.
-          far: whether any operations may lie between the two nodes; by default, only those in
-            TRANSPARENT.
+          far: True: any operations may lie between the two nodes; False: only operations that keep
+            the values of their input.
         """
         front, seen = [node], {node.name}
         for _ in range(FAR):

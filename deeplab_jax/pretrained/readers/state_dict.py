@@ -111,7 +111,7 @@ def _without_inner_wrappers(name: str) -> str:
 
 
 def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the prefix of WRAPPERS with which the names of all weights start, or None."""
+    """Returns the prefix, such as `model.`, with which the names of all weights start, or None."""
     floats = [name for name, array in arrays.items() if _is_float(array)]
     names = [name for name in floats if name.partition(".")[0] not in BESIDE]
     return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
@@ -239,7 +239,7 @@ def _value(node: ast.expr) -> Any:
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
     """Returns the tensors in the content of a PyTorch file by name.
 
-    Training code may have stored the state dict under one of the keys in PLACES.
+    The state dict may be stored under a key of training code, such as `model`, see PLACES.
 
     Raises:
       DeepLabError: there are no tensors.
