@@ -126,7 +126,11 @@ def _checked_logits(
     parameters: CRFParameters,
     compatibility: jax.Array | None,
 ) -> jax.Array:
-    """Checks the arguments of `dense_crf`; returns the logits as float32, or float64 unchanged."""
+    """Checks the arguments of `dense_crf`.
+
+    Returns:
+      The logits as float32; float64 logits remain float64.
+    """
     shape, image_shape = np.shape(logits), np.shape(image)
     if len(shape) != 4 or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise DeepLabError(

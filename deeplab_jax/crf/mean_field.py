@@ -58,7 +58,13 @@ class AllPairs:
     features: jax.Array
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Computes Σ_j k(i, j)·values[j] for values [N, C]; gradients of the features are 0."""
+        """Filters with the Gaussian kernel k: returns Σ_j k(i, j)·values[j] for each point i.
+
+        The gradients with respect to the positions of the points are 0.
+
+        Args:
+          values: [N, C], floating point.
+        """
         return _all_pairs(lax.stop_gradient(self.features), values)
 
 
@@ -119,7 +125,14 @@ class Kernel(NamedTuple):
     after: jax.Array
 
     def message(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Computes the message to each pixel, [N, C], from the marginals of all pixels, [N, C]."""
+        """Computes the messages of mean-field inference.
+
+        Args:
+          values: marginals of all pixels, [N, C].
+
+        Returns:
+          The message to each pixel, [N, C].
+        """
         return self.weight * self.after * self.filter.filter(self.before * values)
 
 

@@ -32,7 +32,8 @@ class Subset:
     def content(self) -> Iterator[bytes]:
         """Yields bytes that identify the examples.
 
-        They are the positions of the examples in the dataset, and the digest of the dataset.
+        The bytes are the digest of the dataset from which the examples were selected, and the
+        positions of the examples in it.
         """
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])

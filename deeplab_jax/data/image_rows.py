@@ -175,7 +175,7 @@ def _open_tiff(
 
 
 def _obstacle(page: Any, name: str, max_pixels: int) -> str:
-    """Returns the reason why a page of a TIFF must be decoded whole, or ""."""
+    """Returns why a page of a TIFF must be decoded whole; "" if it can be read by rows."""
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
     if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):

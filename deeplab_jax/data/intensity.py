@@ -9,7 +9,15 @@ BLOCK_ROWS = 256
 
 
 def scaled_to_bytes(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
-    """Maps one or three planes linearly to uint8 [H, W, 3]; the limits become 0 and 255."""
+    """Maps pixel values linearly to an RGB image; values outside the limits are clipped.
+
+    Args:
+      planes: one gray plane or three color planes, [H, W].
+      limits: values that become 0 and 255.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
     low, high = limits
     result = np.empty((*planes[0].shape, 3), np.uint8)
     # Blocks limit the memory of the floating-point values.

@@ -29,7 +29,7 @@ class Preparation:
       directory: TFDS directory of this version of the dataset.
       class_names: class names in label order.
       statistics: statistics of each split, by the name of the split.
-      left_out: reason for each damaged example that was left out.
+      left_out: for each damaged example that was left out, the reason.
       notes: remarks for the user, one line each: files and annotations that are not part of the
         dataset, labels that were rotated, and images that occur in several splits.
       bands: bands of the images, with their statistics unless they are RGB.

@@ -160,7 +160,7 @@ class Pose:
         return rows, columns
 
     def seen_from(self, rows: slice, columns: slice) -> "Pose":
-        """Returns this pose relative to the top left corner of a window, given by its slices."""
+        """Returns this pose relative to the top left corner of a window `image[rows, columns]`."""
         corner = np.array([columns.start, rows.start])
         return dataclasses.replace(self, center=self.center - corner)
 

@@ -64,7 +64,14 @@ class ClassList:
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """Sums the probabilities of the model's classes by outcome, float32 [..., num_outcomes]."""
+        """Adds up the probabilities of the classes of the model that belong to the same outcome.
+
+        Args:
+          probabilities: [..., classes of the model].
+
+        Returns:
+          float32 [..., num_outcomes], in the order of `outcomes`.
+        """
         member = self.of_prediction[:, None] == np.arange(self.num_outcomes)
         return probabilities.astype(np.float32) @ member.astype(np.float32)
 

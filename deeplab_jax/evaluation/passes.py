@@ -143,7 +143,7 @@ class WholeImageInference:
         yield from self._arrived(*waiting.pop())
 
     def own_positions(self) -> np.ndarray:
-        """Returns the ascending indices of the images that this host yields."""
+        """Returns the indices in the split, ascending, of the images that this host yields."""
         share = data_share(self.mesh)
         if not share.counts:
             return np.arange(0)
@@ -227,7 +227,7 @@ class TiledInference:
             yield jax.tree.map(lambda array: np.asarray(array)[None], (batch, results))
 
     def own_positions(self) -> np.ndarray:
-        """Returns the ascending indices of the images that this host yields."""
+        """Returns the indices in the split, ascending, of the images that this host yields."""
         return np.arange(jax.process_index(), self.num_images, jax.process_count())
 
 

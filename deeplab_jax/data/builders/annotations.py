@@ -265,8 +265,9 @@ class AnnotationsBuilder(DrawnBuilder):
     def find_image(self, name: str, beside: Path) -> Path:
         """Returns the image that an annotation file refers to.
 
-        The image must be below the source or the directory of the images. If there is no image at
-        the given path, all subdirectories are searched for an image with this file name.
+        The image must be below the source directory or the image directory of the dataset. If there
+        is no image at the given path, all subdirectories of the image directory are searched for an
+        image with this file name.
 
         Args:
           name: path of the image in the annotation file.
@@ -306,7 +307,7 @@ class AnnotationsBuilder(DrawnBuilder):
         return images
 
     def below(self, path: Path) -> Path | None:
-        """Returns `path` if it is below the source or the image directory, else None."""
+        """Returns `path` if it is below the source directory or the image directory, else None."""
         absolute = Path(os.path.abspath(path))
         for top in (self.source, self.image_directory):
             if absolute.is_relative_to(os.path.abspath(top)):
@@ -314,7 +315,7 @@ class AnnotationsBuilder(DrawnBuilder):
         return None
 
     def json_files(self) -> list[Path]:
-        """Returns all JSON files in the source, except the file of class names."""
+        """Returns all JSON files in the source directory, except the file of class names."""
         return [
             path
             for path in visible_files(self.source, (".json",))

@@ -135,10 +135,13 @@ class Problem(NamedTuple):
 
 # TFDS has no types.
 class LocalDatasetInfo(tfds.core.DatasetInfo):  # type: ignore[misc]
-    """Dataset information of TFDS, without looking up the dataset in TFDS's public bucket."""
+    """Dataset information that TFDS does not look up in its public bucket."""
 
     def initialize_from_bucket(self) -> None:
-        """Does nothing; TFDS would query its bucket on the web and leave an empty folder."""
+        """Does nothing.
+
+        The method of TFDS would query TFDS's bucket on the web, and leave an empty folder.
+        """
 
 
 # TFDS has no types, so mypy does not know its keyword.
@@ -213,7 +216,12 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return self._findings.notes()
 
     def leave_out(self, problems: Sequence[Problem], notes: Sequence[str] = ()) -> None:
-        """Excludes examples from the dataset, and stores reasons and remarks as metadata."""
+        """Excludes examples from the dataset.
+
+        Args:
+          problems: examples to exclude; the reasons are stored in the metadata.
+          notes: remarks for the user, which are also stored in the metadata.
+        """
         self._left_out = frozenset((problem.split, problem.image_id) for problem in problems)
         reasons = [problem.reason for problem in problems]
         self.info.metadata.update(left_out=reasons, notes=list(notes))

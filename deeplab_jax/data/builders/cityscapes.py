@@ -17,7 +17,7 @@ SPLITS = {"train": FINE, "val": FINE, "train_extra": COARSE}
 
 
 class Cityscapes(PairedFilesBuilder):
-    """Reads Cityscapes from `leftImg8bit/SPLIT/CITY/` and the labelIds in `gtFine/SPLIT/CITY/`.
+    """Reads images from `leftImg8bit/SPLIT/CITY/`, and labelIds masks from `gtFine/SPLIT/CITY/`.
 
     The masks of the optional split `train_extra` are read from `gtCoarse/`.
     """

@@ -72,7 +72,7 @@ def named_split(parts: Sequence[str]) -> str | None:
 
 
 def image_name(file_name: str) -> str:
-    """Returns the id of an image: `file_name` without suffix, drive, leading slash and `..`."""
+    """Returns the id of an image: its path without extension, drive, leading slash and `..`."""
     path = PurePosixPath(PureWindowsPath(file_name).as_posix())
     path = path.with_suffix("") if path.name else path
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)

@@ -238,7 +238,7 @@ def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Band
     """Returns the first file that can be read, and its bands.
 
     Raises:
-      DeepLabError: no file can be read. The message is that of the first file.
+      DeepLabError: no file can be read. The message states the fault of the first file.
     """
     failure: DeepLabError | None = None
     for path in paths:
@@ -299,7 +299,11 @@ def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
 
 
 def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether all readable masks have one color, and together the opacities 0 and 255."""
+    """Returns whether the masks encode two classes by the opacities 0 and 255.
+
+    This is the case if all pixels of all readable masks have the same color, and the opacities that
+    occur in the masks are 0 and 255.
+    """
     colors, opacities = set(), set()
     for path in masks:
         try:

@@ -120,7 +120,11 @@ def _key(path: str) -> str:
 
 
 def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
-    """Returns the files by the role that folder names show: `image`, `mask` or "" (unknown)."""
+    """Groups files by their role: `image`, `mask`, or "" if folder names do not show the role.
+
+    Returns:
+      {role: pairs (key, path)}; a key is a path without file extension.
+    """
     of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
     for path in paths:
         role, key = _role(path.relative_to(source).with_suffix("").as_posix())
@@ -129,7 +133,7 @@ def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
 
 
 def _role(path: str) -> tuple[str, str]:
-    """Returns the role of a file, `image` or `mask`, and its path without the words that show it.
+    """Returns the role of a file, and the path of the file without the words that show the role.
 
     Words in folder names, such as `img` or `labels`, show whether a file is an image or a mask. The
     innermost folder with such a word determines the role. Without these words, an image and its

@@ -110,7 +110,10 @@ class PairedFilesBuilder(SegmentationBuilder):
         return LoadedExample(image.encoded, label, facts)
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        """Returns the palette color of each index in a mask; it must be the same in all masks."""
+        """Returns the palette color of each index that occurs in a mask.
+
+        An index must have the same color in all masks.
+        """
         return mask.used_colors()
 
     def notes(self) -> list[str]:

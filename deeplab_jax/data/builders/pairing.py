@@ -184,7 +184,7 @@ def _loosened(key: str) -> str:
 
 
 def _rules(images: Named, masks: Named) -> Iterator[Rule]:
-    """Yields possible rules for the given names, the simplest first."""
+    """Yields rules by which images and masks may match, the simplest first."""
     for doubled in (False, True):
         keys = [_undoubled(key) for key in masks] if doubled else list(masks)
         if doubled and keys == list(masks):

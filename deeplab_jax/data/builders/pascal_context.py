@@ -18,7 +18,10 @@ NAMES = PASCAL_CONTEXT.class_names
 
 
 class PascalContext(ListedFilesBuilder):
-    """Reads images and lists of VOC 2010, and masks of its authors or of mmsegmentation."""
+    """Reads images and lists of VOC 2010, and the masks of PASCAL-Context.
+
+    The masks are those of the authors of PASCAL-Context or those of mmsegmentation.
+    """
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
     MASKS = (AUTHORS, ALPHABETIC)

@@ -52,7 +52,11 @@ class VocSegmentation(ListedFilesBuilder):
         return pairs
 
     def _all_but(self, held_out: list[str]) -> list[str]:
-        """Returns the names, without suffix, of all masks in the SBD directory but `held_out`."""
+        """Returns the names of the masks in `SegmentationClassAug/`, without file extension.
+
+        Args:
+          held_out: names to leave out.
+        """
         stems = (path.stem for path in list_images(self.source / AUG_MASKS).images)
         excluded = set(held_out)
         return [stem for stem in stems if stem not in excluded]
