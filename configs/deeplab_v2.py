@@ -19,7 +19,8 @@ Mean IoU on val in the paper, with CRF in parentheses; not reproduced here:
 
 Arguments:
 * `dataset`: voc (default), pascal_context, pascal_person_part, cityscapes or coco_stuff.
-* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
+  train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
 * `backbone`: resnet_101 (default) or vgg_16.
 * `head`: aspp_large (default), aspp_small (VGG only), large_fov or plain (ResNet only).
 * `msc`: three input scales: true (ResNet only), false or auto (default: as in the tables).

@@ -24,9 +24,11 @@ averaged over several input scales and over flipped images.
 
 Arguments:
 * `dataset`: voc (default), cityscapes or coco_voc.
-* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
+  train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
+  In stage 2, the default is trainval.
 * `stage`: 1 (default) or 2 (VOC only).
-* `backbone`: one of `BACKBONES` (default: resnet_101_beta).
+* `backbone`: resnet_101_beta (default), resnet_50_beta, resnet_101 or resnet_50.
 * `head`: aspp (default) or cascade.
 * `from_coco`: set it if `init` was trained on coco_voc.
 * `init`: weights to start from; `none`: random initialization.

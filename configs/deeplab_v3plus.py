@@ -23,9 +23,12 @@ averaged over several input scales and over flipped images.
 
 Arguments:
 * `dataset`: voc (default), cityscapes, ade20k or coco_voc.
-* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
+  train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
+  In stage 2, the default is trainval.
 * `stage`: 1 (default) or 2 (VOC only).
-* `backbone`: one of `BACKBONES` (default: xception_65).
+* `backbone`: xception_65 (default), xception_71, xception_41, resnet_101_beta, resnet_50_beta,
+  resnet_101 or resnet_50.
 * `separable`: depthwise separable convolutions in the ASPP and the decoder: true, false or auto
   (default: true on Xception, false on ResNet).
 * `from_coco`: set it if `init` was trained on coco_voc.

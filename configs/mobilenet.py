@@ -18,7 +18,9 @@ averaged over several input scales and over flipped images.
 
 Arguments:
 * `dataset`: voc (default), cityscapes, ade20k or coco_voc.
-* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
+  train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
+  In stage 2, the default is trainval.
 * `stage`: 1 (default) or 2 (MobileNetV2 on VOC only).
 * `backbone`: mobilenet_v2 (default), mobilenet_v3_large or mobilenet_v3_small. MobileNetV3 requires
   dataset=cityscapes.

@@ -46,7 +46,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/unit.stride⌉, ⌈W/unit.stride⌉, row.features]."""
+        """Maps [N, H, W, C] to [N, ⌈H/s⌉, ⌈W/s⌉, row.features], where s is `unit.stride`."""
         row = self.row
         if row.kind in (CONV, RESIDUAL_CONV):
             outputs = self._convolve("conv", row.features, row.kernel_size)(inputs, train)

@@ -46,7 +46,7 @@ class Form:
     def output_channels(self, layer: nn.Module) -> int:
         """Returns the number of output channels of a layer.
 
-        It is the number in `widths` for the path of the layer, or `layer.features` without one.
+        It is the number in `Form.widths` for the path of the layer, else `layer.features`.
 
         Args:
           layer: bound convolution that is not depthwise.
@@ -54,7 +54,7 @@ class Form:
         return dict(self.widths).get("/".join(layer.path), layer.features)
 
     def block(self, unit: type[nn.Module]) -> type[nn.Module]:
-        """Returns a module class, wrapped in gradient checkpointing if `remat` is `block`.
+        """Returns the class `unit`, with gradient checkpointing if `Form.remat` is `block`.
 
         Args:
           unit: class of a unit of the backbone; its `__call__` takes (inputs, train).

@@ -73,7 +73,10 @@ class TrimapConfusion:
 
     @property
     def mean_iou(self) -> dict[int, float]:
-        """Mean IoU within each band, by its width; NaN if the band has no pixel."""
+        """Mean IoU in each band around object boundaries, by width of the band in pixels.
+
+        NaN if the band has no pixel.
+        """
         return {
             width: ConfusionMatrix(counts).mean_iou
             for width, counts in zip(self.widths, self.counts, strict=True)
@@ -138,8 +141,9 @@ class BoundaryMatch:
     def per_class_f_score(self) -> Float[np.ndarray, " C"]:
         """F-score 2·P·R / (P + R) per class.
 
-        P and R are the fractions of predicted and of true boundary pixels that match. float64
-        [num_classes]; NaN for classes that have a boundary in neither truth nor prediction.
+        P is the fraction of predicted boundary pixels that match a true one, and R the fraction of
+        true boundary pixels that match a predicted one. float64 [num_classes]; NaN for classes that
+        have a boundary in neither truth nor prediction.
         """
         predicted, predicted_met, true, true_met = self.counts.T
         precision = predicted_met / np.maximum(predicted, 1)

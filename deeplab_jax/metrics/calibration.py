@@ -136,7 +136,7 @@ class CalibrationCounts:
 
     @property
     def reliability(self) -> list[dict[str, float | int | None]]:
-        """Reliability diagram: for each bin its edges, pixels, mean confidence and accuracy.
+        """Reliability diagram: edges, pixels, mean confidence and accuracy of each confidence bin.
 
         Mean confidence and accuracy are None in empty bins.
         """

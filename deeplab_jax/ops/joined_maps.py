@@ -48,21 +48,21 @@ class JoinedMaps:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the concatenation, [N, H, W, C + D]."""
+        """Shape [N, H, W, C + D] of the upsampled coarse map concatenated with the fine map."""
         return *self.fine.shape[:3], self.coarse.shape[-1] + self.fine.shape[-1]
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Dtype of the concatenation."""
+        """Dtype of the two maps and of their concatenation."""
         return self.fine.dtype
 
     def astype(self, dtype: jnp.dtype) -> "JoinedMaps":
-        """Converts both maps to another dtype."""
+        """Converts the coarse and the fine map to another dtype."""
         coarse, fine = self.coarse.astype(dtype), self.fine.astype(dtype)
         return dataclasses.replace(self, coarse=coarse, fine=fine)
 
     def array(self) -> Float[Array, "N H W C"]:
-        """Computes the concatenation, [N, H, W, C + D]."""
+        """Upsamples the coarse map and concatenates it with the fine map: [N, H, W, C + D]."""
         size = self.fine.shape[1:3]
         upsampled = resize_bilinear(self.coarse, size, align_corners=self.align_corners)
         return jnp.concatenate([upsampled, self.fine], axis=-1)
@@ -83,9 +83,9 @@ def convolution_of_joined(
 
     Args:
       maps: inputs of the convolution.
-      kernel: [k, k, C + D, E].
+      kernel: [k, k, C + D, E] for C channels of the coarse map and D of the fine map.
       convolve: function that convolves an array with a kernel.
-      window: window of that convolution.
+      window: kernel size, rates, padding and stride of that convolution.
     """
 
     def by_parts(maps: JoinedMaps, kernel: jax.Array) -> jax.Array:
