@@ -26,7 +26,7 @@ class OpenRequest:
       request: arguments of the command `experiments.run`.
       table: table to run.
       preset: preset that adapts the table to dataset and machine.
-      cases: every row of the table, combined with every point of the grid of the request.
+      cases: every row of the table, combined with every combination of the values of --grid.
       storage: files of the training runs and results of the preset.
     """
 
@@ -40,7 +40,7 @@ class OpenRequest:
 def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
     """Returns a request with its table, preset and cases; writes nothing.
 
-    A case is a row of the table, combined with a point of the grid of the request.
+    A case is a row of the table, combined with one value for each field of --grid.
 
     Args:
       request: arguments of the command `experiments.run`.

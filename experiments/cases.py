@@ -83,7 +83,7 @@ class Case:
     """A row of a table, adapted to a preset.
 
     Attributes:
-      row: row of the table; with a grid, a row that is changed by a point of the grid.
+      row: row of the table, changed by one combination of the values of the grid, if there is one.
       training: training run that the row requires; None if the preset cannot run the row.
       options: inference options of the evaluation.
       why_not: reason why the preset cannot run the row, or None.
@@ -104,7 +104,9 @@ class Case:
 def make_cases(
     table: Table, preset: Preset, grid: Grid | None = None, init: str = ""
 ) -> tuple[Case, ...]:
-    """Returns the cases of a table: every row with every point of a grid, adapted to a preset.
+    """Returns the cases of a table, which are its rows, adapted to a preset.
+
+    With a grid, there is a case for each row and each combination of the values of the grid.
 
     Args:
       table: table whose rows are run.
@@ -153,7 +155,7 @@ def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> st
 
 
 def _by_kind(point: Changes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits a point of a grid into changes of config fields and of inference fields.
+    """Splits changes of fields into changes of config fields and changes of inference fields.
 
     Inference fields have the prefix `inference.`, which is removed.
     """
@@ -209,7 +211,7 @@ def _resolve(
 
 
 def load_recipe(training: Training) -> ConfigDict:
-    """Returns the config of a training run: its recipe with its changes.
+    """Returns the config of a training run: the config of its recipe, with its changes applied.
 
     Raises:
       DeepLabError: there is no such recipe or field.

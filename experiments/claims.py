@@ -65,7 +65,7 @@ def decide(differences: Sequence[float], effect: float) -> Verdict:
     for the negated differences, and `cannot be shown here` otherwise.
 
     Args:
-      differences: for each seed, the value of the row `Claim.better` minus that of `Claim.worse`.
+      differences: for each seed, value of the row `Claim.better` minus value of `Claim.worse`.
       effect: smallest relevant difference, above 0.
     """
     seeds = len(differences)

@@ -72,5 +72,5 @@ def _value(name: str, text: str) -> Any:
 
 
 def shown(point: Changes) -> str:
-    """Returns the label of a point of a grid, such as `output_stride=8, multi_grid=(1, 2, 4)`."""
+    """Returns a label for changes of fields, such as `output_stride=8, multi_grid=(1, 2, 4)`."""
     return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in point.items())

@@ -45,7 +45,7 @@ class Row:
       changes: config fields that differ from the recipe, and their values.
       inference: fields of `InferenceOptions` that differ from their defaults, and their values.
       costs: published values of metrics other than the table's metric, by name of the metric.
-      recipe: recipe of this row (default: that of the table).
+      recipe: recipe of this row (default: recipe of the table).
       after: earlier training run whose network provides the initial weights, or None.
       minus: for the metric `delta mIoU`, label of the row whose mean IoU is subtracted.
       trimap: width in pixels of the band around void pixels within which mean IoU is computed;

@@ -93,13 +93,17 @@ def profile_crf(
 ) -> dict[str, float]:
     """Times each step of the bilateral filter of the dense CRF, which uses a permutohedral lattice.
 
-    The arguments are those of `measure_crf`.
+    Args:
+      image: uint8 [H, W, 3].
+      logits: float32 [H, W, C].
+      parameters: kernel weights, standard deviations and number of iterations of the CRF.
+      repetitions: number of timed runs of each step.
 
     Returns:
       Median times in seconds. `lattice_seconds`: building the lattice, once per image.
       `splat_seconds`, `blur_seconds` and `slice_seconds`: the three steps of filtering, which run
-      once per iteration of the CRF. The entry `vertices_per_pixel` is the number of allocated
-      lattice vertices divided by the number of pixels.
+      once per iteration of the CRF. The dictionary also contains `vertices_per_pixel`, the
+      number of allocated lattice vertices divided by the number of pixels.
     """
     features = bilateral_features(
         jnp.asarray(image),
@@ -128,7 +132,10 @@ def pydensecrf_marginals(
 ) -> np.ndarray:
     """Returns the class probabilities [H, W, C] that pydensecrf computes.
 
-    The arguments are those of `measure_crf`.
+    Args:
+      image: uint8 [H, W, 3].
+      logits: float32 [H, W, C].
+      parameters: kernel weights, standard deviations and number of iterations of the CRF.
 
     Raises:
       DeepLabError: pydensecrf is not installed.

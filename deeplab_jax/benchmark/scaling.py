@@ -100,15 +100,15 @@ def measure_scaling(
 
 
 def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Point]]]:
-    """Yields, for each output stride, the points in which only one quantity varies.
+    """Yields, for each output stride, the measurements in which only one quantity varies.
 
     Args:
-      points: result of `measure_scaling`.
-      against: quantity that varies, `pixels` (pixels per image) or `batch_size`. The other one of
-        the two is fixed at its value in `points[0]`.
+      points: measurements, returned by `measure_scaling`.
+      against: quantity that varies, `pixels` (pixels per image) or `batch_size`. The other quantity
+        is fixed at its value in `points[0]`.
 
     Yields:
-      An output stride, and its points, sorted by the quantity that varies.
+      An output stride, and its measurements, sorted by the quantity that varies.
     """
     fixed = "batch_size" if against == "pixels" else "pixels"
     for output_stride in dict.fromkeys(point.output_stride for point in points):

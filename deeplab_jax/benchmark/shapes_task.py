@@ -60,7 +60,7 @@ def network_mean_iou(
       workdir: workdir of the training run.
       data_dir: directory of the prepared `shapes` dataset.
       reporter: receives the progress.
-      **model: values of fields of `config.model` that replace those of the demo.
+      **model: fields of `config.model` that differ from the config of the demo, and their values.
     """
     config = configs.load("shapes:cpu")
     config.data.data_dir = str(data_dir)

@@ -226,7 +226,7 @@ def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndar
 
 
 def _read_safetensors(directory: epath.Path) -> Variables:
-    """Reads the variables from `model.safetensors` in a directory of `write_shared_model`.
+    """Reads the variables from `model.safetensors`, which `write_shared_model` wrote.
 
     Raises:
       DeepLabError: the file is damaged, or its SHA-256 is not the one in `model.json`.

@@ -35,8 +35,7 @@ class ExportOptions:
       portable: True: only operations that all runtimes and platforms support. False (StableHLO
         only): the fastest implementation for each platform, which is many times faster on CPUs.
       dtype: dtype of weights and computation, float32 or float16. Inputs and outputs keep their
-        dtype.
-        The function is traced in float32 and converted when the file is written.
+        dtype. The function is traced in float32 and converted when the file is written.
     """
 
     size: Size | None = None

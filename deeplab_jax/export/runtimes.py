@@ -101,7 +101,7 @@ def _write(
     calibration: Sequence[np.ndarray] | None,
     runtime: str | Path | None,
 ) -> None:
-    """Writes a program to a path on this machine. The arguments are those of `export`."""
+    """Writes a program to a path on this machine. See `export` for the other arguments."""
     if format == "tflite":
         write_tflite(program, path, calibration)
     elif format == "stablehlo":

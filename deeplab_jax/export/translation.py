@@ -178,12 +178,12 @@ class _Walk:
         return result
 
     def run(self, jaxpr: Jaxpr, constants: list[np.ndarray], inputs: list[Value]) -> list[Value]:
-        """Translates a program, or a function that it calls, and returns the values of its outputs.
+        """Translates the whole program or a called function, and returns the values of its outputs.
 
         Args:
           jaxpr: program or function to translate.
-          constants: values of its constants.
-          inputs: values of its inputs.
+          constants: values of the constants of `jaxpr`.
+          inputs: values of the inputs of `jaxpr`.
         """
         known: dict[Var, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
         known |= dict(zip(jaxpr.invars, inputs, strict=True))

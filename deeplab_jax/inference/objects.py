@@ -152,8 +152,9 @@ def find_objects(
       min_area: minimum area of a region, in pixels.
       connectivity: 8, or 4 to separate pixels that share only a corner.
       probabilities: class probabilities [H, W, num_classes], for the scores.
-      num_classes: number of classes of the model (default: as in `probabilities`). If neither is
-        given, void is 65535 in uint16 maps and in maps with values above 255, otherwise 255.
+      num_classes: number of classes of the model (default: as in `probabilities`). If neither
+        argument is given, void is 65535 in uint16 maps and in maps with values above 255, and 255
+        in all other maps.
 
     Raises:
       DeepLabError: the class map has the wrong shape or dtype, the connectivity is neither 4 nor 8,

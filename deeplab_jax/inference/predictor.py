@@ -115,7 +115,7 @@ class Predictor:
       options: inference options.
       intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
         None: the range of each image.
-      bands: bands of the images, and the bands to read from files.
+      bands: number and dtype of the bands of an image, and the bands to read from files.
       temperature: divisor of the logits before the softmax (default: 1). Class maps and the results
         of a CRF do not depend on it.
       tiling: division of images into tiles, or None.
@@ -255,8 +255,8 @@ class Predictor:
     def predict_batch(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the class maps of images of any sizes.
 
-        Images that are padded to the same size form one batch. Each result equals that of
-        predicting the image alone.
+        Images that are padded to the same size form one batch. Each result is the same
+        as if the image were predicted alone.
 
         Args:
           images: uint8 [H, W, 3] each, RGB; or other bands, see `bands`.
@@ -353,7 +353,7 @@ class Predictor:
     def _results(
         self, forward: Callable[[np.ndarray], Any], images: np.ndarray | Sequence[np.ndarray]
     ) -> list[Any]:
-        """Applies a function to images, in tiles or in batches of one size.
+        """Applies a function to images, which are cut into tiles, or padded and batched by size.
 
         Args:
           forward: function from images [N, h, w, C] to arrays [N, h, w, …].

@@ -1,6 +1,6 @@
 """Pseudo-labels: a dataset folder of labeled images, and of images that a model labels.
 
-The loop of training, labeling and training again is that of "Naive-Student" (arXiv 2005.10266).
+Repeated training and labeling is the method "Naive-Student" (arXiv 2005.10266).
 """
 
 import hashlib
@@ -214,7 +214,7 @@ def _settings(
 
 
 def _open_folder(output: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings into a new directory, or checks that they are those of an earlier call.
+    """Writes the settings into a new directory, or checks that an earlier call wrote the same.
 
     Raises:
       DeepLabError: the directory contains other files, or was written with other settings.

@@ -116,8 +116,7 @@ def write_submission(
 ) -> None:
     """Predicts images and writes class maps in the format of a server, each file atomically.
 
-    The format of VOC is a palette PNG of class indices; that of Cityscapes is a gray PNG of
-    labelIds.
+    For VOC, a file is a palette PNG of class indices. For Cityscapes, it is a gray PNG of labelIds.
 
     Args:
       predictor: model whose classes passed `check_submission`.

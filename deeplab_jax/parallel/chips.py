@@ -140,7 +140,7 @@ def matrix_rate(size: int, dtype: str = "float32", repetitions: int = 5) -> floa
     Args:
       size: side of the square matrices.
       dtype: data type of the matrices.
-      repetitions: number of timed products; the rate is that of the fastest product.
+      repetitions: number of timed products, of which the fastest determines the rate.
 
     Returns:
       Floating-point operations per second.

@@ -303,7 +303,7 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
       facts: JSON-ready values by name, such as config fields, datasets and versions.
 
     Raises:
-      DeepLabError: a value differs from that of process 0. The message contains both values.
+      DeepLabError: a value differs from the value in process 0. The message contains both values.
     """
     if jax.process_count() == 1:
         return

@@ -25,10 +25,10 @@ def make_mesh(
     neighboring rows of each image.
 
     Args:
-      devices: devices of the mesh: those of this job, or those of a topology to compile for
-        (default: all devices of this job).
-      data: number of shards of the batch, each of which is on `spatial` devices; −1: the number of
-        devices divided by `spatial`.
+      devices: devices of the mesh, either of this job or of a topology to compile for (default: all
+        devices of this job).
+      data: number of shards of the batch; −1: the number of devices divided by `spatial`. Each
+        shard is on `spatial` devices.
       spatial: number of devices over which the rows of each image are sharded.
 
     Raises:

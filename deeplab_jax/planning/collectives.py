@@ -188,13 +188,13 @@ def between_slices(
     """Returns the number and the size of the transfers between TPU slices.
 
     Args:
-      collectives: collectives of one chip. The bytes of a slice are `chips_per_slice` times those
-        of one chip, because each chip of the slice sends an equal part.
+      collectives: collectives of one chip. A slice sends `chips_per_slice` times the bytes of one
+        chip, because each chip of the slice sends an equal part.
       chips_per_slice: number of chips in a slice.
 
     Returns:
-      {kind: {"count": transfers per step, "bytes": bytes per slice and step}}. The kind is that of
-      the collective that the transfers are a part of, such as `all-reduce`.
+      {kind: {"count": transfers per step, "bytes": bytes per slice and step}}. A kind is the
+      collective operation that transfers are a part of, such as `all-reduce`.
     """
     by_name: dict[str, list[Collective]] = {}
     for each in collectives:

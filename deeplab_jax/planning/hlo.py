@@ -81,9 +81,9 @@ class Program(NamedTuple):
     """Compiled program.
 
     Attributes:
-      computations: {computation: {instruction: parsed instruction}}, both by name.
+      computations: {name of a computation: {name of an instruction: parsed instruction}}.
       entry: name of the computation that runs first.
-      roots: {computation: instruction whose result is the result of the computation}, both by name.
+      roots: {name of a computation: name of the instruction that computes its result}.
     """
 
     computations: dict[str, dict[str, Instruction]]
@@ -122,7 +122,7 @@ class Program(NamedTuple):
     def _rounds(self, attributes: str) -> int:
         """Returns the number of iterations of a loop, from its annotation or its condition.
 
-        The condition is assumed to be that of `lax.scan`: step < length, counted from 0. If the
+        The condition is assumed to be step < length, counted from 0, as in `lax.scan`. If the
         number is unknown, 1 is returned.
         """
         if annotated := TRIP_COUNT.search(attributes):

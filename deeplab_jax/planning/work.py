@@ -106,8 +106,9 @@ def total_flops(program: Program) -> int:
 
 
 def memory_traffic(program: Program) -> dict[int, int]:
-    """Returns {number of a memory: bytes that the program reads from and writes to this memory}.
+    """Returns the bytes that a program reads and writes, by the number of the memory.
 
+    Memory 0 is the main memory (HBM), and memory 1 the on-chip vector memory of a TPU (VMEM).
     Instructions in loops count once per iteration. An instruction reads its operands and writes its
     results once. If a fusion takes a slice of an operand, it reads only the slice. If a fusion
     updates a slice of an operand, it writes only the slice.
@@ -164,7 +165,10 @@ def _kind(program: Program, instruction: Instruction) -> str:
 def _moved(
     program: Program, instruction: Instruction, computation: Mapping[str, Instruction]
 ) -> list[tuple[int, int]]:
-    """Returns (number of the memory, bytes) of each array that an instruction reads or writes."""
+    """Returns a pair for each array that an instruction reads or writes: its memory and its bytes.
+
+    The memory is a number, as in `memory_traffic`.
+    """
     opcode = instruction.opcode
     if opcode in FREE or opcode.endswith(("-done", "-update")) or opcode == "async-start":
         return []

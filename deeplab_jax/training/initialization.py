@@ -50,7 +50,7 @@ def decimated(
       wanted: arrays of the network to train by path, of which only the shapes are used.
 
     Returns:
-      Arrays by path, with those of fc6 and fc7 subsampled.
+      The arrays in `given` by path, of which the arrays of fc6 and fc7 are subsampled.
 
     Raises:
       DeepLabError: `given` has no fc6 and fc7, or they are smaller than those in `wanted`.

@@ -87,7 +87,7 @@ def _one_scale(
 
 
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
-    """Returns a loss on scores of low resolution, which first downsamples the label to their size.
+    """Returns a loss function of low-resolution scores, which downsamples the label to their size.
 
     Sums are divided by the number of valid pixels in the downsampled label of the whole batch. This
     number depends on the size of the scores, so the returned loss ignores its argument

@@ -228,7 +228,7 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
     see `backbone_units`.
 
     Args:
-      decay: factor from one unit to the one before it, in (0, 1].
+      decay: learning rate of a unit divided by the learning rate of the next unit, in (0, 1].
 
     Source: arXiv 2003.10555 (ELECTRA); for vision, arXiv 2106.08254 (BEiT).
     """

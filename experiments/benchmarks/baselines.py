@@ -2,8 +2,8 @@
 
 A baseline is another implementation of a network. Each is a module of this package with a function
 `forward(work)` and, if training steps are supported, a function `training(work)`. Both take a
-`Workload` and return a `Match`. If the weights of the baseline can be converted, both sides of the
-match have the same weights. The modules `pytorch`, which baselines in PyTorch share, and
+`Workload` and return a `Match`. If the weights of the baseline can be converted, both
+networks have the same weights. The modules `pytorch`, which baselines in PyTorch share, and
 `torchvision_data`, for the input pipeline, are not baselines of networks.
 """
 
@@ -67,7 +67,7 @@ class Match:
 
 
 def measure(match: Match, repetitions: int) -> dict[str, Any]:
-    """Times both sides of a match alternately, after one warm-up run each.
+    """Times the two programs of a match alternately, after one warm-up run each.
 
     Returns:
       A JSON-serializable dict. `seconds` and `baseline_seconds` are the median times of a run of

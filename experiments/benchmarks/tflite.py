@@ -19,12 +19,12 @@ WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 def forward(work: Workload) -> Match:
     """Returns forward passes of deeplab_jax and of the TFLite file, ready to be timed.
 
-    The file has a fixed size of 257 × 257 pixels. Both sides return logits at image size. The
-    memory of the baseline is not measured.
+    The file has a fixed size of 257 × 257 pixels. Both networks return logits at image size.
+    The memory of the baseline is not measured.
 
     Raises:
-      DeepLabError: the interpreter is not installed, the file cannot be downloaded, or
-        `work` has another image size or batch size than the file.
+      DeepLabError: the interpreter is not installed, the file cannot be downloaded, or `work` has
+        another image size or batch size than the file.
     """
     file = fetch(find_pretrained(WEIGHTS[work.network]), LoggingReporter())
     interpreter = _interpreter(str(file))

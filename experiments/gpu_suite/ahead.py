@@ -70,9 +70,10 @@ def count(program: str) -> dict[str, Any]:
 
 
 def figures(compiled: Any) -> dict[str, Any]:
-    """Returns the result of `count`, and the compiler's estimates of a compiled program.
+    """Returns the figures of a compiled program: the result of `count`, and estimates.
 
-    The estimates are `flops`, `bytes` (memory traffic) and `planned_bytes` (peak memory).
+    The compiler's estimates are `flops`, `bytes` (memory traffic) and `planned_bytes` (peak
+    memory).
     """
     from deeplab_jax.benchmark.networks import planned_bytes
 

@@ -12,7 +12,7 @@ class Size:
     Attributes:
       backbone: backbone that is used instead of the backbone of the row.
       num_steps: number of training steps that is used instead of the number in the table's recipe.
-      changes: further values by config field.
+      changes: further config fields to change, and their values.
     """
 
     backbone: str
@@ -37,7 +37,7 @@ class Preset:
       batch_size: batch size that replaces the batch size of the recipe.
       rate_share: factor by which atrous rates are multiplied.
       width_share: factor by which the numbers of channels of head and decoder are multiplied.
-      changes: further values by config field.
+      changes: further config fields to change, and their values.
     """
 
     name: str
