@@ -54,7 +54,7 @@ class Lattice:
         values; the lattice is a constant.
 
         Args:
-          values: [N, C], floating point. On CPUs, it is faster if C is a multiple of 8.
+          values: [N, C], floating point. On CPUs, filtering is faster if C is a multiple of 8.
 
         Returns:
           [N, C].
@@ -112,7 +112,7 @@ def round_up(count: int) -> int:
 
 
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
-    """Returns (M, K, E) of a `Lattice`: numbers of vertices, of points per chunk, of extra chunks.
+    """Returns M, K and E of a `Lattice`: numbers of vertices, points per chunk and extra chunks.
 
     K minimizes the cost of gathering points. M and E are rounded up, so that few programs are
     compiled.
@@ -152,8 +152,8 @@ def _chunks(
     Args:
       vertices: vertices, and pairs (point, vertex) sorted by vertex.
       starts: int32 [M + 1], position of the first pair of each vertex.
-      chunk: number of points per chunk K.
-      extra: number of extra chunks E.
+      chunk: K, the number of points per chunk.
+      extra: E, the number of extra chunks.
     """
     counts = starts[1:] - starts[:-1]
     further = jnp.maximum((counts - 1) // chunk, 0)

@@ -58,7 +58,7 @@ MAX_CHANNELS = 4
 def by_channels(
     function: Callable[[np.ndarray, Any], np.ndarray], image: np.ndarray, outside: Any = 0
 ) -> np.ndarray:
-    """Applies a function of OpenCV to an image with any number of channels, four at a time.
+    """Applies a function of OpenCV to all channels of an image, four channels at a time.
 
     Args:
       function: takes an image with at most four channels, and the value of pixels outside it.
@@ -116,8 +116,8 @@ class Sampling(NamedTuple):
     """Interpolation and padding of images or of labels.
 
     Attributes:
-      resize, warp: OpenCV's interpolation flags for resizing and for warping.
-      outside: value of pixels outside the source; one number, or one for each channel.
+      resize, warp: OpenCV's interpolation flags for resizing, and for warping with rotation.
+      outside: value of pixels outside the source image; one number, or one for each channel.
     """
 
     resize: int

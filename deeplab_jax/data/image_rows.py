@@ -50,7 +50,7 @@ class ImageRows(Protocol):
     georeference: tuple[tuple[Any, ...], ...]
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Returns the rows from `first` up to `last`, uint8 [last - first, W, 3] RGB."""
+        """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB."""
 
 
 @contextlib.contextmanager
@@ -246,7 +246,7 @@ class _TiffRows:
         return self._range
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Returns the rows from `first` up to `last`, uint8 [last - first, W, 3] RGB.
+        """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB.
 
         Rows that the previous call returned are not decoded again.
         """

@@ -119,7 +119,9 @@ def random_rectangle(random: np.random.Generator, size: tuple[int, ...]) -> np.n
 
 
 def half_of_classes(random: np.random.Generator, label: np.ndarray, void: int) -> np.ndarray:
-    """Selects the pixels of a random half of the classes in a label map; half is rounded down.
+    """Selects the pixels of half of the classes in a label map, which are drawn at random.
+
+    If the number of classes is odd, half of it is rounded down.
 
     Args:
       random: random generator.

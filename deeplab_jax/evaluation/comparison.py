@@ -63,7 +63,7 @@ def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
     this order, as in the papers. All strategies use the tiles of the given options.
 
     Returns:
-      Options by the name of the step.
+      {name of the strategy: options}.
     """
     plain = InferenceOptions(tile=options.tile, overlap=options.overlap)
     steps, reached = {"plain": plain}, plain

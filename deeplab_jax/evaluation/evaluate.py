@@ -170,7 +170,7 @@ def _count(
     measured: tuple[Any, ...],
     reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[ImageResult]]:
-    """Returns the counts over the whole split, and results of some images for the contact sheet.
+    """Returns the counts for the metrics of a split, and results of images for the contact sheet.
 
     The results are those of at most six evenly spaced images of this host, in the order of the
     split. `measured` contains the arguments of `SegmentationMetrics.empty`, which select the

@@ -104,9 +104,9 @@ def uncertainty_sheet(
 ) -> np.ndarray:
     """Draws a row with image, errors and uncertainties for each panel.
 
-    In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray. The
-    colors of an uncertainty range from black (0) over red to light yellow (its 99th percentile over
-    all rows).
+    In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray. In
+    the picture of an uncertainty, pixels with the value 0 are black, and larger values are red and
+    yellow. The brightest yellow stands for the 99th percentile of the uncertainty over all rows.
 
     Args:
       panels: rows of the sheet, at least one.

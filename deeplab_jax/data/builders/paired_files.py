@@ -63,7 +63,7 @@ class PairedFilesBuilder(SegmentationBuilder):
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: the source does not exist or does not have the layout.
+          DeepLabError: the source does not exist or does not have the expected layout.
         """
         self.source = find_root(Path(source).expanduser(), self.LANDMARK, self.LAYOUT, self.ROOTS)
         self._masks_drawn_on, self._page = masks_drawn_on, page

@@ -117,7 +117,7 @@ def match_names(images: Named, masks: Named) -> Matching:
 
     Names are compared between folders of equal names. If the names are unique, they are also
     compared across folders. If some images still have no mask, names are compared without case and
-    without leading zeros of numbers. The result is used only if every image then has a mask.
+    without leading zeros of numbers. This result is used only if every image then has a mask.
 
     Args:
       images, masks: paths of the files by key; at least one each. The key of both

@@ -202,8 +202,8 @@ class Yolo(AnnotationsBuilder):
     def _label_file(self, image: Path) -> Path:
         """Returns the path of the label file of an image.
 
-        It is the path of the image with the suffix `.txt`, in which the last `images/` is
-        `labels/`.
+        It is the path of the image with the file extension `.txt`, and with `labels/` in place of
+        the last `images/`.
         """
         parts = list(image.relative_to(self.source).parts)
         if IMAGES in parts[:-1]:
