@@ -190,7 +190,7 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
 
 
 def _resized(made: Recipe, given: ConfigDict) -> None:
-    """Sets the size to which images are resized before all other augmentation, as for ADE20K."""
+    """Sets the size to which images of ADE20K are resized before all other augmentation."""
     augmentation = made.config.augmentation
     side = 513
     if given.backbone == "mobilenet_v2":

@@ -20,7 +20,7 @@ if TYPE_CHECKING or importlib.util.find_spec("jaxtyping"):
 else:
 
     class Shaped:
-        """Replacement for the types of jaxtyping: `Shaped[Array, "N C"]` is `Array`."""
+        """Array type if jaxtyping is not installed: `Shaped[Array, "N C"]` is then `Array`."""
 
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
             """Returns the array type of a pair (array type, axes)."""

@@ -40,17 +40,17 @@ class Depth(NamedTuple):
 
     @property
     def expansion(self) -> int:
-        """Ratio of the output channels of a unit to the channels inside it."""
+        """Number of output channels of a residual unit, divided by the number inside it."""
         return 4 if self.bottleneck else 1
 
     @property
     def kernel_sizes(self) -> tuple[int, ...]:
-        """Kernel sizes of the convolutions in a unit."""
+        """Kernel sizes of the convolutions in a residual unit."""
         return (1, 3, 1) if self.bottleneck else (3, 3)
 
     @property
     def last_convolution(self) -> str:
-        """Name of the convolution whose output is added to the shortcut."""
+        """Name of the convolution in a residual unit whose output is added to the shortcut."""
         return "conv3" if self.bottleneck else "conv2"
 
 

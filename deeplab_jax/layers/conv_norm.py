@@ -212,7 +212,10 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Policy of gradient checkpointing: stores only results of convolutions and matrix products."""
+    """Returns whether gradient checkpointing stores the result of a primitive.
+
+    It stores the results of convolutions and matrix products, and recomputes all others.
+    """
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 

@@ -38,7 +38,7 @@ class ErrorDetection:
 
     @classmethod
     def empty(cls) -> "ErrorDetection":
-        """Returns a histogram of zeros."""
+        """Returns histograms of zeros."""
         return cls(np.zeros((2, NUM_SCORES), np.int64))
 
     def add(
@@ -55,14 +55,14 @@ class ErrorDetection:
         return self.merge(ErrorDetection(np.stack(rows)))
 
     def merge(self, other: "ErrorDetection") -> "ErrorDetection":
-        """Returns the sum of this histogram and another."""
+        """Returns the sum of these histograms and those of other images."""
         return ErrorDetection(self.counts + other.counts)
 
     @property
     def auroc(self) -> float:
-        """Probability that a wrong pixel is more uncertain than a correct one; ties count half.
+        """Probability that a wrongly predicted pixel is more uncertain than a correct one.
 
-        NaN if no pixel is wrong or none is correct.
+        Ties count half. NaN if no pixel is predicted wrongly, or none is predicted correctly.
         """
         correct, wrong = self.counts
         below = np.cumsum(correct) - correct
@@ -72,7 +72,10 @@ class ErrorDetection:
 
     @property
     def aupr(self) -> float:
-        """Average precision of detecting wrong pixels by uncertainty; NaN if no pixel is wrong."""
+        """Average precision of detecting wrongly predicted pixels by their uncertainty.
+
+        NaN if no pixel is predicted wrongly.
+        """
         correct, wrong = self.counts[:, ::-1]
         found, claimed = np.cumsum(wrong), np.cumsum(correct + wrong)
         precision = found / np.maximum(claimed, 1)
@@ -80,6 +83,9 @@ class ErrorDetection:
 
     @property
     def error_rate(self) -> float:
-        """Fraction of wrong pixels, which is the AUPR of random uncertainty; NaN without pixels."""
+        """Fraction of wrongly predicted pixels; NaN without pixels.
+
+        This is the value of `aupr` for random uncertainty.
+        """
         correct, wrong = self.counts.sum(axis=1)
         return float(wrong / (correct + wrong)) if correct + wrong else float("nan")

@@ -69,7 +69,7 @@ class JoinedMaps:
 
 
 def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps) -> Float[Array, "N H W C"]:
-    """Returns an array unchanged, and the concatenation of `JoinedMaps`."""
+    """Returns an array unchanged, and converts `JoinedMaps` to the array that they represent."""
     return inputs.array() if isinstance(inputs, JoinedMaps) else inputs
 
 

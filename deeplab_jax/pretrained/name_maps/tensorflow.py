@@ -157,7 +157,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of the backbone, or None if the arrays have no known backbone."""
+    """Returns the keywords of `create_model` for the backbone; None if no known one is found."""
     for scope in WIDTHS:
         if f"{scope}/Conv/weights" in arrays:
             return identify_mobilenet(arrays, scope)
@@ -171,7 +171,7 @@ def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of head, decoder and classifier; None without a segmentation head."""
+    """Returns the keywords of `create_model` for head, decoder, classifier; None without a head."""
     classes = _channels(arrays, SEMANTIC)
     if classes is not None:
         return {"num_classes": classes, **_encoder(arrays), **_decoder(arrays)}

@@ -38,7 +38,7 @@ class GraphConvolution:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Arrays by the names of TensorFlow variables."""
+        """Kernel and bias of the convolution, by name of the TensorFlow variable."""
         kernel = "depthwise_weights" if self.depthwise else "weights"
         named = {f"{self.scope}/{kernel}": self.kernel}
         return named if self.bias is None else named | {f"{self.scope}/biases": self.bias}
