@@ -148,16 +148,16 @@ def compare_strategies(
     if not isinstance(predictor, Predictor):
         # This raises an error for models that classify whole images.
         make_inference(predictor, dataset, EvaluationSettings(**settings))
-    # All predictors are created first, so that errors are raised before any evaluation.
+    # All passes are prepared first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
+    chosen, results = EvaluationSettings(class_list=class_list, **settings), {}
+    inferences = {name: make_inference(one, dataset, chosen) for name, one in predictors.items()}
     if class_list is None:
         warn_of_other_names(predictor, dataset, reporter)
-    chosen, results = EvaluationSettings(class_list=class_list, **settings), {}
-    for name, one in predictors.items():
+    for name, inference in inferences.items():
         reporter.message(f"strategy: {name}")
-        inference = make_inference(one, dataset, chosen)
-        results[name] = _measure(one, inference, chosen, reporter)
+        results[name] = _measure(predictors[name], inference, chosen, reporter)
     rows = _rows(results)
     if output is not None and jax.process_index() == 0:
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"

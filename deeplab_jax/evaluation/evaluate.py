@@ -125,9 +125,8 @@ def evaluate(
         with lines `from: to` (default: classes keep their names).
       classes: names of the scored classes (default: all). Other true classes are void. Predictions
         of other classes are wrong, and have a column of their own in the confusion matrix.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`. With
-        calibration metrics, `reliability.png` is also written, and with uncertainties
-        `uncertainty.png`.
+      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`; also for
+        `reliability.png` with calibration metrics, and for `uncertainty.png` with uncertainties.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit,
         uncertainty, dropout_samples. Without a size, each image is padded to a size that the

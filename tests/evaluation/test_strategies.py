@@ -11,6 +11,7 @@ from random_variables import random_variables
 from stand_ins import Convolution, random_dataset
 
 from deeplab_jax.crf import CRFParameters, dense_crf
+from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import (
     compare_strategies,
@@ -153,6 +154,10 @@ def test_mistakes_show_before_anything_is_measured(dataset, predictor):
         compare_strategies(predictor, dataset, steps)
     with pytest.raises(DeepLabError, match="at least one"):
         compare_strategies(predictor, dataset, {})
+    names = [f"class {number}" for number in range(len(predictor.class_names) + 1)]
+    others = ArrayDataset(dataset._images, dataset._masks, names)
+    with pytest.raises(DeepLabError, match=f"classes, but the dataset arrays has {len(names)}"):
+        compare_strategies(predictor, others, {"plain": InferenceOptions()})
     with pytest.raises(DeepLabError, match="applies only to whole images"):
         evaluate(predictor, dataset, size=(97, 97), options=InferenceOptions(tile=(49, 49)))
     two_classes = Predictor(
