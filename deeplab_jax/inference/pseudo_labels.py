@@ -119,8 +119,7 @@ def write_pseudo_labels(
             if _digest(image.pixels) in known:
                 continue
             probabilities = predictor.predict(image.pixels).probabilities
-            place = output / "images" / "train" / PSEUDO / name
-            _write_image(place, image.encoded, predictor.bands)
+            _write_image(output / "images" / "train" / PSEUDO / name, image.encoded, predictor.bands)
             write_class_map(mask, pseudo_label(probabilities, min_confidence), palette)
         label = decode_label(mask.read_bytes())
         num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
