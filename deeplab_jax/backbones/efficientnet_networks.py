@@ -50,13 +50,13 @@ class Network(NamedTuple):
     """Configuration of one network.
 
     Attributes:
-      stages: rows of each stage.
+      stages: units of each stage, as rows of a table, see `Row`.
       activation: activation function.
       stem: number of channels of the first convolution.
       width: multiplier of the number of channels.
       depth: multiplier of the number of units of each row.
-      fixed_ends: whether the ends of the network are not scaled: the stem and the image classifier
-        by `width`, the first and the last stage by `depth`.
+      fixed_ends: True: `width` does not scale the stem and the image classifier, and `depth` does
+        not scale the first and the last stage. False: all of them are scaled.
       squeeze: whether inverted residuals have squeeze and excitation.
       tensorflow: whether convolutions are padded as in TensorFlow (`SAME`).
       preprocessing: published normalization of input pixels.

@@ -74,8 +74,8 @@ class Variant(NamedTuple):
       average_shortcut: whether shortcuts with a stride average 2×2 pixels before a 1×1 convolution
         at stride 1 (ResNet-D, arXiv 1812.01187, section 4.2).
       groups: number of channel groups of the 3×3 convolutions (ResNeXt, arXiv 1611.05431).
-      group_width: number of channels of each group in block1; later blocks have more, in proportion
-        to `WIDTHS`.
+      group_width: number of channels of each group in block1. It doubles in each later block up to
+        block4.
     """
 
     stem_width: int = 0

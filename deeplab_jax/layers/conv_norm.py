@@ -356,7 +356,7 @@ class SeparableConvNorm(nn.Module):
       normalization: hyperparameters of both batch normalizations.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution,
         in pixels; `rate` may be a pair (along H, along W).
-      activation: activation function after both convolutions; None for none.
+      activation: activation function after both convolutions; None: no activation.
       inner_norm: whether normalization and activation follow the depthwise convolution.
       depthwise_init, pointwise_init: initializers of the two kernels.
       form: settings common to all layers, see `Form`.

@@ -30,9 +30,9 @@ class PrecisionRecall:
     """Histograms of the predicted probability of each class, for its average precision.
 
     Attributes:
-      positives: int64 [num_classes, 1000], number of valid pixels whose true class is this class,
-        in each bin of the predicted probability of this class.
-      pixels: int64 [num_classes, 1000], number of all valid pixels in each of these bins.
+      positives: int64 [num_classes, 1000]. Row c counts the valid pixels of class c in 1000 bins of
+        the predicted probability of class c.
+      pixels: int64 [num_classes, 1000]. Row c counts all valid pixels in the same bins.
     """
 
     positives: np.ndarray

@@ -155,8 +155,8 @@ class Extent(NamedTuple):
 
         Args:
           window: number of taps along the axis.
-          stride: distance between neighboring outputs, in values of the map.
-          rate: distance between neighboring taps, in values of the map.
+          stride: distance between neighboring outputs, in values of the input.
+          rate: distance between neighboring taps, in values of the input.
         """
         return Extent(self.size + (window - 1) * rate * self.jump, self.jump * stride)
 

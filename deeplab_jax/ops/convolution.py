@@ -98,8 +98,8 @@ def _with_gradients(
     """Computes XLA's convolution at stride 1, with custom gradients.
 
     Args:
-      of_inputs: computes the gradient of the inputs.
-      of_kernel: computes the gradient of the kernel.
+      of_inputs: function that computes the gradient of the inputs.
+      of_kernel: function that computes the gradient of the kernel.
       window: kernel size, rates, padding and stride of the convolution.
       inputs: [N, H, W, C].
       kernel: [k, k, C, D].

@@ -103,7 +103,7 @@ def shifted_products(
     """Computes the convolution as a sum over taps: each tap multiplies the shifted inputs.
 
     Args:
-      kernel_gradient: computes the gradient of the kernel, such as `gradient_at_once`.
+      kernel_gradient: function for the gradient of the kernel, such as `gradient_at_once`.
       window: kernel size, rates, padding and stride of the convolution.
       inputs: [N, H, W, C].
       kernel: [k, k, 1, C].

@@ -41,8 +41,8 @@ class Wanted:
     """Variables that a network requires.
 
     Attributes:
-      shapes: shapes by path, which starts with `params` or `batch_stats`.
-      epsilons: epsilon of each batch normalization by path of the module.
+      shapes: shape of each variable by its path, which starts with `params` or `batch_stats`.
+      epsilons: epsilon of each batch normalization by the path of its module.
     """
 
     shapes: Mapping[Path, tuple[int, ...]]
@@ -157,7 +157,7 @@ class _Assigner:
     def _take_folded(self, path: Path, bias: str) -> None:
         """Assigns one variable of a batch normalization that the file folded into a convolution.
 
-        The normalization becomes the identity plus the bias of the convolution.
+        The normalization becomes an identity that only adds the bias of the convolution.
 
         Args:
           path: path of the variable.

@@ -23,7 +23,7 @@ def is_shared_model(directory: Path) -> bool:
 
 
 def check_upload(address: HubAddress) -> None:
-    """Checks that an upload is possible, without a request: names, token, and offline mode.
+    """Checks names, token and offline mode before an upload, without a request to the Hub.
 
     Raises:
       DeepLabError: the upload is not possible; the message states what to do.

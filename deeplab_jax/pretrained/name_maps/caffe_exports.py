@@ -72,8 +72,8 @@ class VGGNames:
     """Variable names in one codebase for DeepLab v1 or v2 with a VGG-16 backbone.
 
     Attributes:
-      convolutions: scopes of the convolutions conv1_1 to conv5_3.
-      fc6, fc7, fc8: scopes of the head.
+      convolutions: scope of each convolution by its name in VGG-16, conv1_1 to conv5_3.
+      fc6, fc7, fc8: scopes of the layers of the head.
       preprocessing: normalization of input pixels, a value of `Architecture.preprocessing`.
     """
 

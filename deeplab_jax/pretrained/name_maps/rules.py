@@ -203,8 +203,8 @@ RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
     """Identifies a ResNet whose arrays have torchvision's names after a prefix.
 
-    ResNet-34 has as many units as ResNet-50, but no third convolution in them. Units of other
-    ResNet variants have additional parts.
+    The number of units determines the depth. ResNet-34, which has as many units as ResNet-50, and
+    ResNet variants with additional layers in their units are not identified.
 
     Returns:
       Name of the backbone, or None.

@@ -156,7 +156,7 @@ def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str
 
 
 def _encoder(names: Names, weights: PublishedWeights) -> dict[str, Any]:
-    """Returns the keywords of `create_model` for the encoder, which is the backbone here.
+    """Returns the keywords of `create_model` for the encoder, which becomes the backbone.
 
     Raises:
       DeepLabError: the encoder is not supported.

@@ -43,7 +43,7 @@ class Nodes(dict[str, Any]):
         return self._behind(node.input[0])
 
     def next_of(self, node: Any, operations: Sequence[str], far: bool = False) -> Any | None:
-        """Returns the nearest node after a given one that has one of the operations, or None.
+        """Returns the nearest node after `node` whose operation is in `operations`, or None.
 
         Args:
           node: node where the search starts.
