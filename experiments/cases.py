@@ -143,7 +143,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
 
 
 def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:
-    """Returns why the network cannot be evaluated at an output stride, or None if it can."""
+    """Returns why the network does not support the output stride of `options`, or None."""
     network = network_of(training.config)
     if options.output_stride in (None, network.output_stride):
         return None

@@ -133,7 +133,7 @@ def run_elsewhere(
     """Returns class maps and figures of an ONNX file in OpenCV or onnxruntime-web.
 
     Args:
-      row: runtime: OPENCV for OpenCV, WEB for onnxruntime-web.
+      row: name of the runtime in the table: `OpenCV dnn` or `onnxruntime-web, one thread`.
       path: path of the ONNX file.
       images: images uint8 [N, H, W, 3] of the size that the file accepts.
       repetitions: number of timed runs.

@@ -23,7 +23,7 @@ from experiments.cases import Case, ResolvedTraining
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Request to run a table: the arguments of `experiments.run` that reports also require.
+    """Request to run a table: arguments of `experiments.run`, stored for the reports.
 
     Attributes:
       name: name of the report.

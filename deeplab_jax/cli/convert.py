@@ -74,7 +74,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str]:
-    """Yields lines that describe how the arrays of the source are used.
+    """Yields lines that describe how the arrays of the converted file are used.
 
     Args:
       conversion: the conversion to describe.

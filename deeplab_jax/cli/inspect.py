@@ -204,7 +204,7 @@ def _totals(summary: "models.ModelSummary") -> dict[str, str]:
 
 
 def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
-    """Returns the shapes of feature maps by name; if not `every`, of the outputs of blocks only."""
+    """Returns shapes by name: of all feature maps if `every`, else only of outputs of blocks."""
     return {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()

@@ -68,9 +68,9 @@ def compare(
 
     Returns:
       JSON-serializable dictionary with three keys. `models` maps the name of each model to its
-      measurements: `mean_iou`, `latency_ms` and the entries of `costs`. `ratios` maps the name of
-      each model except the first to its measurements divided by those of the first. `settings`
-      states dataset, sizes and machine.
+      measurements: `mean_iou`, `latency_ms` and the values that `costs` returns. `ratios` maps the
+      name of each model except the first to its measurements, divided by the measurements of the
+      first model. `settings` states dataset, sizes and machine.
 
     Raises:
       DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.

@@ -115,8 +115,8 @@ class EngineNetwork:
           mesh: mesh of one device, or None.
 
         Raises:
-          DeepLabError: the mesh has several devices. The returned function raises it if `finish`
-            requires probabilities, but the exported file returns classes.
+          DeepLabError: the mesh has several devices. The returned function raises a DeepLabError if
+            `finish` requires logits, but the exported file returns classes.
         """
         if mesh is not None and mesh.size > 1:
             raise DeepLabError(

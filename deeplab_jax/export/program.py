@@ -125,8 +125,8 @@ def suits(size: Size, step: int, plus: int) -> bool:
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
-    A variable batch size is the symbol `N`. A variable height or width is k · step + offset, with
-    the step and offset of `Program.step` and a symbol k ≥ 1 for each of the two.
+    A variable batch size is the symbol `N`. A variable height or width is k · step + offset, where
+    `Program.step` is (step, offset), and height and width have different symbols k.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]

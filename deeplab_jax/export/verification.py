@@ -48,7 +48,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if classes differ only where the logits of both classes are nearly equal.
+        """True if file and network predict equal classes, except where two logits nearly agree.
 
         `largest_margin` must be at most 10⁻³, or at most 2·10⁻⁵ · `largest_logit`.
         """

@@ -306,7 +306,7 @@ class Predictor:
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Returns class map and probabilities of one image, which notebooks show as a picture.
+        """Returns class map and probabilities of one image; notebooks show the result as a picture.
 
         Args:
           image: uint8 [H, W, 3], RGB; or other bands, see `bands`.

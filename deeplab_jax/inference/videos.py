@@ -28,9 +28,10 @@ def averaged_over_time(
 ) -> np.ndarray:
     """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
-    The class of the average follows a change in the video after some frames. If the probability 1
-    of a pixel jumps from one class to another, the delay is n frames, where n is the smallest
-    number with keep^n < ½: n is 4 for keep = 0.8, 2 for keep = 0.6, and 1 for keep below ½.
+    The most probable class of the average follows a change in the video after some frames. If a
+    pixel changes from probability 1 of one class to probability 1 of another class, the delay is n
+    frames, where n is the smallest number with keep^n < ½: n is 4 for keep = 0.8, 2 for keep = 0.6,
+    and 1 for keep below ½.
 
     Args:
       previous: average up to the previous frame, or None at the first frame.
@@ -126,7 +127,7 @@ def produced_ahead(
     """Yields an iterator over items that a thread computes in advance.
 
     The thread puts the items into a queue, from which the yielded iterator takes them. The iterator
-    raises errors of `items`. The thread ends when the context is left.
+    raises errors of `items`. The thread ends with the `with` block.
 
     Args:
       items: iterator that the thread runs.
@@ -225,7 +226,7 @@ def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
 
     If the frames are within the limit, it is their size. Otherwise, it is the largest size within
     the limit that the network accepts without padding. Each side differs by less than one output
-    stride from the exact aspect ratio.
+    stride from the side with which the aspect ratio would be exact.
 
     Args:
       predictor: model that determines the legal sizes.

@@ -116,16 +116,17 @@ def xla_options(platform: str) -> dict[str, dict[str, Any]]:
 
 
 def set_xla_options(platform: str, environment: MutableMapping[str, str]) -> str:
-    """Adds the options of a platform to the environment; must be called before JAX is first used.
+    """Adds recommended compiler options to an environment variable.
 
-    Options that the environment already contains take priority.
+    Must be called before JAX is first used. Options that the variable already contains have
+    priority.
 
     Args:
       platform: `tpu`, `tpu_slices` (several slices), `gpu` or `gpu_nodes` (several hosts).
       environment: environment variables to change.
 
     Returns:
-      Name and new value of the environment variable, as NAME=VALUE.
+      Name and new value of the changed environment variable, as NAME=VALUE.
     """
     variable = XLA_PLATFORMS[platform]
     words = [f"--{name}={option['value']}" for name, option in xla_options(platform).items()]

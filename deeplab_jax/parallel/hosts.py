@@ -81,8 +81,8 @@ class Addresses:
             JAX_PROCESS_ID are read.
 
         Raises:
-          DeepLabError: the number of processes or the index is not a whole number, or only one of
-            these two is set, or they are set without the address.
+          DeepLabError: one of these cases: JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a whole
+            number; only one of the two is set; both are set, but JAX_COORDINATOR_ADDRESS is not.
         """
         if self.coordinator_address is not None:
             return self

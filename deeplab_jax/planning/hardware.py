@@ -111,7 +111,7 @@ def estimate(work: Work, chip: Chip, num_chips: int, num_slices: int = 1) -> Est
 def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[int, float]:
     """Returns the weak-scaling efficiency for several numbers of chips, by number of chips.
 
-    The efficiency is the step time on `smallest` chips, divided by that on the number of chips.
+    The efficiency of n chips is the step time on `smallest` chips divided by the step time on n.
 
     Args:
       work: work of one chip, the same for any number of chips.

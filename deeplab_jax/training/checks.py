@@ -111,7 +111,9 @@ def check_pooled_statistics(
 
 
 def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
-    """Returns the size of the smallest map after image pooling in training.
+    """Returns the size of the feature map that image pooling outputs in training.
+
+    For a network that is applied at several scales, this is the smallest of the maps.
 
     Args:
       architecture: architecture of the network.

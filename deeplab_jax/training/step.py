@@ -228,8 +228,8 @@ def in_parts(array: jax.Array, parts: int) -> jax.Array:
 def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float) -> Variables:
     """Updates the moving average of the variables: decay·ema + (1 − decay)·variables.
 
-    At step t, the decay is min(decay, (1 + t)/(10 + t)), so that the initial values have little
-    weight, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
+    At step t, `decay` is replaced by (1 + t)/(10 + t) if this is smaller. The initial values
+    therefore have little weight, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
     """
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)

@@ -35,8 +35,9 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
       after a step at which the processes log. Process 0 checks for the file every few seconds and
       deletes it.
 
-    The signal and the file write to `workdir/traces/step_N`, where N is the first traced step. Jobs
-    of several processes have a subdirectory per process. If a trace fails, a warning is reported.
+    Traces that a signal or a file requests are written to `workdir/traces/step_N`, where N is the
+    first traced step. Jobs of several processes have a subdirectory per process. If a trace fails,
+    a warning is reported.
     """
 
     def __init__(self, workdir: pathlib.Path, profile: bool, reporter: Reporter) -> None:

@@ -80,7 +80,7 @@ class FastPath:
 
     @contextlib.contextmanager
     def switched_off(self) -> Iterator[None]:
-        """Disables the fast path for programs that are traced while the context is open."""
+        """Disables the fast path for programs that are traced within the `with` block."""
         jax.clear_caches()
         with contextlib.ExitStack() as stack:
             for replacement in self.replaced:
@@ -157,7 +157,7 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
 def contender(path: FastPath, name: str) -> Contender:
     """Returns the compiled workload of a fast path, as a contender called `name`.
 
-    Within the context `FastPath.switched_off`, it is compiled without the fast path.
+    In a `with` block of `FastPath.switched_off`, the workload is compiled without the fast path.
     """
     lowered, arguments = lower(path)
     started = time.perf_counter()

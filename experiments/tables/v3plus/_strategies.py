@@ -24,7 +24,7 @@ def rows(
       output_stride: output stride of the evaluation.
       values: published pairs (mean IoU in %, billions of multiply-adds), by the text that the
         inference strategy adds to the label: "", ", scales" or ", scales, flip".
-      **row: fields of `Row` that describe the network.
+      **row: further fields of the rows, which describe the network.
     """
     return tuple(
         Row(
