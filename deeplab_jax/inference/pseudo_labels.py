@@ -107,9 +107,8 @@ def write_pseudo_labels(
         check_same_data(predictor, dataset.descriptor)
     _open_folder(output, _settings(predictor, labeled, min_confidence))
     write_text(output / CLASSES_FILE, json.dumps(list(predictor.class_names)))
-    known: set[bytes] = set()
-    for split, dataset in labeled.items():
-        known |= _write_labeled(dataset, output, split, reporter)
+    written = (_write_labeled(one, output, split, reporter) for split, one in labeled.items())
+    known = set[bytes]().union(*written)
     palette, void = labeled["train"].descriptor.palette, void_label(len(predictor.class_names))
     num_pseudo = kept = total = 0
     for name, source in reporter.track(list(unlabeled.items()), "labeling, image"):
@@ -119,7 +118,8 @@ def write_pseudo_labels(
             if _digest(image.pixels) in known:
                 continue
             probabilities = predictor.predict(image.pixels).probabilities
-            _write_image(output / "images" / "train" / PSEUDO / name, image.encoded, predictor.bands)
+            place = output / "images" / "train" / PSEUDO / name
+            _write_image(place, image.encoded, predictor.bands)
             write_class_map(mask, pseudo_label(probabilities, min_confidence), palette)
         label = decode_label(mask.read_bytes())
         num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
