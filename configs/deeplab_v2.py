@@ -23,7 +23,8 @@ Arguments:
   train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
 * `backbone`: resnet_101 (default) or vgg_16.
 * `head`: aspp_large (default), aspp_small (VGG only), large_fov or plain (ResNet only).
-* `msc`: three input scales: true (ResNet only), false or auto (default: as in the tables).
+* `msc`: three input scales: true (ResNet only), false, or auto (default), which is the value in the
+  tables of the paper.
 * `schedule`: poly (default) or step.
 * `init`: weights to start from; `none`: random initialization.
 * `steps`: number of training steps.

@@ -199,8 +199,8 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: in training, batch normalization of the level with one bin would normalize a
-            single value per channel, because only one image is normalized.
+          DeepLabError: in training, the features pooled to one bin would have a single value per
+            channel for batch normalization, because only one image is normalized.
         """
         conv_norm = partial(
             ConvNorm, self.channels, self.normalization, kernel_size=1, form=self.form

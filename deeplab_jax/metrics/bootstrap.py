@@ -65,7 +65,7 @@ def _resampled(
 
     Args:
       counts: counts of each image, [images, …]; their sums are exact below 2^53.
-      draws: how many times each draw contains each image, integers [resamples, images].
+      draws: number of times that each draw contains each image, integers [resamples, images].
       score: function that computes a score from counts […] summed over images; NaN if undefined.
     """
     flat = counts.reshape(len(counts), -1).astype(np.float64)

@@ -100,7 +100,7 @@ def _sum_of_shifts(
 def shifted_products(
     kernel_gradient: KernelGradient, window: Window, inputs: Inputs, kernel: ChannelKernel
 ) -> Float[Array, "N P Q C"]:
-    """Computes the convolution as a sum over taps: each tap multiplies the shifted inputs.
+    """Computes the convolution as a sum over taps of the inputs, shifted and scaled for each tap.
 
     Args:
       kernel_gradient: function for the gradient of the kernel, such as `gradient_at_once`.

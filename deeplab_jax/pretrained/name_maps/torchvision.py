@@ -151,7 +151,7 @@ def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> 
     """Returns the rules for the variable names of a MobileNetV2 without its last convolution.
 
     Args:
-      feature: function that returns the scope of a layer by its number in torchvision's list.
+      feature: function that returns the scope of a layer by its number in torchvision's `features`.
     """
     rules = [
         Rule("backbone/layer_1", f"{feature(0)}.0", f"{feature(0)}.1"),

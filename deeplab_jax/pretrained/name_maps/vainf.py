@@ -117,7 +117,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _feature(number: int) -> str:
-    """Returns the scope of a layer of MobileNetV2, given its number in torchvision's list."""
+    """Returns the scope of a layer of MobileNetV2, given its number in torchvision's `features`."""
     part = "low" if number < 4 else "high"
     return f"backbone.{part}_level_features.{number}"
 
