@@ -2,9 +2,9 @@
 
 Estimates a training step on TPUs or GPUs, without the hardware: memory per chip, arithmetic,
 communication and the largest batch. With the published specifications of the chip, it also computes
-a lower bound of the step time and the scaling efficiency. The compiler of the chip compiles the
-actual training step, which takes minutes. TPUs require pip install 'deeplab_jax[tpu]', GPUs
-'deeplab_jax[cuda]'. No dataset is required.
+a lower bound of the step time, the scaling efficiency and the duration of the run. The compiler of
+the chip compiles the actual training step, which takes minutes. TPUs require
+pip install 'deeplab_jax[tpu]', GPUs 'deeplab_jax[cuda]'. No dataset is required.
 
 Chips: v4, v5e, v5p, v6e; a100, h100, h200. h100:8 is one host with 8 GPUs, h100:4x8 are four such
 hosts. training.batch_size is the batch across all chips.
@@ -27,6 +27,7 @@ from deeplab_jax.cli.flags import Flags
 
 if TYPE_CHECKING:
     from deeplab_jax.planning import Plan
+    from deeplab_jax.planning.duration import Duration
     from deeplab_jax.planning.hardware import Estimate
     from deeplab_jax.planning.plan import Traffic
 
@@ -41,6 +42,11 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("num_slices", 1, "Number of TPU slices of the shape in --topology, at least 1.")
     flags.define("num_classes", int, "Number of classes, for datasets that are not prepared.")
+    flags.define(
+        "validation_images",
+        int,
+        "Number of validation images, for the duration of the run; default: evaluation.limit.",
+    )
     flags.define(
         "largest_batch",
         False,
@@ -64,6 +70,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         flags.topology,
         num_slices=flags.num_slices,
         num_classes=flags.num_classes,
+        validation_images=flags.validation_images,
         search_largest_batch=flags.largest_batch,
         reporter=console,
     )
@@ -73,6 +80,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     for title, rows in _sections(planned):
         console.print(make_table((title, ""), rows))
         console.print("")
+    if planned.summary:
+        console.print(planned.summary)
 
 
 def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -82,9 +91,13 @@ def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
         if plan.kernels:
             yield "kernels per GPU and step", _kernel_rows(plan)
         yield "communication per chip and step", _traffic_rows(plan, plan.traffic)
+        if plan.traffic.causes:
+            yield "communication by cause, and the least required", _cause_rows(plan.traffic)
     if plan.estimate is not None:
         times = _roofline_rows(plan, plan.estimate)
         yield "lower bounds of the time, from published specifications", times
+    if plan.duration is not None:
+        yield "estimated duration of the run", _duration_rows(plan, plan.duration)
 
 
 def _step_rows(plan: "Plan") -> list[tuple[str, str]]:
@@ -160,6 +173,36 @@ def _traffic_rows(plan: "Plan", traffic: "Traffic") -> list[tuple[str, str]]:
     ]
 
 
+def _cause_rows(traffic: "Traffic") -> list[tuple[str, str]]:
+    return [
+        (name, f"{cause.count} with {_megabytes(cause.bytes)} ({_least(cause.least)})")
+        for name, cause in traffic.causes.items()
+        if cause.bytes or cause.least
+    ]
+
+
+def _least(size: int | None) -> str:
+    return "unknown" if size is None else _megabytes(size)
+
+
+def _duration_rows(plan: "Plan", duration: "Duration") -> list[tuple[str, str]]:
+    images = plan.validation_images
+    included = "not included: give --validation_images" if images is None else f"{images} images"
+    return [
+        ("training steps", _hours(duration.steps)),
+        ("waiting for input", _hours(duration.input)),
+        ("cores per host for the input", str(duration.cores)),
+        ("validations", f"{_hours(duration.validations)} ({included})"),
+        ("checkpoints", _hours(duration.saves)),
+        ("start", f"{duration.start_up:.0f} s, most of which is compilation"),
+        ("goodput", f"{duration.goodput:.3f}"),
+    ]
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h"
+
+
 def _roofline_rows(plan: "Plan", times: "Estimate") -> list[tuple[str, str]]:
     per_host = plan.global_batch / times.step / plan.num_hosts
     return [
@@ -174,11 +217,7 @@ def _roofline_rows(plan: "Plan", times: "Estimate") -> list[tuple[str, str]]:
             f"{times.bound}",
         ),
         ("input", f"{per_host:,.0f} images/s for each of {plan.num_hosts} hosts"),
-        (
-            "run",
-            f"{plan.num_steps * times.step / 3600:.2f} h for {plan.num_steps} steps, without "
-            "validation and checkpoints",
-        ),
+        ("training", f"{plan.num_steps * times.step / 3600:.2f} h for {plan.num_steps} steps"),
         *((f"efficiency on {n} chips", f"{share:.1%}") for n, share in plan.scaling.items()),
     ]
 

@@ -264,6 +264,9 @@ class ASPP(nn.Module):
             )
             branches.append(pooling(features, train))
         branches.append(conv_norm(kernel_size=1, name="pointwise")(features, train))
+        # 8-bit layers round their inputs, which must be arrays.
+        trained = self.form.kind == "trained"
+        shared = ops.with_halo(features, max(self.rates, default=0)) if trained else features
         for rate in self.rates:
             branch = atrous(
                 self.channels,
@@ -272,7 +275,7 @@ class ASPP(nn.Module):
                 form=self.form,
                 name=f"rate_{rate}",
             )
-            branches.append(branch(features, train))
+            branches.append(branch(shared, train))
         projected = conv_norm(kernel_size=self.projection_size, name="projection")(
             jnp.concatenate(branches, axis=-1), train
         )

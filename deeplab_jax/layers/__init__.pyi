@@ -1,10 +1,10 @@
 # Written by .ci/write_stubs.py from __init__.py, for type checkers.
+from .batch_norm import refuse_single_values as refuse_single_values
 from .conv_norm import ConvNorm as ConvNorm
 from .conv_norm import Form as Form
 from .conv_norm import Normalization as Normalization
 from .conv_norm import SeparableConvNorm as SeparableConvNorm
 from .conv_norm import check_widths as check_widths
-from .conv_norm import refuse_single_values as refuse_single_values
 from .convolution import Classifier as Classifier
 from .convolution import Convolution as Convolution
 from .convolution import is_convolution as is_convolution

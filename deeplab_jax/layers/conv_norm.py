@@ -1,7 +1,6 @@
 """Convolution with batch normalization and activation, and settings common to all layers."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,7 +11,12 @@ from flax import linen as nn
 from flax import traverse_util
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import unknown_name
+from deeplab_jax.layers.batch_norm import (
+    GroupedBatchNorm,
+    ShardedBatchNorm,
+    refuse_single_values,
+)
 from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
 
 
@@ -78,98 +82,6 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
     for path, width in form.widths:
         if channels.get(path) != width:
             raise unknown_name("layer in widths", path, sorted(channels))
-
-
-def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None:
-    """Checks that batch normalization in training receives more than one value per channel.
-
-    A single value would be normalized to 0 in training, but not in evaluation.
-
-    Args:
-      shape: shape [N, …, C] of the array to normalize.
-      group: number of images that are normalized together; 0: all N.
-      layer: path of the layer, for the error message.
-
-    Raises:
-      DeepLabError: there is only one value per channel.
-    """
-    if (group or shape[0]) * math.prod(shape[1:-1]) == 1:
-        raise DeepLabError(
-            f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
-            "batch normalization would always make it 0 in training, but not in evaluation. "
-            "Normalize at least 2 images together, better 4 or more: increase training.batch_size "
-            "or model.ghost_batch_size, or reduce training.accumulation_steps. Otherwise, set "
-            "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
-        )
-
-
-def _cause(images: int, group: int) -> str:
-    return f"model.ghost_batch_size={group}" if group else f"a batch of {images}"
-
-
-class GroupedBatchNorm(nn.BatchNorm):
-    """Batch normalization over groups of consecutive images instead of the whole batch.
-
-    The variables are those of `nn.BatchNorm`. The moving averages are updated with the means and
-    variances of the groups, averaged over the groups. If each group is on one device, no
-    communication is needed.
-
-    Attributes:
-      group_size: number of images per group.
-
-    Source: arXiv 1705.08741, section 4 ("ghost" batches).
-    """
-
-    group_size: int = 1
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        """Maps [N, …, C] to the same shape.
-
-        Raises:
-          DeepLabError: `group_size` does not divide N in training.
-        """
-        shape, dtype = x.shape[-1:], jnp.promote_types(jnp.float32, x.dtype)
-        zeros, ones = jnp.zeros, jnp.ones
-        mean = self.variable("batch_stats", "mean", zeros, shape, self.param_dtype)
-        variance = self.variable("batch_stats", "var", ones, shape, self.param_dtype)
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        if self.use_running_average:
-            return self._normalized(x, mean.value, variance.value, scale, bias)
-        groups = _groups(x, self.group_size)
-        inner = tuple(range(1, groups.ndim - 1))
-        values = groups.astype(dtype)
-        means = values.mean(inner, keepdims=True)
-        # As in Flax: one pass over the values, and variances of at least 0.
-        variances = jnp.square(values).mean(inner, keepdims=True) - jnp.square(means)
-        variances = jnp.maximum(variances, 0)
-        if not self.is_initializing():
-            for average, seen in ((mean, means), (variance, variances)):
-                seen = seen.reshape(-1, *shape).mean(0)
-                average.value = self.momentum * average.value + (1 - self.momentum) * seen
-        return self._normalized(groups, means, variances, scale, bias).reshape(x.shape)
-
-    def _normalized(
-        self,
-        values: jax.Array,
-        mean: jax.Array,
-        variance: jax.Array,
-        scale: jax.Array,
-        bias: jax.Array,
-    ) -> jax.Array:
-        slope = jax.lax.rsqrt(variance + self.epsilon) * scale
-        return jnp.asarray((values - mean) * slope + bias, self.dtype)
-
-
-def _groups(x: jax.Array, size: int) -> jax.Array:
-    """Reshapes [N, …] to [N/size, size, …]."""
-    if x.shape[0] % size:
-        raise DeepLabError(
-            f"model.ghost_batch_size={size} does not divide the batch of {x.shape[0]} images; "
-            "use a divisor of that number, or 0 to normalize all images together"
-        )
-    return x.reshape(-1, size, *x.shape[1:])
 
 
 Initializer = Callable[..., jax.Array]
@@ -285,7 +197,7 @@ class ConvNorm(nn.Module):
     def _norm(self, constants: Normalization, train: bool) -> nn.Module:
         if self.form.kind == "folded":
             return Bias(self.form, name="norm")
-        make: Callable[..., nn.Module] = nn.BatchNorm
+        make: Callable[..., nn.Module] = ShardedBatchNorm if ops.is_sharded() else nn.BatchNorm
         if constants.group:
             make = partial(GroupedBatchNorm, group_size=constants.group)
         return make(

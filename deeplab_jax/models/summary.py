@@ -97,6 +97,19 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
     )
 
 
+def trace(model: DeepLab, size: tuple[int, int]) -> Program:
+    """Returns the operations of a network for one image.
+
+    Args:
+      model: network to trace.
+      size: (H, W) of the image in pixels.
+
+    Raises:
+      NotImplementedError: the network contains a loop.
+    """
+    return _trace(model, size)[1]
+
+
 def _trace(
     model: DeepLab, size: tuple[int, int]
 ) -> tuple[dict[str, int], Program, dict[str, Value]]:

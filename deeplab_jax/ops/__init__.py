@@ -9,7 +9,14 @@ from deeplab_jax.ops.channels import (
 )
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
-from deeplab_jax.ops.dispatch import Dispatch, constrain_rows, dispatching, exporting
+from deeplab_jax.ops.dispatch import (
+    Dispatch,
+    KernelShards,
+    constrain_rows,
+    dispatching,
+    exporting,
+    is_sharded,
+)
 from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
 from deeplab_jax.ops.resize import (
@@ -25,6 +32,7 @@ from deeplab_jax.ops.resize import (
     resize_bilinear,
     scaled_size,
 )
+from deeplab_jax.ops.sharded_rows import HaloMaps, with_halo
 from deeplab_jax.ops.xla_convolution import Padding, Rate, Size, same_padding, symmetric_padding
 
 __all__ = [
@@ -33,7 +41,9 @@ __all__ = [
     "PAIRS_NAME",
     "RESIZE_NAMES",
     "Dispatch",
+    "HaloMaps",
     "JoinedMaps",
+    "KernelShards",
     "Padding",
     "Rate",
     "ResizedRows",
@@ -47,6 +57,7 @@ __all__ = [
     "exporting",
     "gelu",
     "integer_convolution",
+    "is_sharded",
     "mean_over_map",
     "mean_over_pairs",
     "mean_over_windows",
@@ -59,4 +70,5 @@ __all__ = [
     "scaled_size",
     "standardize_channels",
     "symmetric_padding",
+    "with_halo",
 ]

@@ -11,6 +11,11 @@ from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import batch_is_sharded, dispatch
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array, convolution_of_joined
 from deeplab_jax.ops.kernel_gradient import kernel_gradient, products_over_maps
+from deeplab_jax.ops.sharded_rows import (
+    HaloMaps,
+    convolution_on_devices,
+    with_scattered_gradient,
+)
 from deeplab_jax.ops.valid_region import LARGEST_FRACTION, sum_over_taps, valid_fraction
 from deeplab_jax.ops.xla_convolution import (
     Inputs,
@@ -27,7 +32,7 @@ Gradient = Callable[[jax.Array, jax.Array, jax.Array, Window], jax.Array]
 
 
 def convolution(
-    inputs: Float[Array, "N H W C"] | JoinedMaps,
+    inputs: Float[Array, "N H W C"] | JoinedMaps | HaloMaps,
     kernel: Float[Array, "k k I D"],
     *,
     stride: int = 1,
@@ -41,7 +46,7 @@ def convolution(
     cross-correlation). The kernel is dilated; no input pixel is skipped.
 
     Args:
-      inputs: [N, H, W, C], an array or `JoinedMaps`.
+      inputs: [N, H, W, C], an array, `JoinedMaps` or `HaloMaps`.
       kernel: [k, k, C / groups, D].
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
@@ -53,12 +58,22 @@ def convolution(
       [N, P, Q, D] in the dtype of the inputs.
     """
     window = Window.of(kernel, stride, rate, padding)
-    if groups > 1:
-        return xla_convolution(as_array(inputs), kernel, window, groups)
-    if isinstance(inputs, JoinedMaps):
+    if isinstance(inputs, JoinedMaps) and groups == 1:
         convolve = partial(convolution, stride=stride, rate=rate, padding=padding)
         return convolution_of_joined(inputs, kernel, convolve, window)
-    reference = partial(xla_convolution, window=window)
+    collected = inputs.collected if isinstance(inputs, HaloMaps) else None
+    convolve = partial(_convolution, window=window, groups=groups, collected=collected)
+    return with_scattered_gradient(convolve, as_array(inputs), kernel, window)
+
+
+def _convolution(
+    inputs: Inputs, kernel: Kernel, window: Window, groups: int, collected: jax.Array | None
+) -> Outputs:
+    """Selects an implementation; see `convolution` and `HaloMaps`."""
+    reference = partial(convolution_on_devices, window=window, groups=groups, collected=collected)
+    if groups > 1:
+        return reference(inputs, kernel)
+    stride, padding = window.stride, window.padding
     if window.size == 1 and not any(map(any, padding)):
         return dispatch(reference, partial(_pointwise, stride=stride), inputs, kernel)
     # The CPU and GPU implementations need a known H and W; in an export they may be symbolic.

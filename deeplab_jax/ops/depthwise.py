@@ -17,6 +17,11 @@ from jax import lax
 
 from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import batch_is_sharded, dispatch
+from deeplab_jax.ops.sharded_rows import (
+    HaloMaps,
+    convolution_on_devices,
+    with_scattered_gradient,
+)
 from deeplab_jax.ops.xla_convolution import (
     NO_PADDING,
     ChannelKernel,
@@ -25,7 +30,6 @@ from deeplab_jax.ops.xla_convolution import (
     Rate,
     Window,
     pad,
-    xla_convolution,
 )
 
 KernelGradient = Callable[..., jax.Array]
@@ -35,7 +39,7 @@ CACHED_SUM = 2**15
 
 
 def depthwise_convolution(
-    inputs: Float[Array, "N H W C"],
+    inputs: Float[Array, "N H W C"] | HaloMaps,
     kernel: Float[Array, "k k 1 C"],
     *,
     stride: int = 1,
@@ -45,7 +49,7 @@ def depthwise_convolution(
     """Convolves each channel with its own kernel, whose taps are `rate` pixels apart.
 
     Args:
-      inputs: [N, H, W, C].
+      inputs: [N, H, W, C], an array or `HaloMaps`.
       kernel: [k, k, 1, C].
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
@@ -56,7 +60,19 @@ def depthwise_convolution(
       [N, P, Q, C] in the dtype of the inputs.
     """
     window = Window.of(kernel, stride, rate, padding)
-    reference = partial(xla_convolution, window=window, groups=inputs.shape[-1])
+    collected = inputs.collected if isinstance(inputs, HaloMaps) else None
+    convolve = partial(_depthwise, window=window, collected=collected)
+    maps = inputs.maps if isinstance(inputs, HaloMaps) else inputs
+    return with_scattered_gradient(convolve, maps, kernel, window)
+
+
+def _depthwise(
+    inputs: Inputs, kernel: ChannelKernel, window: Window, collected: jax.Array | None
+) -> Inputs:
+    """Selects an implementation; see `depthwise_convolution` and `HaloMaps`."""
+    reference = partial(
+        convolution_on_devices, window=window, groups=inputs.shape[-1], collected=collected
+    )
     gradient = gradient_at_once if batch_is_sharded() else gradient_in_bands
     cpu = partial(shifted_products, gradient, window)
     gpu = partial(shifted_products, gradient_at_once, window) if max(window.rates) > 1 else None

@@ -14,6 +14,19 @@ import jax
 
 
 @dataclasses.dataclass(frozen=True)
+class KernelShards:
+    """Sharding of kernels (fully sharded data parallelism).
+
+    Attributes:
+      maps: sharding of feature maps; kernels are sharded over the mesh axis of the images.
+      axis_of: returns the sharded axis of a kernel of some shape, or None to replicate the kernel.
+    """
+
+    maps: jax.sharding.NamedSharding
+    axis_of: Callable[[tuple[int, ...]], int | None]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dispatch:
     """Conditions that determine which implementation of an operation is traced.
 
@@ -26,13 +39,16 @@ class Dispatch:
         platform, which would prevent the compiler from scheduling and combining the sums of
         gradients over devices.
       rows_sharded: sharding of feature maps whose rows are sharded over devices; None: rows are not
-        sharded. With sharded rows, the compiler can partition XLA's convolution, but not the
-        implementations for CPUs.
+        sharded. With sharded rows, see sharded_rows.py for convolutions and resizing; the
+        implementations for CPUs and GPUs are not used.
+      kernel_shards: sharding of kernels; None: they are replicated. The gradient of a sharded
+        kernel is reduce-scattered.
     """
 
     export: bool = False
     batch_sharded_on: str | None = None
     rows_sharded: jax.sharding.NamedSharding | None = None
+    kernel_shards: KernelShards | None = None
 
 
 ONE_DEVICE = Dispatch()
@@ -61,6 +77,21 @@ def exporting() -> bool:
 def batch_is_sharded() -> bool:
     """Returns whether the batch is sharded over devices, see `Dispatch.batch_sharded_on`."""
     return _current.get().batch_sharded_on is not None
+
+
+def rows_sharded() -> jax.sharding.NamedSharding | None:
+    """Returns the sharding of feature maps whose rows are sharded; see `Dispatch.rows_sharded`."""
+    return _current.get().rows_sharded
+
+
+def kernel_shards() -> KernelShards | None:
+    """Returns the sharding of kernels; see `Dispatch.kernel_shards`."""
+    return _current.get().kernel_shards
+
+
+def is_sharded() -> bool:
+    """Returns whether the batch or the rows of its images are sharded over devices."""
+    return batch_is_sharded() or rows_sharded() is not None
 
 
 def constrain_rows(maps: Any) -> Any:

@@ -25,6 +25,7 @@ from deeplab_jax.ops.resize import (
     interpolation_matrix,
     resize_bilinear,
 )
+from deeplab_jax.ops.sharded_rows import HaloMaps
 from deeplab_jax.ops.xla_convolution import Kernel, Outputs, Window
 
 # Minimum ratio of the number of pixels of the fine map to that of the coarse map.
@@ -68,8 +69,10 @@ class JoinedMaps:
         return jnp.concatenate([upsampled, self.fine], axis=-1)
 
 
-def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps) -> Float[Array, "N H W C"]:
-    """Returns an array unchanged, and converts `JoinedMaps` to the array that they represent."""
+def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps | HaloMaps) -> Float[Array, "N H W C"]:
+    """Returns an array unchanged, and the array that `JoinedMaps` or `HaloMaps` represent."""
+    if isinstance(inputs, HaloMaps):
+        return inputs.maps
     return inputs.array() if isinstance(inputs, JoinedMaps) else inputs
 
 

@@ -17,6 +17,7 @@ from jax import lax
 
 from deeplab_jax.arrays import Array, Float, Int32, Shaped
 from deeplab_jax.ops.dispatch import dispatch, named
+from deeplab_jax.ops.sharded_rows import interpolate_rows, sharding_of_rows
 from deeplab_jax.ops.xla_convolution import Size
 
 # Names of resize functions in exported programs, by `align_corners`.
@@ -43,16 +44,31 @@ def interpolation_matrix(
       [target, source] in `dtype`, but at least float32: bfloat16 would round most weights, and the
       weights of an output sample would not add up to 1.
     """
-    dtype = accurate_dtype(dtype)
     index = lax.broadcasted_iota(jnp.int32, (target, 1), 0)
-    if align_corners:
-        numerator, denominator = index * (source - 1), max(target - 1, 1)
-    else:
-        numerator, denominator = (2 * index + 1) * source - target, 2 * target
-    numerator = jnp.clip(numerator, 0, (source - 1) * denominator)
     column = lax.broadcasted_iota(jnp.int32, (1, source), 1)
+    return _weights(index, column, source, target, align_corners, accurate_dtype(dtype))
+
+
+def _weights(
+    index: jax.Array,
+    column: jax.Array,
+    source: int,
+    target: int,
+    align_corners: bool,
+    dtype: jnp.dtype,
+) -> Float[Array, "t s"]:
+    """Returns the weights of source samples `column`, [1, s], in target samples `index`, [t, 1]."""
+    numerator, denominator = _position(index, source, target, align_corners)
+    numerator = jnp.clip(numerator, 0, (source - 1) * denominator)
     distance = jnp.abs(numerator - column * denominator)
     return jnp.maximum(1 - distance.astype(dtype) / denominator, 0)
+
+
+def _position(index: Any, source: int, target: int, align_corners: bool) -> tuple[Any, int]:
+    """Returns the position of target samples among the source samples, as a fraction."""
+    if align_corners:
+        return index * (source - 1), max(target - 1, 1)
+    return (2 * index + 1) * source - target, 2 * target
 
 
 def accurate_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -117,8 +133,36 @@ def _interpolate(
     accurate = inputs.astype(rows.dtype)
     # The width is resized first, while the map still has few rows.
     wide = jnp.einsum("Ww,nhwc->nhWc", columns, accurate, precision=lax.Precision.HIGHEST)
+    sharding = sharding_of_rows(wide, size[0])
+    if sharding is not None:
+        return _interpolate_sharded(sharding, wide, size[0], align_corners).astype(inputs.dtype)
     tall = jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
     return tall.astype(inputs.dtype)
+
+
+def _interpolate_sharded(
+    sharding: jax.sharding.NamedSharding,
+    wide: Float[Array, "N h W C"],
+    rows: int,
+    align_corners: bool,
+) -> Float[Array, "N H W C"]:
+    height = wide.shape[1]
+
+    def weights(targets: jax.Array, samples: jax.Array) -> jax.Array:
+        return _weights(targets[:, None], samples[None], height, rows, align_corners, wide.dtype)
+
+    sources = source_rows(height, rows, align_corners)
+    return interpolate_rows(sharding, wide, sources, weights)
+
+
+def source_rows(source: int, target: int, align_corners: bool) -> list[tuple[int, int]]:
+    """Returns the first and the last source sample with a weight in each target sample."""
+    found = []
+    for index in range(target):
+        numerator, denominator = _position(index, source, target, align_corners)
+        first = min(max(numerator, 0) // denominator, source - 1)
+        found.append((first, min(first + 1, source - 1)))
+    return found
 
 
 # Maximum number of rows per block on CPUs. Smaller blocks are slower, because several cores share a

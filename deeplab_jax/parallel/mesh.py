@@ -2,10 +2,12 @@
 
 import collections
 import contextlib
+import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from deeplab_jax import ops
@@ -21,8 +23,8 @@ def make_mesh(
 ) -> Mesh:
     """Returns a device mesh with the axes `data` and `spatial`.
 
-    Devices are ordered by process, so that each process has a contiguous part of the batch and
-    neighboring rows of each image.
+    Each process has a contiguous part of the batch. Chips with neighboring rows of an image are
+    neighbors on the torus of a TPU slice, if possible in one process. `data` spans all slices.
 
     Args:
       devices: devices of the mesh, either of this job or of a topology to compile for (default: all
@@ -37,7 +39,6 @@ def make_mesh(
         devices per process. The message states the legal values.
     """
     devices = jax.devices() if devices is None else list(devices)
-    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     count = len(devices)
     if spatial < 1 or count % spatial or data not in (REST, count // spatial):
         legal = ", ".join(f"{count // n}×{n}" for n in range(1, count + 1) if count % n == 0)
@@ -54,9 +55,94 @@ def make_mesh(
             "per process, which must be equal for all processes; got processes with "
             f"{', '.join(map(str, sorted(sizes)))} devices"
         )
-    grid = np.asarray(devices).reshape(count // spatial, spatial)
+    grid = arrange_devices(devices, spatial)
     # The axes are `Auto`, because `Explicit` axes require a sharding for every operation.
     return Mesh(grid, (DATA_AXIS, SPATIAL_AXIS), axis_types=(AxisType.Auto,) * 2)
+
+
+def arrange_devices(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
+    """Arranges devices in rows of `spatial` devices, which share images; one slice after another.
+
+    Args:
+      devices: devices, the same number in each process.
+      spatial: number of devices per row, a divisor or a multiple of that number.
+
+    Raises:
+      DeepLabError: a row would be on several TPU slices.
+    """
+    slices = _slices(devices)
+    sizes = sorted({len(each) for each in slices})
+    if len(sizes) > 1 or sizes[0] % spatial:
+        raise DeepLabError(
+            f"parallel.spatial={spatial} would shard the rows of an image over the network between "
+            "slices; use a divisor of the number of chips per slice, which must be equal for all "
+            f"slices; got slices with {', '.join(map(str, sizes))} chips"
+        )
+    return np.concatenate([_neighbors_in_rows(each, spatial) for each in slices])
+
+
+def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """Returns the devices of each TPU slice; other devices count as one slice."""
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        number = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(number, []).append(device)
+    return [slices[number] for number in sorted(slices)]
+
+
+def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
+    """Arranges the devices of a slice in rows of `spatial` devices, which share images.
+
+    The devices of a row are neighbors on the torus, within a process if it has enough devices.
+    Otherwise, JAX assigns the axes of the mesh to axes of the torus.
+    """
+    processes: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        processes.setdefault(device.process_index, []).append(device)
+    ordered = [device for number in sorted(processes) for device in _path(processes[number])]
+    grid = np.asarray(ordered).reshape(-1, spatial)
+    crossing = any(len({device.process_index for device in row}) > 1 for row in grid)
+    if not crossing or devices[0].platform != "tpu":
+        return grid
+    try:
+        torus = mesh_utils.create_device_mesh(grid.shape, ordered, allow_split_physical_axes=True)
+    except (AssertionError, NotImplementedError, ValueError):
+        return grid
+    rows = sorted(torus, key=lambda row: sorted(device.process_index for device in row))
+    return np.stack(rows) if _contiguous(rows) else grid
+
+
+def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Orders the chips of a process along a path of neighbors; other devices by their number.
+
+    The path runs back and forth along x, moves along y after each line, and along z at the end.
+    """
+    if devices[0].platform != "tpu":
+        return sorted(devices, key=lambda device: device.id)
+    coordinates = [device.coords for device in devices]
+    lowest = np.min(coordinates, axis=0)
+    width, height, _ = np.max(coordinates, axis=0) - lowest + 1
+
+    def place(device: jax.Device) -> tuple[int, ...]:
+        x, y, z = device.coords - lowest
+        row = y if z % 2 == 0 else height - 1 - y
+        column = x if (z * height + row) % 2 == 0 else width - 1 - x
+        return int(z), int(row), int(column), device.id
+
+    return sorted(devices, key=place)
+
+
+def _contiguous(rows: Sequence[np.ndarray]) -> bool:
+    """Returns whether every process has an equal, contiguous and aligned part of the rows."""
+    found: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        for process in {device.process_index for device in row}:
+            found.setdefault(process, []).append(number)
+    size = len(next(iter(found.values())))
+    return all(
+        len(own) == size and own[0] % size == 0 and own[-1] - own[0] == size - 1
+        for own in found.values()
+    )
 
 
 def data_size(mesh: Mesh) -> int:
@@ -106,16 +192,31 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
         )
 
 
-def sharded_over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
+def sharded_over(
+    mesh: Mesh | None, *, fsdp: bool = False
+) -> contextlib.AbstractContextManager[None]:
     """Returns a context manager, within which operations are traced for the devices of a mesh.
 
     The mesh determines the implementation of each operation; see `ops.Dispatch`.
 
     Args:
       mesh: device mesh; None: one device.
+      fsdp: whether kernels are sharded; see `state_shardings`.
     """
     if mesh is None or mesh.size == 1:
         return contextlib.nullcontext()
+    axis_of = functools.partial(split_axis, parts=data_size(mesh))
+    shards = ops.KernelShards(row_sharding(mesh), axis_of) if fsdp else None
     if spatial_size(mesh) == 1:
-        return ops.dispatching(batch_sharded_on=mesh.devices.flat[0].platform)
-    return ops.dispatching(rows_sharded=row_sharding(mesh))
+        platform = mesh.devices.flat[0].platform
+        return ops.dispatching(batch_sharded_on=platform, kernel_shards=shards)
+    return ops.dispatching(rows_sharded=row_sharding(mesh), kernel_shards=shards)
+
+
+def split_axis(shape: tuple[int, ...], parts: int) -> int | None:
+    """Returns the longest axis whose length is divisible by `parts`, or None to replicate."""
+    if len(shape) < 2 or parts == 1:
+        return None
+    dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
+    # If several axes have this length, the last of them is chosen, the output channels.
+    return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from deeplab_jax.parallel.mesh import DATA_AXIS, batch_sharding, data_size, replicated
+from deeplab_jax.parallel.mesh import DATA_AXIS, batch_sharding, data_size, replicated, split_axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,21 +109,9 @@ def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     whole, parts = replicated(mesh), data_size(mesh)
 
     def sharding(leaf: Any) -> NamedSharding:
-        axis = _split_axis(leaf.shape, parts) if fsdp else None
+        axis = split_axis(leaf.shape, parts) if fsdp else None
         if axis is None:
             return whole
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
     return jax.tree.map(sharding, shapes)
-
-
-def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
-    """Returns the array axis to shard: the longest axis whose length is divisible by `parts`.
-
-    For scalars, vectors and arrays without such an axis, the result is None (replicated).
-    """
-    if len(shape) < 2 or parts == 1:
-        return None
-    dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # If several axes have this length, the last one (the output channels) is chosen.
-    return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

@@ -1,7 +1,8 @@
 """Finds the collective operations of a compiled program, and their mesh axes.
 
 XLA writes replica groups in three forms: as lists, `{{0,1},{2,3}}`; as a reshaped range,
-`[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`.
+`[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`, whose devices may be a
+reshaped range: `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`.
 """
 
 import math
@@ -17,7 +18,9 @@ from deeplab_jax.planning.hlo import Array, Instruction, Program
 Groups = list[list[int]]
 
 RANGE = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-MESH = re.compile(r"mesh\[([^\]]*)\]\s*\{([^}:]*)\}")
+MESH = re.compile(
+    r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?\s*\{([^}:]*)\}"
+)
 PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
@@ -82,12 +85,16 @@ def _of_range(text: str) -> Groups:
 
 
 def _of_mesh(text: str) -> Groups:
-    """Parses groups of the form `mesh['a'=2,'b'=2] {'b'}`: groups along the axes in braces."""
+    """Parses groups `mesh['a'=2,'b'=2], device_ids=([4]) {'b'}`: along the axes in braces."""
     found = _matched(MESH, text)
     axes = {name: int(length) for name, length in re.findall(r"'(\w+)'=(\d+)", found[1])}
-    joined = re.findall(r"'(\w+)'", found[2])
+    joined = re.findall(r"'(\w+)'", found[4])
     shape = tuple(axes.values())
-    numbers = np.arange(math.prod(shape)).reshape(shape)
+    numbers = np.arange(math.prod(shape))
+    if found[2]:
+        numbers = numbers.reshape(_numbers(found[2]))
+        numbers = numbers.transpose(_numbers(found[3])) if found[3] else numbers
+    numbers = numbers.reshape(shape)
     last = np.moveaxis(numbers, [list(axes).index(name) for name in joined], range(-len(joined), 0))
     return last.reshape(-1, math.prod(axes[name] for name in joined)).tolist()
 

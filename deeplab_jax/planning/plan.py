@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import data_size, make_mesh, spatial_size
 from deeplab_jax.planning import collectives, compiled_step, hardware, hlo, reductions, work
+from deeplab_jax.planning.causes import Cause, communication
 from deeplab_jax.planning.dataset_stub import assemble_unseen
+from deeplab_jax.planning.duration import Duration, Schedule, estimate_duration
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training.measurements import step_flops
 from deeplab_jax.training.setup import Run
@@ -35,6 +37,7 @@ class Traffic:
         dtype of the computation.
       between_slices: number and bytes of the transfers between TPU slices, per slice and step:
         {kind: {"count", "bytes"}}. The only kind should be `all-reduce`.
+      causes: communication by cause, and the least that training requires.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -45,6 +48,7 @@ class Traffic:
     gathered_parameters: dict[str, int]
     expected_gathers: int
     between_slices: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    causes: dict[str, Cause] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Plan:
       traffic: communication between chips.
       estimate: minimum time of a step.
       scaling: scaling efficiency by number of chips.
+      validation_images: number of validation images; None: unknown.
+      duration: estimated duration of the run.
     """
 
     topology: hardware.Topology
@@ -93,6 +99,18 @@ class Plan:
     traffic: Traffic | None = None
     estimate: hardware.Estimate | None = None
     scaling: dict[int, float] = dataclasses.field(default_factory=dict)
+    validation_images: int | None = None
+    duration: Duration | None = None
+
+    @property
+    def summary(self) -> str:
+        """Sentence with the duration of the run and what limits it; empty if it is unknown."""
+        if self.duration is None:
+            return ""
+        return (
+            f"this run takes about {self.duration.total / 3600:.1f} hours on {self.topology.name}, "
+            f"bound by {self.duration.bound}"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Returns the plan as a JSON-serializable dictionary."""
@@ -129,7 +147,7 @@ class Plan:
         }
         if traffic is None or self.estimate is None:
             return found
-        expected = traffic.expected_reductions
+        expected, rate = traffic.expected_reductions, self.global_batch / self.estimate.step
         return found | {
             "all_reduce": {
                 **traffic.reductions._asdict(),
@@ -137,6 +155,7 @@ class Plan:
                 "expected_batch_norm_sums": expected.batch_norm_sums,
             },
             "halo": traffic.halo,
+            "causes": dataclasses.asdict(traffic)["causes"],
             "between_slices": traffic.between_slices,
             "activations_gathered_over_data": traffic.gathered_activations,
             "parameters_gathered": traffic.gathered_parameters
@@ -145,13 +164,22 @@ class Plan:
                 **dataclasses.asdict(self.estimate),
                 "step": self.estimate.step,
                 "bound": self.estimate.bound,
-                "images_per_second": self.global_batch / self.estimate.step,
-                "images_per_second_per_host": self.global_batch
-                / self.estimate.step
-                / self.num_hosts,
+                "images_per_second": rate,
+                "images_per_second_per_host": rate / self.num_hosts,
                 "run_hours": self.num_steps * self.estimate.step / 3600,
                 "scaling_efficiency": {str(n): value for n, value in self.scaling.items()},
             },
+            "duration": self._describe_duration(),
+        }
+
+    def _describe_duration(self) -> dict[str, Any] | None:
+        if self.duration is None:
+            return None
+        return dataclasses.asdict(self.duration) | {
+            "total": self.duration.total,
+            "goodput": self.duration.goodput,
+            "validation_images": self.validation_images,
+            "summary": self.summary,
         }
 
 
@@ -161,6 +189,7 @@ def plan(
     *,
     num_slices: int = 1,
     num_classes: int | None = None,
+    validation_images: int | None = None,
     search_largest_batch: bool = False,
     reporter: Reporter | None = None,
 ) -> Plan:
@@ -174,6 +203,8 @@ def plan(
         `h100:4x8`; see `parse_topology`.
       num_slices: number of TPU slices, over which the axis `data` of the mesh extends.
       num_classes: number of classes, if the config does not name the classes of the dataset.
+      validation_images: number of images of the validation split (default: `evaluation.limit`);
+        None: the duration does not include validations.
       search_largest_batch: whether to search for the largest batch by compiling the step several
         times; by default, it is estimated from one compilation.
       reporter: receives progress messages.
@@ -208,7 +239,9 @@ def plan(
         analytic_flops_per_chip=step_flops(run) / topology.num_chips,
         largest_batch=_largest_batch(run, mesh, step, usable, search_largest_batch, reporter),
     )
-    return _with_traffic(planned, run, spatial_size(mesh)) if step.fits else planned
+    if not step.fits:
+        return planned
+    return _with_duration(_with_traffic(planned, run, spatial_size(mesh)), run, validation_images)
 
 
 def _check_slices(topology: hardware.Topology, spatial: int) -> None:
@@ -291,6 +324,22 @@ def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
     )
 
 
+def _with_duration(planned: Plan, run: Run, validation_images: int | None) -> Plan:
+    """Adds the duration of the run to a plan."""
+    assert planned.estimate is not None
+    schedule = Schedule.of(run.config, planned.crop_size, planned.num_hosts, validation_images)
+    state, _ = compiled_step.abstract_arguments(run)
+    found = estimate_duration(
+        schedule,
+        step_seconds=planned.estimate.step,
+        bound=planned.estimate.bound,
+        state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        compile_seconds=planned.step.compile_seconds,
+    )
+    images = schedule.validation_images
+    return dataclasses.replace(planned, validation_images=images, duration=found)
+
+
 def _traffic(run: Run, found: list[collectives.Collective], chips_per_slice: int) -> Traffic:
     architecture, parts = run.model.architecture, run.config.training.accumulation_steps
     variables = compiled_step.abstract_arguments(run)[0].variables
@@ -305,4 +354,12 @@ def _traffic(run: Run, found: list[collectives.Collective], chips_per_slice: int
         gathered_activations=reductions.gathered_activations(found, variables),
         gathered_parameters=reductions.gathered_parameters(found, variables),
         expected_gathers=reductions.expected_gathers(architecture, variables["params"]),
+        causes=communication(
+            found,
+            run.model,
+            variables,
+            run.augmentation.crop_size,
+            images=run.config.training.batch_size // data_size(run.mesh),
+            parts=spatial_size(run.mesh),
+        ),
     )

@@ -11,10 +11,10 @@ from flax import traverse_util
 from deeplab_jax.models import Architecture
 from deeplab_jax.planning.collectives import Collective, count
 
-# Number of sums over the batch per channel of batch normalization: the sums of values and of
-# squares in the forward pass, and the gradient with respect to the mean in the backward pass. The
-# gradients of offset and scale are counted as gradients of parameters.
-SUMS_PER_CHANNEL = 3
+# Number of sums over the batch per channel of batch normalization: of values and squares in the
+# forward pass. The sums of the backward pass are the gradients of offset and scale, which are
+# counted as gradients of parameters.
+SUMS_PER_CHANNEL = 2
 SUM_BYTES = 4
 # Name of the convolution on the shortcut of a residual unit, in all backbones that have one.
 SHORTCUT = "shortcut"

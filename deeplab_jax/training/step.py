@@ -110,7 +110,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         loss, gradients, batch_stats = accumulated_gradients(
             model,
-            mesh,
+            layout,
             layout.variables(state.variables),
             layout.batch(batch),
             _dropout_key(seed, state.step),
@@ -161,7 +161,7 @@ def _dropout_key(seed: int, step: jax.Array) -> jax.Array:
 
 def accumulated_gradients(
     model: DeepLab,
-    mesh: Mesh | None,
+    layout: StepLayout,
     variables: Variables,
     batch: Batch,
     key: jax.Array,
@@ -173,7 +173,7 @@ def accumulated_gradients(
 
     Args:
       model: network to train.
-      mesh: device mesh; None: one device.
+      layout: shardings of the step.
       variables: `params` and `batch_stats`.
       batch: whole batch.
       key: random key of dropout.
@@ -188,7 +188,7 @@ def accumulated_gradients(
     def part_loss(
         params: Any, batch_stats: Any, part: Batch, key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        with sharded_over(mesh):
+        with sharded_over(layout.mesh, fsdp=layout.state_sharding is not None):
             outputs, changed = model.apply(
                 {"params": params, "batch_stats": batch_stats},
                 part["image"],
@@ -212,9 +212,10 @@ def accumulated_gradients(
         (loss, batch_stats), more = gradient(
             params, batch_stats, part, jax.random.fold_in(key, index)
         )
-        return (total + loss, jax.tree.map(jnp.add, gradients, more), batch_stats), None
+        gradients = layout.gradients(jax.tree.map(jnp.add, gradients, more))
+        return (total + loss, gradients, batch_stats), None
 
-    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), batch_stats)
+    zeros = (jnp.zeros(()), layout.gradients(jax.tree.map(jnp.zeros_like, params)), batch_stats)
     split = jax.tree.map(lambda array: in_parts(array, parts), batch)
     (loss, gradients, batch_stats), _ = jax.lax.scan(add_part, zeros, (jnp.arange(parts), split))
     return loss, gradients, batch_stats

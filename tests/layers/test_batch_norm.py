@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import ConvNorm, Normalization
-from deeplab_jax.layers.conv_norm import GroupedBatchNorm
+from deeplab_jax.layers.batch_norm import GroupedBatchNorm, ShardedBatchNorm
 
 DECAY, EPSILON = 0.9, 1e-3
 
@@ -141,3 +141,33 @@ def test_one_value_per_channel_cannot_be_trained_on(shape, group, legal):
         return
     with pytest.raises(DeepLabError, match="one value per channel"):
         run(module, True)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_for_several_devices_equals_that_of_flax(train):
+    """Outputs, moving averages, and the gradients of inputs, scale and bias."""
+    settings = {"use_running_average": not train, "momentum": DECAY, "epsilon": EPSILON}
+    weights = np.random.default_rng(2).normal(size=inputs().shape)
+
+    def computed(layer):
+        def total(x, params, stats):
+            outputs, changed = layer.apply(
+                {"params": params, "batch_stats": stats}, x, mutable=["batch_stats"]
+            )
+            return (outputs * weights).sum(), (outputs, changed)
+
+        given = jax.tree.map(jnp.float64, variables())
+        return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(
+            jnp.float64(inputs()), given["params"], given["batch_stats"]
+        )
+
+    with jax.enable_x64(True):
+        found, expected = (
+            computed(make(**settings, dtype=jnp.float64, param_dtype=jnp.float64))
+            for make in (ShardedBatchNorm, nn.BatchNorm)
+        )
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=0, atol=1e-12),
+        found,
+        expected,
+    )

@@ -165,6 +165,10 @@ def test_transfers_between_slices_are_counted_apart_from_the_sums_within():
         ("replica_groups=[2,2]<=[2,2]T(1,0), a={1}", [[0, 2], [1, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2] {'b'}, x", [[0, 1], [2, 3]]),
         ("replica_groups=mesh['a'=2,'b'=2,'c'=1] {'a','c'}, x", [[0, 2], [1, 3]]),
+        (
+            "replica_groups=mesh['a'=2,'b'=3], device_ids=([3,2]T(1,0)) {'a'}, x",
+            [[0, 1], [2, 3], [4, 5]],
+        ),
         ("dimensions={0}", None),
     ],
 )

@@ -8,11 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, create_model
 from deeplab_jax.parallel.chips import published_peak
 from deeplab_jax.planning import chips, parse_topology
 from deeplab_jax.planning import hardware as topologies
+from deeplab_jax.planning.causes import find_causes
 from deeplab_jax.planning.collectives import Collective
 from deeplab_jax.planning.compiled_step import (
     OUT_OF_MEMORY,
@@ -20,6 +22,7 @@ from deeplab_jax.planning.compiled_step import (
     read_refusal,
     searched_largest_batch,
 )
+from deeplab_jax.planning.duration import Schedule, estimate_duration
 from deeplab_jax.planning.hardware import (
     HOP_SECONDS,
     NETWORK_SECONDS,
@@ -223,9 +226,9 @@ KERNEL, VECTORS = 3 * 3 * 6 * 8, 16
 @pytest.mark.parametrize(
     ("options", "parts", "wanted"),
     [
-        ({}, 1, (4 * KERNEL + 4 * VECTORS, 4 * 3 * 8)),
-        ({"dtype": "bfloat16"}, 1, (2 * KERNEL + 4 * VECTORS, 4 * 3 * 8)),
-        ({}, 2, (2 * (4 * KERNEL + 4 * VECTORS), 2 * 4 * 3 * 8)),
+        ({}, 1, (4 * KERNEL + 4 * VECTORS, 4 * 2 * 8)),
+        ({"dtype": "bfloat16"}, 1, (2 * KERNEL + 4 * VECTORS, 4 * 2 * 8)),
+        ({}, 2, (2 * (4 * KERNEL + 4 * VECTORS), 2 * 4 * 2 * 8)),
         ({"frozen_batch_norm": True}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
         ({"ghost_batch_size": 4}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
     ],
@@ -241,7 +244,7 @@ def test_the_offsets_of_a_shortcut_and_of_what_is_added_to_it_have_one_sum():
     image = jax.ShapeDtypeStruct((1, 65, 65, 3), np.uint8)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
     found = expected_reductions(model.architecture, variables)
-    assert found == Reductions(116_545_484, 637_440)
+    assert found == Reductions(116_545_484, 419_840)
 
 
 def collective(kind, *shapes, axes=("data",), times=1):
@@ -261,6 +264,71 @@ def test_reductions_are_classified_by_purpose():
         VARIABLES,
     )
     assert found == Reductions(4 * KERNEL + 4 * VECTORS, 4 * 3 * 8, 4 + 4 * 16)
+
+
+def test_communication_is_counted_by_cause():
+    both, rows = ("data", "spatial"), ("spatial",)
+    found = find_causes(
+        [
+            # A gradient that is summed along one axis and then along the other counts twice.
+            collective("all-reduce", (3, 3, 6, 8), axes=rows),
+            collective("all-reduce", (3, 3, 6, 8), (8,), (8,)),
+            collective("reduce-scatter", (3, 3, 6, 8), times=2),
+            collective("all-gather", (3, 3, 6, 8)),
+            collective("all-reduce", (8,), (8,), axes=both),
+            collective("all-reduce", (2, 1, 1, 8), axes=rows),
+            collective("all-gather", (2, 4, 4, 8), axes=rows),
+            collective("all-to-all", (2, 4, 4, 2)),
+            collective("collective-permute", (2, 1, 4, 8), axes=rows, times=3),
+        ],
+        VARIABLES["params"],
+    )
+    assert found == {
+        "gradients": (4, 3 * 4 * KERNEL + 4 * VECTORS),
+        "statistics": (2, 4 * VECTORS),
+        "gathered parameters": (1, 2 * KERNEL),
+        "halo": (3, 3 * 4 * 64),
+        "gathered rows": (1, 2 * 256),
+        "gathered maps": (1, 2 * 64),
+        "others": (1, 4 * 16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("workers", "bound", "waiting"), [(0, "memory", 0), (2, "memory", 0), (1, "input", 962)]
+)
+def test_the_duration_of_a_run_has_validations_checkpoints_and_input(workers, bound, waiting):
+    schedule = Schedule(
+        num_steps=36_000,
+        global_batch=128,
+        validations=3,
+        validation_images=38_400 * 3,
+        saves=36,
+        num_hosts=2,
+        workers=workers,
+        pixels=513 * 513,
+    )
+    found = estimate_duration(
+        schedule, step_seconds=0.1, bound="memory", state_bytes=8 * 10**8, compile_seconds=45
+    )
+    assert (found.steps, found.start_up, found.cores) == (3600, 60, 2)
+    assert found.validations == pytest.approx(3 * 900 * 0.1 / 3)
+    assert found.saves == pytest.approx(36 * 1.1)
+    assert found.bound == bound
+    assert found.input == pytest.approx(waiting, abs=1)
+    trained = found.steps + found.validations
+    assert found.goodput == pytest.approx(trained / (trained + found.saves + found.input))
+
+
+def test_the_schedule_of_a_config_counts_each_step_once():
+    config = configs.default()
+    config.training.num_steps = 2500
+    config.evaluation.every_steps, config.checkpoint.every_steps = 1000, 500
+    schedule = Schedule.of(config, (513, 513), 4)
+    assert (schedule.validations, schedule.saves, schedule.validation_images) == (3, 5, None)
+    assert Schedule.of(config, (513, 513), 4, 1449).validation_images == 1449
+    config.evaluation.limit = 100
+    assert Schedule.of(config, (513, 513), 4, 1449).validation_images == 100
 
 
 def test_only_feature_maps_gathered_across_images_are_reported():

@@ -13,8 +13,10 @@ from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.planning import Plan, parse_topology, plan
+from deeplab_jax.planning.causes import Cause
 from deeplab_jax.planning.compiled_step import CompiledStep, LargestBatch, abstract_arguments
 from deeplab_jax.planning.dataset_stub import assemble_unseen, unseen_dataset
+from deeplab_jax.planning.duration import Duration
 from deeplab_jax.planning.hardware import Estimate
 from deeplab_jax.planning.plan import Traffic
 from deeplab_jax.planning.reductions import Reductions
@@ -58,12 +60,18 @@ def made_plan(*, fits=True):
             {"count": 0, "bytes": 0},
             {"count": 0, "bytes": 0},
             0,
+            causes={
+                "gradients": Cause(2, 4_010_000, 4_000_000),
+                "halo": Cause(16, 250_000, None),
+                "others": Cause(0, 0, 0),
+            },
         )
         if fits
         else None,
         largest_batch=LargestBatch(9, "made up"),
         estimate=Estimate(0.004, 0.002, 0.001, 0.0005) if fits else None,
         scaling={2: 1.0, 4: 0.9, 256: 0.5} if fits else {},
+        duration=Duration(3600.0, 360.0, 36.0, 60.0, 4.0, 2, "compute") if fits else None,
     )
 
 
@@ -108,6 +116,12 @@ def test_json_holds_what_is_promised(printed, fits):
         assert found["roofline"]["step"] == pytest.approx(0.0055)
         assert found["roofline"]["scaling_efficiency"] == {"2": 1.0, "4": 0.9, "256": 0.5}
         assert found["all_reduce"]["batch_norm_sums"] == 990_000
+        assert found["causes"]["gradients"] == {
+            "count": 2,
+            "bytes": 4_010_000,
+            "least": 4_000_000,
+        }
+        assert found["duration"]["total"] == 4060
 
 
 @pytest.mark.parametrize(
@@ -123,6 +137,11 @@ def test_json_holds_what_is_promised(printed, fits):
                 "5.5 ms, 1,455",
                 "727 images/s",
                 "0.06 h",
+                "2 with 4.01 MB (4.00 MB)",
+                "16 with 0.25 MB (unknown)",
+                "0.10 h (not included: give --validation_images)",
+                "0.990",
+                "this run takes about 1.1 hours on v5e:2x2, bound by compute",
             ],
         ),
         (False, ["40.00 of 16.00 GiB: DOES NOT FIT", "unknown", "18 images (made up)"]),
@@ -215,6 +234,8 @@ def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(spa
     reduced = sum(traffic.reductions[:2])
     assert reduced == pytest.approx(traffic.expected_reductions.total, rel=0.01)
     assert (traffic.halo["count"] > 0) is (spatial == 2)
+    sent = sum(cause.bytes for cause in traffic.causes.values())
+    assert sent <= 1.1 * sum(cause.least for cause in traffic.causes.values())
     # Besides the counted layers, resizing is matrix products.
     assert 0.9 < found.flops_per_chip / found.analytic_flops_per_chip < 1.5
     # The state is read and written once; feature maps as small as these stay in the vector memory.

@@ -12,6 +12,7 @@ from deeplab_jax.losses import softmax_cross_entropy
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import (
+    StepLayout,
     accumulated_gradients,
     averaged,
     in_parts,
@@ -40,7 +41,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts, class_weights
     def both(variables):
         key = jax.random.key(0)
         objective = objective_of(model, class_weights=class_weights)
-        found = accumulated_gradients(model, None, variables, batch, key, parts, objective, 0)
+        found = accumulated_gradients(
+            model, StepLayout(None), variables, batch, key, parts, objective, 0
+        )
         return found, jax.value_and_grad(whole)(variables["params"])
 
     (loss, gradients, batch_stats), expected = run_once(both, variables)
@@ -58,7 +61,7 @@ def test_the_auxiliary_loss_is_added_with_its_weight():
         parts = [softmax_cross_entropy(x, batch["label"]) for x in (logits, maps["auxiliary"])]
         objective = objective_of(model, auxiliary_weight=0.4)
         found = accumulated_gradients(
-            model, None, variables, batch, jax.random.key(0), 1, objective, 0
+            model, StepLayout(None), variables, batch, jax.random.key(0), 1, objective, 0
         )
         return found[0], found[1], parts
 
@@ -97,7 +100,9 @@ def test_a_step_updates_everything_once():
 
     def reference(variables):
         key, objective = jax.random.key(0), objective_of(model)
-        return accumulated_gradients(model, None, variables, batch, key, 1, objective, 0)
+        return accumulated_gradients(
+            model, StepLayout(None), variables, batch, key, 1, objective, 0
+        )
 
     loss, gradients, batch_stats = run_once(reference, before.variables)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)

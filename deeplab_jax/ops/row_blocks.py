@@ -1,0 +1,171 @@
+"""Rows of a map that each device needs, if rows are sharded, and their exchange between devices."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deeplab_jax.arrays import Array, Float
+from deeplab_jax.ops.xla_convolution import Window
+
+
+@dataclasses.dataclass(frozen=True)
+class RowBlocks:
+    """Blocks of rows of one map, of which each device along a mesh axis needs one.
+
+    Attributes:
+      axis: name of the mesh axis over which the rows are sharded.
+      own: number of rows that each device stores.
+      count: number of rows of the map; the rows after them, on the last devices, are zeros.
+      starts: first row that each device needs. It can be negative; rows outside the map are zeros.
+      length: number of rows that each device needs.
+    """
+
+    axis: str
+    own: int
+    count: int
+    starts: tuple[int, ...]
+    length: int
+
+    @property
+    def padding(self) -> int:
+        """Number of rows to add, so that each device stores the same number."""
+        return self.own * len(self.starts) - self.count
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        """Maximum number of rows that a device receives from the devices before and after it."""
+        before = after = 0
+        for device, start in enumerate(self.starts):
+            first, end = max(start, 0), min(start + self.length, self.count)
+            if first < end:
+                before = max(before, device * self.own - first)
+                after = max(after, end - (device + 1) * self.own)
+        return before, after
+
+    def collect(self, own: Float[Array, "N S W C"]) -> Float[Array, "N R W C"]:
+        """Returns the block of rows that this device needs; called on every device.
+
+        Args:
+          own: rows that this device stores.
+        """
+        before, after = self.halo
+        received = [*self._rows_before(own, before), own, *self._rows_after(own, after)]
+        rows = jnp.concatenate(received, axis=1)
+        offsets = [start - device * self.own + before for device, start in enumerate(self.starts)]
+        return take_rows(rows, offsets, self.length, self.axis)
+
+    def take(self, collected: Float[Array, "N R W C"]) -> Float[Array, "N S W C"]:
+        """Returns the needed rows from those of `HaloMaps`; called on every device."""
+        halo = (collected.shape[1] - self.own) // 2
+        offsets = [start - device * self.own + halo for device, start in enumerate(self.starts)]
+        return take_rows(collected, offsets, self.length, self.axis)
+
+    def _rows_before(self, own: jax.Array, count: int) -> list[jax.Array]:
+        """Returns the last rows of the devices before this one, in the order of the rows."""
+        parts = []
+        for hop in range(1, -(-count // self.own) + 1):
+            rows = min(self.own, count - (hop - 1) * self.own)
+            parts.append(self._from(own[:, self.own - rows :], -hop))
+        return parts[::-1]
+
+    def _rows_after(self, own: jax.Array, count: int) -> list[jax.Array]:
+        """Returns the first rows of the devices after this one, in the order of the rows."""
+        parts = []
+        for hop in range(1, -(-count // self.own) + 1):
+            rows = min(self.own, count - (hop - 1) * self.own)
+            parts.append(self._from(own[:, :rows], hop))
+        return parts
+
+    def _from(self, rows: jax.Array, distance: int) -> jax.Array:
+        """Returns the rows of the device at a distance; zeros if there is no such device."""
+        devices = range(len(self.starts))
+        pairs = [(one + distance, one) for one in devices if one + distance in devices]
+        return lax.ppermute(rows, self.axis, pairs)
+
+
+def input_blocks(axis: str, parts: int, rows: int, count: int, window: Window) -> RowBlocks:
+    """Returns the input rows that each device needs for its rows of a convolution or pooling.
+
+    Args:
+      axis, parts: name and size of the mesh axis over which rows are sharded.
+      rows, count: number of rows of inputs and outputs.
+      window: see `Window`.
+    """
+    results = -(-count // parts)
+    starts = [first * window.stride - window.padding[0][0] for first in firsts(parts, results)]
+    length = (results - 1) * window.stride + reach(window)
+    return RowBlocks(axis, -(-rows // parts), rows, tuple(starts), length)
+
+
+def output_blocks(axis: str, parts: int, rows: int, count: int, window: Window) -> RowBlocks:
+    """Returns the output rows to which the input rows of each device contribute.
+
+    Args: see `input_blocks`.
+    """
+    own, before = -(-rows // parts), window.padding[0][0]
+    starts = [
+        -(-(first + before - reach(window) + 1) // window.stride) for first in firsts(parts, own)
+    ]
+    ends = [(first + own - 1 + before) // window.stride for first in firsts(parts, own)]
+    length = max(end - start for start, end in zip(starts, ends, strict=True)) + 1
+    return RowBlocks(axis, -(-count // parts), count, tuple(starts), length)
+
+
+def take_rows(
+    maps: Float[Array, "N H W C"], offsets: Sequence[int], length: int, axis: str
+) -> Float[Array, "N R W C"]:
+    """Returns `length` rows of a map, beginning at the offset of this device; called on every one.
+
+    Args:
+      maps: [N, H, W, C]; the rows before and after them are zeros.
+      offsets: row at which the result of each device begins; can be negative.
+      length: number of rows of the result.
+      axis: name of the mesh axis along which the offsets differ.
+    """
+    before = max(0, -min(offsets))
+    after = max(0, max(offsets) + length - maps.shape[1])
+    maps = pad_rows(maps, before, after)
+    if len(set(offsets)) == 1:
+        return maps[:, offsets[0] + before : offsets[0] + before + length]
+    first = jnp.asarray([offset + before for offset in offsets])[lax.axis_index(axis)]
+    return lax.dynamic_slice_in_dim(maps, first, length, axis=1)
+
+
+def pad_rows(maps: jax.Array, before: int, after: int) -> jax.Array:
+    """Adds rows of zeros before and after a map."""
+    return jnp.pad(maps, ((0, 0), (before, after), *[(0, 0)] * (maps.ndim - 2)))
+
+
+def resized_blocks(
+    axis: str, parts: int, height: int, sources: Sequence[tuple[int, int]]
+) -> RowBlocks:
+    """Returns the rows of a map that each device needs for its rows of the resized map.
+
+    Args:
+      axis, parts: name and size of the mesh axis over which rows are sharded.
+      height: number of rows of the map.
+      sources: see `interpolate_rows`.
+    """
+    rows = len(sources)
+    results = -(-rows // parts)
+    # A device whose rows are all after the end of the result depends on the last row.
+    ranges = [
+        (sources[min(first, rows - 1)][0], sources[min(first + results, rows) - 1][1])
+        for first in firsts(parts, results)
+    ]
+    length = max(last - first for first, last in ranges) + 1
+    starts = tuple(first for first, _ in ranges)
+    return RowBlocks(axis, -(-height // parts), height, starts, length)
+
+
+def firsts(parts: int, rows: int) -> range:
+    """Returns the first row on each device, if each stores a number of rows."""
+    return range(0, parts * rows, rows)
+
+
+def reach(window: Window) -> int:
+    """Returns the number of rows from the first to the last tap of a kernel."""
+    return (window.size - 1) * window.rates[0] + 1

@@ -1,0 +1,389 @@
+"""Convolution and resizing of maps, and gradients of kernels, that are sharded over devices.
+
+XLA partitions these operations, too, but it sums the gradient of a kernel over the devices that
+share an image and again over all images, it gathers maps for resizing and for large atrous rates,
+and it sums whole gradients of sharded kernels on every device. Here each device receives the rows
+that it needs from its neighbors, once per pass, and the gradient of a kernel is summed once over
+all devices, which keep only their shard if kernels are sharded. test_sharded_rows.py and
+test_communication.py compare the results with one device.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from deeplab_jax.arrays import Array, Float
+from deeplab_jax.ops.dispatch import dispatching, kernel_shards, rows_sharded
+from deeplab_jax.ops.row_blocks import (
+    RowBlocks,
+    firsts,
+    input_blocks,
+    output_blocks,
+    pad_rows,
+    reach,
+    resized_blocks,
+    take_rows,
+)
+from deeplab_jax.ops.xla_convolution import Inputs, Kernel, Outputs, Window, xla_convolution
+
+
+def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
+    """Returns the sharding of a map and of the result of an operation, if their rows are sharded.
+
+    Args:
+      inputs: map [N, H, W, C].
+      rows: number of rows of the result.
+
+    Returns:
+      `Dispatch.rows_sharded`: images are sharded over the first axis of the mesh, rows over the
+      second. None if it is not set, if there are fewer rows than devices along the second axis, or
+      if the images are not divisible.
+    """
+    sharding = rows_sharded()
+    if sharding is None:
+        return None
+    images, parts = (sharding.mesh.shape[axis] for axis in sharding.spec)
+    enough = parts > 1 and min(inputs.shape[1], rows) >= parts
+    return sharding if enough and inputs.shape[0] % images == 0 else None
+
+
+def convolution_on_devices(
+    inputs: Inputs,
+    kernel: Kernel,
+    window: Window,
+    groups: int = 1,
+    collected: jax.Array | None = None,
+) -> Outputs:
+    """Computes XLA's convolution; see `convolve_rows` for maps whose rows are sharded.
+
+    Args:
+      inputs: [N, H, W, C].
+      kernel: [k, k, C / groups, D].
+      window: see `Window`.
+      groups: number of channel groups; C for a depthwise convolution.
+      collected: see `HaloMaps`.
+
+    Returns:
+      [N, H', W', D].
+    """
+    sharding = sharding_of_rows(inputs, window.outputs(inputs.shape[1:3])[0])
+    if sharding is None:
+        return xla_convolution(inputs, kernel, window, groups)
+    scattered = _scattered_axis(kernel)
+    return convolve_rows(sharding, window, groups, scattered, inputs, kernel, collected)
+
+
+def _scattered_axis(kernel: jax.Array) -> int | None:
+    """Returns the axis along which the gradient of a kernel is sharded; None: it is replicated."""
+    shards = kernel_shards()
+    return None if shards is None else shards.axis_of(kernel.shape)
+
+
+def on_each_device(
+    function: Callable[..., Any], sharding: NamedSharding, specs: Sequence[Any], results: Any
+) -> Callable[..., Any]:
+    """Returns a function of global arrays that calls `function` on each device with its shards.
+
+    Args:
+      function: function of shards.
+      sharding: sharding of maps; its mesh is used.
+      specs: partition specification of each argument.
+      results: partition specifications of the results.
+    """
+    return jax.shard_map(
+        function,
+        mesh=sharding.mesh,
+        in_specs=tuple(specs),
+        out_specs=results,
+        check_vma=False,
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HaloMaps:
+    """Map whose rows are sharded, with rows of other devices for several convolutions.
+
+    Attributes:
+      maps: [N, H, W, C].
+      collected: rows of each device, with the same number of rows before and after them; sharded
+        like the map. Gradients are those of `maps`.
+    """
+
+    maps: jax.Array
+    collected: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the map."""
+        return self.maps.shape
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Dtype of the map."""
+        return self.maps.dtype
+
+    def astype(self, dtype: jnp.dtype) -> "HaloMaps":
+        """Converts the map to another dtype."""
+        return HaloMaps(self.maps.astype(dtype), self.collected.astype(dtype))
+
+
+def with_halo(maps: jax.Array, halo: int) -> jax.Array | HaloMaps:
+    """Adds rows of other devices to a map, which several convolutions at stride 1 then share.
+
+    Args:
+      maps: [N, H, W, C].
+      halo: number of rows before and after the rows of each device.
+
+    Returns:
+      The map itself if its rows are not sharded.
+    """
+    sharding = sharding_of_rows(maps, maps.shape[1])
+    if sharding is None or halo == 0:
+        return maps
+    axis, parts = _rows_axis(sharding)
+    own = -(-maps.shape[1] // parts)
+    starts = tuple(first - halo for first in firsts(parts, own))
+    blocks = RowBlocks(axis, own, maps.shape[1], starts, own + 2 * halo)
+    compute = on_each_device(blocks.collect, sharding, (sharding.spec,), sharding.spec)
+    collected = compute(pad_rows(jax.lax.stop_gradient(maps), 0, blocks.padding))
+    return HaloMaps(maps, collected)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def convolve_rows(
+    sharding: NamedSharding,
+    window: Window,
+    groups: int,
+    scattered: int | None,
+    inputs: Inputs,
+    kernel: Kernel,
+    collected: jax.Array | None = None,
+) -> Outputs:
+    """Computes XLA's convolution of a map whose rows are sharded.
+
+    Args:
+      sharding: sharding of the map and of the result.
+      window: see `Window`.
+      groups: number of channel groups.
+      scattered: axis along which the gradient of the kernel is sharded; None: it is replicated.
+      inputs: [N, H, W, C]; see `sharding_of_rows`.
+      kernel: [k, k, C / groups, D], replicated.
+      collected: see `HaloMaps`; None: the rows of other devices are received here.
+
+    Returns:
+      [N, H', W', D].
+    """
+    count = window.outputs(inputs.shape[1:3])[0]
+    blocks = input_blocks(*_rows_axis(sharding), inputs.shape[1], count, window)
+
+    def convolve(rows: jax.Array, kernel: jax.Array) -> jax.Array:
+        needed = blocks.collect(rows) if collected is None else blocks.take(rows)
+        return xla_convolution(needed, kernel, _without_rows(window), groups)
+
+    specs = (sharding.spec, PartitionSpec())
+    whole = pad_rows(inputs, 0, blocks.padding) if collected is None else collected
+    outputs = on_each_device(convolve, sharding, specs, sharding.spec)(whole, kernel)
+    return outputs[:, :count]
+
+
+def _convolve_forward(
+    sharding: NamedSharding,
+    window: Window,
+    groups: int,
+    scattered: int | None,
+    inputs: Inputs,
+    kernel: Kernel,
+    collected: jax.Array | None = None,
+) -> tuple[Outputs, tuple[Inputs, Kernel, Any]]:
+    outputs = convolve_rows(sharding, window, groups, scattered, inputs, kernel, collected)
+    return outputs, (inputs, kernel, collected)
+
+
+def _convolve_backward(
+    sharding: NamedSharding,
+    window: Window,
+    groups: int,
+    scattered: int | None,
+    operands: tuple[Inputs, Kernel, Any],
+    cotangent: Outputs,
+) -> tuple[Inputs, Kernel, jax.Array | None]:
+    """Computes both gradients from a device's rows and all outputs that these rows contribute to.
+
+    Every product of an input and an output belongs to the device with the input, so the sum over
+    devices is the gradient of the kernel.
+    """
+    inputs, kernel, collected = operands
+    axis, parts = _rows_axis(sharding)
+    rows, stride = inputs.shape[1], window.stride
+    blocks = output_blocks(axis, parts, rows, cotangent.shape[1], window)
+    own = -(-rows // parts)
+    # Rows of the inputs that these outputs depend on, relative to the rows of the device.
+    offsets = [
+        first * stride - window.padding[0][0] - start
+        for first, start in zip(blocks.starts, firsts(parts, own), strict=True)
+    ]
+    needed = (blocks.length - 1) * stride + reach(window)
+
+    def gradients(own_rows: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
+        def outputs(own_rows: jax.Array, kernel: jax.Array) -> jax.Array:
+            maps = take_rows(own_rows, offsets, needed, axis)
+            return xla_convolution(maps, kernel, _without_rows(window), groups)
+
+        pull = jax.vjp(outputs, own_rows, kernel)[1]
+        of_inputs, of_kernel = pull(blocks.collect(cotangent))
+        return of_inputs, _sum_over_devices(of_kernel, sharding, scattered)
+
+    spec = sharding.spec
+    results = (spec, _kernel_spec(sharding, scattered))
+    compute = on_each_device(gradients, sharding, (spec, PartitionSpec(), spec), results)
+    of_inputs, of_kernel = compute(
+        pad_rows(inputs, 0, own * parts - rows),
+        kernel,
+        pad_rows(cotangent, 0, blocks.padding),
+    )
+    unused = None if collected is None else jnp.zeros_like(collected)
+    return of_inputs[:, :rows], of_kernel, unused
+
+
+convolve_rows.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _sum_over_devices(
+    gradient: jax.Array, sharding: NamedSharding, scattered: int | None
+) -> jax.Array:
+    """Sums the gradient of a kernel over all devices; called on every device.
+
+    Args:
+      gradient: gradient from the images and rows of this device.
+      sharding: sharding of maps.
+      scattered: axis along which each device keeps only its shard; None: it keeps the whole sum.
+    """
+    data, *others = sharding.spec
+    if scattered is None:
+        return lax.psum(gradient, tuple(sharding.spec))
+    own = lax.psum_scatter(gradient, data, scatter_dimension=scattered, tiled=True)
+    return lax.psum(own, tuple(others)) if others else own
+
+
+def _kernel_spec(sharding: NamedSharding, scattered: int | None) -> PartitionSpec:
+    if scattered is None:
+        return PartitionSpec()
+    return PartitionSpec(*[None] * scattered, sharding.spec[0])
+
+
+# Computes outputs from (inputs, kernel).
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def with_scattered_gradient(
+    convolve: Convolution, inputs: Inputs, kernel: Kernel, window: Window
+) -> Outputs:
+    """Computes `convolve(inputs, kernel)`; the gradient of a sharded kernel is reduce-scattered.
+
+    Args:
+      convolve: convolution, which treats each image separately.
+      inputs: [N, H, W, C], with images sharded over devices.
+      kernel: [k, k, C, D], replicated.
+      window: see `Window`.
+    """
+    shards, scattered = kernel_shards(), _scattered_axis(kernel)
+    if shards is None or scattered is None:
+        return convolve(inputs, kernel)
+    images = NamedSharding(shards.maps.mesh, PartitionSpec(*shards.maps.spec[:1]))
+    by_rows = sharding_of_rows(inputs, window.outputs(inputs.shape[1:3])[0])
+    # `convolve_rows` scatters the gradient itself.
+    if by_rows is not None or inputs.shape[0] % images.mesh.shape[images.spec[0]]:
+        return convolve(inputs, kernel)
+    return _scattering(images, scattered, convolve, inputs, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scattering(
+    sharding: NamedSharding, scattered: int, convolve: Convolution, inputs: Inputs, kernel: Kernel
+) -> Outputs:
+    return convolve(inputs, kernel)
+
+
+def _scattering_forward(
+    sharding: NamedSharding, scattered: int, convolve: Convolution, inputs: Inputs, kernel: Kernel
+) -> tuple[Outputs, tuple[Inputs, Kernel]]:
+    return convolve(inputs, kernel), (inputs, kernel)
+
+
+def _scattering_backward(
+    sharding: NamedSharding,
+    scattered: int,
+    convolve: Convolution,
+    operands: tuple[Inputs, Kernel],
+    cotangent: Outputs,
+) -> tuple[Inputs, Kernel]:
+    def gradients(inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
+        of_inputs, of_kernel = jax.vjp(convolve, inputs, kernel)[1](cotangent)
+        return of_inputs, _sum_over_devices(of_kernel, sharding, scattered)
+
+    spec = sharding.spec
+    results = (spec, _kernel_spec(sharding, scattered))
+    # As for a replicated kernel, the implementation depends on the platform of the devices.
+    with dispatching(batch_sharded_on=sharding.mesh.devices.flat[0].platform):
+        return on_each_device(gradients, sharding, (spec, PartitionSpec(), spec), results)(
+            *operands, cotangent
+        )
+
+
+_scattering.defvjp(_scattering_forward, _scattering_backward)
+
+
+def _rows_axis(sharding: NamedSharding) -> tuple[str, int]:
+    """Returns name and size of the mesh axis over which rows are sharded."""
+    axis = sharding.spec[1]
+    return axis, sharding.mesh.shape[axis]
+
+
+def _without_rows(window: Window) -> Window:
+    """Returns a window without padding of the rows."""
+    return window._replace(padding=((0, 0), window.padding[1]))
+
+
+# Returns weights [target, source] for (indices of target rows, indices of source rows).
+Weights = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def interpolate_rows(
+    sharding: NamedSharding,
+    inputs: Float[Array, "N h W C"],
+    sources: Sequence[tuple[int, int]],
+    weights: Weights,
+) -> Float[Array, "N H W C"]:
+    """Resizes a map along its rows, which are sharded, by products with interpolation weights.
+
+    Args:
+      sharding: sharding of the map and of the result.
+      inputs: [N, h, W, C]; see `sharding_of_rows`.
+      sources: first and last row of the map that each row of the result depends on.
+      weights: computes the weights of some rows of the map in some rows of the result.
+
+    Returns:
+      [N, H, W, C], where H is the number of `sources`.
+    """
+    axis, parts = _rows_axis(sharding)
+    blocks = resized_blocks(axis, parts, inputs.shape[1], sources)
+    results = -(-len(sources) // parts)
+
+    def interpolate(own_rows: jax.Array) -> jax.Array:
+        device = lax.axis_index(axis)
+        targets = device * results + jnp.arange(results)
+        first = jnp.asarray(blocks.starts)[device]
+        matrix = weights(targets, first + jnp.arange(blocks.length))
+        maps = blocks.collect(own_rows)
+        return jnp.einsum("Hh,nhWc->nHWc", matrix, maps, precision=lax.Precision.HIGHEST)
+
+    whole = pad_rows(inputs, 0, blocks.padding)
+    compute = on_each_device(interpolate, sharding, (sharding.spec,), sharding.spec)
+    return compute(whole)[:, : len(sources)]

@@ -1,0 +1,158 @@
+"""Estimated duration of a training run: steps, validations, checkpoints and start.
+
+The time of a step is a lower bound of the compiled program. All other times are estimates that have
+not been compared with a run on the hardware.
+"""
+
+import dataclasses
+import math
+
+from ml_collections import ConfigDict
+
+# Estimated bytes per second that a host copies from its chips, and that it writes to a bucket or
+# shared file system.
+COPY_BANDWIDTH, WRITE_BANDWIDTH = 8e9, 200e6
+# Estimated seconds per save in which the hosts wait for each other.
+SAVE_SECONDS = 1.0
+# Forward and backward pass of training take this many times as long as the forward pass.
+PASSES = 3
+# Estimated seconds from the start of a process to the compilation, for imports and the checkpoint.
+START_SECONDS = 15.0
+# Seconds of one core per image of 513 × 513, for reading, decoding and augmentation
+# (docs/benchmarks.md), and the number of pixels of this image.
+INPUT_SECONDS, INPUT_PIXELS = 1.98e-3, 513 * 513
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Settings of a run that determine how often it does what.
+
+    Attributes:
+      num_steps: number of training steps.
+      global_batch: number of images per training step.
+      validations: number of validations.
+      validation_images: number of images per validation; None: unknown, validations take no time.
+      saves: number of checkpoints.
+      num_hosts: number of hosts.
+      workers: number of processes per host that read and augment images; 0: enough threads.
+      pixels: number of pixels of a training image.
+    """
+
+    num_steps: int
+    global_batch: int
+    validations: int
+    validation_images: int | None
+    saves: int
+    num_hosts: int
+    workers: int
+    pixels: int
+
+    @classmethod
+    def of(
+        cls,
+        config: ConfigDict,
+        crop_size: tuple[int, int],
+        num_hosts: int,
+        validation_images: int | None = None,
+    ) -> "Schedule":
+        """Returns the schedule of a config.
+
+        Args:
+          config: see deeplab_jax/config_fields.py.
+          crop_size: height and width of a training image.
+          num_hosts: number of hosts.
+          validation_images: number of images of the validation split (default: `evaluation.limit`).
+        """
+        limit = config.evaluation.limit
+        if validation_images is not None and limit is not None:
+            limit = min(limit, validation_images)
+        steps = config.training.num_steps
+        validated, saved = (
+            {*range(every, steps, every), steps}
+            for every in (config.evaluation.every_steps, config.checkpoint.every_steps)
+        )
+        return cls(
+            num_steps=steps,
+            global_batch=config.training.batch_size,
+            validations=len(validated),
+            validation_images=validation_images if limit is None else limit,
+            # The loop also saves after each validation.
+            saves=len(validated | saved),
+            num_hosts=num_hosts,
+            workers=config.data.workers,
+            pixels=math.prod(crop_size),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """Estimated duration of a run on its parts, in seconds.
+
+    Attributes:
+      steps: training steps, without waiting for input.
+      validations: all validations.
+      saves: time for which saving of checkpoints blocks training.
+      start_up: imports and compilation.
+      input: time for which the chips wait for images.
+      cores: number of cores per host that the input needs, so that the chips do not wait.
+      bound: longest part of a step, see `Estimate.bound`, or `input`.
+    """
+
+    steps: float
+    validations: float
+    saves: float
+    start_up: float
+    input: float
+    cores: int
+    bound: str
+
+    @property
+    def total(self) -> float:
+        """Duration of the whole run."""
+        return self.steps + self.validations + self.saves + self.start_up + self.input
+
+    @property
+    def goodput(self) -> float:
+        """Fraction of the time after the start in which the chips train and validate."""
+        return (self.steps + self.validations) / (self.total - self.start_up)
+
+
+def estimate_duration(
+    schedule: Schedule,
+    *,
+    step_seconds: float,
+    bound: str,
+    state_bytes: int,
+    compile_seconds: float,
+) -> Duration:
+    """Estimates the duration of a run.
+
+    The first host copies the state from its chips while training waits, and writes it to storage
+    during the next steps. If that takes longer than the steps up to the next checkpoint, training
+    waits. Validation images are as large as training images.
+
+    Args:
+      schedule: settings of the run.
+      step_seconds: time of a training step.
+      bound: longest part of a step.
+      state_bytes: size of a checkpoint.
+      compile_seconds: time of compilation.
+    """
+    steps = schedule.num_steps * step_seconds
+    between = steps / max(schedule.saves, 1)
+    waiting = max(0.0, state_bytes / WRITE_BANDWIDTH - between)
+    saves = schedule.saves * (SAVE_SECONDS + state_bytes / COPY_BANDWIDTH + waiting)
+    per_image = step_seconds / PASSES / schedule.global_batch
+    validated = schedule.validations * (schedule.validation_images or 0)
+    reading = INPUT_SECONDS * schedule.pixels / INPUT_PIXELS * schedule.global_batch
+    per_host = reading / schedule.num_hosts
+    limited = per_host / schedule.workers if schedule.workers else 0.0
+    return Duration(
+        steps=steps,
+        validations=validated * per_image,
+        saves=saves,
+        start_up=START_SECONDS + compile_seconds,
+        input=schedule.num_steps * max(0.0, limited - step_seconds),
+        cores=math.ceil(per_host / step_seconds),
+        bound="input" if limited > step_seconds else bound,
+    )
