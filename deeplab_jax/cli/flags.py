@@ -288,7 +288,7 @@ class Flags(absl_flags.FlagValues):
             scales,
             "Image scales whose probabilities are averaged, separated by commas, as in 0.5,0.75,1.",
         )
-        self.define("flip", flip, "Average the probabilities with those of the mirrored image.")
+        self.define("flip", flip, "Also predict the mirrored image, and average the probabilities.")
         self.define(
             "tile",
             None,

@@ -123,7 +123,7 @@ def _define_folder_flags(flags: Flags) -> None:
         "classes",
         None,
         "For folder and annotation files: file of class names, one per line, or JSON (default for "
-        "annotation files: background, then the names in them).",
+        "annotation files: background, then the class names in the files).",
     )
     flags.define(
         "images", None, "For annotation files: directory of the images (default: --source)."

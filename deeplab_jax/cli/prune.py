@@ -50,8 +50,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "criterion",
         CRITERIA[0],
-        "Criterion for ranking channels to prune: reconstruction (error of the following layers), "
-        "batch_norm_scale (|γ|) or norm (L1 norm of the kernel).",
+        "Criterion for ranking channels to prune: reconstruction (error that pruning causes in the "
+        "outputs of the following layers), batch_norm_scale (absolute value of the scale of batch "
+        "normalization) or norm (L1 norm of the kernel).",
         choices=CRITERIA,
     )
     flags.define(

@@ -43,8 +43,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "license",
         None,
-        "License identifier of the Hub, as in apache-2.0 (default: that of the pretrained weights, "
-        "or none).",
+        "License identifier of the Hub, as in apache-2.0 (default: license of the pretrained "
+        "weights, or none).",
     )
     flags.define(
         "metrics",
