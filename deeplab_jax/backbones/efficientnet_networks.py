@@ -177,10 +177,10 @@ MOBILENET_V4: Mapping[str, Stages] = {
 
 
 def _efficientnets(prefix: str, tensorflow: bool) -> dict[str, Network]:
-    """Returns the networks of all sizes by name.
+    """Returns the configurations of EfficientNets and EfficientNet-Lites of all sizes, by name.
 
     Args:
-      prefix: beginning of all names.
+      prefix: text with which all names begin.
       tensorflow: whether the padding is that of TensorFlow instead of PyTorch.
     """
     second = "minus_one_one" if tensorflow else "mean_std"

@@ -24,8 +24,8 @@ class CalibrationCounts:
 
     Attributes:
       pixels: int64 [C + 1, B], number of pixels in each bin.
-      positives: int64 [C + 1, B], number of pixels in each bin that belong to class c or, in row C,
-        whose prediction is correct.
+      positives: int64 [C + 1, B]. Row c < C: number of pixels in each bin that belong to class c.
+        Row C: number of pixels in each bin whose predicted class is correct.
       probability: float64 [C + 1, B], sum of the probabilities in each bin.
       squared_error: float64 [1], sum over pixels and classes of (probability − truth)², where the
         truth is 1 for the true class and 0 for the others.

@@ -87,10 +87,11 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def identify(names: Names, weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab of segmentation_models.pytorch with one kind of encoder and decoder.
+    """Identifies a DeepLab of segmentation_models.pytorch by the names of its arrays.
 
     Args:
-      names: names of the layers in such networks.
+      names: names of the layers in networks with one kind of encoder and of decoder. Other networks
+        are not identified.
       weights: arrays of the file.
 
     Returns:
