@@ -177,7 +177,7 @@ MOBILENET_V4: Mapping[str, Stages] = {
 
 
 def _efficientnets(prefix: str, tensorflow: bool) -> dict[str, Network]:
-    """Returns the configurations of EfficientNets and EfficientNet-Lites of all sizes, by name.
+    """Returns the configurations of EfficientNet, its Lite version and V2, of all sizes, by name.
 
     Args:
       prefix: text with which all names begin.
