@@ -32,7 +32,7 @@ class Comparison:
     Attributes:
       published: published number in billions.
       ours: number in billions that this package counts; None if the network is not supported.
-      agrees: whether the two numbers agree within the tolerance of the row.
+      agrees: whether the two numbers agree within the tolerance that multiply_adds.csv states.
     """
 
     published: float

@@ -25,8 +25,8 @@ def scaled_down(
 ) -> ConfigDict:
     """Returns the config of a training run, scaled down to a preset.
 
-    If the row changes the recipe's number of steps, batch size, crop size or learning rate by a
-    factor, the value of the preset is changed by the same factor.
+    If the number of steps, batch size, crop size or learning rate in `config` is a multiple of the
+    value in `base`, the result has the same multiple of the value of the preset.
 
     Args:
       config: config of the training run at the size of the paper.

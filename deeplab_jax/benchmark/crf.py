@@ -60,9 +60,8 @@ def measure_crf(
       `seconds` and `processor_seconds`: median wall time and processor time of a run of
       `dense_crf`. `pydensecrf_seconds` and `pydensecrf_processor_seconds`: the same for pydensecrf,
       which runs on one core. `ratio`: `seconds` divided by `pydensecrf_seconds`.
-      `label_agreement`: fraction of pixels, 0..1, to which both
-      implementations assign the same class. The dictionary also contains the result of
-      `profile_crf`.
+      `label_agreement`: fraction of pixels, 0..1, to which both implementations assign the same
+      class. The dictionary also contains the result of `profile_crf`.
 
     Raises:
       DeepLabError: pydensecrf is not installed.

@@ -129,8 +129,8 @@ def measure_start(
       dtype: data type of the computation.
 
     Returns:
-      Wall times in seconds of the parts of the start, as in `first_step.measure`. Keys have the
-      prefix `cold_` for the first process and `warm_` for the second one.
+      The results of `first_step.measure` in both processes. The keys have the prefix `cold_` for
+      the first process and `warm_` for the second one.
 
     Raises:
       DeepLabError: there is no such network, or a process failed.

@@ -117,7 +117,7 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 
     Returns:
       Costs, float64 [C], which do not decrease in the order of elimination. The cost is 0 for
-      constant channels and for channels that are not free.
+      constant channels and for channels that must not be removed.
 
     Source: the saliency of Hassibi and Stork, Optimal Brain Surgeon (1993), for whole channels.
     """

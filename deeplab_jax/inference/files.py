@@ -352,7 +352,9 @@ def read_input(
 
     Args:
       predictor: model to apply.
-      source, name, page: see `read_image`.
+      source: path of the image, or its encoded bytes.
+      name: name of encoded bytes, for errors.
+      page: number of the page to read from TIFF files, see `read_image`.
     """
     limits = predictor.intensity_range
     return read_image(source, intensity_range=limits, name=name, bands=predictor.bands, page=page)

@@ -61,14 +61,17 @@ def make_mesh(
 
 
 def arrange_devices(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
-    """Arranges devices in rows of `spatial` devices, which share images; one slice after another.
+    """Returns an array of devices [data, spatial], one TPU slice after another.
+
+    The rows of an image are sharded over the devices of a row of the array.
 
     Args:
       devices: devices, the same number in each process.
-      spatial: number of devices per row, a divisor or a multiple of that number.
+      spatial: number of devices per row of the array. It must be a divisor or a multiple of the
+        number of devices per process.
 
     Raises:
-      DeepLabError: a row would be on several TPU slices.
+      DeepLabError: a row of the array would contain devices of several TPU slices.
     """
     slices = _slices(devices)
     sizes = sorted({len(each) for each in slices})
@@ -91,10 +94,10 @@ def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
 
 
 def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
-    """Arranges the devices of a slice in rows of `spatial` devices, which share images.
+    """Returns an array [data, spatial] of the devices of a TPU slice.
 
-    The devices of a row are neighbors on the torus, within a process if it has enough devices.
-    Otherwise, JAX assigns the axes of the mesh to axes of the torus.
+    The devices of a row of the array are neighbors on the torus. They belong to one process if it
+    has enough devices. Otherwise, JAX assigns the axes of the mesh to axes of the torus.
     """
     processes: dict[int, list[jax.Device]] = {}
     for device in devices:
@@ -113,9 +116,10 @@ def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarra
 
 
 def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Orders the chips of a process along a path of neighbors; other devices by their number.
+    """Orders the chips of a process along a path of neighbors; devices other than TPUs by `id`.
 
-    The path runs back and forth along x, moves along y after each line, and along z at the end.
+    The path runs back and forth along x. It moves by one along y after each line, and by one along
+    z after each plane.
     """
     if devices[0].platform != "tpu":
         return sorted(devices, key=lambda device: device.id)

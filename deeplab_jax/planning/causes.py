@@ -37,8 +37,9 @@ class Cause:
 
     Attributes:
       count: number of collectives.
-      bytes: bytes, see the module.
-      least: bytes that training requires; None if they are unknown.
+      bytes: bytes in the collectives. An all-gather, a reduce-scatter or an all-to-all counts half
+        of its bytes.
+      least: minimum of `bytes` with which training is possible; None if it is unknown.
     """
 
     count: int
@@ -71,10 +72,10 @@ def communication(
 
 
 def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
-    """Returns (number of collectives, bytes) by cause.
+    """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
-    Sums of vectors are counted as gradients, up to the size of all vector parameters; the remaining
-    ones are counted as statistics.
+    All-reduces of vectors are counted as gradients up to the size of all vector parameters. The
+    remaining ones are counted as statistics of batch normalization.
 
     Args:
       collectives: collectives of a compiled training step.
@@ -132,11 +133,11 @@ def _causes(collective: Collective, kernels: set[int]) -> Iterator[tuple[str, in
 def least_communication(
     model: DeepLab, variables: Any, size: tuple[int, int], images: int, parts: int
 ) -> dict[str, int | None]:
-    """Returns the bytes that a training step requires by cause, on each chip.
+    """Returns the bytes that a chip must at least communicate in a training step, by cause.
 
     Each gradient is summed once. The statistics are the sums of values and squares in the forward
-    pass; the sums of the backward pass are the gradients of scale and offset. Each map is exchanged
-    once per pass, for all layers that read it.
+    pass. The sums of the backward pass are the gradients of scale and offset. Each feature map is
+    exchanged once per pass, for all layers that read it.
 
     Args:
       model: network.
@@ -171,10 +172,10 @@ def least_communication(
 
 
 def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -> int | None:
-    """Returns the bytes of rows that a chip exchanges with its neighbors in a training step.
+    """Returns the bytes of rows that a chip must exchange with its neighbors in a training step.
 
-    In the backward pass, either the gradient of a map is exchanged, or the gradients of all maps
-    that are computed from it, whichever is less. The gradient of the image is not needed.
+    In the backward pass, either the gradient of a feature map is exchanged, or the gradients of all
+    maps that are computed from it, whichever is less. The gradient of the image is not needed.
 
     Args:
       model: network.
@@ -224,9 +225,12 @@ def _from_image(program: Program) -> set[int]:
 def _needed(
     operation: Operation, parts: int, align_corners: bool
 ) -> tuple[int, RowBlocks, RowBlocks] | None:
-    """Returns the index of an operation's map, its needed rows, and those of the backward pass.
+    """Returns the rows of other chips that an operation needs.
 
-    None for operations that need no rows of other chips, and for maps whose rows are not sharded.
+    Returns:
+      (index of the operation's input that is a feature map, rows that the forward pass needs, rows
+      that the backward pass needs). None for operations that need no rows of other chips, and for
+      maps whose rows are not sharded.
     """
     index, output = 0, operation.outputs[0].shape
     if operation.name == "conv_general_dilated":

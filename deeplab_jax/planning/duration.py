@@ -25,14 +25,15 @@ INPUT_SECONDS, INPUT_PIXELS = 1.98e-3, 513 * 513
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Settings of a run that determine how often it does what.
+    """Settings of a training run that determine its duration.
 
     Attributes:
       num_steps: number of training steps.
       global_batch: number of images per training step.
       validations: number of validations.
-      validation_images: number of images per validation; None: unknown, validations take no time.
-      saves: number of checkpoints.
+      validation_images: number of images per validation; None: the number is unknown, and the time
+        of validations is estimated as 0.
+      saves: number of checkpoints that are saved.
       num_hosts: number of hosts.
       workers: number of processes per host that read and augment images; 0: enough threads.
       pixels: number of pixels of a training image.
@@ -86,7 +87,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Duration:
-    """Estimated duration of a run on its parts, in seconds.
+    """Estimated duration of the parts of a training run, in seconds.
 
     Attributes:
       steps: training steps, without waiting for input.
@@ -94,8 +95,8 @@ class Duration:
       saves: time for which saving of checkpoints blocks training.
       start_up: imports and compilation.
       input: time for which the chips wait for images.
-      cores: number of cores per host that the input needs, so that the chips do not wait.
-      bound: longest part of a step, see `Estimate.bound`, or `input`.
+      cores: number of cores per host with which the chips do not wait for images.
+      bound: name of the longest part of a step, as in `Estimate.bound`, or `input`.
     """
 
     steps: float
@@ -128,15 +129,15 @@ def estimate_duration(
     """Estimates the duration of a run.
 
     The first host copies the state from its chips while training waits, and writes it to storage
-    during the next steps. If that takes longer than the steps up to the next checkpoint, training
-    waits. Validation images are as large as training images.
+    during the next steps. If writing takes longer than the steps up to the next checkpoint,
+    training waits. Validation images are assumed to be as large as training images.
 
     Args:
       schedule: settings of the run.
-      step_seconds: time of a training step.
-      bound: longest part of a step.
-      state_bytes: size of a checkpoint.
-      compile_seconds: time of compilation.
+      step_seconds: time of a training step, in seconds.
+      bound: name of the longest part of a step, as in `Estimate.bound`.
+      state_bytes: size of a checkpoint, in bytes.
+      compile_seconds: time of compilation, in seconds.
     """
     steps = schedule.num_steps * step_seconds
     between = steps / max(schedule.saves, 1)

@@ -88,8 +88,8 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
 
         Args:
           step: step at which the processes log.
-          interval: number of steps until the processes log again. At that time, all processes have
-            read the request, because no process computes a step without the others.
+          interval: number of steps until the processes log again. All processes have
+            received the result then, because no process computes a step without the others.
         """
         if self._found.is_set():
             self._found.clear()

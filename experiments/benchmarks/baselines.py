@@ -71,8 +71,8 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
 
     Returns:
       A JSON-serializable dict. `seconds` and `baseline_seconds` are the median times of a run of
-      deeplab_jax and of the baseline. Each run of deeplab_jax is followed by one of the baseline,
-      and the time of the first is divided by that of the second. `ratio` is the median of these
+      deeplab_jax and of the baseline. Each run of deeplab_jax is followed by a run of the
+      baseline, and the first time is divided by the second. `ratio` is the median of these
       ratios, and `spread` contains their lower and upper quartile. `operations_per_second` is the
       rate of deeplab_jax. `peak_bytes`, `compile_seconds` and the same keys with the prefix
       `baseline_` are the attributes of `match.ours` and `match.theirs`.
