@@ -37,10 +37,10 @@ def _cause(images: int, group: int) -> str:
 
 
 class ShardedBatchNorm(nn.BatchNorm):
-    """Batch normalization with the sums over devices that it requires, and no others.
+    """Batch normalization whose backward pass sums only two values per channel over devices.
 
-    Variables and outputs are those of `nn.BatchNorm`. The backward pass needs two sums per channel,
-    which are the gradients of scale and bias; derived automatically, it would have a third one.
+    Variables and outputs are the same as in `nn.BatchNorm`. The two sums are the gradients of scale
+    and bias. Automatic differentiation would require a third sum.
     """
 
     @nn.compact
@@ -92,8 +92,8 @@ _normalize.defvjp(_normalize_forward, _normalize_backward)
 class GroupedBatchNorm(nn.BatchNorm):
     """Batch normalization over groups of consecutive images instead of the whole batch.
 
-    The variables are those of `nn.BatchNorm`. The moving averages are updated with the means and
-    variances of the groups, averaged over the groups. If each group is on one device, no
+    The variables are the same as in `nn.BatchNorm`. The moving averages are updated with the means
+    and variances of the groups, averaged over the groups. If each group is on one device, no
     communication is needed.
 
     Attributes:

@@ -58,7 +58,11 @@ class RowBlocks:
         return take_rows(rows, offsets, self.length, self.axis)
 
     def take(self, collected: Float[Array, "N R W C"]) -> Float[Array, "N S W C"]:
-        """Returns the needed rows from those of `HaloMaps`; called on every device."""
+        """Returns the block of rows that this device needs; called on every device.
+
+        Args:
+          collected: rows that this device stores, with rows of other devices before and after them.
+        """
         halo = (collected.shape[1] - self.own) // 2
         offsets = [start - device * self.own + halo for device, start in enumerate(self.starts)]
         return take_rows(collected, offsets, self.length, self.axis)
@@ -92,7 +96,7 @@ def input_blocks(axis: str, parts: int, rows: int, count: int, window: Window) -
     Args:
       axis, parts: name and size of the mesh axis over which rows are sharded.
       rows, count: number of rows of inputs and outputs.
-      window: see `Window`.
+      window: kernel size, atrous rates, padding and stride of the operation.
     """
     results = -(-count // parts)
     starts = [first * window.stride - window.padding[0][0] for first in firsts(parts, results)]
@@ -117,7 +121,9 @@ def output_blocks(axis: str, parts: int, rows: int, count: int, window: Window) 
 def take_rows(
     maps: Float[Array, "N H W C"], offsets: Sequence[int], length: int, axis: str
 ) -> Float[Array, "N R W C"]:
-    """Returns `length` rows of a map, beginning at the offset of this device; called on every one.
+    """Returns `length` rows of a map, beginning at the offset of this device.
+
+    This function must be called on every device.
 
     Args:
       maps: [N, H, W, C]; the rows before and after them are zeros.
@@ -147,7 +153,7 @@ def resized_blocks(
     Args:
       axis, parts: name and size of the mesh axis over which rows are sharded.
       height: number of rows of the map.
-      sources: see `interpolate_rows`.
+      sources: first and last row of the map that each row of the resized map depends on.
     """
     rows = len(sources)
     results = -(-rows // parts)
@@ -162,7 +168,7 @@ def resized_blocks(
 
 
 def firsts(parts: int, rows: int) -> range:
-    """Returns the first row on each device, if each stores a number of rows."""
+    """Returns the number of the first row on each of `parts` devices with `rows` rows each."""
     return range(0, parts * rows, rows)
 
 

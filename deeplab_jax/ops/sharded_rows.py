@@ -43,7 +43,7 @@ def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
     Returns:
       `Dispatch.rows_sharded`: images are sharded over the first axis of the mesh, rows over the
       second. None if it is not set, if there are fewer rows than devices along the second axis, or
-      if the images are not divisible.
+      if the number of images is not divisible by the number of devices along the first axis.
     """
     sharding = rows_sharded()
     if sharding is None:
@@ -65,9 +65,9 @@ def convolution_on_devices(
     Args:
       inputs: [N, H, W, C].
       kernel: [k, k, C / groups, D].
-      window: see `Window`.
+      window: kernel size, atrous rates, padding and stride.
       groups: number of channel groups; C for a depthwise convolution.
-      collected: see `HaloMaps`.
+      collected: `inputs` with rows of other devices, see `HaloMaps`; None: they are received here.
 
     Returns:
       [N, H', W', D].
@@ -112,8 +112,9 @@ class HaloMaps:
 
     Attributes:
       maps: [N, H, W, C].
-      collected: rows of each device, with the same number of rows before and after them; sharded
-        like the map. Gradients are those of `maps`.
+      collected: for each device, its rows and the rows of other devices before and after them; as
+        many before as after. The array is sharded like `maps`. Gradients are computed only for
+        `maps`.
     """
 
     maps: jax.Array
@@ -170,12 +171,12 @@ def convolve_rows(
 
     Args:
       sharding: sharding of the map and of the result.
-      window: see `Window`.
+      window: kernel size, atrous rates, padding and stride.
       groups: number of channel groups.
       scattered: axis along which the gradient of the kernel is sharded; None: it is replicated.
       inputs: [N, H, W, C]; see `sharding_of_rows`.
       kernel: [k, k, C / groups, D], replicated.
-      collected: see `HaloMaps`; None: the rows of other devices are received here.
+      collected: `inputs` with rows of other devices, see `HaloMaps`; None: they are received here.
 
     Returns:
       [N, H', W', D].
@@ -214,8 +215,9 @@ def _convolve_backward(
     operands: tuple[Inputs, Kernel, Any],
     cotangent: Outputs,
 ) -> tuple[Inputs, Kernel, jax.Array | None]:
-    """Computes both gradients from a device's rows and all outputs that these rows contribute to.
+    """Computes the gradients of inputs and kernel from the input rows of a device.
 
+    All outputs to which these rows contribute are taken into account.
     Every product of an input and an output belongs to the device with the input, so the sum over
     devices is the gradient of the kernel.
     """
@@ -291,7 +293,7 @@ def with_scattered_gradient(
       convolve: convolution, which treats each image separately.
       inputs: [N, H, W, C], with images sharded over devices.
       kernel: [k, k, C, D], replicated.
-      window: see `Window`.
+      window: kernel size, atrous rates, padding and stride.
     """
     shards, scattered = kernel_shards(), _scattered_axis(kernel)
     if shards is None or scattered is None:
