@@ -7,7 +7,7 @@ from layouts import Task, difference, run_tasks
 LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
 
 
-# tests/golden/test_collectives.py and tests/parallel/test_mesh.py stay quick.
+# test_communication.py trains a toy network on every layout; test_mesh.py stays quick.
 @pytest.mark.slow
 def test_rows_and_parameters_in_parts(tmp_path):
     """Quick layout: two of four devices share image rows, and kernels are sharded."""
