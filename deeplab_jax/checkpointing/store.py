@@ -92,7 +92,9 @@ def read_variables(
 
     Args:
       path: path of the workdir or model directory.
-      checkpoint, ema: see `read_model`.
+      checkpoint: checkpoint of a workdir: `best`, `last` or a step.
+      ema: whether to read the moving average of the variables (EMA); None: if the checkpoint
+        contains it.
 
     Raises:
       DeepLabError: the checkpoint or the moving average does not exist, or a file is damaged.

@@ -1,11 +1,11 @@
 """usage: deeplab-jax crf-search --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
 Searches a grid of dense CRF parameters for the highest mean IoU on a few images. Do not use these
-images for the final evaluation. The searched parameters are those of the bilateral kernel: its
-weight w1, and its standard deviations σα (position, in pixels) and σβ (color, in levels of 0..255).
-The default grid is that of DeepLab v2: w1 from 3 to 6, σα from 30 to 100, σβ from 3 to 6, 128
-points in total. The network runs once per image, the CRF once per image and point. --output writes
-a JSON file that --crf accepts.
+images for the final evaluation. The searched parameters belong to the bilateral kernel: its weight
+w1, and its standard deviations σα (position, in pixels) and σβ (color, in levels of 0..255). The
+default grid is taken from DeepLab v2: w1 from 3 to 6, σα from 30 to 100, σβ from 3 to 6, 128
+combinations in total. The network runs once per image, the CRF once per image and combination.
+--output writes a JSON file that --crf accepts.
 
 examples:
   deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\

@@ -127,7 +127,7 @@ def check_image(image: Any, bands: Bands = RGB) -> None:
 
     Raises:
       DeepLabError: the value is not a NumPy array [H, W, C], its dtype or its number of channels C
-        is not that of `bands`, or it has no pixels.
+        differs from `bands`, or it has no pixels.
     """
     if not isinstance(image, np.ndarray):
         raise DeepLabError(

@@ -242,7 +242,7 @@ class Predictor:
         whole image.
 
         Args:
-          image: uint8 [H, W, 3], RGB; or other bands, see `bands`.
+          image: uint8 [H, W, 3], RGB; or other bands, see the attribute `bands`.
 
         Returns:
           int32 [H, W].
@@ -259,7 +259,7 @@ class Predictor:
         as if the image were predicted alone.
 
         Args:
-          images: uint8 [H, W, 3] each, RGB; or other bands, see `bands`.
+          images: uint8 [H, W, 3] each, RGB; or other bands, see the attribute `bands`.
 
         Returns:
           int32 [H, W] each, in the same order.
@@ -309,7 +309,7 @@ class Predictor:
         """Returns class map and probabilities of one image; notebooks show the result as a picture.
 
         Args:
-          image: uint8 [H, W, 3], RGB; or other bands, see `bands`.
+          image: uint8 [H, W, 3], RGB; or other bands, see the attribute `bands`.
 
         Raises:
           DeepLabError: `image` does not have the shape or the dtype that the model takes.
@@ -328,7 +328,7 @@ class Predictor:
         of the average.
 
         Args:
-          image: uint8 [H, W, 3], RGB; or other bands, see `bands`.
+          image: uint8 [H, W, 3], RGB; or other bands, see the attribute `bands`.
 
         Returns:
           float32 [H, W, num_classes].

@@ -97,7 +97,7 @@ def write_pseudo_labels(
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: the classes or bands of the model are not those of a dataset in `labeled`,
+      DeepLabError: the model and a dataset in `labeled` have different classes or bands,
         `output` contains files that were written with other settings, an image cannot be read, or
         every image in `unlabeled` is equal to a labeled image.
     """

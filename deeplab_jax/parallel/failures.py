@@ -79,7 +79,8 @@ def joined_hosts(
     processes.
 
     Args:
-      addresses, start_seconds: see `start_hosts`.
+      addresses: addresses of the job (default: from environment variables or the cluster).
+      start_seconds: maximum time to wait for all processes, in seconds.
       end: function that receives a message and must end the process. It is called in another
         thread, because the main thread may be waiting for a host that no longer responds.
 

@@ -339,7 +339,9 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         Args:
           workdir: directory of the run.
           start_step: step from which the run starts or resumes.
-          writers, config, reporter: see `open_writers`.
+          writers: names of the writers, from the config field `training.writers`.
+          config: value of every config field by its dotted name.
+          reporter: receives one warning per writer that fails.
         """
         kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
         self._rows = RowFile(workdir / METRICS_FILE, kept)
