@@ -51,19 +51,6 @@ def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     assert_same_end(workdir, trained)
 
 
-@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
-def test_sigterm_loses_no_step(commands, trained, tmp_path, number):
-    workdir = tmp_path / "run"
-    stopped = commands.stop_at_step(workdir, 4, number)
-    assert stopped.returncode == 130
-    assert "the same command resumes the run" in stopped.stderr
-    saved = saved_step(workdir)
-    assert saved == max(losses(workdir))
-    resumed = commands.run(*commands.train_words(workdir))
-    assert f"resuming from step {saved} " in resumed.stderr
-    assert_same_end(workdir, trained)
-
-
 class StoppingReporter(RecordingReporter):
     """Receives SIGTERM at the first image of the first validation."""
 
@@ -72,15 +59,33 @@ class StoppingReporter(RecordingReporter):
         return super().track(items, description, total)
 
 
-def test_sigterm_ends_a_validation_which_the_next_start_makes_up(commands, tmp_path):
-    workdir = tmp_path / "run"
-    config = configs.load(str(commands.config))
+def stop_at_validation(commands, workdir):
+    """Resumes training in this process and stops it in its next validation; returns messages."""
+    config, reporter = configs.load(str(commands.config)), StoppingReporter()
     config.data.data_dir = str(commands.data_dir)
-    mesh = make_mesh(jax.devices()[:1])
     with pytest.raises(KeyboardInterrupt):
-        deeplab_jax.train(config, workdir, reporter=StoppingReporter(), mesh=mesh)
-    assert saved_step(workdir) == 6
-    assert not [row for row in read_rows(workdir) if VALIDATION in row]
-    deeplab_jax.train(config, workdir, reporter=RecordingReporter(), mesh=mesh)
-    scores = {row["step"]: row[VALIDATION] for row in read_rows(workdir) if VALIDATION in row}
-    assert list(scores) == [6, 12]
+        deeplab_jax.train(config, workdir, reporter=reporter, mesh=make_mesh(jax.devices()[:1]))
+    return reporter.messages
+
+
+def validated_steps(workdir):
+    return [row["step"] for row in read_rows(workdir) if VALIDATION in row]
+
+
+@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
+def test_signals_lose_no_step_and_no_validation(commands, trained, tmp_path, number):
+    workdir = tmp_path / "run"
+    stopped = commands.stop_at_step(workdir, 2, number)
+    assert stopped.returncode == 130
+    assert "the same command resumes the run" in stopped.stderr
+    saved, validated = saved_step(workdir), validated_steps(workdir)
+    assert saved == max(losses(workdir))
+    messages = stop_at_validation(commands, workdir)
+    assert any(f"resuming from step {saved} " in message for message in messages)
+    assert saved_step(workdir) == (12 if validated else 6)
+    assert validated_steps(workdir) == validated
+    # The next start makes the validation up.
+    resumed = commands.run(*commands.train_words(workdir))
+    assert validated or "resuming from step 6 " in resumed.stderr
+    assert validated_steps(workdir) == [6, 12]
+    assert_same_end(workdir, trained)
