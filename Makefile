@@ -7,8 +7,11 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
 # The quick tests compile thousands of programs that run once, which takes most of the time. LLVM does
-# not optimize them, and XLA generates their code without MLIR. The slow tests use JAX's defaults.
-COMPILE_FAST := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+# not optimize them, and XLA generates their code without MLIR, where jaxlib still has an option for
+# this (an unknown option ends the process). The slow tests use JAX's defaults.
+WITHOUT_MLIR := --xla_cpu_use_fusion_emitters=false
+compile_fast = --xla_backend_optimization_level=0 $(shell XLA_FLAGS=$(WITHOUT_MLIR) \
+	$(1)/python -c 'import jax; jax.devices()' 2> /dev/null && echo $(WITHOUT_MLIR))
 
 PEERS := $(VENV)/.peers
 # An environment with the lower bounds of all dependencies.
@@ -32,7 +35,7 @@ shapes: $(INSTALLED)
 	$(PYTEST) -m "not slow" --check-shapes tests/ops tests/losses tests/metrics tests/crf
 
 test: $(INSTALLED)
-	XLA_FLAGS="$(COMPILE_FAST) $(XLA_FLAGS)" $(PYTEST) -m "not slow"
+	XLA_FLAGS="$(call compile_fast,$(BIN)) $(XLA_FLAGS)" $(PYTEST) -m "not slow"
 
 # One part of the slow tests, as in SHARD=2/8; all of them without it.
 SHARD ?= 1/1
@@ -46,7 +49,7 @@ test-all: $(PEERS) $(if $(shell command -v npm),web)
 # The quick tests with exactly the lower bounds of setup.cfg, on Python 3.11 or 3.12. Old libraries
 # use what newer ones deprecate.
 test-oldest: $(OLDEST)/.installed
-	XLA_FLAGS="$(COMPILE_FAST) $(XLA_FLAGS)" \
+	XLA_FLAGS="$(call compile_fast,$(OLDEST)/bin) $(XLA_FLAGS)" \
 	$(OLDEST)/bin/pytest -n 2 --dist worksteal -m "not slow" -W ignore::DeprecationWarning $(TESTS)
 
 # The site, in build/docs; a warning or a broken internal link is an error.
