@@ -60,7 +60,8 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
 
     Args:
       job: job to run.
-      storage: files of the preset; other processes may use them at the same time.
+      storage: results and workdirs of all jobs of a preset (a budget of images, sizes and steps);
+        other processes may use them at the same time.
       data_dir: directory of the prepared datasets.
       reporter: receives progress events.
 

@@ -46,51 +46,59 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define("network", NETWORK, "Network as ARCHITECTURE or ARCHITECTURE/BACKBONE.")
     flags.define(
-        "size", "513x513", "For inference and training: height x width of the images, in pixels."
+        "size",
+        "513x513",
+        "Only for inference and training: height x width of the images, in pixels.",
     )
     flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
     flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
     flags.define(
         "engines",
         ["jax", "onnx", "tflite"],
-        "For inference: engines to measure in float32, separated by commas; empty: none.",
+        "Only for inference: engines to measure in float32, separated by commas; empty: none.",
     )
-    flags.define("dataset", None, "For pipeline: name of a prepared dataset.")
-    flags.define("data_dir", None, "For pipeline and shapes: directory of the prepared datasets.")
+    flags.define("dataset", None, "Only for pipeline: name of a prepared dataset.")
     flags.define(
-        "crop", "513x513", "For pipeline and compile: height x width of the crops, in pixels."
+        "data_dir", None, "Only for pipeline and shapes: directory of the prepared datasets."
+    )
+    flags.define(
+        "crop", "513x513", "Only for pipeline and compile: height x width of the crops, in pixels."
     )
     flags.define(
         "consumes",
         600.0,
-        "For pipeline: training throughput of the accelerator to supply, in images per second.",
+        "Only for pipeline: training throughput of the accelerator to supply, in images per "
+        "second.",
     )
     flags.define(
         "sizes",
         ["513x513", "257x257", "1025x1025", "2049x2049"],
-        "For scaling: image sizes in pixels, separated by commas. Each is timed with the first of "
-        "--batch_sizes.",
+        "Only for scaling: image sizes in pixels, separated by commas. Each is timed with the "
+        "first of --batch_sizes.",
     )
     flags.define(
         "batch_sizes",
         "1,2,4,8",
-        "For scaling: batch sizes, separated by commas. Each is timed with the first of --sizes.",
+        "Only for scaling: batch sizes, separated by commas. Each is timed with the first of "
+        "--sizes.",
     )
     flags.define(
         "output_strides",
         "32,16,8",
-        "For scaling: output strides of the network, separated by commas.",
+        "Only for scaling: output strides of the network, separated by commas.",
     )
-    flags.define("output", None, "For scaling: directory for the CSV file and the plot.")
-    flags.define("workdir", None, "For shapes: directory for the workdirs of two training runs.")
-    flags.define("image", None, "For crf: image file (default: a generated image).")
-    flags.define("crf", "deeplab_largefov", "For crf: name of published CRF parameters.")
-    flags.define("num_classes", 21, "For crf: number of classes of the logits.", least=2)
+    flags.define("output", None, "Only for scaling: directory for the CSV file and the plot.")
+    flags.define(
+        "workdir", None, "Only for shapes: directory for the workdirs of two training runs."
+    )
+    flags.define("image", None, "Only for crf: image file (default: a generated image).")
+    flags.define("crf", "deeplab_largefov", "Only for crf: name of published CRF parameters.")
+    flags.define("num_classes", 21, "Only for crf: number of classes of the logits.", least=2)
     flags.define("repetitions", 5, "Number of timed runs; their median is printed.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
-    flags.define("num_images", 400, "For pipeline: number of images per measurement.", least=0)
+    flags.define("num_images", 400, "Only for pipeline: number of images per measurement.", least=0)
     flags.define(
-        "workers", 0, "For pipeline: number of data-loading processes; 0: threads.", least=0
+        "workers", 0, "Only for pipeline: number of data-loading processes; 0: threads.", least=0
     )
 
 

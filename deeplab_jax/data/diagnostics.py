@@ -44,13 +44,13 @@ WAVES, WAVE_DEPTH = (5, 9), 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Diagnostic:
-    """A diagnostic task.
+    """Synthetic segmentation task that tests one claim of the DeepLab papers.
 
     Attributes:
       descriptor: name and classes.
       draw: function that returns an image, float32 [H, W, 3], and its label, uint8 [H, W]. The
         arguments are a random generator, the image side in pixels and, for `diagnostic_distance`,
-        the distance of the cue in pixels.
+        the distance in pixels between an object and the cue that determines its class.
       claim: claim of the papers that the task tests, with its source.
       says: conclusion that may be drawn if two networks differ in accuracy on this task.
       cannot_say: conclusion that must not be drawn from such a difference.

@@ -1,4 +1,4 @@
-"""Prediction of images, videos and objects with a trained model."""
+"""Predictions of a trained model for images and videos, and the objects in them."""
 
 from deeplab_jax.lazy import lazy_names
 

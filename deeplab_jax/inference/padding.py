@@ -39,9 +39,10 @@ class Grid(NamedTuple):
 def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> Grid:
     """Returns the legal heights and widths of an architecture's input.
 
-    The sides of scaled images must also be legal. For example, the scales (0.5, 0.75, 1) at output
-    stride 16 require a step of 64. Scales such as 0.3, which would require a step of more than
-    eight output strides, are ignored.
+    Legal sizes are a fixed step apart. An image scaled by each of `scales` must also have a legal
+    size, which makes the step larger: the scales (0.5, 0.75, 1) at output stride 16 require a step
+    of 64. Scales such as 0.3, which would require a step of more than eight output strides, do not
+    affect the step.
 
     Args:
       architecture: architecture of the network. It determines the output stride, and the scales of

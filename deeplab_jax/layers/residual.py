@@ -1,4 +1,4 @@
-"""Layers in residual units of networks after ResNet: normalization, gates, stochastic depth."""
+"""Layers in residual units of networks newer than ResNet: normalization, gates, random depth."""
 
 from collections.abc import Callable
 

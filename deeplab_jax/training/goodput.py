@@ -123,7 +123,10 @@ def _seconds(before: Event, after: Event) -> float:
 
 
 def _kept_fraction(before: Event, after: Event, kept: float) -> float:
-    """Returns the fraction of the steps between two events that no later start repeated."""
+    """Returns the fraction of the steps between two events that were not lost.
+
+    Steps after step `kept`, from which the next start resumed, are lost.
+    """
     first, last = before["step"], after["step"]
     if last <= kept:
         return 1.0

@@ -112,7 +112,7 @@ STEM = "backbone.low_level_features.0.0.weight"
     [
         (SMP, {}, {"activation": "sigmoid"}, "activation is 'sigmoid'.*set activation to null"),
         (SMP, {}, {"encoder_depth": 4}, "encoder_depth is 4, not 5"),
-        (SMP, {}, {"upsampling": 8}, "upsampling is 8, not 4"),
+        (SMP, {}, {"upsampling": 8}, "upsamples by 8 instead of 4"),
         (
             SMP,
             {"encoder.features.18.0.weight": None},

@@ -143,7 +143,9 @@ def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
         )
     published = 4 if architecture == V3_PLUS else values["encoder_output_stride"]
     if values["upsampling"] not in (None, published):
-        raise _unsupported(f"the upsampling is {values['upsampling']}, not {published}")
+        raise _unsupported(
+            f"the network upsamples by {values['upsampling']} instead of {published}"
+        )
 
 
 def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str, Any]:
