@@ -121,8 +121,8 @@ class EfficientNet(nn.Module):
     Attributes:
       name_in_timm: name of the network, a key of `efficientnet_networks.NETWORKS`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      rate_start: first unit with the rate that replaces the stride of a unit: that unit
-        (`same_unit`) or the next one (`next_unit`). All later units have the rate, too.
+      rate_start: where a rate begins that replaces the stride of a unit: at this unit
+        (`same_unit`) or at the next one (`next_unit`). All later units have the rate, too.
       stochastic_depth: upper bound of the probability of dropping a residual branch in training;
         the probability rises linearly from 0 at the first unit, and stays below the bound.
       normalization: hyperparameters of batch normalization.

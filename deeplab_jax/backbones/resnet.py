@@ -218,8 +218,8 @@ class ResNet(nn.Module):
       stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
         the last unit of the first block; `caffe`: the first convolution in the first unit of the
         second block; `torchvision`: the first 3×3 convolution in that unit.
-      rate_start: first unit with the rate that replaces the stride of a unit: that unit
-        (`same_unit`) or the next one (`next_unit`). All later units have the rate, too.
+      rate_start: where a rate begins that replaces the stride of a unit: at this unit
+        (`same_unit`) or at the next one (`next_unit`). All later units have the rate, too.
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
       variant: changes to the published network, see `Variant`.

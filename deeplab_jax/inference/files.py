@@ -367,7 +367,7 @@ def _predict_by_rows(
     reporter: Reporter,
     page: int | None,
 ) -> None:
-    """Predicts images tile by tile, and renames the files of an image when all are complete."""
+    """Predicts images tile by tile; an output file has a temporary name until it is complete."""
     # The import is local because it loads JAX; wrong arguments are reported before that.
     from deeplab_jax.inference.large_images import predict_rows
 

@@ -300,8 +300,8 @@ class Predictor:
         """
         if self.tiling is None or not self.takes_rows:
             raise DeepLabError(
-                "an image can be predicted by rows only with tiles, for RGB, and without a CRF; "
-                "set tile, and leave crf unset"
+                "prediction by rows requires tiles, a model of RGB images, and no CRF; set tile, "
+                "and leave crf unset"
             )
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 

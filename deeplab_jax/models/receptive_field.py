@@ -68,8 +68,8 @@ def flatten(traced: core.ClosedJaxpr) -> Program:
 def module_path(scopes: Sequence[str]) -> str:
     """Returns the path of a module, given the named scopes that Flax adds to an operation.
 
-    The first scope is the class of the model. Scopes with a dot, such as `conv1._convolve`, are
-    methods.
+    The path omits the first scope, which is the class of the model, and scopes with a dot, such as
+    `conv1._convolve`, which are methods.
     """
     return "/".join(scope for scope in scopes[1:] if "." not in scope)
 

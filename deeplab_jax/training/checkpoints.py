@@ -164,7 +164,8 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
         before = {role: dict(facts) for role, facts in json.loads(path.read_text()).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DeepLabError(
-            f"{path} cannot be read: {error}; delete it to accept the current data"
+            f"{path}, which describes the data of the run, cannot be read: {error}; delete it to "
+            "continue with the data of the current config"
         ) from error
     changed = [
         f"{role} {difference}"

@@ -3,8 +3,8 @@
 Some networks are published with folded batch normalization. After conversion, each folded batch
 normalization is the identity in evaluation. In training, however, it would normalize by the
 statistics of the batch, so the network would compute another function. Unfolding measures mean and
-variance of its inputs on training images, and sets scale and offset such that they undo the
-normalization. Training then starts from the function of the published network.
+variance of the inputs of each such normalization on training images, and sets its scale and offset
+such that they undo it. Training then starts from the function of the published network.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

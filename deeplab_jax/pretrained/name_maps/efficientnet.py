@@ -90,7 +90,7 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
-    """Returns the rules for timm's variable names of an image classifier, except its last layer.
+    """Returns the rules that convert timm's variable names of all layers but the last.
 
     Args:
       name: name of the network in timm.
