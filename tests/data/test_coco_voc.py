@@ -202,8 +202,8 @@ def test_objects_lie_on_the_upright_image(
 @pytest.mark.parametrize(
     ("orientation", "declared", "complaint"),
     [
-        (3, SIZE, "EXIF orientation is 3.*--masks_drawn_on"),
-        (6, None, "EXIF orientation is 6.*--masks_drawn_on"),
+        (3, SIZE, "EXIF orientation 3.*--masks_drawn_on"),
+        (6, None, "EXIF orientation 6.*--masks_drawn_on"),
         (1, SIZE[::-1], r"state 50x40 \(height x width\) .*, but the image file is 40x50"),
         (1, (80, 100), "the annotations state 80x100"),
     ],

@@ -72,7 +72,7 @@ def test_a_flag_decides_where_sizes_cannot(pair, orientation):
     square = np.random.default_rng(0).integers(0, 3, (6, 6)) if orientation > 4 else STORED_LABEL
     with pytest.raises(
         DeepLabError,
-        match=rf"masks/train/x\.png.*EXIF orientation is {orientation}.*--masks_drawn_on=displayed",
+        match=rf"masks/train/x\.png.*EXIF orientation {orientation}.*--masks_drawn_on=displayed",
     ):
         pair(orientation, square, label=square)
     image, label, _ = pair(orientation, square, label=square, masks_drawn_on="stored")

@@ -56,7 +56,7 @@ HOSTILE = {
     "persistent id of text": (b"\x80\x02Pos.system\n.", "'os.system'"),
     "part of another storage": (
         entries(tensor("a", VALUES, view=b"(" + text("b") + integer(0) + integer(2) + b"t")),
-        "not that of a tensor's storage",
+        "which is not a tensor's storage",
     ),
     "beyond the end": (entries(tensor("a", VALUES, offset=1)), r"\[6\] reaches beyond"),
     "before the start": (entries(tensor("a", VALUES, offset=-1)), "reaches beyond"),
