@@ -18,6 +18,7 @@ from deeplab_jax.ops.sharded_rows import (
 )
 from deeplab_jax.ops.valid_region import LARGEST_FRACTION, sum_over_taps, valid_fraction
 from deeplab_jax.ops.xla_convolution import (
+    GroupedKernel,
     Inputs,
     Kernel,
     Outputs,
@@ -67,7 +68,7 @@ def convolution(
 
 
 def _convolution(
-    inputs: Inputs, kernel: Kernel, window: Window, groups: int, collected: jax.Array | None
+    inputs: Inputs, kernel: GroupedKernel, window: Window, groups: int, collected: jax.Array | None
 ) -> Outputs:
     """Selects an implementation; see `convolution` and `HaloMaps`."""
     reference = partial(convolution_on_devices, window=window, groups=groups, collected=collected)

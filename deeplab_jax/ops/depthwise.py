@@ -68,7 +68,7 @@ def depthwise_convolution(
 
 def _depthwise(
     inputs: Inputs, kernel: ChannelKernel, window: Window, collected: jax.Array | None
-) -> Inputs:
+) -> Float[Array, "N P Q C"]:
     """Selects an implementation; see `depthwise_convolution` and `HaloMaps`."""
     reference = partial(
         convolution_on_devices, window=window, groups=inputs.shape[-1], collected=collected

@@ -30,7 +30,7 @@ from deeplab_jax.ops.row_blocks import (
     resized_blocks,
     take_rows,
 )
-from deeplab_jax.ops.xla_convolution import Inputs, Kernel, Outputs, Window, xla_convolution
+from deeplab_jax.ops.xla_convolution import GroupedKernel, Inputs, Outputs, Window, xla_convolution
 
 
 def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
@@ -55,7 +55,7 @@ def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
 
 def convolution_on_devices(
     inputs: Inputs,
-    kernel: Kernel,
+    kernel: GroupedKernel,
     window: Window,
     groups: int = 1,
     collected: jax.Array | None = None,
@@ -164,7 +164,7 @@ def convolve_rows(
     groups: int,
     scattered: int | None,
     inputs: Inputs,
-    kernel: Kernel,
+    kernel: GroupedKernel,
     collected: jax.Array | None = None,
 ) -> Outputs:
     """Computes XLA's convolution of a map whose rows are sharded.
@@ -200,9 +200,9 @@ def _convolve_forward(
     groups: int,
     scattered: int | None,
     inputs: Inputs,
-    kernel: Kernel,
+    kernel: GroupedKernel,
     collected: jax.Array | None = None,
-) -> tuple[Outputs, tuple[Inputs, Kernel, Any]]:
+) -> tuple[Outputs, tuple[Inputs, GroupedKernel, Any]]:
     outputs = convolve_rows(sharding, window, groups, scattered, inputs, kernel, collected)
     return outputs, (inputs, kernel, collected)
 
@@ -212,9 +212,9 @@ def _convolve_backward(
     window: Window,
     groups: int,
     scattered: int | None,
-    operands: tuple[Inputs, Kernel, Any],
+    operands: tuple[Inputs, GroupedKernel, Any],
     cotangent: Outputs,
-) -> tuple[Inputs, Kernel, jax.Array | None]:
+) -> tuple[Inputs, GroupedKernel, jax.Array | None]:
     """Computes the gradients of inputs and kernel from the input rows of a device.
 
     All outputs to which these rows contribute are taken into account.
@@ -285,7 +285,7 @@ Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def with_scattered_gradient(
-    convolve: Convolution, inputs: Inputs, kernel: Kernel, window: Window
+    convolve: Convolution, inputs: Inputs, kernel: GroupedKernel, window: Window
 ) -> Outputs:
     """Computes `convolve(inputs, kernel)`; the gradient of a sharded kernel is reduce-scattered.
 
@@ -308,14 +308,22 @@ def with_scattered_gradient(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _scattering(
-    sharding: NamedSharding, scattered: int, convolve: Convolution, inputs: Inputs, kernel: Kernel
+    sharding: NamedSharding,
+    scattered: int,
+    convolve: Convolution,
+    inputs: Inputs,
+    kernel: GroupedKernel,
 ) -> Outputs:
     return convolve(inputs, kernel)
 
 
 def _scattering_forward(
-    sharding: NamedSharding, scattered: int, convolve: Convolution, inputs: Inputs, kernel: Kernel
-) -> tuple[Outputs, tuple[Inputs, Kernel]]:
+    sharding: NamedSharding,
+    scattered: int,
+    convolve: Convolution,
+    inputs: Inputs,
+    kernel: GroupedKernel,
+) -> tuple[Outputs, tuple[Inputs, GroupedKernel]]:
     return convolve(inputs, kernel), (inputs, kernel)
 
 
@@ -323,9 +331,9 @@ def _scattering_backward(
     sharding: NamedSharding,
     scattered: int,
     convolve: Convolution,
-    operands: tuple[Inputs, Kernel],
+    operands: tuple[Inputs, GroupedKernel],
     cotangent: Outputs,
-) -> tuple[Inputs, Kernel]:
+) -> tuple[Inputs, GroupedKernel]:
     def gradients(inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> Any:
         of_inputs, of_kernel = jax.vjp(convolve, inputs, kernel)[1](cotangent)
         return of_inputs, _sum_over_devices(of_kernel, sharding, scattered)

@@ -20,6 +20,8 @@ Size = Sequence[int | Any]
 Inputs = Float[Array, "N H W C"]
 Kernel = Float[Array, "k k C D"]
 ChannelKernel = Float[Array, "k k 1 C"]
+# With I = C / groups input channels per group.
+GroupedKernel = Float[Array, "k k I D"]
 Outputs = Float[Array, "N P Q D"]
 
 
