@@ -356,8 +356,8 @@ def read_input(
       name: name of encoded bytes, for errors.
       page: number of the page to read from TIFF files, see `read_image`.
     """
-    limits = predictor.intensity_range
-    return read_image(source, intensity_range=limits, name=name, bands=predictor.bands, page=page)
+    limits, bands = predictor.intensity_range, predictor.bands
+    return read_image(source, intensity_range=limits, name=name, bands=bands, page=page)
 
 
 def _predict_by_rows(
@@ -382,8 +382,7 @@ def _predict_by_rows(
     with contextlib.closing(done):
         for job in jobs:
             with contextlib.ExitStack() as stack:
-                limits = predictor.intensity_range
-                rows = open_rows(job.image, intensity_range=limits, page=page)
+                rows = open_rows(job.image, intensity_range=predictor.intensity_range, page=page)
                 image = stack.enter_context(rows)
                 class_map, overlay = (
                     stack.enter_context(replacing(path)) for path in (job.class_map, job.overlay)
@@ -394,9 +393,6 @@ def _predict_by_rows(
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
+    half, names = probabilities.astype(np.float16), np.array(class_names)
     with replacing(path) as temporary:
-        np.savez_compressed(
-            temporary,
-            probabilities=probabilities.astype(np.float16),
-            class_names=np.array(class_names),
-        )
+        np.savez_compressed(temporary, probabilities=half, class_names=names)

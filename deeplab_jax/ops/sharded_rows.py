@@ -70,7 +70,7 @@ def convolution_on_devices(
       collected: `inputs` with rows of other devices, see `HaloMaps`; None: they are received here.
 
     Returns:
-      [N, H', W', D].
+      [N, P, Q, D].
     """
     sharding = sharding_of_rows(inputs, window.outputs(inputs.shape[1:3])[0])
     if sharding is None:
@@ -179,7 +179,7 @@ def convolve_rows(
       collected: `inputs` with rows of other devices, see `HaloMaps`; None: they are received here.
 
     Returns:
-      [N, H', W', D].
+      [N, P, Q, D].
     """
     count = window.outputs(inputs.shape[1:3])[0]
     blocks = input_blocks(*_rows_axis(sharding), inputs.shape[1], count, window)

@@ -10,7 +10,7 @@ LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
 # test_communication.py trains a toy network on every layout; test_mesh.py stays quick.
 @pytest.mark.slow
 def test_rows_and_parameters_in_parts(tmp_path):
-    """Quick layout: two of four devices share image rows, and kernels are sharded."""
+    """Image rows are sharded over two of four devices, and kernels over all."""
     tasks = [Task(), Task(data=2, spatial=2, fsdp=True)]
     one, parts = run_tasks(tasks, tmp_path, devices=4, optimization_level=0)
     assert difference(parts, one) <= 1e-9
