@@ -74,7 +74,7 @@ def test_a_workdir_without_recorded_data_accepts_and_records_them(tmp_path):
 @pytest.mark.parametrize("content", ["{", "3", '{"train": 3}'])
 def test_recorded_data_that_cannot_be_read_are_named(tmp_path, content):
     (tmp_path / "data.json").write_text(content)
-    with pytest.raises(DeepLabError, match=r"data\.json cannot be read.*delete it"):
+    with pytest.raises(DeepLabError, match=r"data\.json, .*cannot be read.*delete it"):
         claim(tmp_path, changed(), {"train": FACTS})
 
 
