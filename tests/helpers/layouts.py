@@ -107,6 +107,8 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         replicated,
         state_shardings,
     )
+    from deeplab_jax.planning.collectives import find_collectives, totals
+    from deeplab_jax.planning.hlo import parse
     from deeplab_jax.training.loss import make_objective
     from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
     from deeplab_jax.training.state import StateSpec
@@ -160,6 +162,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         losses.append(float(metrics["loss"]))
     params = jax.tree.leaves(place(state.variables["params"], replicated(mesh)))
     text = step.as_text()
+    exchanged = totals(find_collectives(parse(text), dict(mesh.shape)))
     return {
         "params": np.concatenate([np.asarray(leaf).ravel() for leaf in params]),
         "losses": np.asarray(losses),
@@ -168,6 +171,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         "halo_exchanges": np.asarray(text.count(" collective-permute(")),
         "all_reduces": np.asarray(text.count(" all-reduce(")),
         "all_gathers": np.asarray(text.count(" all-gather(")),
+        "collectives": np.asarray(json.dumps(exchanged)),
     }
 
 
