@@ -204,7 +204,10 @@ def _totals(summary: "models.ModelSummary") -> dict[str, str]:
 
 
 def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
-    """Returns shapes by name: of all feature maps if `every`, else only of outputs of blocks."""
+    """Returns the shape of each feature map by name.
+
+    Unless `every` is set, only the outputs of blocks are returned.
+    """
     return {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()

@@ -1,4 +1,4 @@
-"""Runs a command as one process of a job of several processes: flags, reporter and exit."""
+"""Flags, reporter and exit of a command that runs as one process of a multi-process job."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def define_hosts(flags: Flags) -> None:
 
 
 class HostConsole(Reporter):
-    """Reporter of all processes but the first: prints only warnings, with the process index."""
+    """Reporter of every process except the first; prints only warnings, with the process index."""
 
     def __init__(self, console: Console, process: int) -> None:
         """Creates the reporter of the process with index `process`, which prints to `console`."""
@@ -53,8 +53,8 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
       The reporter to use: the console in the first process, a `HostConsole` in the others.
 
     Raises:
-      DeepLabError: the addresses are invalid, the processes of the job cannot be detected, or the
-        connection to another process was lost.
+      DeepLabError: --coordinator, --num_processes or --process_id is invalid, the processes of the
+        job cannot be detected, or the connection to another process was lost.
     """
     # The import is local, so that --help and wrong flags do not wait for JAX.
     import jax
@@ -71,9 +71,9 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
 
 
 def leave(status: int) -> None:
-    """Ends the process at once with an exit status, unlike `sys.exit`.
+    """Ends the process at once with an exit status.
 
-    At a normal exit, JAX waits for the other processes of the job.
+    After `sys.exit`, in contrast, JAX would wait for the other processes of the job.
     """
     sys.stdout.flush()
     sys.stderr.flush()

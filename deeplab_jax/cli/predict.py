@@ -153,7 +153,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
 
     Args:
       paths: paths on the command line, without video files.
-      output: directory of the predictions, in which no images are searched.
+      output: directory of the predictions, which is not searched for images.
       videos: videos that were found in the folders.
 
     Raises:

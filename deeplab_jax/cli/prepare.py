@@ -9,7 +9,8 @@ DATASET is one of:
   labelme, coco, cvat, label_studio, yolo  your own images and annotation files
   shapes                                   built-in synthetic images, without a source
   diagnostic_distance, diagnostic_scales, diagnostic_global, diagnostic_thin, diagnostic_rare,
-  diagnostic_outlines                      synthetic images, each set for one claim of the papers
+  diagnostic_outlines                      synthetic images; each dataset tests one claim of the
+                                           DeepLab papers
 
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.

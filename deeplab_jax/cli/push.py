@@ -92,7 +92,10 @@ def _address(flags: Flags) -> "pretrained.HubAddress | None":
 
 @contextlib.contextmanager
 def _directory(flags: Flags, console: Console) -> Iterator[Path]:
-    """Yields the directory to upload: --model if it has a model card, --output, or a temporary one.
+    """Yields the directory to upload.
+
+    If --model has a model card, the directory is --model itself. Otherwise the model is written to
+    --output, or to a temporary directory if --output is not given.
 
     Raises:
       DeepLabError: the model or a file of metrics does not exist, or flags contradict each other.
