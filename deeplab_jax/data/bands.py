@@ -158,12 +158,12 @@ def bands_of(pixels: np.ndarray) -> Bands:
 def select(
     pixels: np.ndarray, bands: Bands, name: str, whose: str = "the model takes"
 ) -> np.ndarray:
-    """Selects the bands of a file that a model or a dataset uses.
+    """Selects those bands of a file that a model or a dataset uses.
 
     Args:
       pixels: all bands of the file, [H, W, C].
-      bands: number and dtype of the bands that the model or the dataset uses; if `bands.chosen` is
-        set, the numbers of these bands in the file, from 1.
+      bands: bands that the model or the dataset uses. `bands.chosen` lists their numbers in the
+        file, from 1; None: the file contains only these bands.
       name: name of the file, for errors.
       whose: words that precede the expected bands in error messages, such as "the model takes".
 

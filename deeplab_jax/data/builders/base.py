@@ -63,8 +63,8 @@ class Findings:
           facts: results of the checks.
 
         Raises:
-          DeepLabError: an index has another color in the palette of this mask than in that of an
-            earlier mask, so the index does not mean the same class in all files.
+          DeepLabError: the palettes of this mask and of an earlier mask have different colors for
+            an index, so that the index does not mean the same class in both.
         """
         for note in facts.notes:
             self._examples_with[note].append(f"{split}/{image_id}")

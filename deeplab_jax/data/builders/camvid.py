@@ -1,5 +1,6 @@
-"""CamVid with the splits of the SegNet tutorial: 367 train, 101 val, 233 test frames of 480 × 360.
+"""CamVid in the splits of the SegNet tutorial: 367 train, 101 val and 233 test frames.
 
+Frames are 480 × 360 pixels (width × height).
 Source: Brostow et al. 2009; Badrinarayanan et al. 2017 (arXiv:1511.00561).
 """
 

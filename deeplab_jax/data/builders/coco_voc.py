@@ -120,8 +120,9 @@ class CocoVoc(DrawnBuilder):
 
         Args:
           source: directory of the raw files.
-          min_area: images are part of train if their objects have more than this number of pixels
-            in total (default: 1000, as in DeepLab v3, section 4.3).
+          min_area: an image is in the split train only if its objects of VOC's classes, without
+            crowds, have more than this number of pixels in total (default: 1000, as in DeepLab v3,
+            section 4.3).
           **kwargs: arguments of `DrawnBuilder`.
 
         Raises:
@@ -180,13 +181,14 @@ class CocoVoc(DrawnBuilder):
     ) -> defaultdict[int, list[dict[str, Any]]]:
         """Returns the objects of VOC's classes by image id.
 
-        Other annotations are counted, and the remarks for the user contain these numbers.
+        Annotations of other classes, and of images that the file does not list, are left out. The
+        remarks for the user state their numbers.
 
         Args:
           split: name of the split, for the remarks.
           annotations: all annotations of the COCO file.
           labels: {COCO category id: VOC label}.
-          images: all images of the COCO file.
+          images: all images that the COCO file lists.
         """
         objects = defaultdict(list)
         listed = {image["id"] for image in images}

@@ -25,19 +25,19 @@ class _Diagnostic(Shapes):
 
 
 class DiagnosticDistance(_Diagnostic):
-    """Diagnostic dataset in which classes depend on context at a known distance."""
+    """Diagnostic dataset in which a cue at a set distance determines the class of an object."""
 
     descriptor = DIAGNOSTICS["diagnostic_distance"].descriptor
 
 
 class DiagnosticScales(_Diagnostic):
-    """Diagnostic dataset with objects of many scales."""
+    """Diagnostic dataset with objects of very different sizes."""
 
     descriptor = DIAGNOSTICS["diagnostic_scales"].descriptor
 
 
 class DiagnosticGlobal(_Diagnostic):
-    """Diagnostic dataset in which classes depend on one cue anywhere in the image."""
+    """Diagnostic dataset in which one distant cue determines the class of all objects."""
 
     descriptor = DIAGNOSTICS["diagnostic_global"].descriptor
 
@@ -55,7 +55,7 @@ class DiagnosticRare(_Diagnostic):
 
 
 class DiagnosticOutlines(_Diagnostic):
-    """Diagnostic dataset of objects with wavy outlines, which are void."""
+    """Diagnostic dataset of objects whose wavy outlines are void."""
 
     descriptor = DIAGNOSTICS["diagnostic_outlines"].descriptor
 

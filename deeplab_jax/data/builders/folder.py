@@ -67,15 +67,15 @@ class Folder(PairedFilesBuilder):
         """Finds the pairs of image and mask, and determines the classes.
 
         Args:
-          source: directory that contains `images/` and `masks/`, or other folders or file names
-            that distinguish images and masks, such as `a.jpg` and `a_mask.png`.
+          source: directory of the images and masks. Folders, such as `images/` and `masks/`, or
+            file names, such as `a.jpg` and `a_mask.png`, distinguish images from masks.
           masks: directory of the masks (default: `masks/` in the source, if it exists).
           classes: file of class names, as text with one name per line or as JSON (default:
             `classes.txt` or `classes.json` in the source, else the names of the color map).
           color_map: file with the color of each class, as text lines `r g b name` or as JSON. None:
             masks contain class indices.
-          intensity_range: values of 16-bit and float images that become 0 and 255 (default: the
-            range of each image).
+          intensity_range: values of 16-bit and float images that become 0 and 255 (default for each
+            image: 0, or its minimum if negative, and its maximum).
           bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
             red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
             None: all images are converted to 8-bit RGB.
@@ -145,7 +145,7 @@ class Folder(PairedFilesBuilder):
         return super().load(split, image_id)
 
     def _report_rule(self, found: Found, matching: Matching) -> None:
-        """Reports an example of matched names, unless images and masks have equal names."""
+        """Reports the names of one matched image and mask, unless these names are equal."""
         image, mask = next(iter(matching.mask_of.items()))
         if image != mask:
             self.reporter.message(
@@ -170,11 +170,11 @@ class Folder(PairedFilesBuilder):
         return {} if self._color_labels else super().used_colors(mask)
 
     def _index_encoding(self) -> dict[str, Any]:
-        """Returns keyword arguments of `masks.read_mask` that read masks of class indices.
+        """Returns the keyword arguments with which `masks.read_mask` reads masks of class indices.
 
         For two classes, the files determine the encoding: if all masks together contain only the
         values 0 and 255, or one color with only the opacities 0 and 255, then 255 is the second
-        class. This is reported.
+        class, and a message reports this.
         """
         names = self.descriptor.class_names
         masks = [pair.mask for pairs in self._pairs.values() for pair in pairs.values()]
@@ -287,7 +287,7 @@ def _example(found: Found, matching: Matching) -> str:
 
 
 def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether a readable mask contains 255, and none contains values except 0 and 255."""
+    """Returns whether the readable masks contain 255, and no values other than 0 and 255."""
     values: set[int] = set()
     for mask in masks:
         # Errors are reported later, when all examples are checked.
