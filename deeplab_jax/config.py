@@ -141,10 +141,13 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns SECTION.NAME for a `name` without section; SECTION is that of the most similar field.
+    """Returns SECTION.NAME, where SECTION contains the field whose name is most similar to `name`.
 
-    The section is not part of the comparison. If no field is similar, or the most similar field has
-    no section, `name` is returned unchanged.
+    If no field is similar, or the most similar field is in no section, `name` is returned.
+
+    Args:
+      name: name without a section.
+      fields: dotted names of all fields; their sections are ignored in the comparison.
     """
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)

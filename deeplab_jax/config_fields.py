@@ -55,9 +55,10 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Augmentation in the order of the released code: resize, scale, pad, crop, flip; then mixing.
+    """Augmentation of training examples: resize, scale, pad, crop, flip; then mixing.
 
-    Each crop is mixed with at most one other crop, by one of `cutmix`, `classmix` and `copy_paste`.
+    The order of the steps before mixing is that of the code of the DeepLab authors. Each crop is
+    mixed with at most one other crop, by one of `cutmix`, `classmix` and `copy_paste`.
     """
 
     crop_size: tuple[int, int] = keyword(
@@ -297,7 +298,11 @@ def declared_fields(
 
 
 def model_fields() -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:
-    """Yields (name, class, field) for every field in the section `model` of the config."""
+    """Yields the declarations of the config fields in the section `model`.
+
+    Yields:
+      (name without the section, class that declares the field, field).
+    """
     for owner in (Shorthands, ArchitectureFields):
         for field in dataclasses.fields(owner):
             if field.name not in NOT_IN_CONFIG:

@@ -91,7 +91,12 @@ def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
-    """Returns the moments, given sums over batches of means, second moments and pixel counts."""
+    """Returns the moments over all batches.
+
+    Args:
+      sums: three sums over the batches: means [C], second moments [C, C], and numbers of pixels.
+      batches: number of batches.
+    """
     means, products, pixels = sums
     mean = means / batches
     covariance = products / batches - np.outer(mean, mean)
@@ -162,9 +167,9 @@ def _reconstruction(
 ) -> np.ndarray:
     """Returns the scores of the pruning criterion `reconstruction`, float64 [graph.num_channels].
 
-    The score of a channel is the fraction of the output variance of a convolution that is lost if
-    the channel is removed, summed over the convolutions that take the channel as input, and divided
-    by the number of multiply-adds that removing the channel saves.
+    Removing a channel loses a fraction of the output variance of each convolution that takes the
+    channel as input. The score is the sum of these fractions, divided by the number of
+    multiply-adds that removing the channel saves.
     """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))

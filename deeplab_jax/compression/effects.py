@@ -62,15 +62,16 @@ def compare(
         image is padded as in `predict`, and latency is measured at the size of the largest image,
         rounded up to a legal size.
       limit: maximum number of images to evaluate (default: all).
-      tflite: TFLite file to time in the same run.
+      tflite: TFLite file whose latency is also measured.
       reporter: receives progress events.
       **settings: keywords of `evaluate`: batch_size, mesh, workers.
 
     Returns:
       JSON-serializable dictionary with three keys. `models` maps the name of each model to its
-      measurements: `mean_iou`, `latency_ms` and the values that `costs` returns. `ratios` maps the
-      name of each model except the first to its measurements, divided by the measurements of the
-      first model. `settings` states dataset, sizes and machine.
+      measurements: `mean_iou`, `latency_ms` and the values that `costs` returns. It also maps the
+      name of the TFLite file to its `latency_ms`. `ratios` maps the name of each model except the
+      first to its measurements, divided by the measurements of the first model. `settings` states
+      dataset, sizes and machine.
 
     Raises:
       DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.
@@ -187,7 +188,7 @@ def _ratio(value: float | None, baseline: float | None) -> float | None:
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """Returns the report as a text table with a row per metric and a column per model."""
+    """Returns a result of `compare` as a text table: a row per metric, a column per model."""
     models, ratios = report["models"], report["ratios"]
     lines = [["", *models, *(f"{name} / {next(iter(models))}" for name in ratios)]]
     for key, title, shape in COLUMNS:
@@ -203,5 +204,5 @@ def _cell(value: float | int | None, shape: str) -> str:
 
 
 def write_comparison(directory: Path, report: Mapping[str, Any]) -> None:
-    """Writes the report to `report.json` in a model directory."""
+    """Writes a result of `compare` to `report.json` in a model directory."""
     write_text(directory / REPORT_FILE, json.dumps(report, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Structured pruning: removes channels, and adjusts the layers that take these as input."""
+"""Structured pruning: removes channels, and adjusts the layers that took them as input."""
 
 import bisect
 import math
@@ -114,8 +114,8 @@ def narrower_widths(
 ) -> tuple[tuple[str, int], ...]:
     """Returns the value of the keyword `widths` of `create_model` for the pruned network.
 
-    By default, some layers are as wide as another layer. If that layer becomes narrower, `widths`
-    also lists the layers that derive their width from it, even if they keep their width.
+    Every layer that loses channels is added to the `widths` of the model before pruning. Layers
+    that lose none are added if their default width is that of a layer that becomes narrower.
 
     Args:
       stored: model before pruning.
@@ -174,8 +174,8 @@ def prune_channels(
 ) -> StoredModel:
     """Removes the least important channels of a model.
 
-    The kernels and biases of the layers that take removed channels as input are adjusted, so that
-    their outputs change as little as possible.
+    In each layer that takes removed channels as input, kernel and bias are adjusted, so that the
+    output of the layer changes as little as possible.
 
     Args:
       stored: model in floating point.

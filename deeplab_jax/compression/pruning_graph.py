@@ -66,7 +66,7 @@ class ChannelGraph:
     num_channels: int
 
     def macs(self, kept: np.ndarray) -> int:
-        """Returns the multiply-adds of the network without the channels that are not kept.
+        """Returns the multiply-adds of the network that contains only the kept channels.
 
         Args:
           kept: bool [num_channels], whether each channel is kept.
@@ -237,8 +237,9 @@ def _concatenated(operation: Operation, given: Given) -> _Channels | None:
 def _through_product(operation: Operation, given: Given) -> _Channels | None:
     """Returns the channels of the result of a matrix product (`dot_general`).
 
-    Resizing multiplies the rows or columns of a map by a constant matrix, which keeps the channels.
-    The result is None if both factors have channels, or if the product sums over the channels.
+    One factor must have channels that the product keeps. This is the case for resizing, which
+    multiplies the rows or columns of a feature map by a constant matrix. The result is None if both
+    factors have channels, or if the product sums over the channels.
     """
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1

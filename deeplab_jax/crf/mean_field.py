@@ -49,7 +49,7 @@ ROWS = 256
 class AllPairs:
     """Exact Gaussian filter over all pairs of N points, with k(i, j) = exp(−|f_i − f_j|² / 2).
 
-    Filtering values [N, C] takes N² exponentials, N²·C multiply-adds and N KiB of memory.
+    Filtering values [N, C] takes N² exponentials, N²·C multiply-adds and 1 KiB of memory per point.
 
     Attributes:
       features: positions f of the points, [d, N], floating point.

@@ -38,8 +38,7 @@ class CRFParameters:
       iterations: number of mean-field updates (default: 10).
       normalization: `after` divides each filtered map by Σ_j k(i, j), as the code of the DeepLab
         authors does; `symmetric` divides by the square root of this sum before and after filtering,
-        as pydensecrf does by default. k is the kernel, and
-        the sum includes the pixel i itself.
+        as pydensecrf does by default. k is the kernel, and the sum includes the pixel i itself.
       filtering: `direct` sums over all pairs of pixels; `lattice` approximates the sum with a
         permutohedral lattice, as the code of the DeepLab authors and pydensecrf do. `auto` selects
         `direct` if `normalization` is `after` and the image has at most 4,096 pixels, else

@@ -200,7 +200,7 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
     Returns:
       Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; number of
-      possible codes as int64, in which it may overflow; and the same number as float64.
+      possible codes as int64, which may overflow; and this number as float64.
     """
     dimensions = corner.shape[0] - 1
     # The range is extended by one cell for the vertices, and by another one for their neighbors.
@@ -220,13 +220,13 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _number(code: jax.Array) -> jax.Array:
-    """Numbers the runs of equal codes in sorted rows.
+    """Numbers the runs of equal codes within each row, from 0 and consecutively over all rows.
 
     Args:
       code: int64 [d+1, N], each row in ascending order.
 
     Returns:
-      int32 [(d+1)·N], number of the run of each code, from 0, in row-major order.
+      int32 [(d+1)·N], number of the run that each code belongs to, in row-major order.
     """
     first = jnp.ones((code.shape[0], 1), bool)
     new = jnp.concatenate([first, code[:, 1:] != code[:, :-1]], axis=1).ravel()
