@@ -44,14 +44,15 @@ class Found(NamedTuple):
 def find_files(source: Path, masks: Path | None, layout: str) -> Found:
     """Finds the images and masks in a folder.
 
-    If the folders `images/` and `masks/` exist, or if `masks` is given, only these are searched.
+    If `source` contains the folders `images/` and `masks/`, only these two folders are searched.
     Otherwise words in the names of folders distinguish images and masks, as in `train/img/` and
-    `train/labels/`. If both are in the same folder, masks are the files with longer names, or the
-    files that are not JPEG.
+    `train/labels/`. If images and masks are in the same folder, masks are the files with longer
+    names, or the files that are not JPEG.
 
     Args:
       source: folder to search.
-      masks: folder of the masks; None if the user gave none.
+      masks: folder that is searched for masks in place of `source` and its folder `masks/`; None if
+        the user gave none.
       layout: expected layout, for errors.
 
     Raises:
@@ -154,7 +155,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the first folder from all keys while it is the same in all keys, and not a split.
+    """Removes the first folder from all keys while all keys share it and it does not name a split.
 
     Args:
       named: pairs (key, path) of files; a key is a path without file extension.

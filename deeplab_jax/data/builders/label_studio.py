@@ -64,7 +64,7 @@ class LabelStudio(AnnotationsBuilder):
           **kwargs: arguments of `AnnotationsBuilder`.
 
         Raises:
-          DeepLabError: the JSON export is missing or has a different form.
+          DeepLabError: the JSON export is missing, or is not a list of tasks.
         """
         self._annotations = Path(annotations).expanduser() if annotations else None
         self._without_masks = 0

@@ -56,8 +56,9 @@ class PairedFilesBuilder(SegmentationBuilder):
         Args:
           source: directory of the raw files.
           masks_drawn_on: for images with an EXIF orientation, whether masks were drawn on the
-            `displayed` or the `stored` image. It is used only if the size of the mask fits both.
-            None: a mask that fits both is an error.
+            `displayed` or the `stored` image. This argument is used only for a mask whose size
+            fits both. If it is None, such a mask is an error, unless both cases give the same
+            label.
           page: number of the page to read from TIFF files with several pages, from 1. None: TIFF
             files with several pages are an error.
           **kwargs: arguments of `SegmentationBuilder`.
@@ -93,7 +94,10 @@ class PairedFilesBuilder(SegmentationBuilder):
         return storable_image(path, page=self._page)
 
     def directories(self) -> set[Path]:
-        """Returns the directories of images and masks; `notes` reports unused files in them."""
+        """Returns the directories of images and masks.
+
+        The method `notes` reports the files in these directories that no example uses.
+        """
         return {file.parent for file in self._files}
 
     def image_ids(self) -> dict[str, Sequence[str]]:

@@ -45,7 +45,8 @@ class Rule:
     An image and a mask match if their names without prefix and suffix are equal.
 
     Attributes:
-      image, mask: prefix and suffix of the names of images, and those of the names of masks.
+      image: prefix and suffix of the names of images.
+      mask: prefix and suffix of the names of masks.
       folders: whether the folders of an image and its mask must have equal names.
       doubled: whether mask names contain the file extension of the image, as in `a.jpg.png`.
     """
@@ -75,12 +76,20 @@ class Rule:
         return {key: of_core[core] for key, core in cores.items() if core in of_core}
 
     def expected_mask(self, key: str) -> str:
-        """Returns the expected name of an image's mask, without file extension."""
+        """Returns the name, without file extension, that the mask of an image must have.
+
+        Args:
+          key: key of the image, such as `train/a`.
+        """
         _, name = split_key(key)
         return f"{self.mask.prefix}{self.image.core(name) or name}{self.mask.suffix}"
 
     def expected_image(self, key: str) -> str:
-        """Returns the expected name of a mask's image, without file extension."""
+        """Returns the name, without file extension, that the image of a mask must have.
+
+        Args:
+          key: key of the mask, such as `train/a_mask`.
+        """
         _, name = split_key(_undoubled(key) if self.doubled else key)
         return f"{self.image.prefix}{self.mask.core(name) or name}{self.image.suffix}"
 
@@ -112,12 +121,13 @@ class Matching:
 def match_names(images: Named, masks: Named) -> Matching:
     """Matches images and masks by the rule that finds a mask for the most images.
 
-    The rules are: the names of an image and its mask are equal; all masks, and perhaps all images,
-    have a common prefix and suffix; or the name of a mask contains the file extension of its image.
+    A rule states that the names of an image and its mask are equal, or are equal without prefixes
+    and suffixes that many images or many masks share. The name of a mask may also contain the file
+    extension of its image, as in `a.jpg.png`. Each rule is tried for images and masks in folders of
+    equal names, and without regard to folders.
 
-    Names are compared between folders of equal names. If the names are unique, they are also
-    compared across folders. If some images still have no mask, names are compared without case and
-    without leading zeros of numbers. This result is used only if every image then has a mask.
+    If some images have no mask, the rules are tried again without case and without leading zeros of
+    numbers. The second result is used only if it has a mask for every image.
 
     Args:
       images, masks: paths of the files by key; at least one each. The key of both
@@ -240,5 +250,5 @@ def _undoubled(key: str) -> str:
 
 
 def shown_names(paths: Iterable[Path]) -> str:
-    """Returns the names of the first files, separated by commas, for errors."""
+    """Returns the names of the first few of `paths`, separated by commas, for errors."""
     return shortened([path.name for path in paths], SHOWN_NAMES)

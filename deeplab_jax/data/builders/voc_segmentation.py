@@ -21,7 +21,7 @@ class VocSegmentation(ListedFilesBuilder):
     If there is a directory `SegmentationClassAug/`, its masks form the split train_aug. This split
     contains the images in the list `train_aug.txt` or `trainaug.txt`. Without such a list, it
     contains all images with a mask except those of val. The masks of val are read from
-    `SegmentationClass/`, unless `aug_val_masks` is set.
+    `SegmentationClass/`, or from `SegmentationClassAug/` if `aug_val_masks` is True.
     """
 
     ROOTS = (".", "VOCdevkit/VOC2012", "VOC2012")
