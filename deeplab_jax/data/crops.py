@@ -131,11 +131,11 @@ LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, VOID_LABEL
 
 
 class Span(NamedTuple):
-    """Position of a crop along one axis of the source image, which is resized before it is cropped.
+    """Position of a crop along one axis; the source image is first resized, then cropped.
 
     Attributes:
-      start, stop: range of source pixels that contains the crop, `stop` excluded; only this range
-        is resized.
+      start, stop: range of pixels of the source that contains the crop, `stop` excluded. Only this
+        range is resized.
       size: length of this range after resizing, in pixels.
       offset: position in the resized range at which the crop begins, in pixels.
     """

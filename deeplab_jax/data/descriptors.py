@@ -34,8 +34,8 @@ def read_color_map(path: Path) -> dict[str, Color]:
     """Reads {class name: RGB} from JSON `{"name": [r, g, b]}` or from text lines `r g b name`.
 
     Raises:
-      DeepLabError: the file does not exist, has neither form or contains no class, or two classes
-        have the same color.
+      DeepLabError: the file does not exist, does not have one of these forms, contains no class, or
+        contains two classes of the same color.
     """
     text = read_text(path, "color map")
     if path.suffix.lower() == ".json":
@@ -95,7 +95,7 @@ def _checked_color(channels: Any, origin: str) -> Color:
 
 
 def packed(colors: np.ndarray) -> np.ndarray:
-    """Packs uint8 [..., 3] RGB into one int32 per color."""
+    """Converts uint8 [..., 3] RGB to int32 [...], 65536 · R + 256 · G + B."""
     red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
 
@@ -146,8 +146,8 @@ class Descriptor:
       name: name of the dataset.
       class_names: name of each class; label i is the class at position i.
       palette: RGB 0..255 of each class.
-      intensity_range: in images of more than 8 bits, the values that are mapped to 0 and 255; None:
-        from the minimum of each image, or 0 if that is lower, to its maximum.
+      intensity_range: in images of more than 8 bits, the values that are mapped to 0 and 255. None:
+        0, or the minimum of the image if it is negative; and the maximum of the image.
       bands: bands of the images (default: 8-bit RGB).
     """
 
@@ -216,7 +216,7 @@ def describe(
 
 
 def _packaged(name: str) -> Descriptor:
-    """Returns the descriptor of a dataset whose classes are listed in `classes/{name}.txt`."""
+    """Returns the descriptor of a dataset from `classes/{name}.txt` in this package."""
     text = importlib.resources.files(__package__).joinpath(f"classes/{name}.txt").read_text("utf-8")
     colors = parse_text(text, origin=f"{name}.txt")
     return describe(name, list(colors), list(colors.values()))

@@ -46,7 +46,8 @@ class Subset:
 def evenly_spaced(dataset: Dataset, limit: int) -> Subset:
     """Returns a subset of up to `limit` evenly spaced examples.
 
-    The first images of a dataset are often similar to each other, because files are sorted.
+    Evenly spaced examples vary more than the first `limit` examples: files are sorted, so neighbors
+    are often similar.
     """
     count = min(limit, len(dataset))
     return Subset(dataset, np.arange(count) * len(dataset) // count, dataset.split)

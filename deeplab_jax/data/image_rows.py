@@ -154,7 +154,7 @@ def _open_tiff(
       page: number of the page, from 1; None for the only page.
       intensity_range: values that are mapped to 0 and 255; None: the range of the image.
       max_pixels: maximum number of pixels that may be decoded at once.
-      stack: closes the file when it ends.
+      stack: closes the file when the stack is closed.
 
     Returns:
       The page and ""; or None and the reason why the page cannot be read by rows.
@@ -304,7 +304,7 @@ class _TiffRows:
         return samples.astype(page.dtype, copy=False)
 
     def _decoded(self, at: int) -> np.ndarray:
-        """Returns the stored values of one row of tiles, or of one strip; `at` is its index.
+        """Returns the stored values of the row of tiles, or of the strip, at index `at`.
 
         The result has the shape [rows, W, bands].
         """

@@ -100,7 +100,6 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    """Returns whether to convert a file to 8-bit RGB: `bands` require it, and it is not NPY."""
     return bands.are_pictures and not is_npy(encoded)
 
 
@@ -181,7 +180,8 @@ def storable_image(
         (default: from 0, or from the minimum of the image if it is negative, to the maximum).
       name: name of encoded bytes, for errors.
       bands: bands of the dataset (default: 8-bit RGB).
-      first: first image of the dataset, if it determined `bands`; for error messages.
+      first: path of the dataset's first image if `bands` were read from this file, else None; for
+        errors.
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
 
@@ -334,8 +334,8 @@ def _to_rgb(
 
     Args:
       image: decoded image.
-      encoded: content of its file, which is decoded again if it has more than 8 bits per channel.
-      intensity_range: values of such images that become 0 and 255; None: the range of the image.
+      encoded: content of the image file. A file of more than 8 bits per channel is decoded again.
+      intensity_range: values that become 0 and 255 in such a file; None: the range of the image.
 
     Returns:
       The image, and whether some pixels are more transparent than others.

@@ -144,8 +144,8 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
         files with one page.
 
     Raises:
-      DeepLabError: the file is missing or damaged, or contains several pictures or further bands;
-        or the array of an NPY file is not two-dimensional or not of integers.
+      DeepLabError: the file is missing or damaged, or contains several pictures, or contains bands
+        other than gray, RGB and opacity; or an NPY file is not a two-dimensional array of integers.
     """
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)
@@ -225,8 +225,8 @@ def _array_picture(path: Path) -> PIL.Image.Image:
 def constant_color(mask: MaskFile) -> Color | None:
     """Returns the color of a mask that encodes a class by opacity, or None for any other mask.
 
-    A mask encodes a class by opacity if all its pixels have the same color, and the opacity 0 or
-    255.
+    A mask encodes a class by opacity if all its pixels have the same color, and every pixel has
+    the opacity 0 or 255.
     """
     opacity = mask.opacity()
     if opacity is None or not np.isin(opacity, (0, 255)).all():

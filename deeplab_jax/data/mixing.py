@@ -1,9 +1,9 @@
 """Mixing of two training crops: CutMix, ClassMix and copy-paste.
 
-The second crop shows another example of the dataset, which is drawn uniformly and augmented like
-the first. One random generator, which depends on (seed, step, position in the global batch), draws
-both crops. The result therefore does not depend on the numbers of hosts and workers. For a mixed
-crop, two examples are read from disk.
+The second crop is taken from an example that is drawn uniformly from the dataset and augmented like
+the first example. All random numbers for both crops come from one generator, which depends on
+(seed, step, position in the global batch). A mixed crop therefore does not depend on the numbers of
+hosts and workers. Two examples are read from disk for each mixed crop.
 """
 
 import math
@@ -119,9 +119,9 @@ def random_rectangle(random: np.random.Generator, size: tuple[int, ...]) -> np.n
 
 
 def half_of_classes(random: np.random.Generator, label: np.ndarray, void: int) -> np.ndarray:
-    """Selects the pixels of half of the classes in a label map, which are drawn at random.
+    """Selects the pixels of a random half of the classes in a label map.
 
-    If the number of classes is odd, half of it is rounded down.
+    Half of an odd number of classes is rounded down.
 
     Args:
       random: random generator.

@@ -32,7 +32,8 @@ class Preparation:
       left_out: for each damaged example that was left out, the reason.
       notes: remarks for the user, one line each: files and annotations that are not part of the
         dataset, labels that were rotated, and images that occur in several splits.
-      bands: bands of the images, with their statistics unless they are RGB.
+      bands: bands of the images; if the images are not RGB, with mean and standard deviation of
+        each band.
     """
 
     directory: Path
@@ -129,7 +130,9 @@ def _counted(problems: Sequence[Problem]) -> str:
 
 
 def write(builder: SegmentationBuilder) -> None:
-    """Writes a dataset to a temporary directory, and renames that directory once it is complete.
+    """Writes a dataset to a temporary directory, which is renamed at the end.
+
+    The final name of the directory is `builder.data_path`.
 
     Raises:
       DeepLabError: the dataset cannot be written, for example because the disk is full.

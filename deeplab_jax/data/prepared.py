@@ -201,7 +201,7 @@ def open_dataset(
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
     """Returns whether label 255 means class 1 in a dataset, and not void.
 
-    This is the case if there are two classes, and all labels are 0 or 255.
+    This is the case if there are two classes, and the labels contain 0 and 255 but no other value.
 
     In datasets that `prepare` wrote, 255 always means void. In other datasets, labels are read
     until one contains a value other than 0 and 255, which is usually the first label.

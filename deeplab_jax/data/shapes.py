@@ -154,7 +154,11 @@ class Pose:
     angle: float
 
     def window(self, size: int) -> tuple[slice, slice]:
-        """Returns the rows and the columns of the image that contain the shape and its shadow."""
+        """Returns the rows and the columns of an image that contain the shape and its shadow.
+
+        Args:
+          size: height and width of the image, in pixels.
+        """
         reach = 1.5 * self.radius
         columns, rows = (slice(max(0, int(at - reach)), int(at + reach)) for at in self.center)
         return rows, columns
@@ -199,7 +203,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
     """Returns random poses of shapes in an image of `size` × `size` pixels.
 
-    The distance of two centers is more than 0.8 times the sum of the radii.
+    The distance between the centers of two shapes is more than 0.8 times the sum of their radii.
     """
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
