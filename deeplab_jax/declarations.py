@@ -57,7 +57,8 @@ def keyword(
     """Returns a dataclass field with a `Declaration`.
 
     Args:
-      default: default of the field; None: unset.
+      default: default of the field; None if the field is unset by default. If this argument is
+        omitted, the field is required.
       help, unit, source, legal, rule, shown_default: see `Declaration`.
     """
     declaration = Declaration(help, unit, source, legal, rule, shown_default)

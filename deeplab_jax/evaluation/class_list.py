@@ -53,7 +53,10 @@ class ClassList:
         return len(self.outcomes)
 
     def truth(self, label: np.ndarray) -> np.ndarray:
-        """Converts labels of the dataset to indices of scored classes; other labels become void."""
+        """Converts labels [...] of the dataset to indices of scored classes.
+
+        Labels of all classes that belong to no scored class become void.
+        """
         void = void_label(self.num_outcomes)
         table = np.full(void_label(len(self.of_truth)) + 1, void, label_dtype(self.num_outcomes))
         table[: len(self.of_truth)] = np.where(self.of_truth < 0, void, self.of_truth)
@@ -97,8 +100,8 @@ def make_class_list(
       classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:
-      DeepLabError: a name is unknown, or a scored class lacks a class of the dataset or a class of
-        the model.
+      DeepLabError: a name is unknown, or a scored class contains no class of the dataset or no
+        class of the model.
     """
     if class_map is None and not classes:
         return None

@@ -134,9 +134,9 @@ def compare_strategies(
     Returns:
       One dictionary per strategy with `strategy`, `mean_iou`, `boundary_f_score`,
       `seconds_per_image`, `settings`, `mean_iou_change` and `boundary_f_score_change`. The changes
-      are relative to the previous strategy (None for the first strategy). They contain the
-      `difference` and the bounds `low` and `high` of its 95 % interval, from a paired bootstrap
-      over images (1,000 resamples, seed 0).
+      are relative to the previous strategy (None for the first strategy). Each change contains the
+      `difference`, and the bounds `low` and `high` of the 95 % interval of this difference, from a
+      paired bootstrap over images (1,000 resamples, seed 0).
 
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, all pixels are
@@ -191,7 +191,11 @@ def _measure(
 
 
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
-    """Predicts the first images of the split again; returns the mean time per image, in seconds."""
+    """Returns the mean time per image, in seconds.
+
+    The time is measured on up to 8 images, or up to one batch if a batch is larger, from the start
+    of the split. These images must have been predicted before, so that no compilation is measured.
+    """
     timed = copy.copy(inference)
     timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
     started = time.perf_counter()

@@ -56,9 +56,10 @@ class CRFGrid:
     fixed: CRFParameters = SMOOTHNESS
 
     def points(self) -> list[CRFParameters]:
-        """Returns all points of the grid, ordered such that the bilateral weight varies fastest.
+        """Returns all points of the grid, that is, all combinations of parameters.
 
-        Successive points with equal standard deviations use the same permutohedral lattice.
+        The bilateral weight varies fastest, so successive points have equal standard deviations and
+        can use the same permutohedral lattice.
         """
         spreads = itertools.product(self.bilateral_position_stds, self.bilateral_color_stds)
         return [
@@ -138,8 +139,8 @@ def _count(
 ) -> np.ndarray:
     """Returns confusion matrices over the images of this host, int64 [1 + points, C, C].
 
-    The first matrix is that of predictions without a CRF. Each of the others is that of predictions
-    with the CRF of one point.
+    The first matrix is that of predictions without a CRF. Matrix 1 + i is that of predictions that
+    were refined with the CRF parameters `points[i]`.
     """
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)

@@ -171,9 +171,9 @@ def _count(
 ) -> tuple[SegmentationMetrics, list[ImageResult]]:
     """Returns the counts for the metrics of a split, and results of images for the contact sheet.
 
-    The results are those of at most six evenly spaced images of this host, in the order of the
-    split. `measured` contains the arguments of `SegmentationMetrics.empty`, which select the
-    metrics.
+    The counts cover the images of all hosts. The results are those of at most six evenly spaced
+    images of this host, in the order of the split. `measured` contains the arguments of
+    `SegmentationMetrics.empty`, which select the metrics.
     """
     class_list, counted = settings.class_list, SegmentationMetrics.empty(*measured)
     own = inference.own_positions()
@@ -204,8 +204,8 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
     """Checks that a split has at least one pixel that is not void.
 
     Args:
-      counts: numbers of pixels that were counted over the split, any shape.
-      inference: inference over the split, which names the split in the error.
+      counts: numbers of non-void pixels in the split, of any shape, such as a confusion matrix.
+      inference: inference over the split; the error contains the name of the split.
 
     Raises:
       DeepLabError: every pixel is void.
