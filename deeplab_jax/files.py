@@ -18,10 +18,12 @@ from deeplab_jax.errors import DeepLabError
 def as_path(place: str | os.PathLike[str]) -> Path:
     """Converts a string to a path; gs://BUCKET/… and s3://BUCKET/… are paths in a bucket.
 
-    Both kinds of path have the same methods. Buckets require the package gcsfs or s3fs.
+    Both kinds of path have the same methods. gs:// requires the package gcsfs or tensorflow, and
+    s3:// requires s3fs.
 
     Raises:
-      DeepLabError: gs:// is given and gcsfs is not installed, or the kind of bucket is unknown.
+      DeepLabError: the path begins with gs:// and neither gcsfs nor tensorflow is installed, or the
+        kind of bucket is unknown.
     """
     if is_local(place):
         return Path(place)

@@ -67,7 +67,7 @@ class WholeImageInference:
 
     Attributes:
       dataset: split to predict.
-      sizes: (H, W) to which each image is padded; there are few distinct sizes.
+      sizes: (H, W) in pixels to which each image is padded, one of few distinct sizes.
       mesh: mesh of the devices.
       batch_size: number of images per batch across all hosts, a multiple of the size of the mesh
         axis `data`.
@@ -85,16 +85,16 @@ class WholeImageInference:
         """Determines the padded sizes of the images.
 
         Args:
-          model: network that determines the legal sizes and the number of classes.
-          dataset: split with the classes of the model.
-          settings: size, batch size, mesh, workers and limit.
-          scales: factors by which the network's input is resized; the padded size must be legal for
-            all.
+          model: network that determines the legal sizes.
+          dataset: split with the bands of the model and, without a class list, its number of
+            classes.
+          settings: size, batch size, mesh, workers, limit and class list.
+          scales: factors by which padded images are resized; their size must be legal at each
+            scale.
           minimum_size: (H, W) to which smaller images are padded, or None.
 
         Raises:
-          DeepLabError: there is no image, or dataset and model differ in their bands or number of
-            classes.
+          DeepLabError: there is no image, or `dataset` does not match the model.
         """
         self.dataset = dataset
         self.num_images = count_images(model, dataset, settings)
@@ -119,9 +119,9 @@ class WholeImageInference:
           reporter: receives progress events.
 
         Yields:
-          This host's part of a batch, as a dictionary with `image`, `label`, `index` (position in
-          the split, or -1) and `size` (before padding); and the results of the function as NumPy
-          arrays.
+          This host's part of a batch, and the results of the function for it as NumPy arrays. The
+          batch is a dictionary with `image`, `label`, `index` (position in the split; -1 for a
+          void example that fills the batch) and `size` ((H, W) before padding).
         """
         share = data_share(self.mesh)
         batches = evaluation_batches(
@@ -182,15 +182,16 @@ class TiledInference:
         """Determines the devices and the batch size.
 
         Args:
-          model: network that determines the number of classes.
-          dataset: split with the classes of the model.
-          settings: batch size, mesh and limit. `workers` is ignored, since reading an image takes
-            little time compared with predicting its tiles.
+          model: network to apply.
+          dataset: split with the bands of the model and, without a class list, its number of
+            classes.
+          settings: batch size, mesh, limit and class list. `workers` is ignored, since reading an
+            image takes little time compared with predicting its tiles.
           tiling: division of images into tiles.
 
         Raises:
-          DeepLabError: `settings` contain a size, there is no image, or dataset and model differ in
-            their bands or number of classes.
+          DeepLabError: `settings` contain a size, there is no image, or `dataset` does not match
+            the model.
         """
         if settings.size is not None:
             raise DeepLabError(
@@ -211,7 +212,8 @@ class TiledInference:
           reporter: receives progress events.
 
         Yields:
-          A batch of one image, and its result [1, H, W, …] at the size of the image.
+          A batch of one image, with the entries `image`, `label`, `index` (position in the split)
+          and `size` (H, W); and its result [1, H, W, …] at the size of the image.
         """
         for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
             example = self.dataset[index]
@@ -241,12 +243,12 @@ def make_inference(
 
     Args:
       predictor: model and inference options.
-      dataset: split with the classes of the model.
-      settings: size, batch size, mesh, workers and limit.
+      dataset: split with the bands of the model and, without a class list, its number of classes.
+      settings: size, batch size, mesh, workers, limit and class list.
 
     Raises:
-      DeepLabError: the model is a classifier of whole images, there is no image, or dataset and
-        model differ in their number of classes.
+      DeepLabError: the model is a classifier of whole images, there is no image, `dataset` does not
+        match the model, or a size is given although the images are predicted in tiles.
     """
     if isinstance(predictor, ImageClassification):
         raise DeepLabError(
@@ -288,8 +290,8 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
     """Returns the number of images to evaluate: those of the dataset, but at most `settings.limit`.
 
     Raises:
-      DeepLabError: there is no image, or dataset and model differ in their bands or number of
-        classes.
+      DeepLabError: the number of images or the batch size is below 1, dataset and model differ in
+        their bands, or, without a class list, in their number of classes.
     """
     architecture, found = model.architecture, dataset.descriptor.bands
     taken = Bands(architecture.in_channels, architecture.image_dtype)

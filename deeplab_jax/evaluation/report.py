@@ -68,7 +68,7 @@ class SegmentationMetrics:
           trimap_widths: widths in pixels of the bands around void pixels within which mean IoU is
             computed.
           calibration_bins: number of equal intervals of probability for the calibration metrics;
-            None: these are not computed.
+            None: no calibration metrics.
           uncertainty: names of the uncertainties whose detection of wrong pixels is measured.
 
         Raises:
@@ -121,10 +121,10 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Returns the counts without pixels whose true class is the last class.
+        """Returns the counts without the pixels whose true class is the last class.
 
-        The last class is that of predictions that belong to no scored class. If it is predicted at
-        a pixel of a scored class, the pixel is still counted, as wrong.
+        The last class contains all predictions that belong to no scored class. A pixel of a scored
+        class for which the last class is predicted is still counted, as wrong.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),

@@ -42,11 +42,11 @@ class ImageResult(NamedTuple):
     def with_uncertainty(
         self, names: Sequence[str], computed: Mapping[str, np.ndarray]
     ) -> "ImageResult":
-        """Returns this result with maps of uncertainty.
+        """Returns this result with the given uncertainties.
 
         Args:
-          names: uncertainties to compute from the probabilities of this result.
-          computed: maps of other uncertainties, float32 [H, W], by name.
+          names: uncertainties to compute from the probabilities: `confidence`, `entropy`.
+          computed: float32 [H, W] for each uncertainty that is already computed, by name.
         """
         if not names and not computed:
             return self

@@ -107,7 +107,7 @@ def fit_temperature(
 
 
 def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, float]:
-    """Returns the inverse temperature with the lowest negative log-likelihood, and the value there.
+    """Returns the best inverse temperature and its negative log-likelihood per pixel.
 
     Args:
       inverses: ascending inverse temperatures that enclose the minimum.

@@ -1,4 +1,4 @@
-"""Predictors whose network another runtime (engine) executes instead of JAX."""
+"""Predictors that execute their network with a runtime (engine) other than JAX."""
 
 import functools
 import hashlib
@@ -50,7 +50,7 @@ def with_engine(
     threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> Predictor:
-    """Returns a predictor of the same model whose network another runtime executes.
+    """Returns a predictor of the same model that executes the network with the runtime `engine`.
 
     The network is exported once for each padded image size. The exported files are stored in the
     cache directory of traced programs. Scales, flips, tiles and CRF have the same effect as with
@@ -99,7 +99,7 @@ class EngineNetwork:
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
-        """Creates the network; `file_of` loads its exported files when images are predicted."""
+        """Creates the network; `file_of` loads an exported file of it when images are predicted."""
         self.model, self._file_of = model, file_of
 
     def forward(
@@ -112,7 +112,7 @@ class EngineNetwork:
           finish: function of the class map and the logits, both at the resolution of the images. It
             must be defined at the top level of a module, or be an `AtTemperature` of such a
             function.
-          mesh: mesh of one device, or None.
+          mesh: mesh of one device, or None. The runtime executes the network on the CPU.
 
         Raises:
           DeepLabError: the mesh has several devices. The returned function raises a DeepLabError if
@@ -189,7 +189,7 @@ class _ModelFiles:
         self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
 
     def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
-        """Returns a loaded file; exports the network to it first if it is missing or damaged.
+        """Loads an exported file; exports the network first if the file is missing or damaged.
 
         Args:
           model: the network, at the output stride that inference uses.
@@ -359,8 +359,8 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
         None: selected by the format of the file.
 
     Raises:
-      DeepLabError: the file is missing, damaged or not written by `export`, `engine` does not
-        execute the format of the file, or the runtime of the format is not installed.
+      DeepLabError: the file is missing, damaged or not written by `export`; its format is not
+        that of `engine`; or the runtime of the format is not installed.
     """
     engines = {suffix: name for name, suffix in ENGINES.items()}
     own = engines.get(Path(path).suffix.lower())

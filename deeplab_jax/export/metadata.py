@@ -70,7 +70,8 @@ class Metadata:
         """Converts images to the input of the file: normalizes them unless the file does so.
 
         Args:
-          images: [N, H, W, C] of the dtype `pixels`; with three uint8 channels, RGB 0..255.
+          images: [N, H, W, C], of the dtype that the property `pixels` returns. Images with three
+            uint8 channels are RGB.
         """
         given = self.input["normalization"]
         if given == "inside":

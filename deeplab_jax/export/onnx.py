@@ -35,8 +35,8 @@ class OnnxWriter:
     Attributes:
       nodes: nodes in order of execution.
       constants: weights and other constants.
-      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Normalization of
-        the image and averages are computed in float32.
+      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Averages, and the
+        normalization of the image, are always computed in float32.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -73,7 +73,7 @@ class OnnxWriter:
         return result
 
     def constant(self, array: np.ndarray) -> str:
-        """Returns the name of a constant with this content; adds the constant if there is none."""
+        """Returns the name of the constant equal to `array`, which is added if it is missing."""
         key = b"%s %s " % (str(array.dtype).encode(), str(array.shape).encode()) + array.tobytes()
         if key not in self._names:
             self._names[key] = f"constant_{len(self.constants)}"
@@ -83,7 +83,7 @@ class OnnxWriter:
         return self._names[key]
 
     def half(self, value: Value) -> Value:
-        """Converts a constant array, or the tensor with this name, to float16.
+        """Converts a constant array, or the tensor with the name `value`, to float16.
 
         Raises:
           DeepLabError: a constant is too large for float16.
@@ -98,7 +98,7 @@ class OnnxWriter:
         return value.astype(HALF)
 
     def single(self, value: str) -> str:
-        """Converts the tensor with this name to float32."""
+        """Converts the tensor with the name `value` to float32; returns the name of the result."""
         return self.cast(value, np.dtype(np.float32)) if value in self._halves else value
 
     def _alike(self, *values: Value) -> tuple[Value, ...]:
@@ -212,7 +212,8 @@ class OnnxWriter:
         ONNX has no operation for checks. The graph therefore gathers an element from the array [0],
         with (size − plus) mod step as index. For an illegal size, this index is out of bounds, and
         ONNX Runtime reports the name of the node, which states the legal sizes. The gathered 0 is
-        added to the size, so that the node is needed for the last resize.
+        added to the size, which later resize operations use. Without this use, the node would be
+        removed from the graph.
 
         Args:
           image: name of the image, [N, C, H, W].

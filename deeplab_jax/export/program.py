@@ -162,7 +162,7 @@ def open_sizes(program: Program) -> Iterator[None]:
     """Context for tracing a program; turns errors about variable sizes into a `DeepLabError`.
 
     Raises:
-      DeepLabError: tracing fails although no size is fixed, because the network does not support
+      DeepLabError: tracing fails and `options.size` is None, so the network does not support
         variable sizes. The message suggests a fixed size.
     """
     try:

@@ -121,10 +121,11 @@ def _write(
 
 
 def check_exports(predictor: Predictor, format: str) -> None:
-    """Checks that a format exists and supports a network; only StableHLO supports quantization.
+    """Checks that a format exists, and that it is StableHLO if the network is quantized.
 
     Raises:
-      DeepLabError: the format is unknown, or does not support the quantized network.
+      DeepLabError: the format is unknown, or the network is quantized and the format is not
+        StableHLO.
     """
     check_name("format", format, FORMATS)
     if format != "stablehlo" and predictor.model.architecture.quantization != "none":

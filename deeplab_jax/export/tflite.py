@@ -195,7 +195,7 @@ def _converter(program: Program, tensorflow: ModuleType) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yields a list with one element, the network's input, for each resized and padded image."""
+    """Resizes and pads each image, and yields it as a list with one array, the network's input."""
     metadata, size = describe(program), program.own_size
     for image in images:
         padded = pad(fitted(image, size), size, metadata.sizes["fill"])

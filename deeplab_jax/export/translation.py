@@ -32,7 +32,7 @@ Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """Stride, padding and dilation rate per axis (rows, columns), and groups of a convolution."""
+    """Stride, padding and dilation rate (rows, columns), and number of groups of a convolution."""
 
     stride: Pair
     padding: Padding
@@ -51,7 +51,7 @@ class Writer(Protocol):
     def convolution(
         self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
-        """Convolves inputs with a kernel [rows, columns, in / groups, out], and adds the bias."""
+        """Convolves inputs with a kernel [rows, columns, in / groups, out], and adds any bias."""
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
         """Applies the binary operation `add`, `sub`, `mul`, `div`, `max` or `min`."""
@@ -82,7 +82,10 @@ class Writer(Protocol):
         """Applies the exact GELU, x · Φ(x), not its approximation by tanh."""
 
     def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
-        """Scales the channels of each pixel to mean 0 and variance 1, as layer normalization."""
+        """Scales the channels of each pixel to mean 0 and variance 1, as layer normalization does.
+
+        Epsilon is added to the variance before the division.
+        """
 
     def relative_norms(self, inputs: Value, epsilon: float) -> Value:
         """Returns the L2 norm over H and W of each channel, relative to the other channels.
@@ -104,7 +107,10 @@ class Writer(Protocol):
         """Returns the index of the channel with the largest value, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Receives every new value of the program with its traced shape, and writes nothing."""
+        """Receives the image and each written value, with its traced shape; writes no operation.
+
+        The ONNX writer stores the shapes, to compute variable heights and widths from them.
+        """
 
 
 def flat_padding(padding: Padding) -> list[int]:
@@ -114,9 +120,9 @@ def flat_padding(padding: Padding) -> list[int]:
 
 
 def channels_first(value: Value) -> Value:
-    """Reorders a constant for maps [N, H, W, C] for use with maps [N, C, H, W].
+    """Reshapes a constant that broadcasts against maps [N, H, W, C] for maps [N, C, H, W].
 
-    Values that are not constant arrays are returned unchanged.
+    Scalars, and values that are not constant arrays, are returned unchanged.
     """
     if not isinstance(value, np.ndarray):
         return value

@@ -71,8 +71,9 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
     """Returns the pairs (size, batch size) for which a file is compared with its network.
 
     By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
-    larger one. If the file accepts any batch size, the batch sizes are 1, 2 and 3. The first size
-    is paired with the first batch size, the second with the second, and so on.
+    larger one. The batch sizes are 1, 2 and 3, or the only one that the file accepts. The first
+    size is paired with the first batch size, the second with the second, and so on; the last entry
+    of the shorter list is repeated.
 
     Args:
       program: exported program.

@@ -54,7 +54,7 @@ def find_runtime(directory: str | Path | None = None) -> Path:
 
 
 def write_page(program: Program, path: str | Path, runtime: str | Path | None = None) -> None:
-    """Writes a static page that runs the network in the browser; replaces an earlier page.
+    """Writes a static page that runs the network in the browser; replaces a page at `path`.
 
     Args:
       program: program to export; it must map one uint8 RGB image to a class map.
@@ -63,8 +63,8 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
         (default: found in `node_modules` of the current directory or its parents).
 
     Raises:
-      DeepLabError: the page does not support the options of the program or its network,
-        onnxruntime-web is not found, or `path` exists and is not an exported page.
+      DeepLabError: a page cannot run the program, onnxruntime-web is not found, or `path` is
+        neither an exported page nor an empty directory.
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
@@ -114,8 +114,8 @@ def _check(program: Program) -> None:
 def _description(program: Program, package: Path) -> str:
     """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    Its entry `sizes` extends `Metadata.sizes` by `fixed`, the only legal (H, W), and `minimum`, the
-    (H, W) to which smaller images are padded. Both are in pixels, or null if there is none.
+    Its entry `sizes` contains `Metadata.sizes` and two keys: `fixed`, the only legal (H, W), and
+    `minimum`, the (H, W) to which smaller images are padded. Each is in pixels; null: no such size.
     """
     metadata, smallest = describe(program), program.predictor.inference_size
     minimum = program.step.round_up(smallest) if smallest else None

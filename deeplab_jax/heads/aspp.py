@@ -1,4 +1,4 @@
-"""ASPP and related heads: LargeFOV (v1), summed ASPP (v2), ASPP with image pooling (v3), SPP."""
+"""LargeFOV (DeepLab v1), ASPP (v2 and v3), image pooling, and spatial pyramid pooling."""
 
 import functools
 from collections.abc import Callable
@@ -53,9 +53,10 @@ class SummedASPP(nn.Module):
     Attributes:
       num_classes: number of scores per pixel.
       rates: atrous rate of each branch, in feature-map pixels.
-      fc_channels: number of output channels of fc6 and fc7 in every branch, as on VGG-16; 0: every
-        branch is a 3×3 classifier, as on ResNet-101.
-      dropout_rate: fraction of the features of fc6 and fc7 dropped in training.
+      fc_channels: number of output channels of the two hidden layers fc6 and fc7 that precede the
+        classifier in every branch, as on VGG-16; 0: every branch is a 3×3 classifier without hidden
+        layers, as on ResNet-101.
+      dropout_rate: fraction of the outputs of fc6 and fc7 dropped in training.
       form: settings common to all layers, see `layers.Form`.
     """
 

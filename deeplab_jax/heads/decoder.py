@@ -19,8 +19,8 @@ DROPOUT_RATE = 0.5
 class MultiScaleFeatures(nn.Module):
     """Multi-scale features of DeepLab-MSc (DeepLab v1, section 4.3).
 
-    Two convolutions are applied to the image and to intermediate feature maps, and the results are
-    concatenated with the features.
+    Two convolutions are applied to each map: the image and intermediate feature maps. The results
+    are concatenated with the encoder output.
 
     Attributes:
       strides: stride of the first convolution on each map, which reduces the map to the size of the
@@ -33,7 +33,7 @@ class MultiScaleFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Maps features [N, h, w, C] and M maps, the image first, to [N, h, w, C + 128·M]."""
+        """Maps features [N, h, w, C] and M maps, the first the image, to [N, h, w, C + 128·M]."""
         joined = [features]
         for number, (inputs, stride) in enumerate(zip(maps, self.strides, strict=True)):
             hidden = inputs
@@ -50,13 +50,14 @@ class Decoder(nn.Module):
     """Decoder of DeepLab v3+: upsamples, concatenates low-level features, applies convolutions.
 
     Attributes:
-      low_level_channels: number of channels that the low-level features are reduced to.
+      low_level_channels: number of channels to which the low-level features are reduced.
       convolutions: (kernel size, number of channels) of each convolution after the concatenation.
       separable: whether these convolutions are depthwise separable.
       normalization: hyperparameters of batch normalization.
       separable_norm: whether separable convolutions normalize the output of the depthwise
         convolution.
-      dropout: fraction of the features dropped in training after each convolution; (): none.
+      dropout: for each of these convolutions, the fraction of its output features dropped in
+        training; (): no dropout.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
     """

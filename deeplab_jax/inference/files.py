@@ -110,8 +110,7 @@ def plan_files(
       paths: image files, and folders that are searched recursively.
       output: directory of the predictions. In it, images in a folder keep their relative paths.
       probabilities: whether to write probabilities, too.
-      overwrite: whether to replace existing files. If two images have the same output file, the
-        result of the last one is kept.
+      overwrite: whether to replace output files that exist or belong to an earlier image.
       num_classes: number of classes of the model. If it is above 255, a picture of the class colors
         is planned for each image.
       by_rows: whether images are predicted with tiles and without a CRF, so that they may be larger
@@ -119,8 +118,9 @@ def plan_files(
       page: number of the page to read from TIFF files, see `read_image`.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, an output file is an input, exists or
-        occurs twice, or probabilities are requested for an image larger than Pillow reads.
+      DeepLabError: a path does not exist, there is no image, an output file is an input, or
+        probabilities are requested for an image larger than Pillow reads; without `overwrite`, also
+        if an output file exists or two images have the same one.
     """
 
     def job(image: Path, target: Path) -> FileJob:
@@ -150,9 +150,9 @@ def plan_files(
 def plan_classifications(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[ClassificationJob]:
-    """Determines the file to write for each image to classify; reads and writes no file.
+    """Determines the JSON file to write for each image to classify; reads and writes no file.
 
-    The arguments and the errors are the same as those of `plan_files`.
+    `paths`, `output` and `overwrite` have the meaning and cause the errors of `plan_files`.
     """
 
     def job(image: Path, target: Path) -> ClassificationJob:
@@ -167,7 +167,8 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
     The path of the result has the suffix of the image file. Folders are searched recursively.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, or a file is a medical volume.
+      DeepLabError: a path does not exist or is in a bucket, `output` is a file, or no image is
+        found. If a folder contains a medical volume instead, the message names it.
     """
     found = find_inputs(paths, output, IMAGE_SUFFIXES)
     if not found:
@@ -189,13 +190,13 @@ def find_inputs(
 
     Args:
       paths: files, and folders that are searched recursively.
-      output: directory of the predictions. Files in it are not inputs, even if it is inside one of
-        the folders, because they are predictions of an earlier run.
+      output: directory of the predictions. If it is inside one of the folders, its files are not
+        inputs, because they are predictions of an earlier run.
       suffixes: suffixes of the files to find in folders. Files that are given by name may be hidden
         or have another suffix.
 
     Raises:
-      DeepLabError: a path does not exist, or the output is a file.
+      DeepLabError: a path does not exist or is in a bucket, or the output is a file.
     """
     remote = next((path for path in paths if not is_local(path)), None)
     if remote is not None:
@@ -229,10 +230,11 @@ def plan(
     Args:
       found: pairs of an input and the path of its result, as `find_inputs` returns them.
       job: function from an input and the path of its result to a job.
-      overwrite: whether to replace existing files.
+      overwrite: whether to replace output files that exist or belong to an earlier input.
 
     Raises:
-      DeepLabError: an output file is an input, exists, or occurs twice.
+      DeepLabError: an output file is an input; or, without `overwrite`, it exists or two inputs
+        have the same one.
     """
     pairs = list(found)
     inputs = {os.path.realpath(source) for source, _ in pairs if isinstance(source, Path)}

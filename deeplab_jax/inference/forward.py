@@ -255,8 +255,8 @@ def fused_logits(
       architecture: architecture of the network.
       scales, flip: scale factors of the images, and whether to also predict mirrored images.
       image: padded images, [N, H, W, C].
-      logits_at_scale: function from images and a scale to logits. It applies the network that
-        `one_scale` returns to the images, resized by this scale.
+      logits_at_scale: function from images and a scale to logits. It resizes the images by the
+        scale, and applies the network `one_scale(model, scales)`.
 
     Returns:
       float32 [N, H, W, num_classes].
@@ -282,9 +282,9 @@ def fused_logits(
 def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
     """Returns the network to apply at each of the scales of inference.
 
-    Networks such as DeepLab v2 can apply several scales internally (`multi_scale`). Scales of
-    inference other than (1,) replace these scales, so the result has `multi_scale=()`. For (1,),
-    the model is returned unchanged.
+    Networks such as DeepLab v2 can apply several scales internally (`multi_scale`). If the scales
+    of inference are (1,), the model is returned unchanged. Other scales of inference replace the
+    internal scales, so the result has `multi_scale=()`.
     """
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model

@@ -111,7 +111,7 @@ def classify_files(
     *,
     page: int | None = None,
 ) -> list[list[ClassProbability]]:
-    """Classifies images and writes their most probable classes, each file atomically.
+    """Classifies images and writes their five most probable classes, each file atomically.
 
     Args:
       classifier: model to apply.
@@ -120,7 +120,7 @@ def classify_files(
       page: number of the page to read from TIFF files, see `read_image`.
 
     Returns:
-      The most probable classes of each image.
+      The five most probable classes of each image, in order of descending probability.
 
     Raises:
       DeepLabError: an image cannot be read.

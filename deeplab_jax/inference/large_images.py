@@ -37,8 +37,8 @@ def predict_rows(
     """Predicts an image by rows, and writes its class map, its overlay and its class colors.
 
     Host memory contains one row of tiles of the image and of the class map. The classes are first
-    written to a temporary file beside the class map, from which all output files are written. The
-    caller removes the temporary file.
+    written to a temporary file, from which all output files are written. The temporary file has the
+    name of `class_map` with the suffix `.classes`; the caller removes it.
 
     Args:
       predictor: model with tiles and without CRF.

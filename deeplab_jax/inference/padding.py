@@ -79,10 +79,11 @@ def canvas_size(
 ) -> Size:
     """Returns the size to which an image is padded before prediction.
 
-    An image that is not larger than the minimum is padded to the minimum. For a larger image, each
-    side is rounded up to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side
-    is at least half the longer side. With these few sizes, few programs are compiled. The result
-    depends only on this image, so class maps do not depend on other images.
+    An image that is not larger than the minimum is padded to the minimum, rounded up to a legal
+    size. For a larger image, each side is rounded up to a legal side n·step + plus (see `Grid`)
+    with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side is at least about half the
+    longer side. With these few sizes, few programs are compiled. The result depends only on this
+    image, so class maps do not depend on other images.
 
     Args:
       model: model that determines the legal sizes.

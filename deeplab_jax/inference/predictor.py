@@ -145,7 +145,7 @@ class Predictor:
           model: the network, at the output stride of training.
           variables: parameters and batch statistics of `model`.
           chosen_bands: numbers, from 1, of the bands to read from image files; None: RGB, or all
-            bands if the network takes other images.
+            bands if the network does not take RGB.
           make_network: function from a model and its variables to the network to call.
 
         The other arguments are described under Attributes.
@@ -214,7 +214,7 @@ class Predictor:
 
         Args:
           size: (H, W) in pixels to which smaller images are padded; None: each image is padded to
-            the nearest larger size that the network accepts.
+            one of few sizes that the network accepts, see `canvas_size`.
         """
         return self._changed(size, self.options)
 

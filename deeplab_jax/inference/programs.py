@@ -30,12 +30,12 @@ MAX_PROGRAMS = 64
 def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
     """Returns a compiled function that stores its traced programs on disk, and reuses them.
 
-    The programs are stored in the directory that the environment variable DEEPLAB_PROGRAM_CACHE
-    names. If it is not set, or if `model` is not a network of this package, `forward` is returned
-    unchanged. The arguments of the function must be on one device.
+    The programs are stored in the directory $DEEPLAB_PROGRAM_CACHE. If this environment variable is
+    not set, or if `model` is not a network of this package, `forward` is returned unchanged. The
+    arguments of the returned function must be on one device.
 
     Args:
-      forward: the compiled function.
+      forward: compiled function of the variables of `model` and of images.
       model: Flax module that the function applies. Its fields are part of the program's identity.
       purpose: text that identifies everything else that determines the program, such as the
         function that is applied to the output of the model.

@@ -238,7 +238,7 @@ def _open_folder(output: Path, settings: dict[str, Any]) -> None:
 def _write_labeled(
     dataset: PreparedDataset, output: Path, split: str, reporter: Reporter
 ) -> set[bytes]:
-    """Writes the examples of a split, and returns the digests of all images."""
+    """Writes the examples of a split, and returns the BLAKE2 digest of each image."""
     digests: set[bytes] = set()
     below = Path(split, LABELED) if split == "train" else Path(split)
     bands, palette = dataset.descriptor.bands, dataset.descriptor.palette
