@@ -253,7 +253,7 @@ class ArchitectureFields:
         "First unit that has the new atrous rate if the stride of a unit is replaced by a rate: "
         "the next unit (`next_unit`), the unit itself (`same_unit`), or the first unit of the next "
         "stage (`next_stage`). With `first_units`, only the unit itself and the first unit of "
-        "every later stage have the new rate.",
+        "every later stage have the new rate. On a ResNet, each convolution counts as a unit.",
         legal=RATE_STARTS,
         source="`next_unit`: slim, torchvision; `same_unit`: segmentation_models.pytorch; "
         "`next_stage`, `first_units`: MobileNetV2 of pytorch-deeplab-xception and mmsegmentation",

@@ -1,7 +1,7 @@
 """EfficientNet, EfficientNet-Lite, EfficientNetV2 and MobileNetV4 as in timm, at any output stride.
 
-They consist of three kinds of units: convolutions, inverted residuals, and inverted residuals in
-which one k×k convolution replaces the 1×1 expansion and the depthwise convolution.
+These networks consist of three kinds of units: convolutions, inverted residuals, and inverted
+residuals in which one k×k convolution replaces the 1×1 expansion and the depthwise convolution.
 """
 
 from collections.abc import Callable
@@ -121,8 +121,8 @@ class EfficientNet(nn.Module):
     Attributes:
       name_in_timm: name of the network, a key of `efficientnet_networks.NETWORKS`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      rate_start: where a rate begins that replaces the stride of a unit: at this unit
-        (`same_unit`) or at the next one (`next_unit`). All later units have the rate, too.
+      rate_start: first unit with the atrous rate that replaces a stride: the unit that had the
+        stride (`same_unit`) or the unit after it (`next_unit`). All later units have the rate, too.
       stochastic_depth: upper bound of the probability of dropping a residual branch in training;
         the probability rises linearly from 0 at the first unit, and stays below the bound.
       normalization: hyperparameters of batch normalization.

@@ -93,7 +93,7 @@ class BackboneEntry:
 
     @property
     def has_multi_grid(self) -> bool:
-        """True if the backbone supports `Architecture.multi_grid`, which only ResNets do."""
+        """True if the backbone supports `Architecture.multi_grid`. Only ResNets support it."""
         return self.multi_grid_size > 0
 
 

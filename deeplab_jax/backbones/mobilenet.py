@@ -139,10 +139,10 @@ class MobileNetV2(nn.Module):
         rounded to multiples of 8, as in slim's image classifiers.
       stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
         `SAME`.
-      rate_start: first unit with the rate that replaces the stride of a unit: that unit
-        (`same_unit`), the next one (`next_unit`) or the first of the next stage (`next_stage`). All
-        later units have the rate, too. `first_units`: only that unit and the first unit of every
-        later stage have the rate.
+      rate_start: first unit with the atrous rate that replaces a stride: the unit that had the
+        stride (`same_unit`), the unit after it (`next_unit`) or the first unit of the next stage
+        (`next_stage`). All later units have the rate, too. With `first_units`, only the unit that
+        had the stride and the first unit of every later stage have the rate.
       last_convolution: whether the backbone ends with the 1×1 convolution to 1280 channels that
         the image classifier has before its pooling.
       pad_first_convolution: whether to pad the image before the first convolution.

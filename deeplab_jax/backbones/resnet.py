@@ -40,7 +40,7 @@ class Depth(NamedTuple):
 
     @property
     def expansion(self) -> int:
-        """Number of output channels of a residual unit, divided by the number inside it."""
+        """Ratio of output channels to inner channels of a residual unit."""
         return 4 if self.bottleneck else 1
 
     @property
@@ -216,10 +216,12 @@ class ResNet(nn.Module):
       multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
         (DeepLab v3, section 3.2.1); None: all 1.
       stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
-        the last unit of the first block; `caffe`: the first convolution in the first unit of the
-        second block; `torchvision`: the first 3×3 convolution in that unit.
-      rate_start: where a rate begins that replaces the stride of a unit: at this unit
-        (`same_unit`) or at the next one (`next_unit`). All later units have the rate, too.
+        the last unit of the first block. `caffe`: the first convolution in the first unit of the
+        second block. `torchvision`: the first 3×3 convolution in the first unit of the second
+        block.
+      rate_start: first convolution with the atrous rate that replaces a stride: the convolution
+        that had the stride (`same_unit`) or the convolution after it (`next_unit`). All later 3×3
+        convolutions have the rate, too; 1×1 convolutions have none.
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
       variant: changes to the published network, see `Variant`.
