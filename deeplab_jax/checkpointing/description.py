@@ -39,8 +39,8 @@ class ModelDescription:
       task: `segmentation`, or `classification` of whole images.
       intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as
         in training; None: the range of each image.
-      bands: bands to read from each image file, the same as in training, numbered from 1. None: the
-        three bands of RGB images; all bands of the file if the network takes other images.
+      bands: numbers, from 1, of the bands to read from each image file, as in training. None: the
+        three RGB bands if the network takes RGB images, otherwise all bands of the file.
       temperature: divisor of the logits before the softmax (default: 1). The command `calibrate`
         fits it.
     """
@@ -103,8 +103,8 @@ def description_values(description: ModelDescription) -> dict[str, Any]:
 def read_description(directory: pathlib.Path) -> ModelDescription:
     """Reads `model.json` from a model directory or a training workdir.
 
-    If the file lacks keywords of `create_model`, the result has the defaults that these keywords
-    had in the release of this package that wrote the file.
+    Each keyword of `create_model` that is missing from the file receives its default in the release
+    of this package that wrote the file.
 
     Raises:
       DeepLabError: the directory does not contain a model, or this release cannot read it.

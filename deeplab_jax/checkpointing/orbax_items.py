@@ -119,7 +119,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 
 
 def _write_manifests(directory: epath.Path) -> None:
-    """Writes a manifest into each checkpoint of the directory whose saving is not finished yet."""
+    """Writes a manifest (file sizes and checksums) into each unfinished checkpoint."""
     for path in directory.iterdir():
         # Until the commit, the name has a suffix. In buckets, which cannot rename, it has none.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
@@ -169,8 +169,8 @@ def restore_items(
     Args:
       manager: opened checkpoints.
       step: step of the checkpoint; None: the last one.
-      like: items to restore. For the name of each item, it contains a tree of arrays, or of their
-        shapes. The restored arrays have the shapes, dtypes and shardings of this tree.
+      like: {name of each item to restore: tree of arrays or of `jax.ShapeDtypeStruct`}. The
+        restored arrays have the shapes, dtypes and shardings of this tree.
 
     Returns:
       A tree of arrays for each item, by the name of the item.

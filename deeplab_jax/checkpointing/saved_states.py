@@ -45,8 +45,8 @@ def damage(directory: epath.Path, items: Collection[str] | None = None) -> str |
 
     Args:
       directory: directory of a checkpoint, or of the variables of a model.
-      items: names of the items of a checkpoint to check, which are its subdirectories, such as
-        `variables`; None: all. Files outside of subdirectories are always checked.
+      items: names of the checkpoint items to check. An item is a subdirectory, such as `variables`.
+        None: all items. Files outside of subdirectories are always checked.
 
     Returns:
       A description of the damage; None if there is none.
@@ -110,7 +110,7 @@ def _metadata(directory: epath.Path) -> dict[str, Any]:
 
 
 def _files(directory: epath.Path, above: str = "") -> Iterator[str]:
-    """Yields the paths of all files in a directory tree, relative to its root."""
+    """Yields the path of each file in a directory tree, relative to its root, after `above`."""
     for path in directory.iterdir():
         if path.is_dir():
             yield from _files(path, f"{above}{path.name}/")
@@ -159,9 +159,9 @@ def uncommit(directory: epath.Path) -> None:
 
 
 def remove_unfinished(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Removes the partial checkpoints that interrupted saves and deletions left in a bucket.
+    """Removes the checkpoints in a bucket that are only partly saved, or partly deleted.
 
-    In local directories, Orbax removes them itself.
+    In a local workdir, this function removes nothing, because Orbax removes such checkpoints.
 
     Args:
       workdir: workdir of a training run that is resumed.
@@ -193,7 +193,9 @@ def checkpoint_damage(workdir: pathlib.Path, step: int, *items: str) -> str | No
 
 
 def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Moves damaged checkpoints to another directory, so that training resumes from a valid one.
+    """Moves damaged checkpoints to WORKDIR/damaged_checkpoints.
+
+    Training then resumes from a valid checkpoint.
 
     Args:
       workdir: workdir of a training run that is resumed.

@@ -93,8 +93,9 @@ def read_variables(
     Args:
       path: path of the workdir or model directory.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step.
-      ema: whether to read the moving average of the variables (EMA); None: if the checkpoint
-        contains it.
+      ema: whether to read the moving average of the variables (EMA) from the checkpoint, instead of
+        the variables themselves; None: the moving average if the checkpoint contains it. A model
+        directory has only one set of variables, so `checkpoint` and `ema` are ignored.
 
     Raises:
       DeepLabError: the checkpoint or the moving average does not exist, or a file is damaged.
@@ -134,11 +135,7 @@ def read_variables(
 
 
 def _check(path: epath.Path, step: int, item: str) -> None:
-    """Checks the files of one item of a checkpoint.
-
-    Raises:
-      DeepLabError: a file is damaged.
-    """
+    """Raises a DeepLabError if a file of the checkpoint item is damaged."""
     wrong = saved_states.checkpoint_damage(path, step, item)
     if wrong:
         raise DeepLabError(
@@ -219,7 +216,7 @@ def write_shared_model(
 
 
 def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yields a pair for each variable: its path, with slashes between the names, and its array."""
+    """Yields (path, array) of each variable; a path is `above` + names joined by slashes."""
     for name, value in variables.items():
         if isinstance(value, dict):
             yield from _named(value, f"{above}{name}/")
