@@ -61,7 +61,7 @@ def fine_tuned(
 
     Args:
       flags: flags of the command.
-      source: path given by --model; if it is a workdir, its config is used.
+      source: path given by --model. If it is a workdir, its config is the default of --config.
       stored: model to fine-tune; with --steps=0 it is returned unchanged.
       adjust: function that takes the run before it starts and returns the modified run.
       console: receives progress events.
@@ -80,7 +80,7 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
 
     Args:
       flags: flags of the command.
-      source: path given by --model. If it is a workdir, its config is the default.
+      source: path given by --model. If it is a workdir, its config is the default of --config.
       console: prints the main fields.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Prints the results and the progress of commands: a live line on a terminal, else log lines."""
+"""Prints results of commands, and their progress: a live line on a terminal, else log lines."""
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
@@ -58,7 +58,7 @@ def _parts(step: int, num_steps: int, scalars: Mapping[str, float]) -> Iterator[
 
 
 class Console(Reporter):
-    """Prints results to stdout, progress, warnings and errors to stderr."""
+    """Prints results to stdout, and progress, warnings and errors to stderr."""
 
     def __init__(self) -> None:
         self._out = rich.console.Console(highlight=False, soft_wrap=True, markup=False)

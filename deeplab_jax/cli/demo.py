@@ -1,6 +1,6 @@
 """usage: deeplab-jax demo --workdir=DIR
 
-Draws the built-in `shapes` dataset, trains a small DeepLab v3+ on it, evaluates the model on
+Generates the built-in `shapes` dataset, trains a small DeepLab v3+ on it, evaluates the model on
 held-out images and writes pictures. This takes three to five minutes on two CPU cores. To resume an
 interrupted run, repeat the command.
 

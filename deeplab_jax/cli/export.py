@@ -227,8 +227,8 @@ def _verify(
 
     Args:
       program: exported program, which contains the network.
-      cases: pairs of an image size (H, W) and a batch size, for each of which the images are
-        predicted by the file and by the network.
+      cases: pairs of an image size (H, W) and a batch size. The file and the network predict the
+        images once for each pair.
       output: path of the exported file.
       images: paths of the images.
       calibrated: whether the file computes in 8-bit integers.

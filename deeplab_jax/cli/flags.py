@@ -39,7 +39,8 @@ DEFINE: dict[type, Callable[..., object]] = {
 class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
 
-    For `--NAME`, absl passes `true` to the parser.
+    absl passes `true` for `--NAME` and `false` for `--noNAME`. The parser returns `bare` for
+    the former and None for the latter.
     """
 
     syntactic_help = "a value, or nothing for the default"
