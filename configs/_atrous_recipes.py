@@ -47,7 +47,7 @@ class Amount:
       num_steps: number of training steps.
       learning_rate: initial learning rate.
       crop: height and width of the crops, in pixels.
-      open: reasons why values are uncertain, by dotted config field, see `Recipe.open`.
+      open: {dotted name of a config field: reason why its value is uncertain}.
     """
 
     num_steps: int

@@ -6,8 +6,8 @@
 With `cpu`, training from scratch on 2 cores of an AMD EPYC reaches 0.549 validation mean IoU after
 1800 steps (0.510 after 1200, 0.413 after 600), in 15 min 58 s at 14 to 15 images/s (2026-11-23).
 
-`cpu,init=NAME` starts from the backbone of published weights, a model directory or a workdir, with
-all channels (depth multiplier 1):
+`cpu,init=NAME` starts from the backbone of the model NAME: the name of published weights, or the
+path of a model directory or a workdir. The network then has all channels (depth multiplier 1):
 
   deeplab-jax train --config=camvid:cpu,init=deeplabv3_mobilenetv2_voc_coreml_lut8 \\
       --workdir=runs/camvid_voc

@@ -48,7 +48,7 @@ class Limits:
       megabytes: maximum size of the image file, in megabytes (default: 10).
       megapixels: maximum number of pixels, in millions (default: 24).
       seconds: maximum time from the start of processing to the result, in seconds (default: 30).
-      waiting: maximum number of requests in the queue; others are rejected (default: 64).
+      waiting: maximum number of requests in the queue (default: 64); further requests are rejected.
     """
 
     megabytes: float = 10
@@ -65,7 +65,7 @@ class Answer:
       overlay: uint8 [H, W, 3], the image with the class colors drawn over it.
       mask: uint8 [H, W, 3], the class colors alone.
       legend: HTML list of the classes in the image; class names are escaped.
-      areas: fraction of the pixels (0..1) of each class in the image, largest first.
+      areas: {class name: fraction of the image's pixels, 0..1}, largest first.
       milliseconds: time spent in each stage: `decode`, `network` and `draw`.
     """
 
@@ -135,8 +135,8 @@ class SegmentationService:
           uint8 [H, W, 3] RGB. The uncertainty 0 is black, and 1 is light yellow.
 
         Raises:
-          DeepLabError: there is no such uncertainty or model, the model cannot be loaded, the file
-            is damaged, too large or not an image, or there is no result within the time limit. The
+          DeepLabError: `kind` or `name` is unknown, the model cannot be loaded, the file is
+            damaged, too large or not an image, or there is no result within the time limit. The
             message contains no path of the server.
         """
         check_name("uncertainty", kind, OF_ONE_PASS)
@@ -159,7 +159,7 @@ class SegmentationService:
             ) from None
 
     def _read(self, image: Path, name: str, ending: float) -> tuple[np.ndarray, Predictor, float]:
-        """Decodes an uploaded image, and loads a model if it is not loaded yet.
+        """Decodes an uploaded image, and loads the model `name` if it is not loaded yet.
 
         Args:
           image: path of the uploaded file.
@@ -199,7 +199,7 @@ class SegmentationService:
         return encoded
 
     def _in_turn(self, ending: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in the worker thread, after those of earlier requests.
+        """Runs a function in the worker thread, after the functions of earlier requests.
 
         Args:
           ending: deadline for the result, as a value of `time.perf_counter()`.
@@ -299,10 +299,10 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
 
 
 def _path_parts(reference: str) -> tuple[str, ...]:
-    """Returns the components of a path without its root.
+    """Returns the components of a normalized path, without its root.
 
-    The path is normalized. If it is then `.` or ends with `..`, it is made absolute first, so that
-    the last component is the name of a directory.
+    The path `.` and paths that end with `..` are made absolute, so that the last component is the
+    name of a directory.
     """
     path = Path(os.path.normpath(reference))
     if path.name in ("", ".."):

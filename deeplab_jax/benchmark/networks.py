@@ -50,7 +50,7 @@ class Contender:
 
 
 def compiled_contender(name: str, function: Callable[..., Any], *arguments: Any) -> Contender:
-    """Compiles a function for its arguments, and returns a contender that calls it with them.
+    """Compiles a function, and returns a contender that calls it with the given arguments.
 
     The arguments are moved to the device first. The attribute `peak_bytes` of the contender is the
     compiler's estimate; see `planned_bytes`.

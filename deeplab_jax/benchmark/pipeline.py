@@ -47,7 +47,7 @@ def measure_pipeline(
 
 
 def cores_to_feed(consumed_per_second: float, images_per_second_per_core: float) -> int:
-    """Returns the number of processor cores that can supply an accelerator with images.
+    """Returns the number of processor cores required to supply an accelerator with images.
 
     Args:
       consumed_per_second: number of images that the accelerator processes per second.

@@ -65,8 +65,8 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
     Returns:
       Median wall times in seconds. The key of a command is its name followed by `_seconds`, such
       as `help_seconds` and `import_deeplab_jax_seconds`. `first_mask_seconds` is the time of
-      `predict` on one image with warm compile caches, and `first_mask_cold_seconds` its time with
-      empty ones.
+      `predict` on one image with warm compile caches. `first_mask_cold_seconds` is the time of
+      the same command with empty compile caches.
 
     Raises:
       DeepLabError: a command failed; the message is the last line of its stderr.
