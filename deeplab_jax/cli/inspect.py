@@ -92,7 +92,7 @@ def _described(flags: Flags) -> Iterator[str]:
     """Yields a line per keyword or config field: name, description, type, legal values, default.
 
     Raises:
-      DeepLabError: there is no such section or field.
+      DeepLabError: the section or field that --config names does not exist.
     """
     # The import is local, because the summary of a network does not need the config.
     from deeplab_jax.config_fields import declared_fields, model_fields

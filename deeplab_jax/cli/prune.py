@@ -5,9 +5,9 @@ Prunes a model and fine-tunes it. There are two kinds of pruning:
 With --structured, whole channels are removed from bottlenecks, ASPP branches and the decoder, until
 at most a fraction --macs=0.5 of the multiply-adds is left. The network is then smaller and faster.
 
-Without --structured, the smallest weights of every dense kernel are set to 0 during training, up to
-a fraction --sparsity=0.5. The resulting model is smaller when it is compressed (zip), but not
-faster.
+Without --structured, the smallest weights of every convolution kernel that is not depthwise are set
+to 0 during training, up to a fraction --sparsity=0.5. The resulting model is smaller when it is
+compressed (zip), but not faster.
 
 Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
 --config.FIELD=VALUE, and writes to DIR-training. To resume an interrupted run, repeat the command.

@@ -10,8 +10,8 @@ With --folds=5, the command runs a five-fold cross-validation on the training sp
 networks, each on four folds, evaluates each on the remaining fold, and prints the mean and the
 standard deviation of the five mean IoUs.
 
-With --preview=FILE.png, the command draws the first training batch after all augmentation, and does
-not train.
+With --preview=FILE.png, the command writes a picture of the first training batch after all
+augmentation, and does not train.
 
 examples:
   deeplab-jax train --config=camvid:cpu --preview=batch.png --config.augmentation.cutmix=0.5
@@ -57,7 +57,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Trains a model, or draws a preview, and prints the results and their path."""
+    """Trains a model, or writes a preview, and prints the results and their path."""
     flags.refuse("train", paths)
     if not flags.config or not (flags.workdir or flags.preview):
         raise DeepLabError("give --config=FILE and --workdir=DIR to train")
@@ -81,7 +81,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _preview(path: pathlib.Path, config: "ConfigDict", reporter: Reporter) -> str:
-    """Draws the first training batch to `path`, and returns the line to print."""
+    """Writes a picture of the first training batch to `path`, and returns the line to print."""
     from deeplab_jax.parallel import make_mesh
     from deeplab_jax.training.hooks import draw_first_batch
     from deeplab_jax.training.setup import assemble
