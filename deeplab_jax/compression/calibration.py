@@ -1,4 +1,4 @@
-"""Calibration images, and statistics of the inputs of convolutions on them."""
+"""Yields calibration images, and computes statistics of the inputs of convolutions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -144,8 +144,9 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
     """Updates `precision` and `gram` in place after a channel is removed.
 
-    The kernel of the removed channel, times the least-squares slopes, is added to the kernels of
-    the other channels. The output of the convolution then changes as little as possible.
+    The new `gram` is that of kernels which compensate for the removal: the kernel of the removed
+    channel, times the least-squares slopes, is added to the kernels of the other channels. The
+    output of the convolution then changes as little as possible.
 
     Args:
       precision: inverse of the covariance of the channels, [C, C].

@@ -79,7 +79,8 @@ def build_lattice(
       num_points: number of points (default: N). The remaining columns are padding: they have no
         weight and must be copies of a point.
       capacity: maximum number of vertices inside `jit` (default: (d+1)·N + 1, the largest possible
-        number, several times that of typical images). If more are needed, filtered values are NaN.
+        number, several times that of typical images). If more vertices are needed, filtered
+        values are NaN.
 
     Raises:
       DeepLabError: the points are too far apart, so that 63 bits cannot number the lattice points

@@ -168,13 +168,13 @@ def select(
       whose: words that precede the expected bands in error messages, such as "the model takes".
 
     Returns:
-      [H, W, bands.count] in the dtype of `bands`. If three bands are selected as RGB, the dtype is
-      that of the file.
+      [H, W, bands.count] in the dtype of `bands`. If `bands.chosen` lists bands to be converted to
+      RGB (`bands.are_rgb`), the dtype is that of the file.
 
     Raises:
       DeepLabError: a number in `bands.chosen` is larger than the number of bands in the file;
         `bands.chosen` is None, and the file does not have `bands.count` bands; or the dtype of the
-        file is not `bands.dtype`, and no conversion to RGB is selected.
+        file is not `bands.dtype`, and the bands are not to be converted to RGB.
     """
     found = bands_of(pixels)
     if bands.chosen is None and found.count != bands.count:

@@ -41,8 +41,9 @@ IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 class Cvat(PairedFilesBuilder):
     """Reads masks in `SegmentationClass/`; `labelmap.txt` defines the color of each class.
 
-    Lists in `ImageSets/Segmentation/`, such as `train.txt`, define the splits. If there is a single
-    list with another name, a hash of the file names divides its images into train and val.
+    Lists in `ImageSets/Segmentation/`, such as `train.txt`, define the splits. If there is only one
+    list, and its name is not that of a split, a hash of the file names divides its images into
+    train and val.
     """
 
     LANDMARK = MASKS
