@@ -97,9 +97,9 @@ def train(
       config: config of the run, see deeplab_jax/config_fields.py.
       workdir: directory for checkpoints, metrics and pictures. A run can only be resumed with the
         config that it was started with.
-      train, validation: name of a prepared dataset, or a pair of arrays (images uint8 [N, H, W, 3],
-        or uint8 or uint16 [N, H, W, C] with other bands; masks [N, H, W]); None: the dataset of the
-        config.
+      train, validation: name of a prepared dataset, a `Dataset`, or a pair of arrays: images, uint8
+        or uint16 [N, H, W, C], where uint8 with C = 3 is RGB; and masks, integers [N, H, W]. None:
+        the dataset of the config.
       batch_size: number of images per batch (default: `config.training.batch_size`).
       epochs: number of training epochs (default: `config.training.num_steps` steps).
       reporter: receives progress events.

@@ -2,9 +2,12 @@
 
 Some networks are published with folded batch normalization. After conversion, each folded batch
 normalization is the identity in evaluation. In training, however, it would normalize by the
-statistics of the batch, so the network would compute another function. Unfolding measures mean and
-variance of the inputs of each such normalization on training images, and sets its scale and offset
-such that they undo it. Training then starts from the function of the published network.
+statistics of the batch, so the network would compute another function.
+
+Unfolding measures, on training images, the mean and variance of the inputs of each folded batch
+normalization. It stores these statistics in the layer, and chooses scale and offset such that the
+layer remains the identity in evaluation. Training then starts from the function of the published
+network.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,13 +37,16 @@ def unfold_batch_norm(
     batches: Iterable[jax.Array],
     mesh: Mesh,
 ) -> Variables:
-    """Returns variables that compute the same function with measured batch statistics.
+    """Replaces the statistics of folded batch normalizations by statistics measured on images.
+
+    Scales and offsets are adapted, so that the network computes the same function in evaluation.
 
     Args:
       model: network.
       variables: variables of the network.
       folded: paths, without `params`, of the batch normalizations that were folded.
-      batches: batches of images, uint8 [N, H, W, C], sharded over all devices.
+      batches: batches of training images, uint8 [N, H, W, C], of equal size and sharded over all
+        devices.
       mesh: device mesh.
     """
     measure = jax.jit(_measurement(model, folded), out_shardings=replicated(mesh))
@@ -81,7 +87,7 @@ def _measurement(
 
 
 def _merged(batches: Sequence[Statistics]) -> Statistics:
-    """Combines the statistics of batches of equal size to the statistics of all batches."""
+    """Combines the statistics of equally large batches into the statistics of all batches."""
     means, variances, epsilons = map(np.stack, zip(*batches, strict=True))
     # Total variance: mean of the variances within batches plus variance of the batch means.
     return Statistics(means.mean(0), variances.mean(0) + means.var(0), epsilons[0])
@@ -90,9 +96,10 @@ def _merged(batches: Sequence[Statistics]) -> Statistics:
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
 ) -> dict[Path, np.ndarray | jax.Array]:
-    """Returns the variables of a batch normalization that has the given statistics.
+    """Returns new variables for the batch normalization at `path`, by their paths.
 
-    Scale and offset are chosen so that the function of the layer does not change.
+    Mean and variance are those of `statistics`. Scale and offset are chosen so that the layer
+    computes the same function in evaluation.
     """
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]

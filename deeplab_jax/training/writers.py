@@ -128,8 +128,8 @@ class TensorBoard:
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
         """Opens an event file.
 
-        The file makes TensorBoard hide the events that earlier starts of the run wrote for steps
-        after `start_step`.
+        TensorBoard then hides the events for steps after `start_step` that were written before the
+        run was resumed.
 
         Args:
           workdir: directory of the run.
@@ -176,7 +176,7 @@ class WandB:
         _remember(workdir, "wandb", identifier)
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes a row whose axis is the training step."""
+        """Logs the scalars of a training step."""
         self._run.log({"step": step, **scalars})
 
     def close(self, failed: bool) -> None:
@@ -223,12 +223,12 @@ class MLflow:
         self._client.log_batch(self._run_id, metrics=metrics)
 
     def close(self, failed: bool) -> None:
-        """Sets the status of the run."""
+        """Ends the run with the status FINISHED, or FAILED if `failed`."""
         self._client.set_terminated(self._run_id, "FAILED" if failed else "FINISHED")
 
 
 def _tracked(workdir: pathlib.Path, name: str) -> str | None:
-    """Returns the identifier of the workdir's run in a tracker; None for a new run."""
+    """Returns the stored run identifier of the writer `name`, or None if it has no run yet."""
     path = workdir / TRACKERS_FILE
     return json.loads(path.read_text()).get(name) if path.exists() else None
 
@@ -294,7 +294,7 @@ def open_writers(
 
     Args:
       names: names of the writers, from the config field `training.writers`.
-      workdir: directory of the run. In a bucket, there are no TensorBoard events.
+      workdir: directory of the run. If it is in a bucket, the writer `tensorboard` is omitted.
       start_step: step from which the run starts or resumes.
       config: value of every config field by its dotted name.
       reporter: receives one warning per writer that fails.
@@ -321,7 +321,7 @@ def check_writers(names: Iterable[str]) -> None:
 
 
 class Monitor(contextlib.AbstractContextManager["Monitor"]):
-    """Context manager that writes scalars to `metrics.jsonl` and to other writers."""
+    """Context manager that writes metrics to `metrics.jsonl` and to the chosen writers."""
 
     def __init__(
         self,
@@ -333,8 +333,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
     ) -> None:
         """Opens the writers.
 
-        Rows of `metrics.jsonl` that earlier starts of the run wrote for steps after `start_step`
-        are removed.
+        If the run is resumed, rows of `metrics.jsonl` for steps after `start_step` are removed.
 
         Args:
           workdir: directory of the run.

@@ -71,7 +71,7 @@ def example_sheet(
     palette: Sequence[Color],
     columns: int = 4,
 ) -> np.ndarray:
-    """Draws training examples: each image above its label, in rows, and a legend of the classes.
+    """Draws a grid of training examples, each image above its label, and a legend of the classes.
 
     Args:
       images: images [H, W, C] of equal size, at least one.
@@ -104,13 +104,13 @@ def uncertainty_sheet(
 ) -> np.ndarray:
     """Draws a row with image, errors and uncertainties for each panel.
 
-    In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray. In
-    the picture of an uncertainty, pixels with the value 0 are black, and larger values are red and
-    yellow. The brightest yellow stands for the 99th percentile of the uncertainty over all rows.
+    In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray.
+    There is a picture for each uncertainty. Its colors range from black (0) over red to light
+    yellow (99th percentile of this uncertainty over all panels, and above).
 
     Args:
       panels: rows of the sheet, at least one.
-      maps: for each row, {name of an uncertainty: its value at each pixel, [H, W]}.
+      maps: for each panel, {name of an uncertainty: its value at each pixel, [H, W]}.
       cell_width: width of each image on the sheet, in pixels (default: 320).
 
     Returns:
@@ -132,13 +132,13 @@ def uncertainty_sheet(
 
 
 def heat_map(values: np.ndarray) -> np.ndarray:
-    """Returns the colors of values [H, W], uint8 [H, W, 3]: 0 is black, 1 is light yellow."""
+    """Converts values 0..1, [H, W], to colors from black to light yellow, uint8 [H, W, 3]."""
     levels = (np.clip(values, 0, 1) * 255).astype(np.uint8)
     return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].copy()
 
 
 def _strip(image: np.ndarray, others: Sequence[np.ndarray], cell_width: int) -> np.ndarray:
-    """Draws an image and other pictures of its size side by side, each `cell_width` pixels wide."""
+    """Draws an image and `others` of the same size side by side, each `cell_width` pixels wide."""
     height, width = image.shape[:2]
     size = (cell_width, max(1, round(height * cell_width / width)))
     cells = [Image.fromarray(displayed(image)).resize(size, Image.Resampling.LANCZOS)]
