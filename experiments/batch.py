@@ -20,13 +20,14 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class OpenRequest:
-    """A request to run a table, with the objects that the request refers to by name.
+    """A request to run a table, with its table, preset, cases and files.
 
     Attributes:
       request: arguments of the command `experiments.run`.
       table: table to run.
       preset: preset that adapts the table to dataset and machine.
-      cases: every row of the table, combined with every combination of the values of --grid.
+      cases: the rows of the table. With --grid, each row is repeated for every combination of
+        values of the grid.
       storage: files of the training runs and results of the preset.
     """
 
@@ -38,7 +39,7 @@ class OpenRequest:
 
 
 def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
-    """Returns a request with its table, preset and cases; writes nothing.
+    """Finds the table and the preset of a request, and makes its cases; writes nothing.
 
     A case is a row of the table, combined with one value for each field of --grid.
 
@@ -61,20 +62,20 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
 
 
 def open_requests(workdir: str | pathlib.Path) -> list[OpenRequest]:
-    """Returns all requests that were run in a workdir."""
+    """Returns all requests to run a table that a workdir contains, for all presets."""
     found = (Storage(pathlib.Path(workdir) / name) for name in PRESETS)
     return [open_request(one, workdir) for storage in found for one in storage.requests()]
 
 
 def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> None:
-    """Runs the jobs of some cases in this process, and writes the report after each job.
+    """Trains and evaluates cases in this process, and writes the report after each job.
 
     A job is a training run with one seed and the evaluations of its network. If a job fails, the
     remaining jobs still run.
 
     Args:
-      opened: request to run.
-      cases: cases of the request to run.
+      opened: request to which the cases belong.
+      cases: table rows to run; those with the same training run share its jobs.
       reporter: receives progress events.
 
     Raises:
@@ -109,11 +110,13 @@ def submit(
     settings: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    """Submits the jobs of some cases through submitit, and waits for local jobs.
+    """Submits the jobs of cases through submitit, and waits for them if they are local.
+
+    A job is a training run with one seed and the evaluations of its network.
 
     Args:
-      opened: request to run.
-      cases: cases of the request to run.
+      opened: request to which the cases belong.
+      cases: table rows to run; those with the same training run share its jobs.
       cluster: `local` or `slurm`.
       processes: number of local processes among which the jobs are divided; on SLURM, each job is
         submitted separately.
@@ -144,7 +147,7 @@ def submit(
 
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
-    """Runs jobs one after the other in a submitted process; returns a line per failed job."""
+    """Runs jobs one after the other, and returns one line of text for each failed job."""
     failures = []
     for job in jobs:
         try:
@@ -155,7 +158,7 @@ def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]
 
 
 def describe(job: Job) -> str:
-    """Describes a job in messages by its first row, its number of other rows, and its seed."""
+    """Returns a text such as `LABEL and 2 more, seed 0`; LABEL is the label of the first row."""
     others = f" and {len(job.cases) - 1} more" if len(job.cases) > 1 else ""
     return f"{job.cases[0].row.label}{others}, seed {job.seed}"
 

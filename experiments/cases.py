@@ -48,7 +48,7 @@ class ResolvedTraining:
 
     @property
     def teacher(self) -> "ResolvedTraining":
-        """The training run, without pseudo-labels, of the network that predicts pseudo-labels."""
+        """Training run of the network that predicts pseudo-labels: `self` without `unlabeled`."""
         return dataclasses.replace(self, unlabeled="")
 
     def new_config(self) -> ConfigDict:
@@ -57,9 +57,10 @@ class ResolvedTraining:
 
     @functools.cached_property
     def key(self) -> str:
-        """Name of the directory of the training run; equal runs of all tables have the same key.
+        """Name of the directory of the training run.
 
-        Setting a field to its default does not change the key.
+        Equal training runs have the same key, even in different tables. Setting a field to its
+        default does not change the key.
         """
         free = (*configs.FREE_FIELDS, "seed")
         fields = {
@@ -83,7 +84,8 @@ class Case:
     """A row of a table, adapted to a preset.
 
     Attributes:
-      row: row of the table, changed by one combination of the values of the grid, if there is one.
+      row: row of the table. With a grid, its label states the grid values of the case, and it
+        has no published values.
       training: training run that the row requires; None if the preset cannot run the row.
       options: inference options of the evaluation.
       why_not: reason why the preset cannot run the row, or None.
@@ -96,7 +98,10 @@ class Case:
 
     @property
     def strategy(self) -> str:
-        """Hash of inference options and trimap width; cases with equal hashes share one result."""
+        """Hash of inference options and trimap width.
+
+        Cases with the same training run and the same hash share one result.
+        """
         values = [self.options.describe(), self.row.trimap]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -104,7 +109,7 @@ class Case:
 def make_cases(
     table: Table, preset: Preset, grid: Grid | None = None, init: str = ""
 ) -> tuple[Case, ...]:
-    """Returns the cases of a table, which are its rows, adapted to a preset.
+    """Adapts the rows of a table to a preset, and returns one case per row.
 
     With a grid, there is a case for each row and each combination of the values of the grid.
 
@@ -143,7 +148,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
 
 
 def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:
-    """Returns why the network does not support the output stride of `options`, or None."""
+    """Returns why the network does not support the output stride of `options`; None if it does."""
     network = network_of(training.config)
     if options.output_stride in (None, network.output_stride):
         return None
@@ -155,9 +160,9 @@ def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> st
 
 
 def _by_kind(point: Changes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits changes of fields into changes of config fields and changes of inference fields.
+    """Splits {field: value} into the config fields and the inference fields.
 
-    Inference fields have the prefix `inference.`, which is removed.
+    The names of inference fields start with `inference.`, which is removed.
     """
     prefix = "inference."
     inference = {
@@ -211,7 +216,7 @@ def _resolve(
 
 
 def load_recipe(training: Training) -> ConfigDict:
-    """Returns the config of a training run: the config of its recipe, with its changes applied.
+    """Returns the config `training.recipe`, with the changes `training.changes` applied.
 
     Raises:
       DeepLabError: there is no such recipe or field.

@@ -16,11 +16,13 @@ def list_tables() -> list[str]:
 
 
 def find_table(reference: str) -> Table:
-    """Returns a table, given its name, such as v3/table5, or a Python file that defines `TABLE`.
+    """Returns a table.
+
+    Args:
+      reference: name, such as v3/table5, or path of a Python file that defines `TABLE`.
 
     Raises:
-      DeepLabError: there is no such table, two rows have the same label, or a metric or a row that
-        another row refers to does not exist.
+      DeepLabError: there is no such table, or `check_table` finds a fault in it.
     """
     path = pathlib.Path(reference)
     if path.suffix != ".py":
@@ -40,10 +42,15 @@ def find_table(reference: str) -> Table:
 
 
 def check_table(table: Table, where: str) -> None:
-    """Checks that row labels are unique, and that metrics and referenced rows exist.
+    """Checks the rows and claims of a table.
+
+    Args:
+      table: table to check.
+      where: path of its file, for error messages.
 
     Raises:
-      DeepLabError: two rows have the same label, or a metric or a referenced row does not exist.
+      DeepLabError: two rows have the same label, a metric does not exist, a row or a claim names a
+        row that does not exist, or the effect of a claim is not above 0.
     """
     labels = [row.label for row in table.rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})

@@ -61,8 +61,9 @@ def decide(differences: Sequence[float], effect: float) -> Verdict:
     """Decides a claim from the differences between its two rows.
 
     The decision is `shown` if there are at least 5 seeds, the 95 % interval of the mean difference
-    lies above 0, and the mean difference is at least `effect`. It is `opposite` if the same holds
-    for the negated differences, and `cannot be shown here` otherwise.
+    lies above 0, and the mean difference is at least `effect`. It is `opposite` if there are at
+    least 5 seeds, the interval lies below 0, and the mean difference is at most −`effect`.
+    Otherwise, it is `cannot be shown here`.
 
     Args:
       differences: for each seed, value of the row `Claim.better` minus value of `Claim.worse`.
@@ -85,16 +86,16 @@ def decide(differences: Sequence[float], effect: float) -> Verdict:
 
 
 def paired_differences(opened: "OpenRequest", claim: Claim) -> tuple[list[float], float]:
-    """Returns the differences between the rows of a claim, and the minutes of training.
+    """Returns the differences between the two rows of a claim, and their training time.
 
     Args:
       opened: request that ran the table of the claim.
       claim: claim to decide.
 
     Returns:
-      The value of the row `claim.better` minus the value of the row `claim.worse`, for each seed
-      for which both have a value; and the time of the training steps of both rows with these
-      seeds, in total and in minutes.
+      A list of the value of the row `claim.better` minus that of the row `claim.worse`, for each
+      seed for which both rows have a value; and the total time of the training steps of both rows
+      with these seeds, in minutes.
     """
     from experiments.costs import Counter
     from experiments.measurements import measure
@@ -170,13 +171,13 @@ def _cells(claim: Claim, opened: "OpenRequest | None") -> list[str]:
 
 
 def define_flags(flags: Flags) -> None:
-    """Defines the flags of the command."""
+    """Defines the flags of the command `experiments.claims`."""
     commands.define_workdir(flags)
     flags.define("output", None, "Markdown file for the report (default: it is printed).")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Writes or prints the report."""
+    """Writes the report on all claims to the file --output, or prints it."""
     from experiments.batch import open_requests
 
     flags.refuse("experiments.claims", paths)

@@ -12,7 +12,7 @@ Run = Callable[[Flags, list[str], Console], None]
 
 
 def define_workdir(flags: Flags) -> None:
-    """Defines --workdir."""
+    """Defines the flag --workdir, the directory of training runs, results and reports."""
     flags.define("workdir", "runs/experiments", "Directory for training runs, results and reports.")
 
 
@@ -48,7 +48,7 @@ def start(module: str, documentation: str, define: Define, run: Run) -> None:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Joins `--grid VALUE` to `--grid=VALUE`, so that a VALUE that starts with `-` is no flag."""
+    """Replaces `--grid VALUE` by `--grid=VALUE`, because a VALUE may start with `-`."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] == "--grid":

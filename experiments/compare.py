@@ -23,7 +23,7 @@ from experiments import commands
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines the flags of the command."""
+    """Defines the flags of the command `experiments.compare`."""
     own = {"flag_values": flags}
     absl_flags.DEFINE_list(
         "models",
@@ -68,7 +68,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    """Evaluates the models and writes the page."""
+    """Evaluates the models and writes the comparison page."""
     if paths:
         raise DeepLabError(f"compare takes no argument {paths[0]!r}; give models as --models")
     flags.require("models", "dataset")

@@ -88,8 +88,8 @@ def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], 
 def multiply_adds(case: Case, counter: Counter) -> float:
     """Returns the multiply-adds of inference on one 513 × 513 image, in billions.
 
-    The multiply-adds are counted in TensorFlow's convention, as in the papers, and summed over
-    scales and flips.
+    They are summed over scales and flips. As in the papers, they are counted in the convention of
+    TensorFlow, which pads the feature maps of atrous convolutions.
     """
     network, sizes, flip = evaluated_network(case)
     total = sum(counter.count(network, size)["macs_tf_convention"] for size in sizes)

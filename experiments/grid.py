@@ -12,10 +12,10 @@ from experiments.table import Changes
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Grid over fields. Each combination of one value per field is a point of the grid.
+    """Grid over fields. A point of the grid is a combination of one value per field.
 
     Attributes:
-      axes: pairs of a field name and its values.
+      axes: pairs (field name, values of the field).
     """
 
     axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
@@ -64,7 +64,7 @@ def _split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Returns the value of an inference field, or the unparsed text for a config field."""
+    """Parses a value of an inference field; returns the text unchanged for a config field."""
     if not name.startswith("inference."):
         return text
     value = parse_keywords(f"value={text}")["value"]
@@ -72,5 +72,5 @@ def _value(name: str, text: str) -> Any:
 
 
 def shown(point: Changes) -> str:
-    """Returns a label for changes of fields, such as `output_stride=8, multi_grid=(1, 2, 4)`."""
+    """Returns a label for {field: value}, such as `output_stride=8, multi_grid=(1, 2, 4)`."""
     return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in point.items())

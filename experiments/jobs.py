@@ -60,8 +60,8 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
 
     Args:
       job: job to run.
-      storage: results and workdirs of all jobs of a preset (a budget of images, sizes and steps);
-        other processes may use them at the same time.
+      storage: results and workdirs of all jobs of a preset. Other processes may use the same files
+        at the same time.
       data_dir: directory of the prepared datasets.
       reporter: receives progress events.
 
@@ -116,9 +116,10 @@ def _use_pseudo_labels(
     storage: Storage,
     reporter: Reporter,
 ) -> None:
-    """Sets the dataset of a config to one with pseudo-labels for the split `training.unlabeled`.
+    """Adds the split `training.unlabeled`, with pseudo-labels, to the dataset of a config in place.
 
-    First trains `training.teacher`, which predicts the pseudo-labels, if it is not trained yet.
+    The pseudo-labels are predictions of the network of `training.teacher`, which is trained first
+    if necessary.
     """
     data = config.data
     teacher = _trained(training.teacher, seed, storage, data.data_dir, reporter)

@@ -22,8 +22,8 @@ class Measurement:
       published: published value, or None.
       values: values by seed, in the unit of the metric, for all seeds with a result. Costs, which
         do not depend on the seed, have the key 0.
-      note: reason why the row cannot be run; or a remark that names another row with the same
-        training run and evaluation; or empty.
+      note: reason why the row cannot be run, or remark that names an earlier row with the same
+        training run and evaluation; empty: neither applies.
     """
 
     case: Case
@@ -44,7 +44,7 @@ class Measurement:
 
     @property
     def difference(self) -> float | None:
-        """Mean minus the published value."""
+        """Mean over seeds minus the published value; None if one of them is missing."""
         if not self.values or self.published is None:
             return None
         mean = sum(self.values.values()) / len(self.values)
@@ -53,8 +53,9 @@ class Measurement:
     def change(self, first: "Measurement") -> tuple[float | None, float | None]:
         """Returns mean and standard deviation, over seeds, of the change relative to `first`.
 
-        The change is computed for each seed separately. Effects of a seed that are equal in both
-        rows therefore cancel. A result is None if there are too few seeds.
+        For each seed that both measurements have, the change is the value of this measurement minus
+        the value of `first`. The mean is None without such seeds, and the standard deviation for
+        fewer than two.
         """
         both = [seed for seed in self.values if seed in first.values]
         changes = [self.values[seed] - first.values[seed] for seed in both]

@@ -52,7 +52,7 @@ def read_published() -> list[dict[str, str]]:
 
 
 def compare(row: Mapping[str, str]) -> Comparison:
-    """Compares the published value of a row with the counted one."""
+    """Counts the multiply-adds of a row of multiply_adds.csv, and compares the published number."""
     published = float(row["published_billions"])
     try:
         ours = sum(
@@ -75,17 +75,17 @@ def _counted(row: Mapping[str, str]) -> str:
 
 
 def _sizes(row: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Returns the size of the image at every scale, rounded as in the released code."""
+    """Returns the size (H, W) of the image at every scale, rounded as in the released code."""
     height, width = map(int, row["crop"].split("x"))
     return [scaled_size((height, width), float(scale)) for scale in row["scales"].split()]
 
 
 def _agree(ours: float, published: str, tolerance: str) -> bool:
-    """Returns whether a counted number of billions agrees with the published one.
+    """Returns whether the counted number `ours` agrees with `published`; both are in billions.
 
-    The tolerance is `exact`, which requires equality after rounding to the published digits. It may
-    also be a percentage, as in 0.35%, a number of billions, as in 0.025, or both, separated by `|`;
-    the larger one is used.
+    The tolerance `exact` requires equality after rounding to the digits of `published`. Other
+    tolerances are a percentage of `published` (0.35%), a difference in billions (0.025), or both,
+    separated by `|`, of which the larger one applies.
     """
     difference = abs(ours - float(published))
     if tolerance == "exact":

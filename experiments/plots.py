@@ -16,15 +16,15 @@ PUBLISHED, OURS = "#999999", "#4477aa"
 def write_plot(
     path: Path, table: Table, measurements: Sequence[Measurement], *, small: bool
 ) -> None:
-    """Writes a PNG with one line per row of a table.
+    """Writes a PNG plot with the published and the measured value of each row of a table.
 
     Args:
       path: path of the file, which is written atomically.
       table: table to plot.
-      measurements: measurements of the table. Rows with a published or measured value of the
-        table's metric are plotted.
-      small: True: plot changes relative to the first measured row, for presets with small networks.
-        False: plot values.
+      measurements: measurements of the table. Only rows that have a published or measured value
+        of the table's metric are plotted.
+      small: whether the preset has small networks. If so, changes relative to the first measured
+        row are plotted instead of values.
     """
     own = [one for one in measurements if one.metric == table.metric]
     rows = [one for one in own if one.values or one.published is not None]
@@ -60,7 +60,7 @@ def _values(
 ) -> list[tuple[float | None, float | None, float | None]]:
     """Returns (published, measured, standard deviation) for each row.
 
-    If `small` (a preset with small networks), these are changes relative to the first row that has
+    If `small` (the preset has small networks), these are changes relative to the first row that has
     a measured value.
     """
     first = first_measured(rows, rows[0].metric) if small and rows else None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines the flags of the command."""
+    """Defines the flags of the command `experiments.report`."""
     commands.define_workdir(flags)
 
 
@@ -43,11 +43,13 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = False) -> None:
-    """Writes `NAME.md`, `NAME.csv` and `NAME.png` into the directory `reports` of the preset.
+    """Writes the report on a request as `NAME.md`, `NAME.csv` and `NAME.png`.
+
+    The directory is `reports` in the directory of the preset, and NAME is `opened.request.name`.
 
     Args:
       opened: request to report on.
-      reporter: receives the paths of the files.
+      reporter: receives the paths of the files if `announce`.
       announce: whether to report the paths.
     """
     from experiments.costs import Counter

@@ -36,7 +36,7 @@ SUBMISSIONS = ("here", "local", "slurm")
 
 
 def define_flags(flags: Flags) -> None:
-    """Defines the flags of the command."""
+    """Defines the flags of the command `experiments.run`."""
     own = {"flag_values": flags}
     commands.define_workdir(flags)
     absl_flags.DEFINE_string(

@@ -1,10 +1,10 @@
 """Accuracy, size, latency and memory of exported files: `python -m experiments.runtimes`.
 
 Exports models to every format, runs the files in their runtimes on photographs of scikit-image, and
-writes the table of docs/guides/deploy.md. Each file runs in a process of its own, from pixels to
-class maps. Memory is the memory that loading and running the file adds to this process. Core ML
-files are written, but not run. The ONNX file also runs in OpenCV and in onnxruntime-web, which
-requires Node and the npm package.
+writes the table of docs/guides/deploy.md. Each file runs in a separate process, from pixels to
+class maps. The reported memory is what loading and running the file adds to that process. Core ML
+files are written, but not run. The ONNX file also runs in OpenCV and, with --web, in
+onnxruntime-web, which requires Node and the npm package onnxruntime-web.
 
 example:
   python -m experiments.runtimes --models=models/dm05,models/voc --calibrate=VOC2012/JPEGImages \\
@@ -69,7 +69,7 @@ SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage"}
 
 
 def photographs(size: tuple[int, int]) -> list[np.ndarray]:
-    """Returns three photographs of scikit-image, uint8 [h, w, 3], that fit into `size`."""
+    """Returns three photographs, uint8 [h, w, 3], downsampled to at most `size` = (H, W) pixels."""
     from skimage import data
 
     return [fitted(image, size) for image in (data.astronaut(), data.chelsea(), data.coffee())]
@@ -182,13 +182,13 @@ def agreement(expected: Sequence[np.ndarray], found: Iterable[np.ndarray]) -> fl
 def measure_model(
     path: pathlib.Path, calibrate: pathlib.Path | None, repetitions: int, web: str | None
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Yields the measurements of a model as (row, quantity, value, unit), for the CSV file.
+    """Yields (row name, quantity, value, unit) for each measurement of the files of a model.
 
     Args:
       path: model directory.
       calibrate: folder of calibration images; None: no 8-bit files.
       repetitions: number of timed runs of each file.
-      web: path of `node_modules` that contains onnxruntime-web; None: not measured.
+      web: path of `node_modules` that contains onnxruntime-web; None: this runtime is not measured.
     """
     predictor = load(path)
     size = padded_size(predictor.model, predictor.inference_size or (513, 513))

@@ -120,9 +120,9 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
 
 
 def _multi_grid(network: Architecture, backbone: str) -> tuple[int, ...] | None:
-    """Returns the multi-grid for a small backbone; None if the backbone or the row has none.
+    """Returns the rates `network.multi_grid`, or None if the small backbone is not a ResNet.
 
-    ResNet-18 has two units in its last block, and uses the last two rates.
+    For ResNet-18, whose last block has two units, only the last two rates are returned.
     """
     if network.multi_grid is None or not backbone.startswith("resnet"):
         return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Defines the flags of the command."""
+    """Defines the flags of the command `experiments.status`."""
     commands.define_workdir(flags)
 
 
@@ -40,8 +40,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 def status_lines(opened: "OpenRequest") -> list[str]:
     """Returns lines with the number of finished training runs, each unfinished run, and time left.
 
-    The time left is the estimated time of all remaining training steps, if the runs follow one
-    another. A run that has not started is assumed to have the mean step time of the other runs.
+    The time left is the estimated time of all remaining training steps, if runs are executed one
+    after the other. A run without steps is assumed to have the mean step time of the other runs.
     """
     from experiments.jobs import is_done, make_jobs
 

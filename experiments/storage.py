@@ -68,12 +68,12 @@ class Storage:
         return read_json(self.training(training, seed).with_suffix(".json"))
 
     def write_training(self, training: ResolvedTraining, seed: int) -> None:
-        """Writes the summary of a finished training run, which `training_summary` returns."""
+        """Writes the result of `training_summary` for a finished training run."""
         workdir = self.training(training, seed)
         write_json(workdir.with_suffix(".json"), training_summary(training, workdir))
 
     def read_result(self, case: Case, seed: int) -> dict[str, Any] | None:
-        """Returns the metrics of a case for a seed, or None if it is not evaluated yet."""
+        """Returns the metrics of a case for a seed, or None if they are not stored yet."""
         return read_json(self.result(case.training, seed, case.strategy))
 
     def write_request(self, request: Request) -> None:
@@ -82,7 +82,7 @@ class Storage:
         write_json(path, dataclasses.asdict(request))
 
     def requests(self) -> list[Request]:
-        """Returns all stored requests."""
+        """Returns all stored requests to run a table with this preset."""
         found = (read_json(path) for path in sorted(self.folder.glob("tables/*.json")))
         return [Request(**(values | {"grid": tuple(values["grid"])})) for values in found]
 
@@ -90,9 +90,10 @@ class Storage:
 def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the summary of a training run, from its `metrics.jsonl` and `manifest.json`.
 
-    `steps` is the number of steps and `images_per_second` the median throughput. `seconds` is the
-    time of the training steps, without compilation, checkpoints and evaluation. The remaining
-    entries are time, commit and devices of the last start of the run, and the number of its starts.
+    `steps` is the number of training steps, and `images_per_second` is the median throughput.
+    `seconds` is the time of all training steps, without compilation, checkpoints and evaluation.
+    `started`, `commit`, `device_kind` and `devices` describe the last start of the run. `starts` is
+    the number of starts.
     """
     rows = [row for row in read_rows(workdir) if "images_per_second" in row]
     batch, done, seconds = training.config.training.batch_size, 0, 0.0

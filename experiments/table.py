@@ -41,7 +41,7 @@ class Row:
 
     Attributes:
       label: label of the row, unique in the table.
-      published: published value of the table's metric, or None.
+      published: published value of the metric `Table.metric`, or None.
       changes: config fields that differ from the recipe, and their values.
       inference: fields of `InferenceOptions` that differ from their defaults, and their values.
       costs: published values of metrics other than the table's metric, by name of the metric.
@@ -95,7 +95,7 @@ class Table:
       title: subject of the table.
       paper: short name of the paper, such as v3+; `own` for ablations of this project.
       number: number of the table in the paper, as text; figures are written as `fig5`.
-      recipe: config reference that all rows start from.
+      recipe: config that all rows change, as in `deeplab-jax train --config`.
       rows: rows in the order of the paper.
       metric: metric of `Row.published`, one of `METRICS`.
       dataset, split: dataset and split of the published values.

@@ -95,8 +95,8 @@ def _what(opened: "OpenRequest") -> str:
 def _table(measurements: Sequence[Measurement], small: bool) -> str:
     """Returns the Markdown table of measurements.
 
-    The last numeric column is the difference from the published value. If `small` (a preset with
-    small networks), it is the change relative to the first row.
+    The last numeric column is the difference from the published value. If `small` (the preset has
+    small networks), it is the change relative to the first row with a measured value.
     """
     against = "change" if small else "difference"
     lines = [

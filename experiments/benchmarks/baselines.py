@@ -1,10 +1,10 @@
 """Baselines by name, and timing of deeplab_jax against them.
 
-A baseline is another implementation of a network. Each is a module of this package with a function
-`forward(work)` and, if training steps are supported, a function `training(work)`. Both take a
-`Workload` and return a `Match`. If the weights of the baseline can be converted, both
-networks have the same weights. The modules `pytorch`, which baselines in PyTorch share, and
-`torchvision_data`, for the input pipeline, are not baselines of networks.
+A baseline is another implementation of a network. It is a module of this package with a function
+`forward(work)` and, if training steps are supported, a function `training(work)`. Both functions
+take a `Workload` and return a `Match`. If the weights of the baseline can be converted, the network
+of deeplab_jax has the same weights. Two modules are no baselines of this kind: `pytorch` contains
+what the baselines in PyTorch share, and `torchvision_data` is a baseline of the input pipeline.
 """
 
 import dataclasses
@@ -74,8 +74,8 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
       deeplab_jax and of the baseline. Each run of deeplab_jax is followed by a run of the
       baseline, and the first time is divided by the second. `ratio` is the median of these
       ratios, and `spread` contains their lower and upper quartile. `operations_per_second` is the
-      rate of deeplab_jax. `peak_bytes`, `compile_seconds` and the same keys with the prefix
-      `baseline_` are the attributes of `match.ours` and `match.theirs`.
+      rate of deeplab_jax. `peak_bytes` and `compile_seconds` are the attributes of `match.ours`;
+      `baseline_peak_bytes` and `baseline_compile_seconds` are those of `match.theirs`.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:

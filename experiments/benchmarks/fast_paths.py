@@ -155,9 +155,13 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
 
 
 def contender(path: FastPath, name: str) -> Contender:
-    """Returns the compiled workload of a fast path, as a contender called `name`.
+    """Compiles the network and work of a fast path, and returns the program, ready to be timed.
 
-    In a `with` block of `FastPath.switched_off`, the workload is compiled without the fast path.
+    In a `with` block of `FastPath.switched_off`, it is compiled without the fast path.
+
+    Args:
+      path: fast path whose network and work are compiled.
+      name: name of the program in the results.
     """
     lowered, arguments = lower(path)
     started = time.perf_counter()
@@ -176,7 +180,7 @@ def contender(path: FastPath, name: str) -> Contender:
 
 
 def lower(path: FastPath) -> tuple[jax.stages.Lowered, tuple[Any, Any]]:
-    """Returns the lowered program of the workload of a fast path, and its arguments."""
+    """Lowers the network and work of a fast path; returns the program and its two arguments."""
     architecture, keywords = ours.split_network(path.network)
     model = create_model(architecture, num_classes=NUM_CLASSES, **keywords, **path.keywords)
     batch = ours.random_batch(path.batch_size, path.size, NUM_CLASSES)

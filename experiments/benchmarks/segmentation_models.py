@@ -3,9 +3,9 @@
 Both networks have random weights. They have the same convolutions, except for a separable
 convolution after the projection of ASPP, which only the baseline has (0.1 % of the multiply-adds).
 
-This command measures a row of the table of encoders, where ENCODER is resnet50, tu-convnext_tiny,
-tu-efficientnet_lite0 or tu-tf_efficientnetv2_s. Run it without and with --compiled, while no other
-program runs on the machine:
+ENCODER in the following command is resnet50, tu-convnext_tiny, tu-efficientnet_lite0 or
+tu-tf_efficientnetv2_s. --compiled runs the baseline with `torch.compile`. No other program should
+run on the machine:
 
   python -m experiments.benchmarks forward --baseline=segmentation_models --network=ENCODER \
     --size=512x512 --repetitions=15

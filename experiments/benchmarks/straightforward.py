@@ -1,4 +1,4 @@
-"""Baseline: a straightforward implementation of the same networks in Flax, with equal weights."""
+"""Baseline: straightforward Flax implementation of some networks, with equal weights."""
 
 import time
 

@@ -84,9 +84,10 @@ def compare(
 
     Args:
       predictors: models by name.
-      dataset: split with the classes of the models.
+      dataset: dataset split to evaluate. It must have the classes of the models.
       num_images: number of images to show, evenly spaced over the split.
-      trimap_widths: widths of trimap bands around void, in pixels.
+      trimap_widths: widths, in pixels, of the bands around void pixels in which mean IoU is also
+        computed.
       limit: maximum number of images to evaluate, from the start of the split.
       batch_size: number of images per batch of the evaluation.
       reporter: receives progress events.

@@ -3,6 +3,8 @@
     python -m experiments.gpu_suite --part=a,b --output=DIR [--toy] [--camvid=DIR]
     python -m experiments.gpu_suite --wheels
 
+--wheels prints the required packages that are not installed, and exits. The parts are:
+
 a  training step of v3 ResNet-101 against torchvision with torch.compile: time, MFU, memory, profile
 b  gradients of atrous kernels, and depthwise convolutions: each implementation alone
 c  training step of v3+ against segmentation_models_pytorch

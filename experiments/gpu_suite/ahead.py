@@ -2,10 +2,12 @@
 
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 
-Counts the kernels of the compiled programs and the bytes that they write. Measures no times. The
-packages jax-cuda13-plugin and jax-cuda13-pjrt are required, in the same version as JAX, but neither
-CUDA nor a GPU. After each compilation, a JSON row is written to FILE. To resume an interrupted run,
-repeat the command.
+Counts the GPU kernels of the compiled programs, and the bytes that these kernels write. Measures no
+times. --step compiles training steps instead of single gradients, and --toy uses tiny sizes.
+
+The packages jax-cuda13-plugin and jax-cuda13-pjrt are required, in the same version as JAX. CUDA
+and a GPU are not required. After each compilation, a JSON row is written to FILE. To resume an
+interrupted run, repeat the command.
 """
 
 import argparse
@@ -96,12 +98,12 @@ def described_device(name: str) -> Any:
 
 
 def measurements(device: str, toy: bool, step: bool) -> list:
-    """Returns a measurement for each implementation of kernel gradients.
+    """Returns a `rows.Measurement` for each implementation of the gradient of atrous kernels.
 
     Args:
       device: device to compile for: `h100`, `h200`, or `here` for the first device of this machine.
       toy: use tiny sizes.
-      step: measure the training step of part a, instead of single gradients at several shapes.
+      step: compile the training step of part a, instead of single gradients at several shapes.
     """
     from experiments.gpu_suite import operations
     from experiments.gpu_suite.rows import Measurement

@@ -43,8 +43,8 @@ def torchvision_training(toy: bool) -> list[Measurement]:
 def segmentation_models_training(toy: bool) -> list[Measurement]:
     """Returns the measurements of part c: training steps of DeepLab v3+.
 
-    They are measured alone and alternately with segmentation_models_pytorch. If `toy`, there is one
-    network, with tiny images.
+    The steps are measured alone and alternately with segmentation_models_pytorch. If `toy`, there
+    is one network, with tiny images.
     """
     size, batch = (32, 2) if toy else (512, 16)
     found = []
@@ -58,7 +58,8 @@ def segmentation_models_training(toy: bool) -> list[Measurement]:
 def forward_passes(toy: bool) -> list[Measurement]:
     """Returns the measurements of part d: forward passes with folded batch normalization.
 
-    They are measured alone and alternately with PyTorch. If `toy`, networks and images are tiny.
+    The passes are measured alone and alternately with PyTorch. If `toy`, there is one network, with
+    tiny images.
     """
     networks = [("torchvision", "deeplabv3_resnet101", 513)]
     networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]

@@ -89,7 +89,10 @@ CONVOLUTIONS = {
 
 
 def measurements(toy: bool) -> list[Measurement]:
-    """Returns one measurement per implementation and shape; the shapes of ResNet-101 are first."""
+    """Returns the measurements of part b, one for each implementation and shape.
+
+    Gradients of atrous kernels, with the shapes of ResNet-101, come before depthwise convolutions.
+    """
     calls = TOY_CALLS if toy else CALLS
     found = []
     for shape in TOY_ATROUS if toy else ATROUS:
@@ -136,7 +139,7 @@ def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
-    """Returns normally distributed bfloat16 arrays, because GPUs compute faster with zeros."""
+    """Returns normally distributed bfloat16 arrays. With zeros, GPUs would compute faster."""
     keys = jax.random.split(jax.random.key(0), len(sizes))
     return [
         jax.random.normal(key, size, jnp.bfloat16) for key, size in zip(keys, sizes, strict=True)

@@ -51,9 +51,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement]:
-    """Returns the measurements for which the file contains no figures.
+    """Returns the measurements for which the file `path` contains no figures.
 
-    Measurements that an earlier call started (they failed, were skipped or never ended) come last.
+    Measurements that the file already lists (as failed, skipped or never ended) come last.
     """
     status: dict[str, str] = {}
     for row in read(path):

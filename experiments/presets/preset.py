@@ -30,13 +30,14 @@ class Preset:
     Attributes:
       name: name of the preset, the value of `--preset`.
       scales_down: whether the table is scaled down. If not, the fields below are not used.
-      small: backbone and steps for tables that do not require a ResNet.
-      resnet: backbone and steps for tables that vary multi-grid or cascades.
-      published: backbone and steps for training from initial weights (`--init`).
+      small: backbone and steps for random initial weights, if the table does not require a ResNet.
+      resnet: backbone and steps for random initial weights, if the table varies multi-grid or
+        cascades, which require a ResNet.
+      published: backbone and steps for all tables, if initial weights are given (`--init`).
       crop_size: (H, W) that replaces the crop size of the recipe.
       batch_size: batch size that replaces the batch size of the recipe.
-      rate_share: factor by which atrous rates are multiplied.
-      width_share: factor by which the numbers of channels of head and decoder are multiplied.
+      rate_share: factor for the atrous rates of the row.
+      width_share: factor for the numbers of channels of the row's head and decoder.
       changes: further config fields to change, and their values.
     """
 

@@ -1,4 +1,4 @@
-"""Diagnostic table: cascade of blocks with strides, and with atrous convolution instead."""
+"""Diagnostic table: cascade of blocks, with strides or with atrous convolution instead."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._resnet import RESNET_18

@@ -1,4 +1,4 @@
-"""Diagnostic table: atrous rates, if a cue 36 pixels away determines the class of an object."""
+"""Diagnostic table: atrous rates for objects whose class depends on a cue 36 pixels away."""
 
 from experiments.table import Claim, Row, Table
 

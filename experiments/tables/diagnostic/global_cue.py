@@ -1,4 +1,4 @@
-"""Diagnostic table: image pooling, if a cue anywhere in the image determines the classes."""
+"""Diagnostic table: image pooling for classes that depend on a cue anywhere in the image."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,4 +1,4 @@
-"""Diagnostic table: random scaling of 64 training images."""
+"""Diagnostic table: random scaling as augmentation, for training on 64 images."""
 
 from experiments.table import Claim, Row, Table
 

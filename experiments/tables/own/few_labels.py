@@ -3,8 +3,9 @@
   python -m experiments.run own/few_labels --preset=camvid --seeds=3 --data_dir=data \\
       --init=deeplabv3_mobilenetv2_dm05_voc_tflite
 
-The labeled images are the first ones in the order of their names, so they are whole sequences of
-video. For the last row, the network of the first row with the same seed labels the other images.
+Images are ordered by name, and the labeled images are the first 25 % or 50 %. They are therefore
+consecutive frames of a few videos. In the last row, the other images have pseudo-labels, which are
+predictions of the network of the first row with the same seed.
 """
 
 from experiments.table import Row, Table

@@ -3,7 +3,7 @@
   python -m experiments.run own/training_aids --preset=paper --data_dir=data --seeds=1
 
 There are two recipes: from random weights, and from VOC weights. A training run takes about 15
-minutes. Repeat a row that gains more than half a point of mean IoU with three seeds.
+minutes. If a row gains more than half a point of mean IoU, repeat it with three seeds.
 """
 
 from experiments.table import Row, Table
