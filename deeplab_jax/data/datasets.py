@@ -277,6 +277,8 @@ def _decoded(dataset: Dataset) -> Iterator[bytes]:
 def fingerprint_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns one text for each field in which two fingerprints differ, such as "split: a → b".
 
+    A difference of the digest `content` is returned only if no other field differs.
+
     Args:
       before: earlier result of `fingerprint`.
       now: new result of `fingerprint`.

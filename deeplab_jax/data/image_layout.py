@@ -273,8 +273,8 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
       True if some pixels are more transparent than others.
 
     Raises:
-      DeepLabError: many values are neither 0 nor the maximum, as in a near-infrared band that is
-        stored as opacity.
+      DeepLabError: more than 10 % of the values are neither 0 nor the maximum of the dtype, as in a
+        near-infrared band that is stored as opacity.
     """
     if opacity.min() == opacity.max():
         return False

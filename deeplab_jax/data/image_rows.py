@@ -226,7 +226,10 @@ class _TiffRows:
         self._check_extent()
 
     def check(self) -> tuple[float, float]:
-        """Decodes all rows once; returns the pixel values that are mapped to 0 and to 255.
+        """Decodes all rows once, to find damage and the range of the pixel values.
+
+        Returns:
+          For more than 8 bits per channel, the pixel values that are mapped to 0 and to 255.
 
         Raises:
           DeepLabError: the file is damaged, or its fourth channel is not opacity.
@@ -248,7 +251,7 @@ class _TiffRows:
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB.
 
-        Rows that the previous call returned are not decoded again.
+        Rows that the previous call returned are not decoded again, unless its `first` was larger.
         """
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):

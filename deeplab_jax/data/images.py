@@ -152,8 +152,8 @@ class StorableImage(NamedTuple):
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
-      notes: remarks for the user: the image has transparent pixels, or it was scaled by its own
-        range of values.
+      notes: remarks for the user: the image has transparent pixels, or its own range of values was
+        mapped to 0..255.
     """
 
     encoded: bytes

@@ -21,8 +21,8 @@ def orientation_of(image: PIL.Image.Image) -> int:
     """Returns the EXIF orientation of an image, 1..8; 1 if it is missing or invalid.
 
     Args:
-      image: image that is not decoded yet. When decoding a TIFF, Pillow applies and removes its
-        EXIF orientation.
+      image: image that is not decoded yet, because Pillow removes the EXIF orientation of a TIFF
+        when it decodes the image.
     """
     orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
     return orientation if orientation in range(1, 9) else UPRIGHT

@@ -50,8 +50,8 @@ class Evaluator:
         Args:
           model: network to evaluate.
           dataset: split with the classes of the model.
-          **settings: fields of `EvaluationSettings`. Without a size, images that all have the same
-            size are padded to the smallest size that the network accepts.
+          **settings: fields of `EvaluationSettings`. Without a size, each image is padded to a size
+            that the network accepts; to the smallest such size if all images have the same size.
 
         Raises:
           DeepLabError: there is no image, or dataset and model differ in their bands or number of

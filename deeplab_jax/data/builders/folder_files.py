@@ -115,7 +115,7 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Renames the first folder of a path to a split's name, for example `training` to `train`."""
+    """Returns a path with the usual name of a split as first folder, such as `train/a`."""
     first, slash, rest = path.partition("/")
     return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 

@@ -133,7 +133,7 @@ class LabelStudio(AnnotationsBuilder):
         """Returns the mask files in the source by task id.
 
         Args:
-          tags: names of the labeling tags in the JSON export, which are parts of file names.
+          tags: names of the labeling tags in the JSON export; file names of masks contain them.
         """
         masks = defaultdict(list)
         for path in visible_files(self.source, (".png",)):

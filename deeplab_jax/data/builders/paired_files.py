@@ -116,7 +116,7 @@ class PairedFilesBuilder(SegmentationBuilder):
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
         """Returns the palette color of each index that occurs in a mask.
 
-        An index must have the same color in all masks.
+        A dataset is refused if an index has different colors in two masks.
         """
         return mask.used_colors()
 
@@ -247,10 +247,10 @@ class ListedFilesBuilder(PairedFilesBuilder):
         }
 
     def listed_pairs(self, stems: Sequence[str], masks: Path) -> dict[str, Pair]:
-        """Pairs images with masks by their stems, which are names without file extension.
+        """Pairs each image `JPEGImages/STEM.jpg` with the mask `STEM.png`.
 
         Args:
-          stems: stems of the images.
+          stems: names of the images without file extension.
           masks: directory of the masks.
 
         Returns:

@@ -134,7 +134,8 @@ def match_names(images: Named, masks: Named) -> Matching:
         `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
-      DeepLabError: no image has a mask, or two rules find different masks for all images.
+      DeepLabError: no image has a mask; or each of two rules finds a mask for every image, but not
+        the same masks.
     """
     rule, mask_of = _best_match(images, masks)
     if len(mask_of) < len(images):
@@ -167,7 +168,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
     The key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
-      DeepLabError: two rules find different masks for all images.
+      DeepLabError: each of two rules finds a mask for every image, but not the same masks.
     """
     found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
     # Only rules without a prefix or suffix of images are compared. The others are a last resort.
