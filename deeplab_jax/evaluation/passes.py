@@ -40,8 +40,9 @@ class EvaluationSettings:
       size: (H, W) to which every image is padded, rounded up to a size that the network accepts
         (default: each image has its own padded size, one of few sizes that the network accepts).
         Not allowed with tiles.
-      batch_size: number of images or tiles per batch across all hosts. It is rounded up to a
-        multiple of the size of the mesh axis `data`.
+      batch_size: number of images per batch across all hosts, rounded up to a multiple of the size
+        of the mesh axis `data`; with tiles, number of tiles per batch on each host, rounded up to a
+        multiple of its number of devices.
       mesh: mesh of the devices to use (default: all devices).
       workers: number of data-loading processes; 0: threads of this process.
       limit: maximum number of images, from the start of the split.
@@ -112,7 +113,8 @@ class WholeImageInference:
         """Applies a function to this host's part of each batch.
 
         Every host runs the same number of steps. If the rows of an image are sharded over several
-        hosts, only one of them yields the image. The devices compute the next batch in advance.
+        hosts, only one of these hosts yields the image. While the caller processes a batch, the
+        devices compute the next one.
 
         Args:
           forward: function from images [N, h, w, C] to results [N, h, w, …], compiled for the mesh.

@@ -173,8 +173,8 @@ def _row_sums(logits: jax.Array, truth: jax.Array, inverses: jax.Array) -> jax.A
 
     Let β be the inverse temperature, z the logits minus the largest logit, and t the true class.
     The negative log-likelihood is ln Σ exp(βz) − βz[t]. Its first derivative is E[z] − z[t], and
-    its second derivative is Var[z], where mean and variance are those over the classes with the
-    probabilities softmax(βz).
+    its second derivative is Var[z]. E and Var are the mean and the variance over the classes, with
+    the probabilities softmax(βz).
 
     Args:
       logits: logits [rows, pixels, C] of a block.

@@ -50,10 +50,10 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns inputs, and the name of TensorFlow's padding for them, `SAME` or `VALID`.
+        """Returns inputs, and the name of the padding that TensorFlow shall apply to them.
 
-        If TensorFlow has no name for `padding`, the returned inputs are padded with `value`, and
-        the returned name is `VALID`.
+        The name is `VALID` or `SAME`. If neither is equivalent to `padding`, the returned inputs
+        are already padded with `value`, and the name is `VALID`.
         """
         if not any(map(any, padding)):
             return inputs, "VALID"
@@ -177,7 +177,7 @@ def write_tflite(
 
 
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
-    """Returns TensorFlow's converter to TFLite for a program, which is translated to TensorFlow."""
+    """Translates a program to TensorFlow, and returns TensorFlow's TFLite converter for it."""
     shape = (*program.own_size, program.predictor.model.architecture.in_channels)
     batch, dtype = program.options.batch, program.input_dtype
     traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))

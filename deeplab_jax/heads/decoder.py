@@ -122,11 +122,11 @@ class TwoStageDecoder(nn.Module):
     def __call__(
         self, encoded: jax.Array, conv3: jax.Array, conv2: jax.Array, train: bool
     ) -> jax.Array:
-        """Decodes with features of conv3, then with the finer features of conv2.
+        """Decodes with features of stage conv3, then with the finer features of stage conv2.
 
         Args:
           encoded: encoder output, [N, h, w, C].
-          conv3: low-level features, finer than `encoded`.
+          conv3: low-level features, finer than `encoded`, [N, h', w', L'].
           conv2: low-level features, finer than `conv3`, [N, H, W, L].
           train: whether to normalize by batch statistics and to apply dropout.
 

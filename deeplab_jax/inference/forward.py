@@ -1,4 +1,4 @@
-"""The compiled forward pass of prediction, evaluation and verification of exported files."""
+"""The compiled forward pass that prediction, evaluation and verification of exports share."""
 
 import dataclasses
 import functools

@@ -106,7 +106,7 @@ class Predictor:
       model: the network, at the output stride of the options.
       variables: parameters and batch statistics as given to the constructor.
       network: the folded model with its variables on the device, or the result of `make_network`.
-        Predictors of a model that differ only in their options use the same object.
+        `with_options` keeps this object unless the output stride changes.
       class_names: names of the classes, in the order of the logits.
       palette: color of each class, RGB 0..255.
       inference_size: (H, W) to which smaller images are padded, or None. Tiles are not padded to
@@ -353,7 +353,9 @@ class Predictor:
     def _results(
         self, forward: Callable[[np.ndarray], Any], images: np.ndarray | Sequence[np.ndarray]
     ) -> list[Any]:
-        """Applies a function to images, which are cut into tiles, or padded and batched by size.
+        """Applies a function to images, and returns its result for each of them, [H, W, …].
+
+        The images are cut into tiles, or padded and batched by padded size.
 
         Args:
           forward: function from images [N, h, w, C] to arrays [N, h, w, …].
