@@ -1,4 +1,4 @@
-"""Rows of a map that each device needs, if rows are sharded, and their exchange between devices."""
+"""Exchange of map rows between devices for operations on maps whose rows are sharded."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,14 +13,15 @@ from deeplab_jax.ops.xla_convolution import Window
 
 @dataclasses.dataclass(frozen=True)
 class RowBlocks:
-    """Blocks of rows of one map, of which each device along a mesh axis needs one.
+    """Rows of a map that the devices along a mesh axis need, one block of rows per device.
 
     Attributes:
       axis: name of the mesh axis over which the rows are sharded.
       own: number of rows that each device stores.
-      count: number of rows of the map; the rows after them, on the last devices, are zeros.
-      starts: first row that each device needs. It can be negative; rows outside the map are zeros.
-      length: number of rows that each device needs.
+      count: number of rows of the map; the last devices store zeros in place of further rows.
+      starts: index of the first row in the block of each device. It can be negative; rows outside
+        the map are zeros.
+      length: number of rows in a block.
     """
 
     axis: str
@@ -31,7 +32,7 @@ class RowBlocks:
 
     @property
     def padding(self) -> int:
-        """Number of rows to add, so that each device stores the same number."""
+        """Number of rows to add to the map, so that each device stores `own` rows."""
         return self.own * len(self.starts) - self.count
 
     @property
@@ -46,7 +47,9 @@ class RowBlocks:
         return before, after
 
     def collect(self, own: Float[Array, "N S W C"]) -> Float[Array, "N R W C"]:
-        """Returns the block of rows that this device needs; called on every device.
+        """Receives rows of other devices, and returns the block of rows that this device needs.
+
+        This method must be called on every device.
 
         Args:
           own: rows that this device stores.
@@ -58,17 +61,20 @@ class RowBlocks:
         return take_rows(rows, offsets, self.length, self.axis)
 
     def take(self, collected: Float[Array, "N R W C"]) -> Float[Array, "N S W C"]:
-        """Returns the block of rows that this device needs; called on every device.
+        """Returns the block of rows that this device needs, without receiving rows.
+
+        This method must be called on every device.
 
         Args:
-          collected: rows that this device stores, with rows of other devices before and after them.
+          collected: rows that this device stores, with rows of other devices before and after them,
+            as many before as after.
         """
         halo = (collected.shape[1] - self.own) // 2
         offsets = [start - device * self.own + halo for device, start in enumerate(self.starts)]
         return take_rows(collected, offsets, self.length, self.axis)
 
     def _rows_before(self, own: jax.Array, count: int) -> list[jax.Array]:
-        """Returns the last rows of the devices before this one, in the order of the rows."""
+        """Returns the `count` rows before those of this device, as one array per sending device."""
         parts = []
         for hop in range(1, -(-count // self.own) + 1):
             rows = min(self.own, count - (hop - 1) * self.own)
@@ -76,7 +82,7 @@ class RowBlocks:
         return parts[::-1]
 
     def _rows_after(self, own: jax.Array, count: int) -> list[jax.Array]:
-        """Returns the first rows of the devices after this one, in the order of the rows."""
+        """Returns the `count` rows after those of this device, as one array per sending device."""
         parts = []
         for hop in range(1, -(-count // self.own) + 1):
             rows = min(self.own, count - (hop - 1) * self.own)
@@ -84,18 +90,21 @@ class RowBlocks:
         return parts
 
     def _from(self, rows: jax.Array, distance: int) -> jax.Array:
-        """Returns the rows of the device at a distance; zeros if there is no such device."""
+        """Returns `rows` of the device at index (this device's index + `distance`).
+
+        The result is zeros if there is no such device.
+        """
         devices = range(len(self.starts))
         pairs = [(one + distance, one) for one in devices if one + distance in devices]
         return lax.ppermute(rows, self.axis, pairs)
 
 
 def input_blocks(axis: str, parts: int, rows: int, count: int, window: Window) -> RowBlocks:
-    """Returns the input rows that each device needs for its rows of a convolution or pooling.
+    """Returns the input rows from which each device computes its rows of a convolution or pooling.
 
     Args:
       axis, parts: name and size of the mesh axis over which rows are sharded.
-      rows, count: number of rows of inputs and outputs.
+      rows, count: number of input rows and number of output rows of the whole map.
       window: kernel size, atrous rates, padding and stride of the operation.
     """
     results = -(-count // parts)
@@ -121,13 +130,13 @@ def output_blocks(axis: str, parts: int, rows: int, count: int, window: Window) 
 def take_rows(
     maps: Float[Array, "N H W C"], offsets: Sequence[int], length: int, axis: str
 ) -> Float[Array, "N R W C"]:
-    """Returns `length` rows of a map, beginning at the offset of this device.
+    """Returns `length` rows of a map; each device has its own offset.
 
     This function must be called on every device.
 
     Args:
-      maps: [N, H, W, C]; the rows before and after them are zeros.
-      offsets: row at which the result of each device begins; can be negative.
+      maps: rows on this device, [N, H, W, C]; rows before and after these are read as zeros.
+      offsets: for each device, the index in its `maps` of the first row to return; can be negative.
       length: number of rows of the result.
       axis: name of the mesh axis along which the offsets differ.
     """
@@ -153,7 +162,7 @@ def resized_blocks(
     Args:
       axis, parts: name and size of the mesh axis over which rows are sharded.
       height: number of rows of the map.
-      sources: first and last row of the map that each row of the resized map depends on.
+      sources: for each row of the resized map, the first and the last row of the map that it uses.
     """
     rows = len(sources)
     results = -(-rows // parts)
@@ -168,7 +177,7 @@ def resized_blocks(
 
 
 def firsts(parts: int, rows: int) -> range:
-    """Returns the number of the first row on each of `parts` devices with `rows` rows each."""
+    """Returns the index of the first row on each of `parts` devices with `rows` rows each."""
     return range(0, parts * rows, rows)
 
 

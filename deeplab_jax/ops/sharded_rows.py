@@ -1,11 +1,10 @@
 """Convolution and resizing of maps, and gradients of kernels, that are sharded over devices.
 
-XLA partitions these operations, too, but it sums the gradient of a kernel over the devices that
-share an image and again over all images, it gathers maps for resizing and for large atrous rates,
-and it sums whole gradients of sharded kernels on every device. Here each device receives the rows
-that it needs from its neighbors, once per pass, and the gradient of a kernel is summed once over
-all devices, which keep only their shard if kernels are sharded. test_sharded_rows.py and
-test_communication.py compare the results with one device.
+XLA also partitions these operations, but gathers maps for resizing and large atrous rates, and sums
+kernel gradients twice: over the devices with rows of the same image, and then over all images. Here
+each device receives only the rows that it needs, and the gradient of a kernel is summed once, over
+all devices. If the kernel is sharded, each device gets only its shard of the sum; with XLA, it gets
+the whole sum. test_sharded_rows.py and test_communication.py compare the results with one device.
 """
 
 import dataclasses
@@ -60,14 +59,14 @@ def convolution_on_devices(
     groups: int = 1,
     collected: jax.Array | None = None,
 ) -> Outputs:
-    """Computes XLA's convolution; see `convolve_rows` for maps whose rows are sharded.
+    """Computes XLA's convolution, with `convolve_rows` if the rows of the map are sharded.
 
     Args:
       inputs: [N, H, W, C].
       kernel: [k, k, C / groups, D].
       window: kernel size, atrous rates, padding and stride.
       groups: number of channel groups; C for a depthwise convolution.
-      collected: `inputs` with rows of other devices, see `HaloMaps`; None: they are received here.
+      collected: `HaloMaps.collected`; None: the rows of other devices are received here.
 
     Returns:
       [N, P, Q, D].
@@ -112,9 +111,9 @@ class HaloMaps:
 
     Attributes:
       maps: [N, H, W, C].
-      collected: for each device, its rows and the rows of other devices before and after them; as
-        many before as after. The array is sharded like `maps`. Gradients are computed only for
-        `maps`.
+      collected: [N, …, W, C], sharded like `maps`. The shard of each device contains its rows of
+        `maps`, and an equal number of rows of other devices before and after its rows. Gradients
+        are computed only for `maps`.
     """
 
     maps: jax.Array
@@ -136,14 +135,14 @@ class HaloMaps:
 
 
 def with_halo(maps: jax.Array, halo: int) -> jax.Array | HaloMaps:
-    """Adds rows of other devices to a map, which several convolutions at stride 1 then share.
+    """Sends rows of a map to other devices once, for several convolutions of the map at stride 1.
 
     Args:
       maps: [N, H, W, C].
-      halo: number of rows before and after the rows of each device.
+      halo: number of rows that each device receives on each side of its own rows.
 
     Returns:
-      The map itself if its rows are not sharded.
+      `HaloMaps`; the map itself if its rows are not sharded or `halo` is 0.
     """
     sharding = sharding_of_rows(maps, maps.shape[1])
     if sharding is None or halo == 0:
@@ -176,7 +175,7 @@ def convolve_rows(
       scattered: axis along which the gradient of the kernel is sharded; None: it is replicated.
       inputs: [N, H, W, C]; see `sharding_of_rows`.
       kernel: [k, k, C / groups, D], replicated.
-      collected: `inputs` with rows of other devices, see `HaloMaps`; None: they are received here.
+      collected: `HaloMaps.collected`; None: the rows of other devices are received here.
 
     Returns:
       [N, P, Q, D].
@@ -215,11 +214,11 @@ def _convolve_backward(
     operands: tuple[Inputs, GroupedKernel, Any],
     cotangent: Outputs,
 ) -> tuple[Inputs, GroupedKernel, jax.Array | None]:
-    """Computes the gradients of inputs and kernel from the input rows of a device.
+    """Computes the gradients of the inputs and the kernel.
 
-    All outputs to which these rows contribute are taken into account.
-    Every product of an input and an output belongs to the device with the input, so the sum over
-    devices is the gradient of the kernel.
+    Each device receives the cotangents of all outputs to which its input rows contribute. Only the
+    device that stores an input multiplies it by a cotangent, so the gradient of the kernel is the
+    sum over devices.
     """
     inputs, kernel, collected = operands
     axis, parts = _rows_axis(sharding)
@@ -357,7 +356,7 @@ def _rows_axis(sharding: NamedSharding) -> tuple[str, int]:
 
 
 def _without_rows(window: Window) -> Window:
-    """Returns a window without padding of the rows."""
+    """Returns the window without its padding along H."""
     return window._replace(padding=((0, 0), window.padding[1]))
 
 
@@ -371,13 +370,14 @@ def interpolate_rows(
     sources: Sequence[tuple[int, int]],
     weights: Weights,
 ) -> Float[Array, "N H W C"]:
-    """Resizes a map along its rows, which are sharded, by products with interpolation weights.
+    """Resizes a map that is sharded along H to another height, by a product with `weights`.
 
     Args:
       sharding: sharding of the map and of the result.
       inputs: [N, h, W, C]; see `sharding_of_rows`.
-      sources: first and last row of the map that each row of the result depends on.
-      weights: computes the weights of some rows of the map in some rows of the result.
+      sources: for each row of the result, the first and the last row of the map that it uses.
+      weights: function of (indices of result rows, indices of map rows) that returns the weights,
+        [result rows, map rows].
 
     Returns:
       [N, H, W, C], where H is the number of `sources`.
