@@ -70,7 +70,10 @@ def convolution(
 def _convolution(
     inputs: Inputs, kernel: GroupedKernel, window: Window, groups: int, collected: jax.Array | None
 ) -> Outputs:
-    """Selects an implementation; see `convolution` and `HaloMaps`."""
+    """Computes `convolution` with the implementation for the platform.
+
+    Args: see `convolution` and `HaloMaps.collected`.
+    """
     reference = partial(convolution_on_devices, window=window, groups=groups, collected=collected)
     if groups > 1:
         return reference(inputs, kernel)
@@ -98,9 +101,9 @@ def _pointwise(
 ) -> Float[Array, "N P Q D"]:
     """Computes a 1×1 convolution without padding, at any stride, as a matrix product.
 
-    It is used on CPUs. There, the outputs and both gradients take 2.9 to 7.9 ms; with XLA's
-    convolution, they take 13.7 to 82.2 ms (docs/benchmarks.md). test_convolution.py compares the
-    results of both.
+    This function is used on CPUs. There, the outputs and both gradients take 2.9 to 7.9 ms; XLA's
+    convolution takes 13.7 to 82.2 ms (docs/benchmarks.md). test_convolution.py compares the results
+    of both implementations.
     """
     inputs = inputs[:, ::stride, ::stride]
     flat = inputs.reshape(-1, inputs.shape[-1])

@@ -69,7 +69,10 @@ def depthwise_convolution(
 def _depthwise(
     inputs: Inputs, kernel: ChannelKernel, window: Window, collected: jax.Array | None
 ) -> Float[Array, "N P Q C"]:
-    """Selects an implementation; see `depthwise_convolution` and `HaloMaps`."""
+    """Computes `depthwise_convolution` with the implementation for the platform.
+
+    Args: see `depthwise_convolution` and `HaloMaps.collected`.
+    """
     reference = partial(
         convolution_on_devices, window=window, groups=inputs.shape[-1], collected=collected
     )
@@ -116,7 +119,7 @@ def _sum_of_shifts(
 def shifted_products(
     kernel_gradient: KernelGradient, window: Window, inputs: Inputs, kernel: ChannelKernel
 ) -> Float[Array, "N P Q C"]:
-    """Computes the convolution as a sum over taps of the inputs, shifted and scaled for each tap.
+    """Computes the convolution as the sum of k·k shifted copies of the inputs, each times one tap.
 
     Args:
       kernel_gradient: function for the gradient of the kernel, such as `gradient_at_once`.

@@ -18,8 +18,9 @@ class KernelShards:
     """Sharding of kernels (fully sharded data parallelism).
 
     Attributes:
-      maps: sharding of feature maps; kernels are sharded over the mesh axis of the images.
-      axis_of: returns the sharded axis of a kernel of some shape, or None to replicate the kernel.
+      maps: sharding of feature maps; kernels are sharded over the same mesh axis as images.
+      axis_of: function of the shape of a kernel that returns the index of the axis to shard; None
+        means to replicate the kernel.
     """
 
     maps: jax.sharding.NamedSharding
@@ -35,12 +36,12 @@ class Dispatch:
         of exported programs recognize.
       batch_sharded_on: platform (`cpu`, `gpu` or `tpu`) of the devices over which the batch is
         sharded; None: one device has the whole batch. Operations on a sharded batch contain no loop
-        over images, which would send each image to every device. They contain no branch by
-        platform, which would prevent the compiler from scheduling and combining the sums of
-        gradients over devices.
+        over images, which would send each image to every device. These operations also contain no
+        branch by platform, which would prevent the compiler from scheduling and combining the sums
+        of gradients over devices.
       rows_sharded: sharding of feature maps whose rows are sharded over devices; None: rows are not
-        sharded. With sharded rows, see sharded_rows.py for convolutions and resizing; the
-        implementations for CPUs and GPUs are not used.
+        sharded. If rows are sharded, the implementations for CPUs and GPUs are not used, and
+        sharded_rows.py computes convolutions and resizing.
       kernel_shards: sharding of kernels; None: they are replicated. The gradient of a sharded
         kernel is reduce-scattered.
     """
@@ -132,7 +133,7 @@ def dispatch(
     it is selected during tracing, by `Dispatch.batch_sharded_on`.
 
     Args:
-      reference: implementation for all other platforms, for export, and for sharded rows.
+      reference: implementation for TPUs, for export, and for sharded rows.
       cpu: implementation for CPUs.
       *operands: arrays that the implementation is called with.
       gpu: implementation for GPUs (default: `reference`).

@@ -5,10 +5,10 @@ therefore be computed first, at the size of the coarse map, which has a sixteent
 the decoder of DeepLab v3+. Two products with small constant matrices then interpolate the results
 and shift them by the distances of the taps.
 
-It is used on CPUs at stride 1, if the fine map has at least four times the pixels of
-the coarse map. There it takes 20 to 23 ms instead of 71 to 76 ms, and with gradients 39 to 55 ms
-instead of 154 to 173 ms (docs/benchmarks.md). test_joined_maps.py compares both orders of
-computation.
+This method is used on CPUs at stride 1, if the fine map has at least four times the pixels of the
+coarse map. It takes 20 to 23 ms, and with gradients 39 to 55 ms. If the coarse map is upsampled
+first, the convolution takes 71 to 76 ms, and with gradients 154 to 173 ms (docs/benchmarks.md).
+test_joined_maps.py compares the results.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class JoinedMaps:
 
 
 def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps | HaloMaps) -> Float[Array, "N H W C"]:
-    """Returns an array unchanged, and the array that `JoinedMaps` or `HaloMaps` represent."""
+    """Returns the array that `inputs` represent. An array is returned unchanged."""
     if isinstance(inputs, HaloMaps):
         return inputs.maps
     return inputs.array() if isinstance(inputs, JoinedMaps) else inputs
@@ -155,7 +155,10 @@ def _interpolate_lines(
 def _interpolation_at_taps(
     matrix: Float[Array, "t s"], taps: int, rate: int, edge: tuple[int, int]
 ) -> Float[Array, "outputs ks"]:
-    """Returns the matrix [outputs, taps·source] that interpolates, pads, and shifts for each tap.
+    """Returns a matrix [outputs, taps·source] that interpolates and adds up one line per tap.
+
+    The matrix multiplies a concatenation of `taps` lines of source pixels. It interpolates and pads
+    each line, shifts it by the distance of its tap, and adds up the lines.
 
     Args:
       matrix: interpolation along one axis, [target, source].

@@ -4,8 +4,8 @@ XLA computes the gradient of a kernel as a convolution whose window is the whole
 
 * On CPUs, this convolution reaches 35 to 45 % of the throughput of matrix products.
   `kernel_gradient`, whose blocks fit into the cache, reaches 60 to 80 %: 15 to 66 ms instead of 21
-  to 138 ms. It is used at stride 1 if one device has the whole batch and `valid_region` does not
-  apply.
+  to 138 ms. `kernel_gradient` is used at stride 1 if one device has the whole batch, except for
+  convolutions that valid_region.py computes.
 * On GPUs at atrous rates above 1, this convolution reaches 70 to 175 TFLOP/s, and matrix products
   reach 690 TFLOP/s. `products_over_maps` is used there at stride 1.
 

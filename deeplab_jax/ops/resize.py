@@ -65,7 +65,7 @@ def _weights(
 
 
 def _position(index: Any, source: int, target: int, align_corners: bool) -> tuple[Any, int]:
-    """Returns the position of target samples among the source samples, as a fraction."""
+    """Returns (numerator, denominator) of the position of target samples, in source samples."""
     if align_corners:
         return index * (source - 1), max(target - 1, 1)
     return (2 * index + 1) * source - target, 2 * target
@@ -156,7 +156,7 @@ def _interpolate_sharded(
 
 
 def source_rows(source: int, target: int, align_corners: bool) -> list[tuple[int, int]]:
-    """Returns the first and the last source sample with a weight in each target sample."""
+    """Returns for each target sample the first and the last source sample that it depends on."""
     found = []
     for index in range(target):
         numerator, denominator = _position(index, source, target, align_corners)

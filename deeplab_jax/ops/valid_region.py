@@ -1,14 +1,14 @@
-"""Atrous convolution as a sum over taps of matrix products, without products with the padding.
+"""Atrous convolution as a sum of matrix products over taps, without multiplying the padding.
 
 At the rates of ASPP, many taps fall on the padding. For a 3×3 kernel at rate r on a map of n × n
 pixels, an outer tap falls on a pixel for only n − r of n outputs per axis, so only the fraction
 ((1 + 2·(n − r)/n) / 3)² of the multiply-adds is needed: 40 % at rate 36 on 65 pixels. XLA's
 convolution on CPUs computes all of them.
 
-It is used on CPUs at stride 1 and rates above 1, if at most 80 % of the multiply-adds
+`sum_over_taps` is used on CPUs at stride 1 and rates above 1, if at most 80 % of the multiply-adds
 is needed. For 2048 → 256 channels at 65 × 65 pixels and rates 12, 24 and 36 it takes 254, 191 and
 138 ms; XLA's convolution takes 327, 434 and 577 ms (docs/benchmarks.md). test_convolution.py
-compares their results.
+compares the results of both functions.
 """
 
 import jax.numpy as jnp
@@ -56,10 +56,10 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 
 
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
-    """Computes the convolution at stride 1 as a sum over taps, without products with the padding.
+    """Computes the convolution at stride 1 as a sum over taps, without multiplying the padding.
 
-    For each row of the kernel, the rows of pixels that it multiplies are sliced once, because they
-    are contiguous in memory.
+    The rows of pixels that a row of the kernel multiplies are contiguous in memory, and are sliced
+    once for all taps of this kernel row.
     """
     height, width = window.outputs(inputs.shape[1:3])
     total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)
