@@ -1,7 +1,7 @@
 """Communication of a training step by its cause, compared with the least that training requires.
 
-Bytes are counted such that equal amounts of data on the network count equally: an all-reduce, which
-is a reduce-scatter and an all-gather, counts its bytes once, and each of these two counts half.
+An all-reduce sends twice as much as a reduce-scatter or an all-gather of the same bytes. Therefore
+all bytes of an all-reduce are counted, and half of the bytes of a reduce-scatter or an all-gather.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def communication(
     images: int,
     parts: int,
 ) -> dict[str, Cause]:
-    """Returns the communication of a training step by cause, see `least_communication`.
+    """Returns the communication of a training step, and the least that is required, by cause.
 
     Args:
       collectives: collectives of the compiled step.
@@ -74,8 +74,9 @@ def communication(
 def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
-    All-reduces of vectors are counted as gradients up to the size of all vector parameters. The
-    remaining ones are counted as statistics of batch normalization.
+    The bytes of all-reduced vectors are counted as gradients, up to the total size of all vector
+    parameters. The remaining bytes are counted as statistics of batch normalization, and so is the
+    number of these collectives.
 
     Args:
       collectives: collectives of a compiled training step.
@@ -102,18 +103,23 @@ def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tup
 
 
 def leaf_size(leaf: Any) -> int:
-    """Returns the number of values of an array or its shape."""
+    """Returns the number of values of an array, which may be given by its shape."""
     return math.prod(leaf.shape)
 
 
 def shard_size(leaf: Any) -> int:
-    """Returns the number of values of an array on each device; all, if the sharding is unknown."""
+    """Returns the number of values on each device; without a sharding, of the whole array."""
     sharding = getattr(leaf, "sharding", None)
     return math.prod(leaf.shape if sharding is None else sharding.shard_shape(leaf.shape))
 
 
 def _causes(collective: Collective, kernels: set[int]) -> Iterator[tuple[str, int]]:
-    """Yields the cause and the bytes of each array of a collective."""
+    """Yields the cause and the bytes of each array of a collective.
+
+    Args:
+      collective: collective of a compiled training step.
+      kernels: numbers of values of the kernels of the network, and of the shards of these kernels.
+    """
     kind, axes = collective.kind, collective.axes
     for array in collective.arrays:
         lengths = [length for length in array.shape if length > 1]
@@ -135,9 +141,10 @@ def least_communication(
 ) -> dict[str, int | None]:
     """Returns the bytes that a chip must at least communicate in a training step, by cause.
 
-    Each gradient is summed once. The statistics are the sums of values and squares in the forward
-    pass. The sums of the backward pass are the gradients of scale and offset. Each feature map is
-    exchanged once per pass, for all layers that read it.
+    This minimum assumes that each gradient is summed once, and that rows of each feature map are
+    exchanged once per pass, for all layers that read the map. In batch normalization, the sums
+    of values and of squares in the forward pass count as statistics. The sums in the backward pass
+    are the gradients of scale and offset, and count as gradients.
 
     Args:
       model: network.

@@ -85,7 +85,10 @@ def _of_range(text: str) -> Groups:
 
 
 def _of_mesh(text: str) -> Groups:
-    """Parses groups `mesh['a'=2,'b'=2], device_ids=([4]) {'b'}`: along the axes in braces."""
+    """Parses groups of the form `mesh['a'=2,'b'=2], device_ids=([4]) {'b'}`.
+
+    The devices of a group differ only in their positions along the axes in braces.
+    """
     found = _matched(MESH, text)
     axes = {name: int(length) for name, length in re.findall(r"'(\w+)'=(\d+)", found[1])}
     joined = re.findall(r"'(\w+)'", found[4])

@@ -52,7 +52,7 @@ class CompiledStep:
       lower_seconds, compile_seconds: wall time of lowering and compilation.
       compile_cpu_seconds: processor time of compilation; unlike wall time, it does not depend on
         other processes.
-      text: HLO text of the program; empty if it does not fit.
+      text: HLO text of the program; empty if the step does not fit.
     """
 
     memory: dict[str, int]

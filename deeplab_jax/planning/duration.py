@@ -35,7 +35,8 @@ class Schedule:
         of validations is estimated as 0.
       saves: number of checkpoints that are saved.
       num_hosts: number of hosts.
-      workers: number of processes per host that read and augment images; 0: enough threads.
+      workers: number of processes per host that read and augment images; 0: threads read and
+        augment images, and are assumed to be fast enough.
       pixels: number of pixels of a training image.
     """
 
@@ -62,7 +63,8 @@ class Schedule:
           config: see deeplab_jax/config_fields.py.
           crop_size: height and width of a training image.
           num_hosts: number of hosts.
-          validation_images: number of images of the validation split (default: `evaluation.limit`).
+          validation_images: number of images of the validation split; None: `evaluation.limit`,
+            the maximum number of images per validation.
         """
         limit = config.evaluation.limit
         if validation_images is not None and limit is not None:
@@ -95,7 +97,7 @@ class Duration:
       saves: time for which saving of checkpoints blocks training.
       start_up: imports and compilation.
       input: time for which the chips wait for images.
-      cores: number of cores per host with which the chips do not wait for images.
+      cores: minimum number of cores per host with which the chips do not wait for images.
       bound: name of the longest part of a step, as in `Estimate.bound`, or `input`.
     """
 
@@ -114,7 +116,7 @@ class Duration:
 
     @property
     def goodput(self) -> float:
-        """Fraction of the time after the start in which the chips train and validate."""
+        """Fraction of the duration, without `start_up`, in which the chips train and validate."""
         return (self.steps + self.validations) / (self.total - self.start_up)
 
 

@@ -3,10 +3,11 @@
 The minimum time of a step is the time of arithmetic or of memory traffic, whichever is longer, plus
 the time of communication, which is assumed not to overlap with computation.
 
-An all-reduce within a slice of n chips runs around the rings of its torus. It moves 2·(n − 1)/n of
-the bytes over all links at once (arXiv 1909.09756, section 2) and has the latency of all hops. An
-all-reduce over several slices, or over several hosts with GPUs, also uses the slower network
-between them: each chip has a part of the sums of its slice, and the network adds up these parts.
+An all-reduce within a slice of n chips runs around the rings of its torus. Each chip sends
+2·(n − 1)/n of the bytes, over all its links at once (arXiv 1909.09756, section 2). The latency of
+all hops is added. An all-reduce over several slices, or over several hosts with GPUs, also uses the
+slower network between slices or hosts: each chip has a part of the sums of its slice or host, and
+these parts are added up over the network.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class Work:
       hbm_bytes: bytes read from and written to memory.
       reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives, which send
         each byte once instead of twice.
-      reductions: number of collectives in `reduced_bytes`.
+      reductions: number of collectives that `reduced_bytes` counts.
       halo_bytes: bytes sent to the chips with neighboring rows of an image.
     """
 
@@ -109,15 +110,15 @@ def estimate(work: Work, chip: Chip, num_chips: int, num_slices: int = 1) -> Est
 
 
 def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[int, float]:
-    """Returns the weak-scaling efficiency for several numbers of chips, by number of chips.
+    """Returns {number of chips: weak-scaling efficiency} for several numbers of chips.
 
-    The efficiency of n chips is the step time on `smallest` chips divided by the step time on n.
+    The efficiency is the step time on `smallest` chips divided by the step time on n chips.
 
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: smallest number of chips, over which the rows of one image are sharded. The other
-        numbers of chips are multiples of it.
+      smallest: smallest number of chips in the result, over which the rows of one image are
+        sharded. The larger numbers of chips are multiples of `smallest`.
       slices: number of available TPU slices of the largest size, which limits the number of chips;
         ignored for GPUs. Each number of chips uses as few slices, or hosts with GPUs, as possible.
     """

@@ -109,7 +109,7 @@ class Program(NamedTuple):
         return dict(counts)
 
     def _called(self, instruction: Instruction) -> Iterator[tuple[str, int]]:
-        """Yields each computation that an instruction calls, and the number of runs per call."""
+        """Yields each computation that an instruction calls, and the number of these calls."""
         attributes = instruction.attributes
         if instruction.opcode.removesuffix("-start") in REDUCTIONS:
             return
@@ -199,7 +199,7 @@ def required(pattern: re.Pattern[str], text: str) -> re.Match[str]:
 
 
 def _closing(text: str) -> int:
-    """Returns the position after the bracket that closes the opening bracket of a text.
+    """Returns the position after the bracket that closes the first bracket of a text.
 
     Args:
       text: text that starts with `(`.

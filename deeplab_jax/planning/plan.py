@@ -68,8 +68,8 @@ class Plan:
       analytic_flops_per_chip: operations per step, computed from the layers: 2 · multiply-adds · 3
         passes (one forward, two backward) · images per chip, without rematerialization.
       largest_batch: largest number of images per shard of the batch.
-      flops_per_chip: operations of the convolutions and matrix products of the compiled program,
-        without products with padding.
+      flops_per_chip: operations of the convolutions and matrix products of the compiled program;
+        multiplications of padding are not counted.
       hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
       vmem_traffic_per_chip: bytes that the program reads from and writes to the on-chip vector
         memory of a TPU; 0 for GPUs.
@@ -203,8 +203,8 @@ def plan(
         `h100:4x8`; see `parse_topology`.
       num_slices: number of TPU slices, over which the axis `data` of the mesh extends.
       num_classes: number of classes, if the config does not name the classes of the dataset.
-      validation_images: number of images of the validation split (default: `evaluation.limit`);
-        None: the duration does not include validations.
+      validation_images: number of images of the validation split; None: `evaluation.limit` of the
+        config. If both are None, the duration does not include validations.
       search_largest_batch: whether to search for the largest batch by compiling the step several
         times; by default, it is estimated from one compilation.
       reporter: receives progress messages.

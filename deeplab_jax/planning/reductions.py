@@ -74,10 +74,10 @@ def found_reductions(
     """Returns the bytes in the all-reduces of a compiled step.
 
     The purpose of an all-reduce follows from the shapes of its arrays. Arrays with several axes are
-    gradients of kernels. Vectors are counted as gradients up to the size of all vector parameters,
-    and as statistics of batch normalization beyond this size. Scalars are counted as others. All
-    arrays that are reduced only along the mesh axis `spatial` are also counted as others, because
-    these all-reduces combine no images.
+    gradients of kernels. The bytes of vectors are counted as gradients, up to the total size of all
+    vector parameters. The remaining bytes of vectors are counted as statistics of batch
+    normalization. Scalars are counted as `others`, and so are all arrays that are reduced only
+    along the mesh axis `spatial`, because these all-reduces combine no images.
 
     Args:
       collectives: collectives of the compiled step.

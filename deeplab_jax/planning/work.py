@@ -268,7 +268,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attributes: str) -> int:
-    """Returns the number of multiply-adds of a convolution, without those with padding."""
+    """Returns the number of multiply-adds of a convolution; those of padding are not counted."""
     labels = required(LABELS, attributes).groups()
     lengths, taps, results = (
         dict(zip(names, array.shape, strict=True))
@@ -283,7 +283,7 @@ def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attribut
 
 
 def _taps_inside(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts the pairs of an output and a kernel tap along one axis whose tap is not on padding."""
+    """Counts the pairs (output, kernel tap) along one axis in which the tap is not on padding."""
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default
