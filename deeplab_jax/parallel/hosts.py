@@ -111,8 +111,8 @@ def start_hosts(
       addresses: addresses of the job (default: from environment variables or the cluster).
       start_seconds: maximum time to wait for all processes, in seconds.
       end: function that is called with a message if not all processes start in time. It must end
-        this process, because JAX waits outside Python (default: JAX aborts the process 10 s
-        later).
+        this process; an exception would not, because JAX waits outside Python (default: JAX aborts
+        the process 10 s later).
 
     Returns:
       The number of processes of the job.
@@ -327,11 +327,11 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
 
 
 def latest_of_hosts(name: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Publishes values of this process, and returns the latest values of each process.
+    """Publishes values of this process, and returns the latest values that each process published.
 
-    The function does not wait for other processes. Their values may be those of an earlier call.
-    The values of a process that did not call the function yet are missing. The devices are not
-    used.
+    The function does not wait for other processes. If another process has not made the same call
+    yet, the result contains its values from an earlier call, or none if there was no such call. The
+    devices are not used.
 
     Args:
       name: name under which all processes publish the values.

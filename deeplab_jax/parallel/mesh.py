@@ -137,7 +137,10 @@ def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
 
 
 def _contiguous(rows: Sequence[np.ndarray]) -> bool:
-    """Returns whether every process has an equal, contiguous and aligned part of the rows."""
+    """Returns whether each process has n consecutive rows of devices, starting at a multiple of n.
+
+    The number n must be equal for all processes.
+    """
     found: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         for process in {device.process_index for device in row}:
@@ -218,7 +221,11 @@ def sharded_over(
 
 
 def split_axis(shape: tuple[int, ...], parts: int) -> int | None:
-    """Returns the longest axis whose length is divisible by `parts`, or None to replicate."""
+    """Returns the index of the longest axis whose length is divisible by `parts`.
+
+    Returns None, which means that the array is replicated, if there is no such axis, if the array
+    has fewer than two axes, or if `parts` is 1.
+    """
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]

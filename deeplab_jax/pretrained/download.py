@@ -28,15 +28,16 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 def verify(path: Path, checksums: Sequence[str]) -> None:
-    """Checks by its checksum that a file is the published one.
+    """Checks that the checksum of a file is one of the published checksums.
 
     Args:
       path: path of the file.
-      checksums: published checksums as `ALGORITHM:DIGITS`, with an algorithm of hashlib and all
-        digits or the first ones. One of them must match. Without checksums, every file is accepted.
+      checksums: published checksums as `ALGORITHM:DIGITS`. ALGORITHM is a name in hashlib. DIGITS
+        are all hexadecimal digits of the checksum, or the first of these. If no checksums are
+        given, every file is accepted.
 
     Raises:
-      DeepLabError: no checksum matches; the message contains the actual and the published ones.
+      DeepLabError: no checksum matches. The message contains the actual and published checksums.
     """
     with path.open("rb") as file:
         verify_content(file, checksums, path.name)
@@ -45,16 +46,17 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
 def verify_content(
     file: io.BufferedReader | io.BytesIO, checksums: Sequence[str], name: str = "it"
 ) -> None:
-    """Checks by its checksum that an open file has the published content.
+    """Checks that the checksum of an open file is one of the published checksums.
 
     Args:
       file: open file.
-      checksums: published checksums as `ALGORITHM:DIGITS`, with an algorithm of hashlib and all
-        digits or the first ones. One of them must match. Without checksums, every file is accepted.
+      checksums: published checksums as `ALGORITHM:DIGITS`. ALGORITHM is a name in hashlib. DIGITS
+        are all hexadecimal digits of the checksum, or the first of these. If no checksums are
+        given, every file is accepted.
       name: name of the file for the error message.
 
     Raises:
-      DeepLabError: no checksum matches; the message contains the actual and the published ones.
+      DeepLabError: no checksum matches. The message contains the actual and published checksums.
     """
     published = [checksum.split(":") for checksum in checksums]
     found = {}
