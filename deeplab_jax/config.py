@@ -141,13 +141,9 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns SECTION.NAME, where SECTION contains the field whose name is most similar to `name`.
+    """Prefixes `name` with the section of the most similarly named field, if there is a similar one.
 
-    If no field is similar, or the most similar field is in no section, `name` is returned.
-
-    Args:
-      name: name without a section.
-      fields: dotted names of all fields; their sections are ignored in the comparison.
+    The sections of `fields`, which are dotted names, are ignored in the comparison.
     """
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)

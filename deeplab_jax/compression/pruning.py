@@ -25,9 +25,9 @@ def compensated(
 
     Each removed channel is predicted from the kept channels by linear least squares over the pixels
     of the images on which `moments` were measured. Kernels that were applied to the removed channel
-    are applied to this prediction instead. In two cases, the output of the network does not change,
-    except at image borders: if the removed channel is constant (it is moved into the biases), and
-    if it equals a kept channel (its kernels are added to those of the kept channel).
+    are applied to this prediction instead. A constant removed channel is thus moved into the biases.
+    If a removed channel equals a kept channel, its kernels are added to those of the kept
+    channel. In both cases, the output of the network changes only at image borders.
 
     Args:
       graph: channel graph of the network.
@@ -114,8 +114,8 @@ def narrower_widths(
 ) -> tuple[tuple[str, int], ...]:
     """Returns the value of the keyword `widths` of `create_model` for the pruned network.
 
-    Every layer that loses channels is added to the `widths` of the model before pruning. Layers
-    that lose none are added if their default width is that of a layer that becomes narrower.
+    Every layer that loses channels is added to the `widths` of the model before pruning. A layer
+    that loses no channels is added if its default width is that of a layer that becomes narrower.
 
     Args:
       stored: model before pruning.

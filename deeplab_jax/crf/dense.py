@@ -161,19 +161,7 @@ def _refine(
     logits: Float[Array, "H W C"],
     image: UInt8[Array, "H W 3"],
 ) -> Float[Array, "H W C"]:
-    """Refines the logits of one image with a dense CRF.
-
-    Args:
-      parameters: parameters of the CRF.
-      compatibility: [C, C], cost of label l (row) if another pixel has label l' (column); None:
-        Potts model.
-      capacity: number of vertices of the lattice inside `jit`; None: the largest possible number.
-      logits: [H, W, C], floating point.
-      image: uint8 [H, W, 3], RGB.
-
-    Returns:
-      Probabilities [H, W, C].
-    """
+    """Returns probabilities [H, W, C] of one image; the arguments are explained in `dense_crf`."""
     flat, filters = _prepare(logits, image, parameters, capacity)
     if compatibility is not None:
         padding = (0, flat.shape[1] - logits.shape[2])

@@ -110,7 +110,7 @@ def declared_size(height: object, width: object) -> tuple[int, int] | None:
       (height, width); None if one of them is missing.
 
     Raises:
-      DeepLabError: they are not positive integers.
+      DeepLabError: the height or the width is not a positive integer.
     """
     if height is None or width is None:
         return None
