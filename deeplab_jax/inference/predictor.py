@@ -104,7 +104,8 @@ class Predictor:
 
     Attributes:
       model: the network, at the output stride of the options.
-      variables: parameters and batch statistics as given to the constructor.
+      variables: parameters and batch statistics of `model`, unfolded, with the values given to the
+        constructor.
       network: the folded model with its variables on the device, or the result of `make_network`.
         `with_options` keeps this object unless the output stride changes.
       class_names: names of the classes, in the order of the logits.
