@@ -141,7 +141,7 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Prefixes `name` with the section of the most similarly named field, if there is a similar one.
+    """Prefixes `name` with the section of the field that has the most similar name, if any.
 
     The sections of `fields`, which are dotted names, are ignored in the comparison.
     """

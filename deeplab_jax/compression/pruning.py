@@ -25,9 +25,9 @@ def compensated(
 
     Each removed channel is predicted from the kept channels by linear least squares over the pixels
     of the images on which `moments` were measured. Kernels that were applied to the removed channel
-    are applied to this prediction instead. A constant removed channel is thus moved into the biases.
-    If a removed channel equals a kept channel, its kernels are added to those of the kept
-    channel. In both cases, the output of the network changes only at image borders.
+    are applied to this prediction instead. A constant channel is thus moved into the biases. If a
+    removed channel equals a kept channel, its kernels are added to those of the kept channel. In
+    both cases, the output of the network changes only at image borders.
 
     Args:
       graph: channel graph of the network.
