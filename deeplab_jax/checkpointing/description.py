@@ -38,7 +38,7 @@ class ModelDescription:
       source: origin of the variables, such as training run, checksum and license.
       task: `segmentation`, or `classification` of whole images.
       intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as
-        in training; None: the range of each image.
+        in training; None: the range of each image, extended to include 0.
       bands: numbers, from 1, of the bands to read from each image file, as in training. None: the
         three RGB bands if the network takes RGB images, otherwise all bands of the file.
       temperature: divisor of the logits before the softmax (default: 1). The command `calibrate`

@@ -152,7 +152,8 @@ def _open_tiff(
     Args:
       path: TIFF file.
       page: number of the page, from 1; None for the only page.
-      intensity_range: values that are mapped to 0 and 255; None: the range of the image.
+      intensity_range: values that are mapped to 0 and 255; None: the range of the image, extended
+        to include 0.
       max_pixels: maximum number of pixels that may be decoded at once.
       stack: closes the file when the stack is closed.
 

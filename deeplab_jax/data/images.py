@@ -335,7 +335,8 @@ def _to_rgb(
     Args:
       image: decoded image.
       encoded: content of the image file. A file of more than 8 bits per channel is decoded again.
-      intensity_range: values that become 0 and 255 in such a file; None: the range of the image.
+      intensity_range: values that become 0 and 255 in such a file; None: the range of the image,
+        extended to include 0.
 
     Returns:
       The image, and whether some pixels are more transparent than others.

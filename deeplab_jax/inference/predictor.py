@@ -115,7 +115,7 @@ class Predictor:
       source: name or path of the model, for reports.
       options: inference options.
       intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
-        None: the range of each image.
+        None: the range of each image, extended to include 0.
       bands: number and dtype of the bands of an image, and the bands to read from files.
       temperature: divisor of the logits before the softmax (default: 1). Class maps and the results
         of a CRF do not depend on it.
