@@ -1,1 +1,1 @@
-"""Tables of the DeepLab papers as data, and programs that run their rows and compare models."""
+"""Tables of the DeepLab papers as data, and programs that run the table rows or compare models."""

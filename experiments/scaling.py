@@ -25,8 +25,9 @@ def scaled_down(
 ) -> ConfigDict:
     """Returns the config of a training run, scaled down to a preset.
 
-    If the number of steps, batch size, crop size or learning rate in `config` is a multiple of the
-    value in `base`, the result has the same multiple of the value of the preset.
+    Number of steps, batch size, crop size and learning rate are the values of the preset,
+    multiplied by the ratio of the value in `config` to the value in `base`. They are rounded to
+    legal values.
 
     Args:
       config: config of the training run at the size of the paper.

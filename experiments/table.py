@@ -119,7 +119,7 @@ class Table:
         return Training(row.recipe or self.recipe, row.changes, row.after, row.unlabeled)
 
     def published(self, row: Row) -> dict[str, float]:
-        """Returns all published values of a row by metric."""
+        """Returns {metric: published value} for all published values of a row."""
         own = {} if row.published is None else {self.metric: row.published}
         return own | dict(row.costs)
 

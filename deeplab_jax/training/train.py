@@ -194,9 +194,10 @@ def _make_evaluator(run: Run) -> Evaluator:
 
 
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
-    """Writes config, data fingerprints and description of the run in process 0.
+    """Checks that all hosts have the same config, datasets, versions and mesh, and opens a workdir.
 
-    All processes wait until the files are written.
+    Process 0 writes config, data fingerprints and description of the run. All processes wait until
+    the files are written.
     """
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
     check_hosts_agree(_facts(run, data))

@@ -1,8 +1,8 @@
 """Preset for a subset of VOC (437 training, 112 validation images).
 
-A training run takes 20 minutes on two cores.
+A training run from random weights takes 20 minutes on two cores.
 
-experiments/RESULTS.md explains the choice of the numbers.
+experiments/RESULTS.md states the reasons for the values of the preset.
 """
 
 from experiments.presets.camvid import FINE_TUNED, TRAINING

@@ -1,4 +1,4 @@
-"""DeepLab v2, table 1: field of view. It contains only rows that are not in table 1 of v1."""
+"""DeepLab v2, table 1: field of view, without the rows that are also in table 1 of v1."""
 
 from experiments.strategies import CRF
 from experiments.table import Row, Table
