@@ -112,8 +112,9 @@ class PretrainedModel:
     def file_name(self) -> str:
         """Name of the weights file in the cache.
 
-        It is the name in the URL. A file from Hugging Face has the name of the catalog entry
-        instead. A file from a package has the suffix `.safetensors`, to which it is converted.
+        For a file with a URL, it is the last part of the URL. For a file on Hugging Face, it is
+        the name of the catalog entry with the suffix of the file. For a file in a package, it is
+        the name of that file with the suffix `.safetensors`, because the file is converted.
         """
         if self.url:
             return PurePosixPath(self.url).name

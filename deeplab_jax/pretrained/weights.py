@@ -55,8 +55,8 @@ class PublishedWeights:
       graph: facts about the computation graph, if the file contains it.
       class_names: names of the classes, if the file contains them.
       configuration: content of the `config.json` beside the file, if there is one.
-      ignored: names of the arrays that were not read, with the reason.
-      stored: name in the file of each array that was renamed, by new name.
+      ignored: {name: reason} for each array that was not read.
+      stored: {new name: name in the file} for each array that was renamed.
     """
 
     arrays: Mapping[str, np.ndarray]

@@ -60,7 +60,12 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
 
 
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of DeepLab v2 on a ResNet in the codebase `code`."""
+    """Returns the rules that map module paths of DeepLab v2 on a ResNet to names in `code`.
+
+    Args:
+      code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
+      identified: the network.
+    """
     backbone = KAZUTO if code == "kazuto1011" else resnet_rules("")
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (Rule(f"aspp/rate_{rate}", f"{BRANCHES[code]}{n}") for n, rate in enumerate(rates))
@@ -72,7 +77,7 @@ class VGGNames:
     """Variable names in one codebase for DeepLab v1 or v2 with a VGG-16 backbone.
 
     Attributes:
-      convolutions: scope of each convolution by its name in VGG-16, conv1_1 to conv5_3.
+      convolutions: {name in VGG-16, from conv1_1 to conv5_3: scope in the codebase}.
       fc6, fc7, fc8: scopes of the layers of the head.
       preprocessing: normalization of input pixels, a value of `Architecture.preprocessing`.
     """
@@ -98,10 +103,15 @@ FOVS = {(3, 1024): "large", (4, 4096): "4x4", (7, 4096): "7x7"}
 
 
 def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | None:
-    """Returns the DeepLab v1 or v2 network of weights whose arrays have the given names.
+    """Identifies DeepLab v1 or v2 with a VGG-16 backbone by the array names of one codebase.
 
-    The result is None if the weights are not a DeepLab with a VGG-16 backbone. The branches of
-    ASPP are `fc6_1` to `fc6_4`, `fc7_1` to `fc7_4` and `fc8_1` to `fc8_4`.
+    Args:
+      names: array names of the codebase. In the ASPP of DeepLab v2, the scopes of fc6, fc7 and fc8
+        have the suffixes `_1` to `_4`, one for each branch.
+      weights: arrays of the file.
+
+    Returns:
+      The network, or None if the arrays have other names or shapes.
     """
     arrays = weights.arrays
     if f"{names.convolutions['conv1_1']}.weight" not in arrays:
@@ -119,7 +129,7 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
 
 
 def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of DeepLab on VGG-16, given its `names`."""
+    """Returns the rules that map module paths of DeepLab v1 or v2 on VGG-16 to `names`."""
     head = {"fc6": names.fc6, "fc7": names.fc7}
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (

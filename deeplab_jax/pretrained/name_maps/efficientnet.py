@@ -40,7 +40,7 @@ MOBILENET_V4 = "mobilenetv4"
 
 
 class _Signature(NamedTuple):
-    """Properties of the arrays by which networks are distinguished.
+    """Properties that distinguish a network from others and can be read from its arrays.
 
     Attributes:
       units: number of units in each stage.
@@ -68,8 +68,8 @@ def _signature(network: Network) -> _Signature:
 def identify(arrays: Arrays) -> str | None:
     """Identifies a network by arrays with timm's names; returns its name in timm, or None.
 
-    The names do not show the padding. If two networks differ in nothing else, the one with
-    PyTorch's padding is returned.
+    The arrays do not show how convolutions are padded. If two networks differ only in the padding,
+    the name of the network with PyTorch's padding is returned.
     """
     units = {tuple(name.split(".")[1:3]) for name in arrays if name.startswith("blocks.")}
     stages = sorted({int(stage) for stage, _ in units if stage.isdecimal()})
@@ -90,7 +90,7 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
-    """Returns the rules that convert timm's variable names of all layers but the last.
+    """Returns the rules that map module paths to timm's names, for all layers but the last.
 
     Args:
       name: name of the network in timm.
@@ -107,7 +107,7 @@ def timm_rules(name: str) -> tuple[Rule, ...]:
 
 
 def _units(network: Network) -> Iterator[tuple[int, int, Row]]:
-    """Yields (stage, number in the stage, row) of each unit; both numbers start from 1."""
+    """Yields (stage, position in the stage, description) of each unit; numbers start from 1."""
     for stage, rows in enumerate(networks.units(network), start=1):
         for number, row in enumerate(rows, start=1):
             yield stage, number, row
@@ -137,7 +137,7 @@ PORTED_LAYERS: Layers = {
 
 
 def ported_name(arrays: Arrays) -> str | None:
-    """Identifies a network of EfficientNet-PyTorch; returns its name in timm, or None."""
+    """Identifies a network by arrays of EfficientNet-PyTorch; returns its name in timm, or None."""
     head = arrays.get("_conv_head.weight")
     if head is None:
         return None
@@ -159,7 +159,9 @@ def _identify_ported(weights: PublishedWeights) -> Identified | None:
 
 
 def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of EfficientNet-PyTorch, except for the last layer.
+    """Returns the rules that map module paths to the names of EfficientNet-PyTorch.
+
+    There is no rule for the last layer.
 
     Args:
       name: name of the network in timm, a key of `PORTED`.

@@ -71,7 +71,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a network of Hugging Face transformers."""
+    """Returns the rules that map module paths to names in Hugging Face transformers."""
     classifier = identified.architecture == IMAGE_CLASSIFIER
     return (*BACKBONE, *(CLASSIFIER if classifier else SEGMENTATION))
 

@@ -1,6 +1,6 @@
 """Variable names in jfzhang95/pytorch-deeplab-xception: v3+ on ResNet-101 and MobileNetV2.
 
-The names do not show the output stride, which is 16 in the published networks.
+The names do not show the output stride. It is set to 16, as in the published networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +48,9 @@ HEAD = (
 def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a DeepLab v3+ of jfzhang95's codebase by the names of its arrays.
 
+    Returns:
+      The network, or None if the arrays have other names.
+
     Raises:
       DeepLabError: the backbone is not supported.
     """
@@ -80,7 +83,7 @@ def _backbone(weights: PublishedWeights) -> dict[str, Any]:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a DeepLab v3+ of jfzhang95's codebase."""
+    """Returns the rules that map module paths to the variable names of jfzhang95's codebase."""
     options = identified.overrides
     backbone = resnet_rules("backbone.")
     if options["backbone"] == "mobilenet_v2":
@@ -99,7 +102,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _mobilenet_rules() -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of MobileNetV2, whose units are flat Sequentials."""
+    """Returns the rules that map paths of MobileNetV2 to names such as `features.2.conv.3`."""
     rules = [Rule("backbone/layer_1", "backbone.features.0.0", "backbone.features.0.1")]
     for number in range(1, len(mobilenet.V2_LAYERS) + 1):
         # The first unit does not expand.

@@ -93,7 +93,8 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
 
     Args:
       arrays: arrays of the file by name.
-      settings: section `backbone` of the training configuration; empty: the defaults.
+      settings: section `backbone` of the training configuration; empty: the settings of the
+        published `d8` networks.
 
     Raises:
       DeepLabError: the backbone is not supported.
@@ -200,7 +201,7 @@ def _has_auxiliary_head(arrays: Mapping[str, Any]) -> bool:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a DeepLab of mmsegmentation."""
+    """Returns the rules that map module paths to the variable names of mmsegmentation."""
     options = identified.overrides
     backbone = resnet_rules("backbone.")
     if options["backbone"] == "mobilenet_v2":
@@ -248,9 +249,9 @@ HEAD = (
 
 
 def _mobilenet_rules() -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of MobileNetV2.
+    """Returns the rules that map module paths of MobileNetV2 to names in mmsegmentation.
 
-    mmsegmentation numbers the units within each stage.
+    mmsegmentation numbers the units within each stage; this codebase numbers them consecutively.
     """
     rules = list(_conv_rules("backbone/layer_1", "backbone.conv1"))
     stage, unit, width = 0, 0, 0

@@ -61,7 +61,7 @@ def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scope
 
     Args:
       path: path of a module with a kernel; for a batch normalization, the path of its convolution.
-      rules: rules for the variable names of the network.
+      rules: rules that map module paths to the variable names of the network.
       default_norm: template for the scope of the batch normalization, see `Convention.norm`.
     """
     for rule in rules:
@@ -113,12 +113,13 @@ class Convention:
       name: name of the codebase, for messages.
       identify: function that identifies the network, or returns None if the arrays are not from
         that codebase.
-      rules: function that returns the rules for the variable names of an identified network.
+      rules: function that takes an identified network and returns the rules that map module paths
+        to its variable names.
       leaves: possible names of each variable of a module (`kernel`, `bias`, `scale`, `offset`,
         `mean`, `var`), as templates with the placeholders `{convolution}` and `{norm}`.
       norm: template for the scope of a batch normalization if the rule does not state it; the
         placeholder `{convolution}` stands for the scope of the convolution.
-      ignored: {pattern: reason} for arrays that do not belong to the network.
+      ignored: {regular expression: reason} for the names of arrays that the network does not use.
     """
 
     name: str
@@ -156,7 +157,7 @@ PYTORCH = {"stride_placement": "torchvision", "preprocessing": "mean_std"}
 
 
 def outputs(arrays: Mapping[str, np.ndarray], scope: str) -> int | None:
-    """Returns the number of output channels of a PyTorch layer, or None if it does not exist."""
+    """Returns the number of output channels of a PyTorch layer; None if there is no such layer."""
     kernel = arrays.get(f"{scope}.weight")
     return None if kernel is None else kernel.shape[0]
 
@@ -168,13 +169,14 @@ TIMM_GATE = ("se.conv_reduce", "se.conv_expand")
 
 
 def unit_rules(ours: str, theirs: str, layers: Layers, gate: tuple[str, str]) -> tuple[Rule, ...]:
-    """Returns the rules for a unit that may have squeeze and excitation.
+    """Returns the rules for a residual unit that may have squeeze and excitation.
 
     Args:
       ours: path of the unit in this codebase.
       theirs: scope of the unit in the other codebase.
-      layers: {name of the convolution here: (its name, name of its normalization) there}.
-      gate: names there of the two convolutions of squeeze and excitation.
+      layers: {name of a convolution in this codebase: (name of the convolution, name of its
+        normalization) in the other codebase}.
+      gate: names of the two convolutions of squeeze and excitation in the other codebase.
     """
     squeeze, excite = gate
     return (
@@ -203,8 +205,9 @@ RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
     """Identifies a ResNet whose arrays have torchvision's names after a prefix.
 
-    The number of units determines the depth. ResNet-34, which has as many units as ResNet-50, and
-    ResNet variants with additional layers in their units are not identified.
+    The number of units in the third block determines the depth. ResNet-34, which has as many units
+    as ResNet-50, is not identified. Variants with additional layers in their units are not
+    identified, either.
 
     Returns:
       Name of the backbone, or None.
@@ -219,10 +222,10 @@ def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
 
 
 def resnet_rules(prefix: str) -> tuple[Rule, ...]:
-    """Returns the rules for torchvision's names of a ResNet, which several codebases use.
+    """Returns the rules that map module paths of a ResNet to torchvision's variable names.
 
     Args:
-      prefix: text before all names of the ResNet.
+      prefix: text before all names of the ResNet, for other codebases with torchvision's names.
     """
     ours, unit = "backbone/block{block}/unit_{unit}", f"{prefix}layer{{block}}.{{unit-1}}"
     return (

@@ -90,8 +90,8 @@ def identify(names: Names, weights: PublishedWeights) -> Identified | None:
     """Identifies a DeepLab of segmentation_models.pytorch by the names of its arrays.
 
     Args:
-      names: names of the layers in networks with one kind of encoder and of decoder. Other networks
-        are not identified.
+      names: names of the layers in networks with one kind of encoder and one kind of decoder.
+        Networks of other kinds are not identified.
       weights: arrays of the file.
 
     Returns:
@@ -213,12 +213,15 @@ FLATTENED = re.compile(r"^(stem|stages|blocks)_(?=\d)")
 
 
 def _name_in_timm(name: str) -> str:
-    """Converts the name of an array in an encoder to the name in an image classifier of timm."""
+    """Converts an array name of an encoder to timm's image classifier: `stages_0` → `stages.0`."""
     return FLATTENED.sub(r"\1.", name)
 
 
 def _flattened(rule: Rule, names: Names) -> Rule:
-    """Converts a rule for timm's image classifier to one for the same network as an encoder."""
+    """Converts the scopes of a rule from timm's image classifier to the encoder.
+
+    The prefix of the encoder is added, and `stem.0` or `stages.0` becomes `stem_0` or `stages_0`.
+    """
     theirs, norm = (
         scope and names.encoder + re.sub(r"^(stem|stages)\.(?=\d|{)", r"\1_", scope)
         for scope in (rule.theirs, rule.norm)
@@ -227,10 +230,10 @@ def _flattened(rule: Rule, names: Names) -> Rule:
 
 
 def rules(names: Names, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a DeepLab of segmentation_models.pytorch.
+    """Returns the rules that map module paths to names in segmentation_models.pytorch.
 
     Args:
-      names: scopes for one kind of encoder and decoder.
+      names: names of the layers in networks with one kind of encoder and one kind of decoder.
       identified: the network.
     """
     options = identified.overrides

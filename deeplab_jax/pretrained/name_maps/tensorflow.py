@@ -30,8 +30,8 @@ ENCODED = ("aspp0", "meta_architecture/branch0_pointwise", "logits/semantic")
 def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, Any]:
     """Returns the keywords of `create_model` that can be read from the computation graph.
 
-    These are output stride, atrous rates, multi-grid, image pooling and alignment of resizes. There
-    are none for a file without a graph.
+    These are output stride, atrous rates, multi-grid, image pooling and alignment of resizes. For a
+    file without a graph, the result is empty.
 
     Args:
       weights: arrays and graph of the file.
@@ -131,6 +131,9 @@ VGG_MEAN = {"preprocessing": "vgg_mean"}
 def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a network released in tensorflow/models, by scopes, shapes and computation graph.
 
+    Returns:
+      The network, or None if the arrays have other names.
+
     Raises:
       DeepLabError: the file contains a backbone, but no classifier.
     """
@@ -157,7 +160,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of `create_model` for the backbone; None if no known one is found."""
+    """Returns the keywords of `create_model` for the backbone; None without a known backbone."""
     for scope in WIDTHS:
         if f"{scope}/Conv/weights" in arrays:
             return identify_mobilenet(arrays, scope)
@@ -190,9 +193,9 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Returns the network for an image classifier of ImageNet.
+    """Returns the network that represents an image classifier of ImageNet.
 
-    VGG-16 is represented as a DeepLab v1 with a field of view of 7×7.
+    For VGG-16, this is a DeepLab v1 with a field of view of 7×7.
 
     Args:
       found: keywords of the backbone.
@@ -245,7 +248,7 @@ def _decoder(arrays: Arrays) -> Mapping[str, Any]:
 
 
 def _channels(arrays: Arrays, scope: str) -> int | None:
-    """Returns the number of output channels of a convolution, or None if it does not exist."""
+    """Returns the number of output channels of a convolution; None if there is no such layer."""
     kernel = arrays.get(f"{scope}/weights")
     return None if kernel is None else kernel.shape[-1]
 

@@ -58,7 +58,7 @@ ASPP = (
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a network released in tensorflow/models."""
+    """Returns the rules that map module paths to the variable names of tensorflow/models."""
     backbone = identified.overrides["backbone"]
     is_classifier = identified.architecture == IMAGE_CLASSIFIER
     scores = classifier_scope(backbone) if is_classifier or backbone == "vgg_16" else SEMANTIC
@@ -86,7 +86,7 @@ def classifier_scope(backbone: str) -> str:
 
 
 def backbone_rules(backbone: str) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a backbone in the released TensorFlow code."""
+    """Returns the rules that map module paths of a backbone to names in tensorflow/models."""
     scope = backbone_scope(backbone)
     fixed = {"MobilenetV2": MOBILENET_V2, "MobilenetV3": MOBILENET_V3, "vgg_16": VGG}
     if scope in fixed:
@@ -95,7 +95,7 @@ def backbone_rules(backbone: str) -> Sequence[Rule]:
 
 
 def _xception(scope: str) -> Sequence[Rule]:
-    """Returns the rules for the variable names of an Xception in deeplab/core/xception.py."""
+    """Returns the rules that map module paths of an Xception to names in core/xception.py."""
     rules = [Rule("backbone/entry_flow/conv1_{n}", f"{scope}/entry_flow/conv1_{{n}}")]
     for ours, theirs in (
         ("middle_flow/unit_{unit}", "middle_flow/block1/unit_{unit}"),
@@ -108,9 +108,9 @@ def _xception(scope: str) -> Sequence[Rule]:
 
 
 def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a ResNet.
+    """Returns the rules that map module paths of a ResNet to names in tensorflow/models.
 
-    The names are those of deeplab/core/resnet_v1_beta.py and TensorFlow-Slim's resnet_v1.py.
+    The names are defined in deeplab/core/resnet_v1_beta.py and TensorFlow-Slim's resnet_v1.py.
     """
     unit = "lite_bottleneck_v1" if scope == "resnet_v1_18" else "bottleneck_v1"
     return (
@@ -121,9 +121,12 @@ def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
 
 
 def head_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a head.
+    """Returns the rules that map module paths of a head to names in tensorflow/models.
 
-    In the released TensorFlow code, these names contain the numbers of ASPP branches, not rates.
+    The path of an ASPP branch contains its atrous rate, and the name contains its number, from 1.
+
+    Args:
+      options: architecture of the network.
     """
     if options.head in HEADS:
         return HEADS[options.head]
@@ -135,10 +138,12 @@ def head_rules(options: Architecture) -> Sequence[Rule]:
 
 
 def decoder_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a decoder.
+    """Returns the rules that map module paths of a decoder to names in tensorflow/models.
 
-    In the released TensorFlow code, the second stage of a two-stage decoder has the names of the
-    first stage with a suffix.
+    The names of the second stage of a two-stage decoder are those of the first stage with a suffix.
+
+    Args:
+      options: architecture of the network.
     """
     stages = {"v3plus": {"": ""}, "conv2_conv3": {"/conv3": "", "/conv2": "_1"}}
     rules = []

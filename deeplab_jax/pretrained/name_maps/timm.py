@@ -1,8 +1,8 @@
-"""Variable names in timm of Xceptions, MobileNets, `timm/…` and ResNets with a three-layer stem.
+"""Variable names in timm of Xceptions, MobileNets, `timm/…` backbones and some ResNets.
 
-timm's other ResNets have the names of torchvision. The names do not show whether a MobileNet comes
-from TensorFlow, or how images are normalized. Both are read from the `config.json` beside the
-weights.
+These ResNets have a stem of three convolutions; timm's other ResNets have torchvision's names. The
+names do not show whether a MobileNet comes from TensorFlow, or how images are normalized. Both are
+read from the `config.json` beside the weights.
 """
 
 import itertools
@@ -120,7 +120,10 @@ def _stages(rows: Sequence[Any]) -> list[int]:
 
 
 def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
-    """Identifies a ResNet with the stem of the `_beta` variants: 64, 64 and 128 channels."""
+    """Returns the keywords of `create_classifier` for a `_beta` ResNet; None for other networks.
+
+    A `_beta` ResNet has a stem of three convolutions with 64, 64 and 128 channels.
+    """
     classes, backbone = outputs(weights.arrays, "fc"), resnet_name(weights.arrays, "")
     if outputs(weights.arrays, "conv1.6") != 128 or backbone is None or classes is None:
         return None
@@ -128,7 +131,7 @@ def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a network of timm."""
+    """Returns the rules that map module paths to the variable names of timm."""
     backbone = identified.overrides["backbone"]
     if backbone.startswith(timm_backbones.PREFIX):
         return timm_backbones.rules(backbone)
@@ -140,7 +143,13 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def xception_rules(depth: int) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of an Xception, whose blocks timm numbers from 0."""
+    """Returns the rules that map module paths of an Xception to timm's variable names.
+
+    timm numbers the blocks consecutively from 0, across the three flows.
+
+    Args:
+      depth: 41, 65 or 71.
+    """
     rules = [
         Rule("backbone/entry_flow/conv1_1", "stem.0.conv", "stem.0.bn"),
         Rule("backbone/entry_flow/conv1_2", "stem.1.conv", "stem.1.bn"),
@@ -158,9 +167,9 @@ def xception_rules(depth: int) -> tuple[Rule, ...]:
 
 
 def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of a MobileNet.
+    """Returns the rules that map module paths of a MobileNet to timm's variable names.
 
-    timm numbers the blocks within each stage.
+    timm numbers the blocks within each stage; this codebase numbers them consecutively.
     """
     stages = _stages(MOBILENET_ROWS[backbone])
     units = [f"blocks.{stage}.{n}" for stage, count in enumerate(stages) for n in range(count)]

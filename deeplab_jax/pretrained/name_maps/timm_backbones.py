@@ -27,10 +27,10 @@ class Family(NamedTuple):
 
     Attributes:
       names: names of the networks in timm.
-      identify: function that returns the name of a network by the names and shapes of its arrays,
-        or None if the arrays belong to no network of this family.
-      rules: function that returns the rules for the variable names of an image classifier by its
-        name.
+      identify: function that takes the arrays of a network and returns its name in timm, or None if
+        they belong to no network of this family.
+      rules: function that takes a name in timm and returns the rules that map module paths to
+        variable names, for all layers of the image classifier but the last.
       classifier: scope of the last layer of the image classifier.
     """
 
@@ -41,9 +41,10 @@ class Family(NamedTuple):
 
 
 def identify(weights: PublishedWeights) -> dict[str, Any] | None:
-    """Returns the keywords of an image classifier on a `timm/…` backbone, or None.
+    """Returns the keywords of `create_classifier` for weights on a `timm/…` backbone, or None.
 
-    The `config.json` beside the weights takes precedence over names and shapes.
+    The architecture in the `config.json` beside the weights takes precedence over the names and
+    shapes of the arrays.
     """
     named = str(weights.configuration.get("architecture"))
     for family in FAMILIES:
@@ -55,12 +56,12 @@ def identify(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of an image classifier on a `timm/…` backbone."""
+    """Returns the rules that map module paths of a `timm/…` image classifier to timm's names."""
     return (*backbone_rules(backbone), Rule("classifier", _family(backbone).classifier))
 
 
 def backbone_rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of a `timm/…` backbone."""
+    """Returns the rules that map module paths of a `timm/…` backbone to timm's names."""
     return _family(backbone).rules(backbone.removeprefix(PREFIX))
 
 

@@ -49,7 +49,7 @@ VGG = (
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a network of torchvision by the names of its arrays."""
+    """Identifies a network of torchvision by its array names; None for other array names."""
     arrays = weights.arrays
     if "classifier.0.convs.0.0.weight" in arrays:
         return _segmentation(arrays)
@@ -84,7 +84,7 @@ def _scores(backbone: str) -> str:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a network of torchvision."""
+    """Returns the rules that map module paths to the variable names of torchvision."""
     if identified.architecture == "deeplab_v1":
         return VGG
     if identified.architecture in PRESETS.values():
@@ -106,13 +106,14 @@ def rules(identified: Identified) -> Sequence[Rule]:
 def aspp_rules(
     scope: str, rates: Sequence[int], channels: int = 256, inner: str | None = None
 ) -> tuple[Rule, ...]:
-    """Returns the rules for torchvision's variable names of ASPP, which several codebases use.
+    """Returns the rules that map module paths of ASPP to torchvision's variable names.
 
     Args:
-      scope: scope of ASPP.
+      scope: scope of ASPP in torchvision, or in another codebase with torchvision's names.
       rates: atrous rates of the branches.
       channels: number of output channels of each branch.
-      inner: prefix of the two parts of a separable convolution; None: no branch is separable.
+      inner: text before the numbers 0 (depthwise) and 1 (pointwise) of a separable convolution;
+        None: no branch is separable.
     """
     pooling = f"{scope}.convs.{len(rates) + 1}"
     rules = [
@@ -135,7 +136,8 @@ def conv_rules(
       ours: path of the module.
       scope: scope of the Sequential.
       number: index of the convolution in the Sequential; the normalization has the next index.
-      inner: prefix of the two parts of a separable convolution; None: it is not separable.
+      inner: text before the numbers 0 (depthwise) and 1 (pointwise) of a separable convolution;
+        None: the convolution is not separable.
       moved: number of input channels of the kernel to move from the end to the front.
     """
     convolution, norm = f"{scope}.{number}", f"{scope}.{number + 1}"
@@ -148,10 +150,13 @@ def conv_rules(
 
 
 def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of a MobileNetV2 without its last convolution.
+    """Returns the rules that map module paths of MobileNetV2 to torchvision's variable names.
+
+    There is no rule for the last convolution.
 
     Args:
-      feature: function that returns the scope of a layer by its number in torchvision's `features`.
+      feature: function that takes the number of a layer in torchvision's `features` and returns the
+        scope of this layer.
     """
     rules = [
         Rule("backbone/layer_1", f"{feature(0)}.0", f"{feature(0)}.1"),
@@ -169,9 +174,9 @@ def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> 
 
 
 def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
-    """Returns the rules for the variable names of a MobileNetV3.
+    """Returns the rules that map module paths of MobileNetV3 to torchvision's variable names.
 
-    torchvision numbers the parts of each block.
+    torchvision numbers the layers inside a block; this codebase names them.
 
     Args:
       form: size of the network: `large` or `small`.

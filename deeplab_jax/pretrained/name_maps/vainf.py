@@ -1,6 +1,6 @@
 """Variable names in VainF/DeepLabV3Plus-Pytorch: v3 and v3+ on ResNets and MobileNetV2.
 
-The names do not show the output stride, which is 16 in the published networks.
+The names do not show the output stride. It is set to 16, as in the published networks.
 """
 
 from collections.abc import Sequence
@@ -45,6 +45,9 @@ BODY = "body."
 def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a DeepLab of VainF's codebase by the names of its arrays.
 
+    Returns:
+      The network, or None if the arrays have other names.
+
     Raises:
       DeepLabError: the backbone is not supported.
     """
@@ -87,15 +90,15 @@ def _head(architecture: str, separable: bool) -> dict[str, Any]:
 
 
 def _refinement(separable: bool) -> str:
-    """Returns the keyword that adds the convolution after the ASPP of v3.
+    """Returns the keyword of `create_model` that adds the convolution after the ASPP of v3.
 
-    `refine` adds a dense convolution, and `refine_encoder` can add a separable one.
+    It is `refine_encoder` for a separable convolution, and `refine` for a dense convolution.
     """
     return "refine_encoder" if separable else "refine"
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the rules for the variable names of a DeepLab of VainF's codebase."""
+    """Returns the rules that map module paths to the variable names of VainF's codebase."""
     options = identified.overrides
     backbone = resnet_rules("backbone.")
     if options["backbone"] == "mobilenet_v2":

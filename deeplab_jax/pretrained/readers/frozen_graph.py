@@ -72,10 +72,11 @@ class Nodes(dict[str, Any]):
         return None
 
     def strides(self) -> dict[str, int]:
-        """Returns the ratio of the image size to the size of each feature map, by name of the node.
+        """Returns {name of a node: ratio of the image size to the size of its output}.
 
-        A resize sets the ratio to 1. The search is depth-first without recursion, because graphs
-        are deeper than Python's stack and can have cycles.
+        Convolutions, poolings and the nodes before them are included if they depend on the image. A
+        resize sets the ratio to 1. The search is depth-first without recursion, because graphs are
+        deeper than Python's stack and can have cycles.
         """
         known: dict[str, int] = {}
         opened: set[str] = set()
@@ -119,7 +120,7 @@ class Nodes(dict[str, Any]):
 
 
 def _name(reference: str) -> str:
-    """Returns the name of the node in a reference: `name:1`, or `^name` (control dependency)."""
+    """Returns `name` for a reference such as `name:1` or `^name` (a control dependency)."""
     return reference.removeprefix("^").partition(":")[0]
 
 
@@ -195,12 +196,12 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields new names and the values of those constants of a node that have no variable name.
+        """Yields (new name, value) for inputs of a node that are constants without a variable name.
 
         Args:
-          scope: scope of the variables; the yielded names are SCOPE/LEAF.
-          node: node whose second and further inputs are the constants.
-          leaves: last part of the name for each of these inputs.
+          scope: scope of the variables; the new names are SCOPE/LEAF.
+          node: node, whose first input is the feature map and is skipped.
+          leaves: last part of the new name for each further input.
         """
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
@@ -226,9 +227,10 @@ class _Graph:
         return tuple(source.attr["ksize"].list.i[1:3])
 
     def _image_size(self, strides: Mapping[str, int]) -> Size | None:
-        """Returns (H, W) to which the graph pads images, or None if the graph does not contain it.
+        """Returns (H, W) in pixels to which the graph pads images; None if it is not known.
 
-        It is computed from the size to which the graph upsamples the output of image pooling.
+        (H, W) is computed from the size to which the graph upsamples the output of image pooling.
+        If that size is not known, the result is the only image size that the graph accepts.
 
         Args:
           strides: ratio of the image size to the output size of each convolution by scope.

@@ -47,7 +47,8 @@ class GraphConvolution:
 def scope_of(name: str) -> str:
     """Returns the scope of a convolution, from the name of its weights or its operation.
 
-    Converters join the names of fused operations with semicolons and append suffixes.
+    Converters join the names of fused operations with semicolons and append suffixes. The scope is
+    one of the joined names, without its suffix.
     """
     parts = name.split(";")
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)

@@ -77,7 +77,7 @@ def published_state_dict(
     Args:
       arrays: arrays of any type by name.
       path: path of the file, which may have a `config.json` beside it.
-      ignored: names of the entries that were not read, with the reason.
+      ignored: {name: reason} for each entry that was not read.
       training: configuration in the file itself, which replaces the `config.json`.
 
     Raises:
@@ -184,8 +184,9 @@ def _load(torch: ModuleType, path: Path) -> Any:
 def _numpy_scalars() -> list[Any]:
     """Returns the types and functions that torch must allow so that it can load NumPy scalars.
 
-    Training code stores such scalars, for example its best score. They contain only numbers. NumPy
-    1 and 2 store their constructor under different names.
+    Training code stores NumPy scalars, for example the best score, in checkpoints. It is safe to
+    allow them, because they contain only numbers. NumPy 1 and NumPy 2 store the constructor of
+    scalars under different names, and both names are allowed.
     """
     scalar = np.float64(0).__reduce__()[0]
     types = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
@@ -194,7 +195,10 @@ def _numpy_scalars() -> list[Any]:
 
 
 def _training_configuration(content: Any) -> Mapping[str, Any]:
-    """Returns the training configuration and the class names that mmsegmentation stores, or {}."""
+    """Returns the training configuration that mmsegmentation stores; {} for other codebases.
+
+    The class names are added as `classes`.
+    """
     meta = content.get("meta") if isinstance(content, Mapping) else None
     if not isinstance(meta, Mapping):
         return {}
@@ -239,7 +243,7 @@ def _value(node: ast.expr) -> Any:
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
     """Returns the tensors in the content of a PyTorch file by name.
 
-    The state dict may be stored under a key of training code, such as `model`, see PLACES.
+    The state dict may be stored under one of the keys in PLACES, such as `model`.
 
     Raises:
       DeepLabError: there are no tensors.

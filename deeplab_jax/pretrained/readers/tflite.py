@@ -118,7 +118,7 @@ class _Network:
         return self._constant(inputs[0]) if inputs and inputs[0] >= 0 else None
 
     def _constant(self, number: int) -> np.ndarray:
-        """Returns the values of a constant tensor as floating-point numbers.
+        """Returns the values of the constant tensor with the given number, as float32.
 
         Raises:
           DeepLabError: the tensor is not constant, or has an unsupported type.
