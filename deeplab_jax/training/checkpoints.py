@@ -89,7 +89,7 @@ def network_of(
 
 
 def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
-    """Returns a copy of a config in which every field of the section `model` is set."""
+    """Returns a copy of a config whose section `model` contains all settings of `network`."""
     resolved = copy.deepcopy(config)
     model, values = resolved.model, network.describe()
     with model.ignore_type():
@@ -120,8 +120,9 @@ def claim(
 ) -> ConfigDict:
     """Writes config and data fingerprints to a new workdir; compares them in an existing workdir.
 
-    In the written config, every field of the section `model` is set. If an earlier release started
-    the run, its config keeps its format version, which determines the defaults of unset fields.
+    In the written config, every field of the section `model` is set. An existing config of format
+    version 1 keeps this version, which determines the defaults of unset fields. All other configs
+    are written in the current version.
 
     Args:
       workdir: directory of the run.
