@@ -35,8 +35,8 @@ class CardNotes:
 
     Attributes:
       repository: repository on the Hub, such as `user/name`; empty: not known yet.
-      license: identifier of a license as the Hub lists them, such as `apache-2.0`; empty: that of
-        the published weights, or not stated.
+      license: identifier of a license on the Hub, such as `apache-2.0`; empty: the license of the
+        published weights if it is known, otherwise no license is stated.
       metrics: contents of the `metrics.json` of each evaluation of this model.
       about: paragraph for the start of the card.
       picture: caption of `example.png`; empty: there is no picture.

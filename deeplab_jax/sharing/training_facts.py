@@ -85,9 +85,10 @@ def read_training(
 
 
 def _network_defaults(description: ModelDescription) -> dict[str, Any]:
-    """Returns the defaults of the section `model` of the config for a network, by dotted name.
+    """Returns {dotted name: default} for the fields of the config section `model`.
 
-    The fields `backbone` and `num_classes`, which determine other defaults, are left out.
+    The defaults are those for the architecture, `backbone` and `num_classes` of the description.
+    These two fields themselves are left out.
     """
     given = {name: description.overrides[name] for name in ("backbone", "num_classes")}
     defaults = models.create_model(description.architecture, **given).architecture.describe()

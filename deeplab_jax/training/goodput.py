@@ -98,7 +98,7 @@ def goodput(events: Sequence[Event]) -> Goodput:
 
 
 def _of_start(events: Sequence[Event], kept: float) -> Goodput:
-    """Computes the use of the time of one start, whose steps after step `kept` were repeated."""
+    """Computes the goodput of one start. Steps after step `kept` are lost: they were repeated."""
     first = next((n for n, one in enumerate(events) if one["event"] == TRAINING), None)
     wall = _seconds(events[0], events[-1])
     if first is None:
@@ -179,7 +179,7 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
         return goodput(self._events)
 
     def flush(self) -> None:
-        """Stores all rows if the workdir is in a bucket."""
+        """Writes all rows to the bucket if the workdir is in a bucket."""
         self._file.flush()
 
     def _add(self, event: Event) -> None:

@@ -114,8 +114,8 @@ def validations_since_best(rows: Iterable[MetricsRow]) -> int:
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     """Returns a warning of overfitting if the training loss falls, but the mean IoU does not rise.
 
-    The warning is returned if the best validation is followed by exactly three others, and the
-    training loss decreased before each of them. Otherwise, the result is None.
+    The warning is returned if exactly three validations follow the best validation, and the
+    training loss decreased before each of these three. Otherwise, the result is None.
     """
     found = intervals(rows)
     since = _since_best(found)

@@ -288,7 +288,12 @@ OF_THE_RUN = ("num_classes", "dtype", "frozen_batch_norm", "ghost_batch_size", "
 def _differing_flags(
     description: checkpointing.ModelDescription, architecture: Architecture
 ) -> str:
-    """Returns the flags that set `config.model` to the architecture of another model."""
+    """Returns the command-line flags that set `config.model` to the architecture of another model.
+
+    Args:
+      description: description of the other model; for image classifiers, the result is empty.
+      architecture: current architecture, whose settings need no flag if they are equal.
+    """
     if description.task == checkpointing.CLASSIFICATION:
         return ""
     theirs, ours = description.create_model().architecture.describe(), architecture.describe()

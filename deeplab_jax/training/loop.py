@@ -99,12 +99,12 @@ class Logs:
             self.timeline.training(step)
 
     def goodput(self) -> dict[str, float]:
-        """Returns `goodput` over all starts; {} if it is unknown."""
+        """Returns {"goodput": fraction of 1, over all starts of the run}; {} if it is unknown."""
         fraction = math.nan if self.timeline is None else self.timeline.goodput().fraction
         return {} if math.isnan(fraction) else {"goodput": fraction}
 
     def flush(self) -> None:
-        """Stores all rows if the workdir is in a bucket."""
+        """Writes all rows to the bucket if the workdir is in a bucket."""
         for log in (self.monitor, self.timeline):
             if log is not None:
                 log.flush()

@@ -74,7 +74,11 @@ def _one_scale(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Computes the weighted sum of losses on the logits, or on the scores before upsampling."""
+    """Computes the weighted sum of the losses that a config selects.
+
+    The losses are computed on the logits. If `upsample_logits` is False or `chunk_rows` is set,
+    they are computed on the scores before upsampling.
+    """
     loss, maps = losses.weighted_sum(*_terms(config, architecture, step)), outputs.maps
     if config.upsample_logits and not config.chunk_rows:
         pair = outputs.logits, maps.get("auxiliary")
@@ -87,10 +91,10 @@ def _one_scale(
 
 
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
-    """Returns a loss function of low-resolution scores, which downsamples the label to their size.
+    """Returns a loss function that downsamples the label to the size of low-resolution scores.
 
     Sums are divided by the number of valid pixels in the downsampled label of the whole batch. This
-    number depends on the size of the scores, so the returned loss ignores its argument
+    number depends on the size of the scores, so the returned function ignores its argument
     `normalizer`.
     """
 
@@ -142,7 +146,7 @@ def _all_scales(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Computes the cross-entropy of the scores at every scale and of the fused scores."""
+    """Sums the cross-entropies of the scores at every scale, the fused and auxiliary scores."""
     del step
     weighted, maps = _weighted(config), outputs.maps
     total = losses.multi_scale_cross_entropy(

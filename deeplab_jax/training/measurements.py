@@ -66,7 +66,7 @@ class StepClock:
 class Pace:
     """Measures the mean loss, the throughput, and the time for which devices wait for input.
 
-    The time of evaluations and of saving checkpoints is excluded.
+    The throughput excludes the time of evaluations and of saving checkpoints.
 
     Attributes:
       totals: seconds that each activity (`input`, `checkpoint` and `validation`) took since the

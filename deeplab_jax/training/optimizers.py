@@ -150,8 +150,8 @@ def make_optimizer(
 
     Let w be the parameters and wd the weight decay. Weight decay adds wd·w to the gradient (L2
     regularization). `adamw` and `lamb` add wd·w after Adam's scaling, so that the scaling does not
-    reduce it (arXiv 1711.05101). For large batches, `lars` and `lamb` also scale the update of each
-    array by the norm of the array (arXiv 1708.03888, 1904.00962).
+    reduce it (arXiv 1711.05101). `lars` and `lamb`, which are meant for large batches, also scale
+    the update of each array by the norm of the array (arXiv 1708.03888, 1904.00962).
 
     Args:
       config: section `optimizer` of the config; see deeplab_jax/optimization_fields.py.
@@ -289,7 +289,13 @@ def _names(path: tuple[jax.tree_util.DictKey, ...]) -> Names:
 
 
 def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, float]) -> float:
-    """Returns the learning-rate multiplier of a parameter."""
+    """Returns the learning-rate multiplier of a parameter.
+
+    Args:
+      names: path of the parameter.
+      present: paths of all parameters.
+      multipliers: multipliers of the parts of the network, of `bias` and of `norm`.
+    """
     part = names[0] if names[0] in PARTS else "head"
     if part == "head" and _gives_scores(names[:-1], present):
         part = "classifier"

@@ -185,7 +185,10 @@ def _adjusted(
 
 
 def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
-    """Warns of classes that have no pixel in in-memory arrays. For files, `prepare` warns."""
+    """Warns of classes without any pixel in a training dataset of in-memory arrays.
+
+    For datasets in files, the command `prepare` warns.
+    """
     absent = train_set.absent_classes if isinstance(train_set, ArrayDataset) else ()
     if absent:
         reporter.warning(

@@ -39,7 +39,7 @@ class TrainState:
 
     @property
     def evaluated(self) -> Variables:
-        """Variables for evaluation: their moving average, or the variables if there is none."""
+        """Variables for evaluation: `ema`, or `variables` if the state has no moving average."""
         return self.variables if self.ema is None else self.ema
 
 

@@ -22,7 +22,7 @@ class StepLayout:
     """Shardings of the arguments and results of a training step.
 
     Attributes:
-      mesh: device mesh; None: the device of the arguments.
+      mesh: device mesh; None: the step runs on the device of its arguments.
       state_sharding: sharding of every array of the state; None: all replicated.
     """
 
@@ -95,8 +95,8 @@ def make_train_step(
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh: device mesh, of this job or of a topology to compile for; None: the device of the
-        arguments.
+      mesh: device mesh, of this job or of a topology to compile for; None: the step runs on the
+        device of its arguments.
       state_sharding: sharding of every array of the state; None: all arrays are replicated.
       seed: random seed of dropout.
       accumulation_steps: number of microbatches over which gradients are accumulated. Batch

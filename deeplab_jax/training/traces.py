@@ -31,9 +31,9 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     A trace is requested in three ways:
     - The flag `--profile` requests a trace of steps 3 to 7 of every process, in `workdir/profile`.
     - The signal SIGUSR1 requests a trace of the next steps of the process that receives it.
-    - A file `trace` in the workdir requests a trace of the same steps in all processes. It begins
-      after a step at which the processes log. Process 0 checks for the file every few seconds and
-      deletes it.
+    - A file `trace` in the workdir requests a trace of the same steps in all processes. The trace
+      begins after a step at which the processes log. Process 0 checks for the file every few
+      seconds and deletes it.
 
     Traces that a signal or a file requests are written to `workdir/traces/step_N`, where N is the
     first traced step. Jobs of several processes have a subdirectory per process. If a trace fails,
@@ -82,14 +82,15 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
                     self._found.set()
 
     def agreed_start(self, step: int, interval: int) -> int | None:
-        """Returns the step after which all processes trace; None if no trace was requested.
+        """Returns the step after which all processes begin a trace; None: none was requested.
 
-        Process 0 calls this method and sends the result to all processes.
+        All processes receive the result of process 0. If there are several processes, the trace
+        begins only `interval` steps later, when each of them has received the result: no process
+        computes a step without the others.
 
         Args:
           step: step at which the processes log.
-          interval: number of steps until the processes log again. All processes have
-            received the result then, because no process computes a step without the others.
+          interval: number of steps until the processes log again.
         """
         if self._found.is_set():
             self._found.clear()
