@@ -26,8 +26,8 @@ def scaled_down(
     """Returns the config of a training run, scaled down to a preset.
 
     Number of steps, batch size, crop size and learning rate are the values of the preset,
-    multiplied by the ratio of the value in `config` to the value in `base`. They are rounded to
-    legal values.
+    multiplied by the ratio of the value in `config` to the value in `base`. The first three are
+    rounded to legal values.
 
     Args:
       config: config of the training run at the size of the paper.
