@@ -12,7 +12,7 @@ from deeplab_jax.models import Architecture
 
 
 def find_parameters(options: InferenceOptions, architecture: Architecture) -> CRFParameters | None:
-    """Returns the CRF parameters that inference options select, or None without a CRF.
+    """Returns the CRF parameters that inference options select; None if they select no CRF.
 
     Raises:
       DeepLabError: a CRF is requested for a network whose input is not 8-bit RGB.

@@ -27,7 +27,7 @@ CITYSCAPES_FRAME = re.compile(r"([a-z-]+_\d{6}_\d{6})(_leftImg8bit)?", re.IGNORE
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionJob(ImageJob):
-    """One image, and the file of its class map."""
+    """One image, and the file to which its class map is written."""
 
     class_map: Path
 
@@ -77,8 +77,9 @@ def plan_submission(
       overwrite: whether to replace existing files.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, an output file is an input, exists or
-        occurs twice, or an image does not have the name that the server requires.
+      DeepLabError: a path does not exist, there is no image, an output file is also an input file,
+        or an image does not have the name that the server requires; without `overwrite`, an output
+        file exists, or two images have the same output file.
     """
 
     def job(image: Path, _: Path) -> SubmissionJob:

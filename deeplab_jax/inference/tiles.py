@@ -52,7 +52,8 @@ class Tiling:
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
-      margin: number of (rows, columns) at each side of a tile whose results are discarded.
+      margin: (rows, columns), widths in pixels of the strips along the sides of a tile. Results in
+        these strips are discarded, except at the border of the padded image.
       grid: legal sizes of tiles and padded images. Tiles start at multiples of `grid.step`, the
         output stride.
       fill: value of pixels outside the image, per channel.
@@ -106,7 +107,7 @@ class Tiling:
         return self.grid.round_up(size, self.tile)
 
     def places(self, size: Size) -> list[Place]:
-        """Returns the tiles of an image of (H, W), row by row."""
+        """Returns the positions of all tiles of an image of `size` (H, W), row by row."""
         axes = zip(self.canvas(size), self.tile, self.core, strict=True)
         rows, columns = (self._spans(*axis) for axis in axes)
         return [Place(*pair) for pair in itertools.product(rows, columns)]
@@ -128,7 +129,8 @@ def _margin(cells: int, overlap: float, extra: int) -> int:
     Args:
       cells: side of the tile, in samples of the feature map.
       overlap: fraction of the tile that is discarded at each side, in [0, 0.5).
-      extra: 1 if legal sides of the network's input are k·step + 1, 0 if they are k·step.
+      extra: 1 if the legal sides of the network's input, in pixels, are one more than multiples of
+        the output stride; 0 if they are multiples of it.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)
@@ -190,7 +192,8 @@ def run_tile_rows(
       forward: function from one tile, uint8 [1, h, w, 3], to an array [1, h, w, …].
       size: (H, W) of the image.
       read: function that returns the rows [first, last) of the image, uint8 [rows, W, 3].
-      track: function that yields the tiles that it receives, and reports progress.
+      track: function that takes the positions of all tiles, yields them unchanged, and may report
+        progress.
 
     Yields:
       Blocks of successive rows of the result, [rows, W, …]. Together, they are [H, W, …].
@@ -223,7 +226,9 @@ def _one_behind(
     cut: Callable[[Place], np.ndarray],
     count: int,
 ) -> Iterator[tuple[Sequence[Place], Any]]:
-    """Yields places with their results, while the device computes the results of the next places.
+    """Yields groups of up to `count` places, each with the results of its tiles.
+
+    While a group is processed by the caller, the device computes the results of the next group.
 
     Args:
       places: positions of the tiles.
@@ -251,13 +256,13 @@ def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
 
 
 def _cut(rows: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
-    """Cuts a tile from rows of the image; pads it with the fill value outside the image."""
+    """Returns a tile, cut from the image rows that it covers; fills it outside the image."""
     column, width = place.columns.start, tiling.tile[1]
     return pad(rows[:, column : column + width], tiling.tile, tiling.fill)
 
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:
-    """Writes the results of tiles into the target, except for the pixels to discard."""
+    """Copies the pixels [first, last) of each place from the results of its tile to `target`."""
     height, width = target.shape[:2]
     for result, (rows, columns) in zip(results, places, strict=False):
         bottom, right = min(rows.last, height), min(columns.last, width)

@@ -62,7 +62,7 @@ def uncertainty_functions(
     mesh: Mesh | None = None,
     samples: int = DEFAULT_SAMPLES,
 ) -> dict[str, Uncertainty]:
-    """Returns functions that compute the uncertainties `dropout` and `scales` of padded images.
+    """Returns functions that compute the uncertainties `dropout` and `scales` of each pixel.
 
     `dropout` is the variance of the class probabilities over random dropout masks. `scales` is
     their variance over the scales and flips of the inference options. Both variances are summed
@@ -70,13 +70,14 @@ def uncertainty_functions(
 
     Args:
       predictor: model and inference options.
-      names: names of uncertainties, from `UNCERTAINTIES`. For `confidence` and `entropy`, which
-        `of_probabilities` computes, there is no function in the result.
+      names: names of uncertainties, from `UNCERTAINTIES`. `confidence` and `entropy` are ignored,
+        because `of_probabilities` computes them.
       mesh: devices over which images are sharded; None uses the first device of this process.
       samples: number of dropout masks.
 
     Returns:
-      A function for each name in `names` that is `dropout` or `scales`, by this name.
+      Dictionary from the names `dropout` and `scales`, each only if it is in `names`, to a function
+      that maps padded images [N, h, w, C] to the uncertainty, float32 [N, h, w].
 
     Raises:
       DeepLabError: one of these cases: a name is unknown or repeated; the options have a CRF; the
@@ -191,7 +192,11 @@ def _add_moments(
     mirrored: bool,
     align_corners: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Adds the probabilities p of one scale and flip to Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W]."""
+    """Returns the sums Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W] with one more scale and flip.
+
+    p are the class probabilities at `size` (H, W). `total` contains the sums without this scale and
+    flip, or is None at the start.
+    """
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)
     probabilities = jax.nn.softmax(full, axis=-1)
@@ -203,7 +208,10 @@ def _add_moments(
 
 @partial(jax.jit, static_argnames="count")
 def _variance(total: tuple[jax.Array, jax.Array] | None, *, count: int) -> jax.Array:
-    """Returns the variance over scales and flips, summed over classes: mean ‖p‖² − ‖mean p‖²."""
+    """Returns mean ‖p‖² − ‖mean p‖², the variance of the class probabilities, summed over classes.
+
+    `total` contains Σ p and Σ ‖p‖² over `count` pairs of a scale and a flip.
+    """
     assert total is not None
     mean = total[0] / count
     return jnp.maximum(total[1] / count - (mean**2).sum(axis=-1), 0)

@@ -54,12 +54,12 @@ def plan_videos(
     Args:
       paths: video files, and folders that are searched recursively; other files are ignored.
       output: directory for the predictions. In it, videos in a folder keep their relative paths.
-      overwrite: whether to replace existing files. If two videos have the same output file, the
-        result of the last one is kept.
+      overwrite: whether to replace existing files. With True, if two videos have the same output
+        file, the result of the second video is kept.
 
     Raises:
-      DeepLabError: a video does not exist, `output` is a file, or an output file is an input file,
-        exists or occurs twice.
+      DeepLabError: a video does not exist, `output` is a file, or an output file is also an input
+        file; without `overwrite`, an output file exists, or two videos have the same output file.
     """
     given = [path for path in paths if Path(path).is_dir() or is_video(path)]
     return plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
@@ -164,10 +164,12 @@ def writing(
 ) -> Iterator[Write]:
     """Yields a function that writes a frame and its class map.
 
-    If the `with` block succeeds, overlay and masks are renamed to their final names. Otherwise,
-    neither is written. OpenCV writes only even sizes. An odd side is therefore extended by a copy
-    of the last row or column, and the header of the file states the original size, to which players
-    crop.
+    The function writes to temporary files. If the `with` block succeeds, the temporary files of
+    overlay and masks are renamed to the names in `job`. Otherwise, they are deleted.
+
+    OpenCV writes only videos with even height and width. An odd side is therefore extended by a
+    copy of the last row or column. The header of the overlay states the original size, so that
+    players crop the frames to it.
 
     Args:
       job: files to write.
@@ -267,5 +269,5 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
 
 
 def _sides(size: tuple[int, int], num_bytes: int, fraction: int) -> bytes:
-    """Returns width and height as big-endian numbers with `fraction` bits after the point."""
+    """Returns width and height as big-endian numbers with `fraction` fractional bits."""
     return b"".join((side << fraction).to_bytes(num_bytes) for side in size[::-1])

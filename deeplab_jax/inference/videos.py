@@ -126,13 +126,13 @@ def produced_ahead(
 ) -> Iterator[Iterator[Item]]:
     """Yields an iterator over items that a thread computes in advance.
 
-    The thread puts the items into a queue, from which the yielded iterator takes them. The iterator
-    raises errors of `items`. The thread ends with the `with` block.
+    The thread puts the items into a queue, from which the yielded iterator takes them. An error in
+    `items` is raised by the yielded iterator. The thread ends with the `with` block.
 
     Args:
       items: iterator that the thread runs.
-      waiting: maximum number of items in the queue.
-      newest: whether a new item replaces all items in the queue.
+      waiting: maximum number of items in the queue; the thread waits while the queue is full.
+      newest: whether the thread discards all items in the queue before it adds a new item.
     """
     ready: queue.Queue[Item | None] = queue.Queue(waiting)
     ended = threading.Event()
@@ -224,9 +224,9 @@ class VideoReport:
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
     """Returns the (H, W) of the network's input for the frames of a video.
 
-    If the frames are within the limit, it is their size. Otherwise, it is the largest size within
-    the limit that the network accepts without padding. Each side differs by less than one output
-    stride from the side with which the aspect ratio would be exact.
+    If the frames are within the limit, it is their size. Otherwise, the frames are scaled down to
+    the limit with their aspect ratio, and each side is rounded to the nearest side within the limit
+    that the network accepts without padding.
 
     Args:
       predictor: model that determines the legal sizes.
