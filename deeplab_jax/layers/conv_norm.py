@@ -50,10 +50,11 @@ class Form:
     def output_channels(self, layer: nn.Module) -> int:
         """Returns the number of output channels of a layer.
 
-        It is the number in `Form.widths` for the path of the layer, else `layer.features`.
+        It is the number in `Form.widths` for the path of the layer. If `Form.widths` does not
+        contain the path, it is `layer.features`.
 
         Args:
-          layer: bound convolution that is not depthwise.
+          layer: convolution that is not depthwise, as a bound Flax module.
         """
         return dict(self.widths).get("/".join(layer.path), layer.features)
 
@@ -75,7 +76,7 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
 
     Raises:
       DeepLabError: a layer does not exist, or has another number of output channels; the message
-        suggests the nearest path.
+        suggests the existing path with the most similar name.
     """
     flat = traverse_util.flatten_dict(params) if form.widths else {}
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
@@ -135,7 +136,8 @@ class ConvNorm(nn.Module):
     """Convolution without bias → batch normalization → activation.
 
     Attributes:
-      features: number of output channels; for a depthwise convolution, that of input channels.
+      features: number of output channels. It has no effect on a depthwise convolution, which has as
+        many output channels as input channels.
       normalization: hyperparameters of batch normalization; None: neither normalization nor bias.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
         `rate` may be a pair (along H, along W).
@@ -268,8 +270,9 @@ class SeparableConvNorm(nn.Module):
       normalization: hyperparameters of both batch normalizations.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution,
         in pixels; `rate` may be a pair (along H, along W).
-      activation: activation function after both convolutions; None: no activation.
-      inner_norm: whether normalization and activation follow the depthwise convolution.
+      activation: activation function, used in both places; None: no activation.
+      inner_norm: whether normalization and activation also follow the depthwise convolution. They
+        always follow the 1×1 convolution.
       depthwise_init, pointwise_init: initializers of the two kernels.
       form: settings common to all layers, see `Form`.
     """

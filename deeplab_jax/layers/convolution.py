@@ -18,9 +18,10 @@ class Convolution(nn.Module):
     """Convolution with bias → activation.
 
     Attributes:
-      features: number of output channels.
+      features: number of output channels. It has no effect on a depthwise convolution.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels.
-      depthwise: whether the convolution is depthwise, with as many output as input channels.
+      depthwise: whether the convolution is depthwise. It then has as many output channels as input
+        channels.
       activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel.
       form: settings common to all layers, see `Form`.
@@ -48,7 +49,12 @@ class Convolution(nn.Module):
         return ops.symmetric_padding(self.kernel_size, self.rate)
 
     def convolve(self, inputs: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Returns convolution plus bias; `dtype` is that of the addition and of the result."""
+        """Computes the convolution and adds the bias, without the activation.
+
+        Args:
+          inputs: [N, H, W, C], floating point.
+          dtype: dtype in which the bias is added, and dtype of the result.
+        """
         if self.form.kind == "int8":
             return convolve_in_integers(self, inputs).astype(dtype)
         outputs = convolve(self, inputs, self.kernel_init)

@@ -80,12 +80,13 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
     """Quantizes a kernel [k, k, C, D] to int8 and back, with one scale per output channel.
 
-    Folding batch normalization into the kernel later multiplies each output channel by a constant,
-    so the folded kernel is quantized in the same way.
+    Batch normalization is later folded into the kernel, which multiplies each output channel by a
+    constant. The scale of the channel is multiplied, too, so the int8 values of the folded kernel
+    are the same, except for the sign.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 
 
 def rounded_inputs(inputs: jax.Array) -> jax.Array:
-    """Quantizes inputs [N, H, W, C] to int8 and back, for the range of the values in the batch."""
+    """Quantizes inputs [N, H, W, C] to int8 and back, for the range of all values in the batch."""
     return rounded(ops.as_array(inputs), calibration_method="minmax")

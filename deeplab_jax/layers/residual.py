@@ -35,13 +35,13 @@ class LayerNorm(nn.Module):
 class GlobalResponseNorm(nn.Module):
     """Global response normalization (arXiv 2301.00808, algorithm 1).
 
-    Each channel is multiplied by its L2 norm over the map, relative to the mean of these norms over
-    all channels, and by a learned scale. A learned bias and the inputs are added. Scale and bias
-    are 0 at initialization, so the layer is then the identity.
+    The output is inputs·(scale·relative + 1) + bias. For each image and channel, `relative` is the
+    L2 norm of the channel over all pixels, divided by the mean of the norms of all channels. The
+    learned scale and bias are 0 at initialization, so the layer is then the identity.
 
     Attributes:
       form: settings common to all layers, see `Form`.
-      epsilon: constant added to the mean norm.
+      epsilon: constant added to the mean of the norms.
     """
 
     form: Form = Form()
@@ -92,8 +92,8 @@ class SqueezeExcitation(nn.Module):
 class StochasticDepth(nn.Module):
     """Stochastic depth: drops a residual branch for random images in training (arXiv 1603.09382).
 
-    A branch that is kept is divided by the probability of keeping it. The random stream is
-    `dropout`. Without training, or with a rate of 0, this is the identity.
+    For an image that keeps the branch, the values are divided by the probability of keeping it. The
+    random stream is `dropout`. In evaluation, or with a rate of 0, this is the identity.
 
     Attributes:
       rate: probability of dropping the branch.
@@ -109,7 +109,9 @@ class StochasticDepth(nn.Module):
 
 
 def depth_rates(maximum: float, count: int) -> list[float]:
-    """Returns the probabilities of dropping each unit (stochastic depth), rising linearly from 0.
+    """Returns the probability of dropping each unit, for stochastic depth.
+
+    The probability increases linearly from 0 at the first unit.
 
     Args:
       maximum: probability of dropping the last unit.
