@@ -58,7 +58,7 @@ Group = Callable[[tuple[str, ...]], bool]
 
 
 def kernels(names: tuple[str, ...]) -> bool:
-    """Returns True for convolution kernels, False for biases and normalization parameters.
+    """Returns whether a parameter is a convolution kernel, not a bias or part of a normalization.
 
     Args:
       names: path of the parameter: names of the modules from the root, then that of the parameter.
@@ -67,9 +67,9 @@ def kernels(names: tuple[str, ...]) -> bool:
 
 
 def dense_kernels(names: tuple[str, ...]) -> bool:
-    """Returns True for convolution kernels that are not depthwise.
+    """Returns whether a parameter is the kernel of a convolution that is not depthwise.
 
-    The released code applies weight decay to these parameters only.
+    The released code applies weight decay only to such kernels.
 
     Args:
       names: path of the parameter, see `kernels`.

@@ -120,7 +120,7 @@ def hard_pixel_fraction(
     Args:
       step: training step, from 0.
       fraction: final fraction, 0..1.
-      anneal_steps: number of steps until the final fraction; 0: constant.
+      anneal_steps: number of steps until `fraction` is reached; 0: the result is always `fraction`.
 
     Source: `hard_example_mining_step` of the released code.
     """
@@ -141,9 +141,9 @@ def hard_pixel_cross_entropy(
 ) -> Scalar:
     """Computes the mean cross-entropy over the pixels with the largest losses.
 
-    The sum of the kept losses is divided by the number of kept pixels with a loss above 0. If
-    several pixels have the smallest kept loss, but not all of them can be kept, they have equal
-    fractional weights.
+    The sum of the kept losses is divided by the number of kept pixels with a loss above 0. If only
+    some of several pixels with equal losses fit into the number of pixels to keep, all of them are
+    kept with an equal weight below 1.
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
@@ -170,9 +170,9 @@ def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, 
     """Returns the weight of each loss: 1 for the `count` largest losses, 0 for all others.
 
     Losses that are equal to the smallest of the `count` largest losses have equal weights, so that
-    the sum of all weights is `count`. The smallest of the largest losses is found by bisection of
-    its bit pattern, in 31 passes. On CPUs, this takes a tenth of the time of a sort. The losses may
-    be sharded, and `count` may be traced.
+    the sum of all weights is `count`. This smallest loss is found by bisection of its bit pattern,
+    in 31 passes. On CPUs, this takes a tenth of the time of a sort. The losses may be sharded, and
+    `count` may be traced.
 
     Args:
       losses: any shape, values ≥ 0.

@@ -68,6 +68,9 @@ def multi_scale_cross_entropy(
 ) -> Scalar:
     """Computes the sum of the cross-entropies of the fused scores and of the scores at every scale.
 
+    The fused scores are the maximum over the scales, after upsampling to the size of `scores`. If
+    scale 1 is the only scale, the sum has one term, that of `scores`.
+
     Each term is the mean over the valid pixels of a label that is downsampled to the size of the
     scores. For example, with scales 1, 0.75 and 0.5 and a crop of 321×321, the fused scores and
     those at scales 1 and 0.75 are 41×41 and use every 8th pixel of the label. The scores at scale
@@ -101,7 +104,7 @@ def multi_scale_cross_entropy(
 def _terms(
     maps: Mapping[str, jax.Array], native_scales: Collection[float], align_corners: bool
 ) -> Iterator[jax.Array]:
-    """Yields the scores of each term of the loss: those of every scale, then the fused scores."""
+    """Yields the scores of every scale, then the fused scores if there is more than one scale."""
     native = {f"{SCALED}{scale:g}" for scale in native_scales}
     fused = at_least_float32(maps["scores"])
     size = fused.shape[1:3]
