@@ -34,15 +34,16 @@ def paired_change(
 ) -> Change:
     """Computes the score of `after` minus the score of `before`, with a bootstrap interval.
 
-    Images are drawn with replacement, and both scores are computed on the same draw, so that the
-    difficulty of an image affects both.
+    Each bootstrap sample consists of as many images as the evaluation, chosen at random with
+    replacement. Both scores are computed on the same bootstrap samples, so that the difficulty of
+    an image affects both.
 
     Args:
       before, after: counts of each image from two evaluations on the same images, integers
         [images, …], such as confusion matrices.
       score: function that computes a score from counts […] summed over images; NaN if undefined.
-      resamples: number of draws.
-      seed: random seed of the draws.
+      resamples: number of bootstrap samples.
+      seed: random seed of the bootstrap samples.
 
     Source: percentile bootstrap, Efron and Tibshirani, "An introduction to the bootstrap", 1993,
     chapter 13.
@@ -61,11 +62,11 @@ def paired_change(
 def _resampled(
     counts: np.ndarray, draws: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> np.ndarray:
-    """Returns the score of each draw, float64 [resamples].
+    """Returns the score of each bootstrap sample, float64 [resamples].
 
     Args:
-      counts: counts of each image, [images, …]; their sums are exact below 2^53.
-      draws: number of times that each draw contains each image, integers [resamples, images].
+      counts: counts of each image, [images, …]. Their sums over images are exact below 2^53.
+      draws: integers [resamples, images], how often each bootstrap sample contains each image.
       score: function that computes a score from counts […] summed over images; NaN if undefined.
     """
     flat = counts.reshape(len(counts), -1).astype(np.float64)

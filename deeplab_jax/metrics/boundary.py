@@ -178,19 +178,19 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Returns the classes of all pixels of one outline, and of those that match the other outline.
+    """Finds the boundary pixels of `outline` that match a boundary pixel of `other`.
 
-    The loop tries the offsets up to `radius`, shortest first. Each offset is tried for all pixels
-    of all classes that have not matched yet. Because outlines have few pixels, this is faster than
-    a distance map per class.
+    Two boundary pixels match if they have the same class and their distance is at most `radius`.
+    The loop tries all offsets between two pixels, shortest first, for the pixels without a match.
+    Outlines have few pixels, so this is faster than a distance map per class.
 
     Args:
-      outline, other: results of `_outline`.
+      outline, other: class of each boundary pixel, −1 elsewhere; results of `_outline`.
       radius: maximum distance of matching pixels, in pixels.
 
     Returns:
-      Two arrays: the class of each boundary pixel of `outline`, and the class of each boundary
-      pixel that matches.
+      Two arrays: the classes of all boundary pixels of `outline`, and the classes of those boundary
+      pixels of `outline` that match.
     """
     reach = int(radius)
     padded = np.pad(other, reach, constant_values=-1)

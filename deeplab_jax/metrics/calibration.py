@@ -99,11 +99,11 @@ class CalibrationCounts:
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean over bins of |accuracy − mean confidence|, weighted by the pixels per bin.
+        """Mean over bins of |accuracy − mean confidence|, weighted by the number of pixels per bin.
 
         NaN if there are no pixels.
 
-        Source: Guo et al. 2017, equation 3.
+        Source: Guo et al., "On calibration of modern neural networks", 2017, equation 3.
         """
         return float(self._errors[-1])
 
@@ -136,9 +136,10 @@ class CalibrationCounts:
 
     @property
     def reliability(self) -> list[dict[str, float | int | None]]:
-        """Reliability diagram: edges, pixels, mean confidence and accuracy of each confidence bin.
+        """Reliability diagram: one dict for each bin of the confidence.
 
-        Mean confidence and accuracy are None in empty bins.
+        Its keys are `from` and `to` (edges of the bin), `pixels` (number of pixels), `confidence`
+        (mean confidence) and `accuracy`. The last two are None in empty bins.
         """
         num_bins = self.pixels.shape[1]
         rows = []

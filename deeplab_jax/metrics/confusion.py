@@ -17,8 +17,8 @@ class ConfusionMatrix:
 
     Attributes:
       counts: int64 [num_classes, num_classes], truth in rows, prediction in columns. An optional
-        additional column counts pixels for which none of the classes is predicted. They are wrong,
-        and lower only the IoU of their true class.
+        additional column counts pixels for which no class is predicted. Such a pixel is a false
+        negative of its true class, and not a false positive of any class.
     """
 
     counts: np.ndarray

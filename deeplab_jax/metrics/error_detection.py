@@ -25,9 +25,9 @@ def score_bins(scores: Float[np.ndarray, "*shape"]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ErrorDetection:
-    """Histograms of the uncertainty of correctly and of wrongly predicted pixels.
+    """Two histograms of the uncertainty: of correctly predicted pixels, and of wrong ones.
 
-    Their size does not depend on the number of images.
+    The size of the histograms does not depend on the number of images.
 
     Attributes:
       counts: int64 [2, number of bins], number of correctly (row 0) and wrongly (row 1) predicted
@@ -85,7 +85,7 @@ class ErrorDetection:
     def error_rate(self) -> float:
         """Fraction of wrongly predicted pixels; NaN without pixels.
 
-        This is the value of `aupr` for random uncertainty.
+        This is the expected value of `aupr` if the uncertainty is random.
         """
         correct, wrong = self.counts.sum(axis=1)
         return float(wrong / (correct + wrong)) if correct + wrong else float("nan")
