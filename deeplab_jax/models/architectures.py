@@ -50,8 +50,8 @@ def with_defaults(
     Args:
       architecture: name of the architecture, one of `list_models()`.
       given: keywords that the caller set, with tuples instead of lists.
-      rate_defaults: function that maps (name of the architecture, keywords) to the default of
-        `atrous_rates`.
+      rate_defaults: function that maps (name of the architecture, keywords) to a dictionary, which
+        contains the default of `atrous_rates`.
     """
     values = {**ARCHITECTURES[architecture], **given}
     for decide in (_backbone_defaults, _head_defaults, rate_defaults):
@@ -115,7 +115,7 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
 
 
 def _rate_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the published rates of the head, scaled to the output stride."""
+    """Returns the default of `atrous_rates`: the published rates, scaled to the output stride."""
     published = published_rates(values, values.get("aspp"), _concatenated_rates(architecture))
     stride, head = values.get("output_stride", 16), values["head"]
     # `Architecture` rejects other output strides.

@@ -22,7 +22,8 @@ from deeplab_jax.models.preprocessing import preprocess
 def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
     """Folds batch normalization into the kernels and biases of the convolutions.
 
-    With s = scale/√(variance + ε): (x ∗ w − mean)·s + bias = x ∗ (w·s) + (bias − mean·s).
+    For inputs x and a kernel w, with s = scale/√(variance + ε):
+    (x ∗ w − mean)·s + bias = x ∗ (w·s) + (bias − mean·s).
 
     Args:
       model: network.
@@ -61,8 +62,8 @@ class DeepLab(nn.Module):
 
     Attributes:
       architecture: backbone, head, decoder and all other keywords.
-      kind: kind of all layers: `trained`, `folded` (see `fold`) or `rounded`; `layers.Form` defines
-        them. Networks whose architecture is quantized ignore it.
+      kind: kind of all layers: `trained`, `folded` (see `fold`) or `rounded`, see `layers.Form`. It
+        has no effect if the architecture is quantized.
       remat: gradient checkpointing, see `layers.Form`.
     """
 

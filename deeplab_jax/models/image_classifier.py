@@ -29,13 +29,13 @@ READ = (
 class ImageClassifier(nn.Module):
     """Image classifier: backbone at output stride 32 → global average → logits.
 
-    MobileNetV2 has an additional 1×1 convolution before the average (arXiv 1801.04381, table 2).
-    MobileNetV3 has one after the average (arXiv 1905.02244, tables 1 and 2). EfficientNet has one
-    before the average, and MobileNetV4 has one after the average. ConvNeXt has a layer
-    normalization after the average (arXiv 2201.03545).
+    MobileNetV2 (arXiv 1801.04381, table 2) and EfficientNet have an additional 1×1 convolution
+    before the average. MobileNetV3 (arXiv 1905.02244, tables 1 and 2) and MobileNetV4 have it after
+    the average. ConvNeXt has a layer normalization after the average (arXiv 2201.03545).
 
     Attributes:
-      architecture: backbone, number of classes and other keywords; heads and decoders are ignored.
+      architecture: backbone, number of classes and other keywords. Keywords of heads and decoders
+        have no effect.
     """
 
     architecture: Architecture

@@ -248,14 +248,14 @@ def absent_values(options: Architecture) -> dict[str, Any]:
 
 
 class Restriction(NamedTuple):
-    """Legal values of a keyword on a network that does not support all values, and the reason."""
+    """Values of a keyword that a network supports, and why it does not support all values."""
 
     legal: tuple[str | None, ...]
     reason: str
 
 
 def _restrictions(options: Architecture) -> dict[str, Restriction]:
-    """Returns the keywords of which a network supports only some values, with their restriction."""
+    """Returns the restrictions of a network: for each restricted keyword, the legal values."""
     found = {}
     if options.head in ALWAYS_POOLING:
         legal = ALWAYS_POOLING[options.head]

@@ -81,13 +81,13 @@ def published_rates(
 
 
 def rates_at_output_stride(trained: Architecture, output_stride: int) -> tuple[int, ...]:
-    """Returns the atrous rates of a head at another output stride.
+    """Returns the atrous rates of a head after a change of the output stride.
 
     The rates are scaled so that the kernels cover the same part of the image as before.
 
     Args:
-      trained: architecture with its own rates and output stride.
-      output_stride: the other output stride.
+      trained: architecture before the change.
+      output_stride: output stride after the change.
 
     Raises:
       DeepLabError: the rates would not be integers; the message lists the legal output strides.
@@ -100,8 +100,8 @@ def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, 
     """Returns atrous rates that are scaled to another output stride.
 
     Args:
-      published: rates, and their output stride.
-      output_stride: the other output stride.
+      published: rates to scale, and the output stride that they are meant for.
+      output_stride: output stride of the result.
       head: name of the head.
 
     Raises:
@@ -150,11 +150,14 @@ def branch_rates(paths: Iterable[Path]) -> list[int]:
 
 
 def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dict[Path, Any]:
-    """Renames ASPP branches, whose names contain their rates, to other rates.
+    """Replaces the atrous rates in the names of ASPP branches, such as `rate_6`, by new rates.
 
     Args:
-      arrays: arrays by path, which begins with `params` or `batch_stats`.
+      arrays: arrays of the network by path; each path begins with `params` or `batch_stats`.
       rates: new rate of each branch by its old rate.
+
+    Returns:
+      All arrays, by path with the new names.
     """
 
     def renamed(path: Path) -> Path:
@@ -169,7 +172,7 @@ def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dic
 def rename_widths(
     widths: tuple[tuple[str, int], ...], rates: Mapping[int, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Renames ASPP branches, whose names contain their rates, in `Architecture.widths`.
+    """Returns `Architecture.widths` with new atrous rates in the names of ASPP branches.
 
     Args:
       widths: (layer path, number of channels) of the layers that were pruned.
@@ -182,14 +185,18 @@ def rename_widths(
 def rename_branches_to_match(
     given: Mapping[Path, Any], wanted: Iterable[Path]
 ) -> Mapping[Path, Any]:
-    """Renames the ASPP branches of a trained network as in a network with another output stride.
+    """Renames the ASPP branches of a trained network to the names in a target network.
 
-    The name of a branch contains its atrous rate, and all rates double when the output stride
-    halves. If the rates of the two networks are not in proportion, nothing is renamed.
+    The two networks may differ in the output stride. The name of a branch contains its atrous rate,
+    such as `rate_6`, and all rates double when the output stride halves. Nothing is renamed if the
+    numbers of branches differ, or if the rates of the two networks are not in proportion.
 
     Args:
       given: arrays of the trained network by path.
-      wanted: paths of the variables in the other network.
+      wanted: paths of the variables in the target network.
+
+    Returns:
+      The arrays in `given`, by path with the new names.
 
     Source: DeepLab v3, section 3.3.
     """
@@ -215,7 +222,7 @@ def at_output_stride(
     Args:
       model: trained network.
       variables: variables of the network.
-      output_stride: the other output stride; None: unchanged.
+      output_stride: output stride of the result; None: that of `model`.
 
     Raises:
       DeepLabError: the network does not support the output stride; the message states the reason

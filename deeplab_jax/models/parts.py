@@ -131,7 +131,7 @@ HEADS: dict[str, Callable[..., nn.Module] | None] = {
 def make_head(options: Architecture, form: Form) -> Head:
     """Returns the head, a function that maps (endpoints of the backbone, train) to features.
 
-    Summed ASPP and LR-ASPP return scores instead.
+    The head returns scores instead of features if it is LR-ASPP, or ASPP with `fusion='sum'`.
     """
     make = HEADS[options.head]
     if make is None or atrous_classifier(options):
@@ -157,10 +157,11 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns the constructor of a decoder.
+    """Returns a function that builds a decoder, given (options, form).
 
     Args:
-      make: function that returns the module, given `heads.Decoder` with its arguments.
+      make: function that maps a partial `heads.Decoder`, in which all arguments but the name are
+        set, to the module of the decoder.
       *sources: low-level features that the decoder uses, coarsest first, as indices into
         `BackboneEntry.low_level`.
     """
@@ -251,7 +252,8 @@ def normalization(options: Architecture, published: Normalization) -> Normalizat
     """Returns the hyperparameters of batch normalization in one part of a network.
 
     Args:
-      options: architecture, whose values take precedence.
+      options: architecture, which determines `frozen` and `group`, and also `decay` if its
+        `batch_norm_decay` is set.
       published: hyperparameters that the part was published with.
     """
     decay = options.batch_norm_decay

@@ -30,7 +30,8 @@ def preprocess(
         `mean_std` without `mean` require RGB 0..255. The other preprocessings accept any channels.
       name: preprocessing, one of `pixels.PREPROCESSINGS`.
       dtype: dtype of the result.
-      image_dtype: integer type whose range `minus_one_one` maps to -1..1.
+      image_dtype: dtype of the stored pixels, `uint8` or `uint16`. `minus_one_one` maps the range
+        of this dtype to -1..1.
       mean, std: mean and standard deviation of each channel for `mean_std`, in pixel values; ():
         those of ImageNet.
 

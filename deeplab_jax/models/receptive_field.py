@@ -93,7 +93,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """Returns the array of a variable, or a new one for a literal or closed-over constant."""
+        """Returns the array of a variable; a new array for a literal or a closed-over constant."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]
@@ -284,9 +284,9 @@ def _reshape(operation: Operation, field: Field) -> Field:
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
     """Returns the receptive field after interpolation, which is a product with a matrix.
 
-    The result is exact if every value of the input is at the position of a value of the output.
-    Otherwise, receptive fields after later operations are too small, by less than the distance of
-    two neighboring values of the input.
+    The result is exact if every input value is at the position of an output value. Otherwise, the
+    receptive fields that are computed for later operations are too small, by less than the distance
+    between two neighboring input values.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]

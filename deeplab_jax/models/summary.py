@@ -23,10 +23,10 @@ class LayerSummary:
     Attributes:
       name: path of the module, such as `backbone/block1/unit_1/conv1`.
       kernel, stride, rate: kernel size, stride and atrous rate, each (along H, along W).
-      groups: number of channel groups: 1, or the number of channels for a depthwise convolution.
+      groups: number of channel groups; for a depthwise convolution, the number of input channels.
       output: shape (H, W, C) of the output.
-      parameters: number of parameters of the module, including normalization; 0 if the module
-        appears earlier in the list.
+      parameters: number of parameters of the module, including normalization; 0 if an earlier
+        layer in `ModelSummary.layers` belongs to the same module.
       macs: number of multiply-adds.
       macs_tf_convention: number of multiply-adds with the padding of TensorFlow, see
         `ModelSummary`.
@@ -50,9 +50,9 @@ class ModelSummary:
     Attributes:
       parameters: number of trainable parameters.
       macs: number of multiply-adds of all convolutions; resizing and normalization are not counted.
-      macs_tf_convention: like `macs`, but each side of the output of an atrous convolution that is
-        not depthwise is rounded up to a multiple of the rate, as TensorFlow pads it. The tables in
-        the papers use this convention.
+      macs_tf_convention: like `macs`, but each side of the output of an atrous convolution is
+        rounded up to a multiple of the rate, as TensorFlow pads it. This does not apply to
+        depthwise and other grouped convolutions. The tables in the papers use this convention.
       output_stride: ratio of the image size to the size of the encoder output.
       receptive_field: receptive field of the endpoint `features` in image pixels, without image
         pooling.
@@ -113,11 +113,11 @@ def trace(model: DeepLab, size: tuple[int, int]) -> Program:
 def _trace(
     model: DeepLab, size: tuple[int, int]
 ) -> tuple[dict[str, int], Program, dict[str, Value]]:
-    """Traces a network.
+    """Traces a network for one image of `size` (H, W).
 
     Returns:
-      Number of values in each parameter by path, the program of the network, and the array of each
-      endpoint by name.
+      Three results: the number of values in each parameter, by path of the parameter; the program
+      of the network; and the array of each endpoint, by name.
     """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):
