@@ -80,7 +80,7 @@ def import_tensorflow(extra: str, purpose: str) -> ModuleType:
 
 @contextlib.contextmanager
 def quiet_logger(name: str) -> Iterator[None]:
-    """Suppresses the warnings of a library's logger inside the block."""
+    """Suppresses the warnings of the logger called `name` inside the `with` block."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -28,8 +28,8 @@ class Listing(NamedTuple):
 
     Attributes:
       images: paths of the images, sorted.
-      left_out: number of files that are not listed, by reason. A reason is HIDDEN, a suffix such as
-        ".txt", "without suffix", or a broken link with its name.
+      left_out: number of files that are not in `images`, by reason. A reason is "hidden", a suffix
+        such as ".txt", "without suffix", or "broken symbolic link" with the name of the link.
     """
 
     images: list[Path]
@@ -114,7 +114,11 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 
 
 def absence(path: Path) -> str:
-    """Returns why a file is missing: broken link, file with another suffix, or no such file."""
+    """Returns why there is no file at a path, for an error message.
+
+    The reason names a broken symbolic link in the path, or a file that differs only in the suffix,
+    if there is one.
+    """
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
     if broken is not None:

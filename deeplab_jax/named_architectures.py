@@ -105,7 +105,7 @@ def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
     """Checks that an architecture and all keywords given for it exist.
 
     Raises:
-      DeepLabError: a name is unknown; the message suggests the nearest one.
+      DeepLabError: a name is unknown; the message suggests the most similar legal name.
     """
     check_name("architecture", architecture, ARCHITECTURES)
     for name in overrides:

@@ -14,7 +14,10 @@ NORMS_NAME = "relative_norms_{:g}"
 
 
 def gelu(inputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes the exact GELU, x·Φ(x) with the normal distribution Φ (arXiv 1606.08415).
+    """Computes the exact GELU (arXiv 1606.08415), without the approximation by tanh.
+
+    The result is x·Φ(x), where Φ is the cumulative distribution function of the standard normal
+    distribution.
 
     Args:
       inputs: floating point, of any shape.
@@ -48,7 +51,9 @@ def standardize_channels(
 
 
 def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Array, "N 1 1 C"]:
-    """Returns the L2 norm of each channel over the map, divided by the mean of these norms.
+    """Returns the L2 norm of each channel, divided by the mean of the norms of all channels.
+
+    The norms are taken over all pixels of an image, and the mean is taken for each image.
 
     Args:
       inputs: [N, H, W, C], floating point.
