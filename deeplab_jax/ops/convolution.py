@@ -52,8 +52,9 @@ def convolution(
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
         H, along W).
-      padding: number of zeros before and after H and W.
-      groups: number of channel groups; each group of outputs reads one group of inputs.
+      padding: numbers of zeros around the map: ((top, bottom), (left, right)).
+      groups: number of channel groups; each group of output channels is computed from one group of
+        input channels.
 
     Returns:
       [N, P, Q, D] in the dtype of the inputs.

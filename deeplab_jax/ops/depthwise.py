@@ -2,9 +2,9 @@
 
 On CPUs, and on GPUs at atrous rates above 1, it is computed as a sum of shifted products. XLA's
 convolution takes 25 to 50 times as long on CPUs, and 2 to 4 times as long on GPUs. On CPUs, if one
-device has the whole batch, the kernel gradient is summed over bands of rows: this takes 4.3 to
-10.4 ms, and one reduction per tap takes 23.9 to 76.1 ms (docs/benchmarks.md). test_depthwise.py
-compares all implementations with XLA's.
+device has the whole batch, the kernel gradient is summed over bands of rows. This takes 4.3 to
+10.4 ms, instead of 23.9 to 76.1 ms with one reduction per tap (docs/benchmarks.md).
+test_depthwise.py compares all implementations with XLA's.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def depthwise_convolution(
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
         H, along W).
-      padding: number of zeros before and after H and W.
+      padding: numbers of zeros around the map: ((top, bottom), (left, right)).
 
     Returns:
       [N, P, Q, C] in the dtype of the inputs.
@@ -162,7 +162,7 @@ def gradient_at_once(
     The gradient of a tap is the sum over N, P and Q of cotangent · padded pixel under the tap.
 
     Args:
-      padded: padded inputs.
+      padded: padded inputs, [N, H, W, C].
       kernel: [k, k, 1, C], used for its shape and dtype.
       cotangent: cotangent of the outputs, [N, P, Q, C].
       window: kernel size, rates, padding and stride of the convolution.

@@ -149,7 +149,7 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Computes `function(operand)`; an exported program contains a call of a function `name`.
+    """Computes `function(operand)`; an exported program calls the function by the given name.
 
     Converters to other formats recognize this name, and replace the call by one operation of their
     runtime.

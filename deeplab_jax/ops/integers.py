@@ -54,7 +54,7 @@ def integer_convolution(
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
         H, along W).
-      padding: number of values before and after H and W.
+      padding: numbers of values around the map: ((top, bottom), (left, right)).
       groups: number of channel groups; C for a depthwise convolution.
 
     Returns:

@@ -192,7 +192,7 @@ class ResizedRows:
     def of(
         cls, inputs: Float[Array, "N h w C"], size: Size, rows: int, *, align_corners: bool = True
     ) -> "ResizedRows":
-        """Prepares `resize_bilinear(inputs, size)` in blocks of rows.
+        """Prepares the computation of `resize_bilinear(inputs, size)` in blocks of rows.
 
         Args:
           inputs: [N, h, w, C], floating point.

@@ -90,7 +90,7 @@ def on_each_device(
     """Returns a function of global arrays that calls `function` on each device with its shards.
 
     Args:
-      function: function of shards.
+      function: function of the shards on one device.
       sharding: sharding of maps; its mesh is used.
       specs: partition specification of each argument.
       results: partition specifications of the results.
@@ -289,7 +289,7 @@ def with_scattered_gradient(
     """Computes `convolve(inputs, kernel)`; the gradient of a sharded kernel is reduce-scattered.
 
     Args:
-      convolve: convolution, which treats each image separately.
+      convolve: function of (inputs, kernel) that treats each image separately.
       inputs: [N, H, W, C], with images sharded over devices.
       kernel: [k, k, C, D], replicated.
       window: kernel size, atrous rates, padding and stride.

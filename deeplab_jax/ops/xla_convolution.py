@@ -36,7 +36,7 @@ class Window(NamedTuple):
     Attributes:
       size: number of taps along each side of the kernel.
       rates: atrous rates along H and W, the distance between neighboring taps in input pixels.
-      padding: number of zeros before and after H and W.
+      padding: numbers of zeros around the map: ((top, bottom), (left, right)).
       stride: distance between neighboring outputs, in input pixels.
     """
 
@@ -115,7 +115,8 @@ def pad(
 
     Args:
       maps: [N, H, W, C], any dtype.
-      edges: number of values to add before and after H and W; a negative number cuts pixels off.
+      edges: numbers of values to add: ((top, bottom), (left, right)); a negative number cuts pixels
+        off.
       value: value to pad with (default: 0).
       between: number of values to insert between neighboring pixels (default: 0).
     """
