@@ -74,7 +74,7 @@ class Loss:
 
 
 def _factor(part: str) -> float:
-    """Declares the learning-rate multiplier of one part of the network."""
+    """Declares a config field with the learning-rate multiplier of one part of the network."""
     return keyword(1.0, f"Learning-rate multiplier of {part}; 0: frozen.", rule=NOT_NEGATIVE)
 
 

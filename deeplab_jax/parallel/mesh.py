@@ -24,7 +24,8 @@ def make_mesh(
     """Returns a device mesh with the axes `data` and `spatial`.
 
     Each process has a contiguous part of the batch. Chips with neighboring rows of an image are
-    neighbors on the torus of a TPU slice, if possible in one process. `data` spans all slices.
+    neighbors on the torus of a TPU slice, if possible in one process. The axis `data` extends over
+    all slices.
 
     Args:
       devices: devices of the mesh, either of this job or of a topology to compile for (default: all
@@ -85,7 +86,7 @@ def arrange_devices(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
 
 
 def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
-    """Returns the devices of each TPU slice; other devices count as one slice."""
+    """Returns the devices of each TPU slice; devices other than TPUs count as one slice."""
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
         number = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
@@ -96,8 +97,9 @@ def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
 def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
     """Returns an array [data, spatial] of the devices of a TPU slice.
 
-    The devices of a row of the array are neighbors on the torus. They belong to one process if it
-    has enough devices. Otherwise, JAX assigns the axes of the mesh to axes of the torus.
+    The devices of a row of the array are neighbors on the torus. They belong to one process if each
+    process has at least `spatial` devices. Otherwise, JAX assigns the axes of the mesh to axes of
+    the torus.
     """
     processes: dict[int, list[jax.Device]] = {}
     for device in devices:

@@ -1,8 +1,8 @@
 """Finds the collective operations of a compiled program, and their mesh axes.
 
 XLA writes replica groups in three forms: as lists, `{{0,1},{2,3}}`; as a reshaped range,
-`[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`, whose devices may be a
-reshaped range: `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`.
+`[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`. The devices of this mesh may
+be a reshaped range: `mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Estimated duration of a training run: steps, validations, checkpoints and start.
 
-The time of a step is a lower bound of the compiled program. All other times are estimates that have
-not been compared with a run on the hardware.
+The time of a step is a lower bound, computed from the compiled program. All other times are
+estimates that have not been compared with a run on the hardware.
 """
 
 import dataclasses

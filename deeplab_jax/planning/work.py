@@ -197,7 +197,7 @@ def _moved(
 
 
 def _reads(fused: Mapping[str, Instruction]) -> dict[int, int]:
-    """Returns {number of a parameter: bytes read} for parameters that a fusion reads in slices."""
+    """Returns {number of a parameter: bytes read} for parameters that a fusion only slices."""
     users: dict[str, list[Instruction]] = {}
     for instruction in fused.values():
         for name in instruction.operands:

@@ -131,7 +131,7 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Tar header that is at most MAX_HEADER_BYTES long, because tarfile reads it into memory."""
+    """Tar header, which tarfile reads into memory; above MAX_HEADER_BYTES, it raises an error."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -162,7 +162,7 @@ STATE, LATEST = "checkpoint", re.compile(r'^model_checkpoint_path: "(.*)"$', re.
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Iterator[Path]:
-    """Yields the path of the weights; files unpacked from an archive are removed after the block.
+    """Yields the path of the weights; after the `with` block, removes files unpacked from archives.
 
     Args:
       path: a weights file; the prefix or any file of a TensorFlow checkpoint; or a directory or an

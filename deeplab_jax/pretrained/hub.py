@@ -71,7 +71,7 @@ def check_repository(repository: str, reference: str) -> None:
 
     Args:
       repository: name to check.
-      reference: text of the user, for the error message.
+      reference: text that the user entered, for the error message.
 
     Raises:
       DeepLabError: the name is not of the form `user/name`.
