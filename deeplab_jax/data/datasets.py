@@ -236,8 +236,8 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """Returns values that identify a dataset; they do not depend on its location on disk.
 
     Args:
-      dataset: any dataset. If it has a method `content`, its examples are identified by the bytes
-        that this method yields; otherwise by at most 64 evenly spaced examples, decoded.
+      dataset: any dataset. If it has a method `content`, the digest is computed from the bytes
+        that this method yields; otherwise from at most 64 evenly spaced examples, decoded.
 
     Returns:
       JSON-ready values: `name`, `split`, `num_images`, `class_names`, and `content`, a hexadecimal

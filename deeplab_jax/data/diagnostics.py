@@ -1,8 +1,8 @@
 """Diagnostic tasks: datasets of synthetic images that test claims of the DeepLab papers.
 
-Each task tests one claim, and a single cue determines its classes. The accuracy of a network that
-cannot use this cue is close to that of random guesses. No files are read: an image depends only on
-(seed, task, split, index).
+Each task tests one claim. In each task, a single cue determines the classes. A network that cannot
+use this cue is hardly more accurate than random guesses. No files are read: an image depends only
+on (seed, task, split, index).
 """
 
 import dataclasses

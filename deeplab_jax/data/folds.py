@@ -85,7 +85,7 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 
 
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
-    """Returns a dataset in which every image with one of the given classes appears twice.
+    """Returns a dataset in which every image that contains a rare class appears twice.
 
     The second copies follow after all examples. Every label is read once to find these images.
 
@@ -94,7 +94,7 @@ def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
       class_names: names of rare classes.
 
     Raises:
-      DeepLabError: the dataset has no such class.
+      DeepLabError: the dataset lacks one of the classes.
     """
     legal = dataset.descriptor.class_names
     for name in class_names:

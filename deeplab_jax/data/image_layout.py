@@ -135,10 +135,10 @@ def check_page(page: int | None, number: int, name: str) -> int:
 
 
 def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
-    """Returns the content of an image file; a TIFF of several pages is reduced to one page.
+    """Returns the content of an image file, with only one page if the file is a TIFF.
 
-    Other files are returned unchanged. Smaller copies and opacity masks of a page, as in
-    cloud-optimized GeoTIFFs, are not counted as pages.
+    Smaller copies and opacity masks of a page, as in cloud-optimized GeoTIFFs, are left out and are
+    not counted as pages. Files of other formats are returned unchanged.
 
     Args:
       encoded: content of an image file.

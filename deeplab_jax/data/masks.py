@@ -191,7 +191,7 @@ def _array_picture(path: Path) -> PIL.Image.Image:
 
     Raises:
       DeepLabError: the file is missing or damaged, is not a two-dimensional array of integers, or
-        contains values that are not class indices.
+        contains values that int32 cannot represent.
     """
     try:
         # With a memory map, NumPy compares the shape in the header with the size of the file

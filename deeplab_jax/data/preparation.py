@@ -72,7 +72,7 @@ def prepare(
       skip_bad: whether to leave damaged examples out instead of failing (default: False).
       overwrite: whether to replace an existing dataset once the new one is complete (default:
         False).
-      reporter: receives progress events and a warning for each damaged example.
+      reporter: receives progress events, and warnings about damaged examples.
 
     Raises:
       DeepLabError: there are damaged examples and `skip_bad` is False, or a split has no usable

@@ -236,7 +236,7 @@ def _feature_names(
 ) -> tuple[str, str, str | None]:
     """Returns the names of the TFDS features that contain an example's image, mask and name.
 
-    The last one is None if no feature contains the name.
+    The third result is None if no feature contains the name of the example.
 
     Raises:
       DeepLabError: there is no image or no mask, or `are_rgb` is True and the images are not 8-bit

@@ -120,7 +120,7 @@ def compare_strategies(
 
     Args:
       predictor: model to evaluate.
-      dataset: split with the classes of the model.
+      dataset: split with the classes of the model, unless `class_map` or `classes` is given.
       strategies: inference options by the name of the strategy. Each strategy is compared with the
         previous one.
       class_map: {name of a class of the model or the dataset: name of the scored class}, or a file
@@ -140,7 +140,8 @@ def compare_strategies(
 
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, all pixels are
-        void, an image is damaged, or the numbers of classes of model and dataset differ.
+        void, an image is damaged, or the numbers of classes of model and dataset differ without
+        `class_map` and `classes`.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:

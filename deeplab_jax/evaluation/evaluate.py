@@ -117,7 +117,8 @@ def evaluate(
 
     Args:
       predictor: model to evaluate.
-      dataset: split with the classes of the model, from `open_dataset` or an `ArrayDataset`.
+      dataset: split from `open_dataset`, or an `ArrayDataset`. Its classes are those of the model,
+        unless `class_map` or `classes` is given.
       options: inference strategy (default: that of the predictor).
       trimap_widths: widths in pixels of bands around void pixels; each band has its own mean IoU.
       calibration_bins: number of intervals of probability for calibration metrics (default: none).
@@ -138,7 +139,7 @@ def evaluate(
     Raises:
       DeepLabError: the model classifies whole images or does not support the options, all pixels
         are void, an image is damaged or larger than the setting `size`, or the numbers of classes
-        of model and dataset differ.
+        of model and dataset differ without `class_map` and `classes`.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):
@@ -233,7 +234,7 @@ def describe_settings(
 ) -> dict[str, Any]:
     """Returns the `settings` of `metrics.json`: all settings on which the metrics depend.
 
-    They also contain the kind and the number of the devices. All values are JSON-ready.
+    The result also contains the kind and the number of the devices. All values are JSON-ready.
     """
     device = inference.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
