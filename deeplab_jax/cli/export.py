@@ -8,9 +8,10 @@ class names, palette and normalization.
 
 The exported file takes uint8 RGB images, or the bands that the network was trained on. By default,
 it returns the class index of every pixel. StableHLO and ONNX files accept any batch size, and
-heights and widths of k · output stride + 1 pixels, where k is a positive integer. TFLite and Core
-ML files accept one size and, by default, one image per call. OpenCV reads only ONNX files with a
-fixed --size.
+heights and widths of k · output stride + 1 pixels, where k is a positive integer; of k · output
+stride pixels if the network has align_corners=False or multiple_of_stride=True. TFLite and Core ML
+files accept one size and, by default, one image per call. OpenCV reads only ONNX files with a fixed
+--size.
 
 --verify compares the file with the network on images, which are padded to --size. Without --size,
 the images are padded to the inference size of the model and, if the file accepts any size, also to
