@@ -45,7 +45,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the outputs of the unit and of its depthwise convolution (for decoders)."""
+        """Returns the output of the unit and, for decoders, that of its depthwise convolution."""
         hidden = inputs
         expands = self.expanded != inputs.shape[-1]
         before = self.rate * (self.kernel_size // 2) if self.pad_first and expands else None

@@ -159,7 +159,7 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the outputs of the unit and of its last convolution (for decoders)."""
+        """Returns the output of the unit and, for decoders, the output of its last convolution."""
         kernel_sizes = (1, 3, 1) if len(self.convolutions) == 3 else (3, 3)
         hidden, last = inputs, len(kernel_sizes)
         for number, (size, unit) in enumerate(

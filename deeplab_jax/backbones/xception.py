@@ -88,7 +88,7 @@ class XceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the outputs of the module and of its second separable convolution."""
+        """Returns the output of the module and that of its second separable convolution."""
         hidden, outputs = inputs, []
         for number, width in enumerate(self.row.widths, start=1):
             if not self.row.activation_inside:

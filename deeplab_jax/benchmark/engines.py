@@ -94,7 +94,7 @@ def measure_models(
 
 
 def total_bytes(paths: Iterable[pathlib.Path]) -> int:
-    """Returns the total size, in bytes, of files and of all files in directories."""
+    """Returns the total size in bytes of the given files and of all files in given directories."""
     files = {file for path in paths for file in (path, *path.rglob("*")) if file.is_file()}
     return sum(file.stat().st_size for file in files)
 

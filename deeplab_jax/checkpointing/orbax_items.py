@@ -1,7 +1,8 @@
 """Saving and restoring with Orbax; no other module imports Orbax.
 
-A new major version therefore only affects this file: Orbax 1.0 moves its V1 interface to the top
-level. Checking files and reading model directories do not require Orbax (`saved_states`, `store`).
+A new major version of Orbax therefore only affects this file: Orbax 1.0 moves its V1 interface to
+the top level. The modules `saved_states` and `store` check files and read model directories without
+Orbax.
 """
 
 import math

@@ -144,7 +144,7 @@ def _steps(workdir: pathlib.Path) -> list[epath.Path]:
 
 
 def _is_unfinished(directory: epath.Path) -> bool:
-    """Returns whether a checkpoint in a bucket is only partly saved, or partly deleted.
+    """Returns whether a checkpoint is in a bucket, and only partly saved or partly deleted.
 
     Buckets cannot rename. A checkpoint there has its final name from the beginning of the save, so
     the name does not show whether the save has finished.
