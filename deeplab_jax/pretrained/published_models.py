@@ -60,7 +60,7 @@ class PretrainedModel:
         determines it.
       data_set: dataset whose classes the model predicts; empty if the file determines it.
       inference_size: (H, W) in pixels of the published evaluation, or None.
-      url: address of the file; empty for files on Hugging Face.
+      url: address of the file; empty for files on Hugging Face and for files in packages.
       hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.
       hub_file: path of the file in the repository.
       package: wheel of the Python Package Index that contains the file, as `NAME==VERSION`.

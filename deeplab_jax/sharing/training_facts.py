@@ -28,7 +28,8 @@ class TrainingFacts:
     """Facts about the training run of a model.
 
     Attributes:
-      recipe: config fields that differ from their defaults, without directories.
+      recipe: config fields that differ from their defaults. Fields that do not affect the result,
+        such as directories, are left out.
       init_from: pretrained name or Hub address of the initial weights; empty: random initialization
         or weights that are not public.
       data: name, split and number of images of the training and the validation data.

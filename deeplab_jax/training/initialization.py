@@ -243,8 +243,8 @@ def warn_of_conventions(
       architecture: architecture of the model to train.
       source: workdir or model directory of the other model.
       reporter: receives one warning per keyword.
-      parts: variables that are loaded, as in `initialize_from`. For `backbone`, the convention of
-        resizing is ignored.
+      parts: variables that are loaded, as in `initialize_from`. For `backbone`, `align_corners` is
+        ignored.
     """
     description = checkpointing.read_description(source)
     given = description.create_model().architecture

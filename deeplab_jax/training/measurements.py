@@ -238,6 +238,9 @@ SLOW_FRACTION, SLOW_FACTOR = 0.1, 3.0
 def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Returns the element of `times` for the slow host that all others wait for, or None.
 
+    A host is slow if its devices wait for input for more than 10 % of the time, and for more than 3
+    times the median of the other hosts.
+
     All hosts finish a step together, because gradients are summed. If a host reads its images late,
     its devices wait for input, and the devices of the other hosts wait in the sum of the gradients.
     A slow device or a slow connection does not change these times.

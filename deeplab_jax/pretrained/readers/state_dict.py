@@ -27,6 +27,8 @@ MARKS = ("architectures", "architecture", "encoder_name")
 def configuration_beside(path: Path) -> Mapping[str, Any]:
     """Returns the content of the `config.json` beside a weights file, or {} if there is none.
 
+    A `config.json` that does not describe a network is ignored.
+
     Raises:
       DeepLabError: the `config.json` cannot be read.
     """
@@ -42,7 +44,7 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
 
 
 def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Returns the class names of a configuration, or None if it only numbers the classes."""
+    """Returns the class names of a configuration; None if it has no names or only numbers."""
     listed = configuration.get("classes")
     if isinstance(listed, list | tuple):
         return tuple(map(str, listed))
