@@ -60,8 +60,8 @@ class RowBlocks:
         offsets = [start - device * self.own + before for device, start in enumerate(self.starts)]
         return take_rows(rows, offsets, self.length, self.axis)
 
-    def take(self, collected: Float[Array, "N R W C"]) -> Float[Array, "N S W C"]:
-        """Returns the block of rows that this device needs, without receiving rows.
+    def take(self, collected: Float[Array, "N S W C"]) -> Float[Array, "N R W C"]:
+        """Returns the block of R = `length` rows that this device needs, without receiving rows.
 
         This method must be called on every device.
 

@@ -80,7 +80,7 @@ def assign(
       wanted: variables of the network.
       weights: arrays of the file.
       convention: naming convention of the file.
-      rules: rules for the variable names of the network.
+      rules: rules that map module paths of the network to names in the file.
     """
     assigner = _Assigner(wanted, weights, convention)
     for path in wanted.shapes:

@@ -63,7 +63,7 @@ class RowFile:
             self._text += line
 
     def flush(self) -> None:
-        """Stores all rows if the file is in a bucket.
+        """Uploads all rows written so far, if the file is in a bucket.
 
         This method must be called before a checkpoint is saved.
         """
@@ -82,10 +82,10 @@ class RowFile:
                 self.flush()
 
     def close(self, failed: bool = False) -> None:
-        """Stores all rows and closes the file.
+        """Uploads the remaining rows if the file is in a bucket, and closes the file.
 
         Args:
-          failed: whether the run failed. If so, errors of storing are not raised.
+          failed: whether the run failed. If so, errors of the upload are not raised.
         """
         if self._is_local:
             self._file.close()
@@ -356,7 +356,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         self._rows.close(failed)
 
     def flush(self) -> None:
-        """Stores all rows if the workdir is in a bucket.
+        """Uploads all rows of `metrics.jsonl` written so far, if the workdir is in a bucket.
 
         This method must be called before a checkpoint is saved.
         """
