@@ -115,7 +115,7 @@ def plan_files(
         is planned for each image.
       by_rows: whether images are predicted with tiles and without a CRF, so that they may be larger
         than Pillow reads (179 million pixels). The output files of such images are TIFFs.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, an output file is an input, or
@@ -275,7 +275,7 @@ def readable_files(
       bands: bands of the input of the model.
       reporter: receives progress events and warnings.
       by_rows: whether images may be larger than Pillow reads, see `plan_files`.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
 
     Raises:
       DeepLabError: an image cannot be read and `skip_bad` is false, or no image can be read.
@@ -322,7 +322,7 @@ def predict_files(
       reporter: receives progress events.
       overlay_bands: numbers, from 1, of the bands of the network's input that overlays show as red,
         green and blue; see `displayed`.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
 
     Raises:
       DeepLabError: an image cannot be read.
@@ -356,7 +356,7 @@ def read_input(
       predictor: model to apply.
       source: path of the image, or its encoded bytes.
       name: name of encoded bytes, for errors.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
     """
     limits, bands = predictor.intensity_range, predictor.bands
     return read_image(source, intensity_range=limits, name=name, bands=bands, page=page)

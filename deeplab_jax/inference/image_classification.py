@@ -117,7 +117,7 @@ def classify_files(
       classifier: model to apply.
       jobs: result of `plan_classifications`.
       reporter: receives progress events.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
 
     Returns:
       The five most probable classes of each image, in order of descending probability.

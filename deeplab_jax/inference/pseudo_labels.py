@@ -93,7 +93,7 @@ def write_pseudo_labels(
       output: directory of the folder.
       min_confidence: smallest probability, in [0, 1), of a class that is kept; all other pixels are
         void.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
       reporter: receives progress events.
 
     Raises:

@@ -92,7 +92,7 @@ def check_submission(predictor: "Predictor", server: str) -> None:
     """Checks that the classes of a model are those that a server expects.
 
     Raises:
-      DeepLabError: a class differs in name or order. The message contains the first difference.
+      DeepLabError: a class differs in name or order. The message names the first such class.
     """
     wanted = SERVERS[server].descriptor
     if predictor.class_names == wanted.class_names:
@@ -124,7 +124,7 @@ def write_submission(
       jobs: result of `plan_submission`.
       server: `voc` or `cityscapes`.
       reporter: receives progress events.
-      page: number of the page to read from TIFF files, see `read_image`.
+      page: number of the page to read from TIFF files, from 1; None: the only page.
 
     Raises:
       DeepLabError: an image cannot be read.

@@ -124,13 +124,10 @@ class Tiling:
 
 
 def _margin(cells: int, overlap: float, extra: int) -> int:
-    """Returns the margin of a tile, in samples of the feature map.
+    """Returns the margin of a tile whose side is `cells`, both in samples of the feature map.
 
-    Args:
-      cells: side of the tile, in samples of the feature map.
-      overlap: fraction of the tile that is discarded at each side, in [0, 0.5).
-      extra: 1 if the legal sides of the network's input, in pixels, are one more than multiples of
-        the output stride; 0 if they are multiples of it.
+    `overlap` is the fraction of the tile to discard at each side, in [0, 0.5). `extra` is 1 or 0:
+    legal sides of the network's input have this remainder after division by the output stride.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)

@@ -108,8 +108,8 @@ def uncertainty_functions(
 def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.Array]:
     """Returns a compiled function for the variance of the probabilities over dropout masks.
 
-    The function maps variables and images to the variance of each pixel, summed over the classes.
-    It applies the network at one scale.
+    The function maps variables and images [N, h, w, C] to the variance of each pixel, summed over
+    the classes, [N, h, w]. It ignores the scales and flips of inference.
 
     All images have the same masks, so that the result of an image does not depend on its batch.
 
@@ -137,11 +137,7 @@ def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.
 
 
 def _check_dropout(network: FoldedNetwork) -> None:
-    """Checks that a network has dropout.
-
-    Raises:
-      DeepLabError: the network has no dropout.
-    """
+    """Raises `DeepLabError` if a network has no dropout."""
     channels = network.model.architecture.in_channels
     image = jax.ShapeDtypeStruct((1, 33, 33, channels), jnp.uint8)
     apply = partial(network.model.apply, method="logits_with_dropout")
@@ -159,7 +155,8 @@ def _check_dropout(network: FoldedNetwork) -> None:
 def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any, Any], jax.Array]:
     """Returns a function for the variance of the probabilities over the options' scales and flips.
 
-    The function maps variables and images to the variance of each pixel, summed over the classes.
+    The function maps variables and images [N, h, w, C] to the variance of each pixel, summed over
+    the classes, [N, h, w].
     """
     flips = (False, True) if options.flip else (False,)
     members = [(scale, mirrored) for scale in options.scales for mirrored in flips]

@@ -27,7 +27,7 @@ class VideoJob(Job):
 
     Attributes:
       source: path of the video, or index of a camera.
-      overlay: MP4 of the frames blended with the colors of their classes.
+      overlay: path of an MP4, which shows the frames blended with the colors of the classes.
       masks: directory of palette PNGs of class indices, one per frame: `000000.png`, …
     """
 
@@ -53,7 +53,8 @@ def plan_videos(
 
     Args:
       paths: video files, and folders that are searched recursively; other files are ignored.
-      output: directory for the predictions. In it, videos in a folder keep their relative paths.
+      output: directory for the predictions. The prediction of a video that is found in a folder
+        has the same path relative to `output` as the video relative to the folder.
       overwrite: whether to replace existing files. With True, if two videos have the same output
         file, the result of the second video is kept.
 
@@ -234,7 +235,7 @@ SAMPLE_SIZE, TRACK_SIZE = 28, 80
 
 
 def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Changes the frame size in the headers of an MP4 file from `encoded` to a smaller `size`.
+    """Changes the frame size (H, W) in the headers of an MP4 from `encoded` to a smaller `size`.
 
     MPEG-4 part 2 encodes frames in blocks of 16 x 16 pixels, and decoders crop frames to the size
     in the header.

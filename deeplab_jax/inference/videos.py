@@ -362,7 +362,6 @@ class _Run:
             yield _Frame(picture, small, now)
 
     def _classify(self, members: Sequence[_Frame]) -> list[np.ndarray]:
-        """Returns the class map of each frame."""
         begun = time.perf_counter()
         small = [frame.small for frame in members]
         # The last batch is filled with copies of the last frame, so that all batches have one size.

@@ -125,10 +125,7 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Returns whether gradient checkpointing stores the result of a primitive.
-
-    It stores the results of convolutions and matrix products, and recomputes all others.
-    """
+    """Selects convolutions and matrix products, whose results gradient checkpointing stores."""
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 

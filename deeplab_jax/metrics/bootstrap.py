@@ -64,10 +64,8 @@ def _resampled(
 ) -> np.ndarray:
     """Returns the score of each bootstrap sample, float64 [resamples].
 
-    Args:
-      counts: counts of each image, [images, …]. Their sums over images are exact below 2^53.
-      draws: integers [resamples, images], how often each bootstrap sample contains each image.
-      score: function that computes a score from counts […] summed over images; NaN if undefined.
+    `counts` are the counts of each image, [images, …]; their sums over images are exact below 2^53.
+    `draws[r, i]` is the number of times that bootstrap sample r contains image i.
     """
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     return np.array([score(total.reshape(counts.shape[1:])) for total in draws @ flat])

@@ -173,10 +173,7 @@ def _histograms(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the number of pixels, the number of positives and the sum of probabilities per bin.
 
-    Args:
-      probability: probability of each pixel, which determines its bin.
-      positive: whether each pixel is a positive.
-      num_bins: number of bins of equal width.
+    The probability of a pixel determines its bin. The `num_bins` bins have equal widths.
     """
     bins = np.clip(np.ceil(probability * num_bins) - 1, 0, num_bins - 1).astype(np.intp)
     return (

@@ -212,11 +212,13 @@ def make_decoder(options: Architecture, form: Form) -> Decoder:
 def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
     """Returns an additional 3×3 convolution, the module called `name`.
 
+    The module `refine_encoder` is between head and decoder. It is separable if `options.separable`
+    is set. The module `refine` is between decoder and classifier, and is not separable.
+
     Args:
       options: architecture of the network.
       form: settings common to all layers.
-      name: `refine`, or `refine_encoder` for the convolution between the head and the decoder,
-        which is separable if `options.separable` is set.
+      name: `refine_encoder` or `refine`.
     """
     norm = normalization(options, HEAD_NORMALIZATION)
     if name == "refine_encoder" and options.separable:
