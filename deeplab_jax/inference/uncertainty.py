@@ -76,8 +76,8 @@ def uncertainty_functions(
       samples: number of dropout masks.
 
     Returns:
-      Dictionary from the names `dropout` and `scales`, each only if it is in `names`, to a function
-      that maps padded images [N, h, w, C] to the uncertainty, float32 [N, h, w].
+      A dictionary. Its keys are those of the names `dropout` and `scales` that are in `names`. Its
+      values are functions from padded images [N, h, w, C] to the uncertainty, float32 [N, h, w].
 
     Raises:
       DeepLabError: one of these cases: a name is unknown or repeated; the options have a CRF; the

@@ -53,8 +53,7 @@ def plan_videos(
 
     Args:
       paths: video files, and folders that are searched recursively; other files are ignored.
-      output: directory for the predictions. The prediction of a video that is found in a folder
-        has the same path relative to `output` as the video relative to the folder.
+      output: directory for the predictions. It receives the subfolders of the searched folders.
       overwrite: whether to replace existing files. With True, if two videos have the same output
         file, the result of the second video is kept.
 

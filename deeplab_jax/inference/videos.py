@@ -225,8 +225,8 @@ def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
     """Returns the (H, W) of the network's input for the frames of a video.
 
     If the frames are within the limit, it is their size. Otherwise, the frames are scaled down to
-    the limit with their aspect ratio, and each side is rounded to the nearest side within the limit
-    that the network accepts without padding.
+    fit the limit, with unchanged aspect ratio. Each side is then rounded to the nearest side within
+    the limit that the network accepts without padding.
 
     Args:
       predictor: model that determines the legal sizes.
