@@ -67,9 +67,9 @@ def compare(
       **settings: keywords of `evaluate`: batch_size, mesh, workers.
 
     Returns:
-      JSON-serializable dictionary with three keys. `models` maps the name of each model to its
-      measurements: `mean_iou`, `latency_ms` and the values that `costs` returns. It also maps the
-      name of the TFLite file to its `latency_ms`. `ratios` maps the name of each model except the
+      JSON-serializable dictionary. `models` maps the name of each model to its measurements:
+      `mean_iou`, `latency_ms` and the values that `costs` returns; and that of the TFLite file to
+      `latency_ms`. `ratios` maps the name of each model except the
       first to its measurements, divided by the measurements of the first model. `settings` states
       dataset, sizes and machine.
 

@@ -125,8 +125,7 @@ def compare_strategies(
         previous one.
       class_map: {name of a class of the model or the dataset: name of the scored class}, or a file
         with lines `from: to` (default: classes keep their names).
-      classes: names of the scored classes (default: all). Other true classes are void. Predictions
-        of other classes are wrong.
+      classes: names of the scored classes (default: all); see `evaluate`.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.

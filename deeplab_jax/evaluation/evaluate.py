@@ -129,9 +129,8 @@ def evaluate(
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`; also for
         `reliability.png` with calibration metrics, and for `uncertainty.png` with uncertainties.
       reporter: receives progress events (default: the logger).
-      **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit,
-        uncertainty, dropout_samples. Without a size, each image is padded to a size that the
-        network accepts.
+      **settings: fields of `EvaluationSettings`, such as size and batch_size. Without a size, each
+        image is padded to a size that the network accepts.
 
     Returns:
       The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.

@@ -21,6 +21,7 @@ RANGE = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 MESH = re.compile(
     r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?\s*\{([^}:]*)\}"
 )
+CHANNEL = re.compile(r"channel_id=(\d+)")
 PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
@@ -146,18 +147,29 @@ class Collective(NamedTuple):
 def find_collectives(program: Program, mesh_shape: Mapping[str, int]) -> list[Collective]:
     """Returns the collectives of a compiled program, in the order of the HLO text.
 
+    The TPU compiler fuses the steps of an asynchronous collective with the operations that run
+    meanwhile. The text repeats the collective in each of these fusions, with the same channel.
+    Such a collective is returned once.
+
     Args:
       program: program that is compiled for the mesh.
       mesh_shape: length of each axis, in the order of the mesh.
     """
-    runs = program.runs()
-    return [
-        collective
-        for name, instructions in program.computations.items()
-        if runs.get(name)
-        for instruction in instructions.values()
-        for collective in _collective(instruction, instructions, mesh_shape, runs[name])
-    ]
+    runs, fused = program.runs(), program.fused()
+    found: list[Collective] = []
+    channels: set[str] = set()
+    for name, instructions in program.computations.items():
+        if not runs.get(name):
+            continue
+        for instruction in instructions.values():
+            channel = CHANNEL.search(instruction.attributes) if name in fused else None
+            if channel and channel[1] in channels:
+                continue
+            collectives = list(_collective(instruction, instructions, mesh_shape, runs[name]))
+            found += collectives
+            if channel and collectives:
+                channels.add(channel[1])
+    return found
 
 
 def _collective(

@@ -28,6 +28,7 @@ CALLED_ONCE = re.compile(
     r"(?:calls|to_apply|true_computation|false_computation|condition)=%?([\w.~-]+)"
 )
 CALLED_LISTS = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
+FUSED = re.compile(r"calls=%?([\w.~-]+)")
 BODY = re.compile(r"body=%?([\w.~-]+)")
 # Opcodes whose `to_apply` computation runs on scalars and is not counted.
 REDUCTIONS = ("all-reduce", "reduce", "reduce-scatter", "reduce-window", "scatter", "sort", "map")
@@ -107,6 +108,16 @@ class Program(NamedTuple):
 
         visit(self.entry, 1)
         return dict(counts)
+
+    def fused(self) -> set[str]:
+        """Returns the names of the computations that are the content of a fusion."""
+        return {
+            called
+            for instructions in self.computations.values()
+            for instruction in instructions.values()
+            if instruction.opcode == "fusion"
+            for called in FUSED.findall(instruction.attributes)
+        }
 
     def _called(self, instruction: Instruction) -> Iterator[tuple[str, int]]:
         """Yields each computation that an instruction calls, and the number of these calls."""

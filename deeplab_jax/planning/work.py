@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from deeplab_jax.planning.hlo import Array, Instruction, Program, required
+from deeplab_jax.planning.hlo import FUSED, Array, Instruction, Program, required
 
 # Numbers of the memories in HLO text: the main memory (HBM), and the vector memory of a TPU (VMEM).
 MAIN_MEMORY, VECTOR_MEMORY = 0, 1
@@ -37,7 +37,6 @@ SLICES = ("dynamic-slice", "slice", "gather")
 WINDOW = re.compile(r"window=\{([^}]*)\}")
 LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 CONTRACTING = re.compile(r"lhs_contracting_dim(?:s=\{|ensions\":\[)([\d,\"]*)")
-FUSED = re.compile(r"calls=%?([\w.~-]+)")
 NUMBER = re.compile(r"\((\d+)\)")
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
 # Kinds of the kernels of NVIDIA's libraries, by the target of the custom call.
@@ -80,13 +79,7 @@ class Kernels:
 
 def executed(program: Program) -> Iterator[tuple[Instruction, Mapping[str, Instruction], int]]:
     """Yields each instruction outside of fusions, its computation, and its number of executions."""
-    fused = {
-        name
-        for instructions in program.computations.values()
-        for instruction in instructions.values()
-        if instruction.opcode == "fusion"
-        for name in FUSED.findall(instruction.attributes)
-    }
+    fused = program.fused()
     for name, times in program.runs().items():
         if name not in fused:
             computation = program.computations[name]

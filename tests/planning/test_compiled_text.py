@@ -147,6 +147,33 @@ def test_a_cublas_product_counts_its_contracted_axis():
     assert work.kernels(program) == {"matrix product": work.Kernels(1, 2 * 40 * 9 * 7, moved)}
 
 
+def test_a_collective_that_several_fusions_contain_counts_once():
+    """The TPU compiler fuses an asynchronous gather with the operations that run meanwhile."""
+    gather = (
+        "all-gather(%shard), channel_id=62, dimensions={1}, use_global_device_ids=true, "
+        "replica_groups=mesh['a'=1,'b'=8] {'b'}"
+    )
+    steps = "".join(
+        f"""
+%{name} (shard: bf16[22,17]) -> bf16[22,136] {{
+  %shard = bf16[22,17]{{1,0}} parameter(0)
+  ROOT %gathered = bf16[22,136]{{1,0:T(2,128)(2,1)S(1)}} {gather}
+}}
+"""
+        for name in ("start", "step", "done")
+    )
+    text = f"""{steps}
+ENTRY %main (kernel: bf16[22,17]) -> bf16[22,136] {{
+  %kernel = bf16[22,17]{{1,0}} parameter(0)
+  %a = bf16[22,136]{{1,0}} fusion(%kernel), kind=kCustom, calls=%start
+  %b = bf16[22,136]{{1,0}} fusion(%kernel), kind=kOutput, calls=%step
+  ROOT %c = bf16[22,136]{{1,0}} fusion(%kernel), kind=kCustom, calls=%done
+}}
+"""
+    found = find_collectives(hlo.parse(text), {"data": 8, "spatial": 1})
+    assert [(each.kind, each.times, each.bytes) for each in found] == [("all-gather", 1, 5984)]
+
+
 def test_transfers_between_slices_are_counted_apart_from_the_sums_within():
     program = hlo.parse(text_of("two_slices.txt"))
     found = find_collectives(program, {"data": 8, "spatial": 1})
