@@ -28,10 +28,10 @@ def averaged_over_time(
 ) -> np.ndarray:
     """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
-    The most probable class of the average follows a change in the video after some frames. If a
-    pixel changes from probability 1 of one class to probability 1 of another class, the delay is n
-    frames, where n is the smallest number with keep^n < ½: n is 4 for keep = 0.8, 2 for keep = 0.6,
-    and 1 for keep below ½.
+    The most probable class of the average follows a change in the video with a delay. If a pixel
+    changes from probability 1 of one class to probability 1 of another class, the average follows
+    at the n-th frame with the new class, where n is the smallest number with keep^n < ½: n is 4 for
+    keep = 0.8, 2 for keep = 0.6, and 1 (no delay) for keep below ½.
 
     Args:
       previous: average up to the previous frame, or None at the first frame.
