@@ -28,7 +28,7 @@ SHOWN = {
     "faults.md": [
         ("other data or other versions", "faults/test_faults.py::test_processes_that_must_not"),
         ("second run in the same workdir", "training/test_lock.py::test_a_second_run_is_refused"),
-        ("that finds no others", "faults/test_faults.py::test_processes_that_must_not"),
+        ("that finds no other process", "faults/test_faults.py::test_processes_that_must_not"),
         (
             "checkpoints that cannot be written",
             "training/test_checkpoints.py::test_a_directory_that_cannot_be_written",
