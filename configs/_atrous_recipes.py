@@ -170,8 +170,8 @@ def _from_coco(made: Recipe, given: ConfigDict) -> None:
 def _second_stage(made: Recipe, given: ConfigDict) -> None:
     if given.dataset != "voc" or given.backbone.startswith("mobilenet_v3"):
         raise DeepLabError(
-            "stage=2 exists only for VOC (DeepLab v3, section 4.3) and not for MobileNetV3; omit "
-            "stage or change dataset and backbone"
+            "stage=2 (DeepLab v3, section 4.3) requires dataset=voc and a backbone other than "
+            "MobileNetV3; change these arguments, or omit stage"
         )
     need_init(given.init, "stage=2 requires the network of stage 1")
     config = made.config

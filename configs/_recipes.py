@@ -172,7 +172,7 @@ def need_init(init: str, what: str) -> None:
     """
     if not init:
         raise DeepLabError(
-            f"{what}; give a workdir or model directory as the argument init, such as "
+            f"{what}; set init to the workdir of a training run or to a model directory, as in "
             "init=runs/first"
         )
 

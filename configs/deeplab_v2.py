@@ -123,7 +123,10 @@ def _training(made: Recipe, given: ConfigDict) -> None:
 def _on_vgg(made: Recipe, given: ConfigDict) -> None:
     config = made.config
     if given.msc == "true":
-        raise DeepLabError("msc=true requires backbone=resnet_101 (DeepLab v2, section 4.1.2)")
+        raise DeepLabError(
+            "msc=true requires backbone=resnet_101 (DeepLab v2, section 4.1.2); omit msc, or set "
+            "backbone=resnet_101"
+        )
     config.schedule.base_learning_rate = 1e-3  # Verified: paper, section 4.1.
     if given.head == "large_fov":
         # Verified: paper, table 2: the only augmentation is flipping and cropping.

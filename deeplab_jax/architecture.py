@@ -78,7 +78,7 @@ def _check_combination(network: Architecture) -> None:
     if network.head != "cascade" and network.cascade_blocks > 4:
         raise DeepLabError(
             f"cascade_blocks={network.cascade_blocks} requires head='cascade', but head="
-            f"{network.head!r}"
+            f"{network.head!r}; leave cascade_blocks unset, or use head='cascade'"
         )
     legal = [2**power for power in range(2, network.cascade_blocks + 2)]
     if network.output_stride not in legal:
@@ -88,24 +88,24 @@ def _check_combination(network: Architecture) -> None:
     has_fc6 = network.head == "large_fov" and network.fc_channels > 0
     if network.fov != "large" and not has_fc6:
         raise DeepLabError(
-            f"fov={network.fov!r} sets the kernel size of fc6, a layer that only head='large_fov' "
-            "with fc_channels above 0 has; leave fov unset"
+            f"fov={network.fov!r} sets the kernel size of the layer fc6, which requires "
+            "head='large_fov' and fc_channels above 0; leave fov unset"
         )
     if network.decoder_dropout and len(network.decoder_dropout) != len(network.decoder_convs):
         raise DeepLabError(
-            f"decoder_dropout={network.decoder_dropout} must have one fraction for each of the "
-            f"{len(network.decoder_convs)} decoder_convs, or be ()"
+            f"decoder_dropout={network.decoder_dropout} must have one fraction for each decoder "
+            f"convolution ({len(network.decoder_convs)} in decoder_convs), or be ()"
         )
     if network.multiple_of_stride and not network.align_corners:
         raise DeepLabError(
-            "multiple_of_stride=True has no effect with align_corners=False, whose input sides are "
-            "multiples of the output stride; leave multiple_of_stride unset"
+            "multiple_of_stride=True has no effect with align_corners=False, because input sides "
+            "are then always multiples of the output stride; leave multiple_of_stride unset"
         )
     ends_in_scores = network.head_gives_scores or (network.head == "large_fov" and not has_fc6)
     if network.decoder != "none" and ends_in_scores:
         raise DeepLabError(
-            f"decoder={network.decoder!r} requires features, but head={network.head!r} outputs "
-            "scores with the other keywords; use decoder='none', or head='aspp' with "
+            f"decoder={network.decoder!r} requires features, but with the given keywords, "
+            f"head={network.head!r} outputs class scores; use decoder='none', or head='aspp' with "
             "fusion='concat'"
         )
 
@@ -115,9 +115,10 @@ def _check_preprocessing(network: Architecture) -> None:
     if not any(own):
         if network.preprocessing in RGB_PREPROCESSINGS and not network.takes_rgb:
             raise DeepLabError(
-                f"preprocessing={network.preprocessing!r} requires RGB images, but in_channels="
-                f"{channels} and image_dtype={network.image_dtype!r}; give preprocessing="
-                "'minus_one_one' or 'none', or 'mean_std' with pixel_mean and pixel_std"
+                f"preprocessing={network.preprocessing!r} requires 8-bit RGB images, but "
+                f"in_channels={channels} and image_dtype={network.image_dtype!r}; give "
+                "preprocessing='minus_one_one' or 'none', or 'mean_std' with pixel_mean and "
+                "pixel_std"
             )
     elif {len(values) for values in own} != {channels}:
         raise DeepLabError(
@@ -134,7 +135,10 @@ def _check_rates(network: Architecture) -> None:
             "head='aspp'"
         )
     if network.fusion == "sum" and not rates:
-        raise DeepLabError("fusion='sum' requires at least one rate, but atrous_rates=()")
+        raise DeepLabError(
+            "fusion='sum' requires at least one atrous rate, but atrous_rates=(); give rates, as "
+            "in atrous_rates=(6, 12, 18, 24)"
+        )
     if rates and head not in ATROUS_HEADS:
         raise DeepLabError(
             f"atrous_rates={rates} has no effect with head={head!r}; use head="
@@ -142,5 +146,6 @@ def _check_rates(network: Architecture) -> None:
         )
     if head == "large_fov" and len(rates) != 1:
         raise DeepLabError(
-            f"head='large_fov' requires exactly one atrous rate, but atrous_rates={rates}"
+            f"head='large_fov' requires exactly one atrous rate, but atrous_rates={rates}; give "
+            "one, as in atrous_rates=(12,)"
         )

@@ -153,7 +153,7 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v3:stage=3", "unknown stage '3'"),
         (
             "deeplab_v3:stage=2,dataset=cityscapes,init=x",
-            "split of cityscapes|stage=2 exists only for VOC",
+            "split of cityscapes|requires dataset=voc and a backbone other",
         ),
         ("deeplab_v3plus:from_coco", "from_coco requires a network trained on coco_voc"),
         ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco requires a dataset other than"),

@@ -615,7 +615,7 @@ def arrays(count, dtype, number=4):
             arrays(5, np.uint16),
             arrays(5, np.uint16),
             {"model.preprocessing": "caffe_bgr"},
-            "preprocessing='caffe_bgr' requires RGB images, but in_channels=5",
+            "preprocessing='caffe_bgr' requires 8-bit RGB images, but in_channels=5",
         ),
         (
             arrays(5, np.uint16),

@@ -166,7 +166,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"multi_grid": (1, 2)}, "must have 3 rates"),
         ({"multi_grid": (0, 1, 2)}, "multi_grid=(0, 1, 2)"),
         ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "requires block4 of a ResNet"),
-        ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' requires RGB images"),
+        ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' requires 8-bit RGB"),
         ({"output_stride": 64}, "output_stride=64 must be one of 4, 8, 16, 32"),
         (
             {"head": "cascade", "cascade_blocks": 5, "output_stride": 128},
@@ -191,7 +191,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ),
         ({"fov": "4x4"}, "fov='4x4' sets the kernel size of fc6"),
         ({"fusion": "sum", "head": "spp"}, "fusion='sum' requires head='aspp'"),
-        ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' outputs scores"),
+        ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' outputs class scores"),
         ({"fusion": "sum", "decoder": "v3plus"}, "use decoder='none'"),
         ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be scale factors in (0, 1], 1"),
         ({"pooling_crop": (513,)}, "pooling_crop=(513,) must be a height and a width"),
