@@ -208,10 +208,10 @@ def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> N
     found = {step: checkpoint_damage(workdir, step) for step in steps}
     damaged = {step: what for step, what in found.items() if what}
     if damaged and len(damaged) == len(steps):
-        reasons = "; ".join(f"{step}: {what}" for step, what in damaged.items())
+        reasons = "; ".join(f"step {step}: {what}" for step, what in damaged.items())
         raise DeepLabError(
             f"all checkpoints in {directory} are damaged ({reasons}); restore one from a copy, or "
-            "remove them to start again"
+            "delete all of them to start the training again"
         )
     for step, what in damaged.items():
         names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))

@@ -127,7 +127,7 @@ def read_variables(
     if ema and not has_ema:
         raise DeepLabError(
             f"{path} has no moving average of the variables (training.ema_decay was 0); read the "
-            "variables without averaging (--noema, in Python ema=False)"
+            "variables themselves (--noema, in Python ema=False)"
         )
     item = EMA if has_ema and ema is not False else VARIABLES
     _check(path, step, item)
@@ -138,9 +138,11 @@ def _check(path: epath.Path, step: int, item: str) -> None:
     """Raises a DeepLabError if a file of the checkpoint item is damaged."""
     wrong = saved_states.checkpoint_damage(path, step, item)
     if wrong:
+        # Damaged metrics prevent reading any checkpoint of the run.
+        choice = "" if item == METRICS else "choose another checkpoint (--checkpoint), or "
         raise DeepLabError(
-            f"the checkpoint of step {step} in {path} is damaged: {wrong}; choose another "
-            f"--checkpoint, or move {path / CHECKPOINTS / str(step)} away"
+            f"the checkpoint of step {step} in {path} is damaged: {wrong}; {choice}move "
+            f"{path / CHECKPOINTS / str(step)} to another directory"
         )
 
 

@@ -103,7 +103,7 @@ def test_with_only_damaged_checkpoints_nothing_is_moved(good, workdir):
     for step in STEPS:
         (workdir / "checkpoints" / str(step) / "variables" / "_METADATA").unlink()
     with pytest.raises(
-        DeepLabError, match=r"are damaged \(3: variables/_METADATA is missing; 6: .*"
+        DeepLabError, match=r"are damaged \(step 3: variables/_METADATA is missing; step 6: .*"
     ):
         set_damaged_aside(workdir, lambda line: None)
     assert saved_steps(workdir) == list(STEPS)

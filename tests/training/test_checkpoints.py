@@ -97,7 +97,9 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path):
 def test_a_run_with_only_damaged_checkpoints_is_refused(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "checkpoints" / "1" / "files.json").write_text("")
-    with pytest.raises(DeepLabError, match=r"all checkpoints in .* are damaged \(1: .*restore one"):
+    with pytest.raises(
+        DeepLabError, match=r"all checkpoints in .* are damaged \(step 1: .*restore one"
+    ):
         restored(tmp_path)
 
 
