@@ -95,7 +95,8 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
         field, _, _ = assignment.partition("=")
         if field.startswith("model."):
             raise DeepLabError(
-                f"--config.{field} cannot be set, because --model defines the network; omit it"
+                f"--model defines the network, so --config.{field} cannot be set; omit "
+                f"--config.{field}"
             )
     flags.override_config(config)
     console.message(

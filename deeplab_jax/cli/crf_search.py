@@ -50,7 +50,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.refuse("crf-search", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
-        raise DeepLabError("--crf cannot be given, because crf-search searches the CRF parameters")
+        raise DeepLabError("crf-search itself selects the CRF parameters; omit --crf")
     settings, options = flags.split_settings(), flags.inference_options()
     values = {field: flags.numbers(flag, float, example) for flag, field, _, example in GRID_FLAGS}
     grid: dict[str, Any] = {field: tried for field, tried in values.items() if tried}

@@ -129,18 +129,20 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
     output = as_path(flags.output).expanduser()
     if output.exists() and not flags.overwrite:
-        raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
+        raise DeepLabError(f"{output} exists; give another --output, or replace it (--overwrite)")
     if flags.verify_size and not flags.verify:
         raise DeepLabError("--verify_size requires --verify, as in --verify=photos")
     if flags.runtime and flags.format != "web":
-        raise DeepLabError("--runtime requires --format=web")
+        raise DeepLabError("--runtime requires --format=web; omit --runtime, or change --format")
     if flags.verify and flags.format == "coreml":
         raise DeepLabError(
-            "--verify cannot run a Core ML file, which runs on Apple devices only; to verify the "
-            "network, export it with --format=onnx"
+            "--verify cannot be combined with --format=coreml, because a Core ML file runs on "
+            "Apple devices only; omit --verify, or export with --format=onnx"
         )
     if flags.calibrate and flags.format != "tflite":
-        raise DeepLabError("--calibrate requires --format=tflite")
+        raise DeepLabError(
+            "--calibrate requires --format=tflite; omit --calibrate, or change --format"
+        )
     size = None if flags.size == ANY else parse_size(flags.size)
     batch = _batch(flags.batch, flags.format)
     sizes = [parse_size(text) for text in flags.verify_size or ()]
@@ -192,7 +194,7 @@ def _batch(text: str | None, format: str) -> int | None:
     if text == ANY:
         return None
     if not text.isdecimal() or not int(text):
-        raise DeepLabError(f"--batch={text} is not legal; give a whole number above 0, or any")
+        raise DeepLabError(f"--batch={text} is not legal; give a whole number above 0, or 'any'")
     return int(text)
 
 
@@ -255,6 +257,7 @@ def _verify(
             differing.append(f"{size[0]}x{size[1]}")
     if differing:
         raise DeepLabError(
-            f"{output} differs from the network at {', '.join(differing)}; do not use the file at "
-            "these sizes: export with another --format, or with a fixed --size"
+            f"{output} and the network predict different classes for images of "
+            f"{', '.join(differing)} (height x width); do not use the file at these sizes, but "
+            "export with another --format, or with a fixed --size"
         )

@@ -208,7 +208,7 @@ def _options(name: str, flags: Flags) -> dict[str, Any]:
     for option in given:
         if option not in OPTIONS[name]:
             legal = ", ".join(f"--{legal}" for legal in OPTIONS[name])
-            raise DeepLabError(f"--{option} does not apply to {name}; flags that do: {legal}")
+            raise DeepLabError(f"--{option} does not apply to {name}; flags for {name}: {legal}")
     if "source" in OPTIONS[name] and "source" not in given:
         raise DeepLabError(f"give --source=DIR, the directory of the raw files of {name}")
     if "intensity_range" in given:
@@ -224,7 +224,10 @@ def _intensity_range(values: list[str]) -> tuple[float, float]:
     try:
         low, high = map(float, values)
     except ValueError:
-        raise DeepLabError("--intensity_range takes two numbers, as in 0,4095") from None
+        raise DeepLabError(
+            "--intensity_range takes two numbers, the pixel values that become 0 and 255, as in "
+            "0,4095"
+        ) from None
     return low, high
 
 
@@ -233,7 +236,7 @@ def _bands(values: list[str]) -> str | tuple[int, ...]:
         return "all"
     if not values or not all(value.isdecimal() for value in values):
         raise DeepLabError(
-            f"--bands={','.join(values)} is not legal; give numbers from 1, as in 4,3,2, or all"
+            f"--bands={','.join(values)} is not legal; give numbers from 1, as in 4,3,2, or 'all'"
         )
     return tuple(map(int, values))
 
@@ -243,5 +246,5 @@ def _configuration(name: str) -> "tfds.core.BuilderConfig":
     import tensorflow_datasets as tfds
 
     if not name.replace("_", "").replace("-", "").isalnum():
-        raise DeepLabError(f"--name={name} is not legal; give letters, digits, - and _")
+        raise DeepLabError(f"--name={name} is not legal; use only letters, digits, - and _")
     return tfds.core.BuilderConfig(name=name)

@@ -70,7 +70,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prunes, fine-tunes and evaluates a model; prints the report and the path of the new model."""
     if not flags.structured and not flags.steps:
         raise DeepLabError(
-            "without --structured, weights are pruned during fine-tuning; give --steps=N"
+            "without --structured, weights are pruned during fine-tuning; give --steps=N, the "
+            "number of training steps"
         )
     source, stored, dataset = compression.open_sources(flags, "prune", paths, console)
     # The import is local, so that --help and wrong flags do not wait for JAX.

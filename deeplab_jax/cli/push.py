@@ -86,7 +86,7 @@ def _address(flags: Flags) -> "pretrained.HubAddress | None":
         return address
     for name in ("revision", "private", "message"):
         if not flags[name].using_default_value:
-            raise DeepLabError(f"--{name} requires --repo; leave it out to write a directory")
+            raise DeepLabError(f"--{name} requires --repo; give --repo, or omit --{name}")
     return None
 
 

@@ -62,7 +62,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if not flags.config or not (flags.workdir or flags.preview):
         raise DeepLabError("give --config=FILE and --workdir=DIR to train")
     if flags.preview and (flags.folds or flags.profile or flags.workdir):
-        raise DeepLabError("--preview does not train; leave out --workdir, --folds and --profile")
+        raise DeepLabError("--preview does not train; omit --workdir, --folds and --profile")
     config = flags.read_config()
     if flags.folds and flags.profile:
         raise DeepLabError("--profile requires a single run; omit --folds")
