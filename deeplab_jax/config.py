@@ -113,7 +113,9 @@ def load(reference: str) -> ConfigDict:
     try:
         names = runpy.run_path(str(path))
         if "get_config" not in names:
-            raise DeepLabError("a config file must define get_config")
+            raise DeepLabError(
+                "the file does not define the function get_config, which must return the config"
+            )
         return names["get_config"](text or None)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None

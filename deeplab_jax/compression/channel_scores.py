@@ -77,7 +77,7 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
             total[path] = tuple(map(np.add, total.get(path, (0, 0, 0)), moments))
     if not count:
         raise DeepLabError(
-            "pruning requires at least one image on which channels are measured; got none"
+            "pruning requires at least one image to compute the scores of channels; got none"
         )
     return {"/".join(path): _moments(sums, count) for path, sums in total.items()}
 

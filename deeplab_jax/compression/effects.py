@@ -158,7 +158,7 @@ def tflite_call(path: Path) -> Callable[[], Any]:
         interpreter = litert.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise DeepLabError(f"{path} cannot be run as TFLite: {error}") from error
+        raise DeepLabError(f"{path} cannot be run as a TFLite file: {error}") from error
     given = interpreter.get_input_details()[0]
     noise = np.random.default_rng(0).integers(0, 256, given["shape"])
     interpreter.set_tensor(given["index"], noise.astype(given["dtype"]))

@@ -49,8 +49,8 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
                 changed.model[name] = frozen(value)
             elif name not in FROM_DATA and value != DEFAULTS.get(name):
                 raise DeepLabError(
-                    f"a network with {name}={value!r} cannot be trained, because no config field "
-                    f"sets {name}; fine-tune another model"
+                    f"the model cannot be fine-tuned, because it has {name}={value!r}, and no "
+                    f"config field sets {name}; give another model"
                 )
     return changed
 
@@ -93,8 +93,8 @@ def fine_tune(
     def checked(run: Run) -> Run:
         if len(run.description.class_names) != num_classes:
             raise DeepLabError(
-                f"the model has {num_classes} classes, but {run.train.name} has "
-                f"{len(run.description.class_names)}; fine-tune on a dataset with the same classes"
+                f"the model has {num_classes} classes, but the dataset {run.train.name} has "
+                f"{len(run.description.class_names)}; use a dataset with the classes of the model"
             )
         return adjust(run)
 
@@ -138,9 +138,9 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
     theirs, ours = teacher.description.class_names, run.description.class_names
     if theirs != ours:
         raise DeepLabError(
-            f"the teacher has {len(theirs)} classes ({', '.join(theirs[:3])}, …), {run.train.name} "
-            f"has {len(ours)} ({', '.join(ours[:3])}, …); give a teacher with the classes of the "
-            "dataset"
+            f"the teacher has {len(theirs)} classes ({', '.join(theirs[:3])}, …), but the dataset "
+            f"{run.train.name} has {len(ours)} ({', '.join(ours[:3])}, …); give a teacher with the "
+            "classes of the dataset"
         )
 
     def objective(

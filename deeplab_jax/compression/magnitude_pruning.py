@@ -122,8 +122,8 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
         raise DeepLabError(f"sparsity={sparsity:g} must be in (0, 1)")
     if run.config.training.ema_decay:
         raise DeepLabError(
-            "pruning cannot be combined with averaging of parameters, because averages of sparse "
-            "parameters are not sparse; give --config.training.ema_decay=0"
+            "pruning cannot be combined with a moving average of the parameters, which would not "
+            "be sparse; give --config.training.ema_decay=0"
         )
     end = max(1, int(run.config.training.num_steps * PRUNING_FRACTION))
     optimizer = pruning_optimizer(run.optimizer, sparsity, end, every=max(1, end // MASK_UPDATES))

@@ -141,8 +141,8 @@ def narrower_widths(
             widths[path] = width
     if _designed(stored, widths) != expected:
         raise DeepLabError(
-            "channels of this network cannot be removed, because the keyword `widths` does not set "
-            "the widths of all its layers; prune without --structured"
+            "channels of this network cannot be removed, because the number of channels of some "
+            "layers cannot be set (keyword `widths`); omit --structured to prune single weights"
         )
     return tuple(sorted(widths.items()))
 
@@ -220,7 +220,9 @@ def check_prunable(stored: StoredModel) -> None:
       DeepLabError: the model is a classifier or quantized.
     """
     if stored.description.task != SEGMENTATION:
-        raise DeepLabError("a classifier cannot be pruned; give a segmentation network")
+        raise DeepLabError(
+            "a model that classifies whole images cannot be pruned; give a segmentation model"
+        )
     if stored.model.architecture.quantization != "none":
         raise DeepLabError("a quantized model cannot be pruned; prune first, then quantize")
 
@@ -263,8 +265,9 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
     if least > target:
         fraction = least / graph.macs(everything)
         raise DeepLabError(
-            f"macs={macs:g} cannot be reached, because channels on residual connections and of the "
-            f"classifier cannot be removed; the minimum for this network is {fraction:.2f}"
+            f"macs={macs:g} cannot be reached, because all channels of residual connections and of "
+            "the first and last layer are kept, and 10 % of the channels of each other layer; the "
+            f"minimum for this network is {fraction:.2f}"
         )
     # The multiply-adds decrease as the threshold increases.
     first = bisect.bisect_left(thresholds, -target, key=lambda each: -graph.macs(kept_above(each)))

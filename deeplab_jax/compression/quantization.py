@@ -59,9 +59,11 @@ def check_quantizable(stored: StoredModel) -> None:
     """
     quantizer()
     if stored.description.task != SEGMENTATION:
-        raise DeepLabError("a classifier cannot be quantized; give a segmentation network")
+        raise DeepLabError(
+            "a model that classifies whole images cannot be quantized; give a segmentation model"
+        )
     if stored.model.architecture.quantization != "none":
-        raise DeepLabError("this model is already quantized; give the original model")
+        raise DeepLabError("the model is already quantized; give a model in floating point")
 
 
 def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:

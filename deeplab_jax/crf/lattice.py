@@ -97,8 +97,8 @@ def build_lattice(
             return _link(vertices, size, TRACED_CHUNK, entries // TRACED_CHUNK)
         if not vertices.fits:
             raise DeepLabError(
-                "the standard deviations of the CRF kernel are too small for this image; use "
-                "larger ones"
+                "the standard deviations of a CRF kernel are too small for this image; increase "
+                "bilateral_position_std, bilateral_color_std or smoothness_position_std"
             )
         return _link(vertices, *_sizes(vertices))
 
