@@ -172,8 +172,8 @@ class Augmentation(config_fields.Augmentation):
             check_value(config_fields.Augmentation, field, getattr(self, field.name))
         if self.min_scale > self.max_scale:
             raise DeepLabError(
-                f"min_scale {self.min_scale} and max_scale {self.max_scale}: "
-                "min_scale must not be above max_scale"
+                f"augmentation.min_scale={self.min_scale} must not be above "
+                f"augmentation.max_scale={self.max_scale}"
             )
         self._check_mixing()
 

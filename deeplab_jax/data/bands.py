@@ -137,7 +137,7 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
 def _check_size(height: int, width: int, count: int, name: str) -> None:
     limit = max_whole_pixels()
     if height * width > limit:
-        raise DeepLabError(f"{name}: more than {limit:,} pixels; cut it into tiles")
+        raise DeepLabError(f"{name}: more than {limit:,} pixels; cut the image into tiles")
     if height * width * count > MAX_PIXELS:
         raise DeepLabError(
             f"{name}: {count} bands of {height}x{width} pixels are more than {MAX_PIXELS:,} "

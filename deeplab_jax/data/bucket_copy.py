@@ -60,8 +60,9 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
         free = shutil.disk_usage(target.parent).free
         if size > free:
             raise DeepLabError(
-                f"{directory} has {size / 1e9:.1f} GB, but {target.parent} has only "
-                f"{free / 1e9:.1f} GB free; set DEEPLAB_CACHE to a directory on a larger disk"
+                f"the size of {directory} is {size / 1e9:.1f} GB, but the disk of {target.parent} "
+                f"has only {free / 1e9:.1f} GB free; set the environment variable DEEPLAB_CACHE to "
+                "a directory on a larger disk"
             )
         if reporter is not None:
             reporter.message(f"copying {directory} ({size / 1e6:.0f} MB) to {target}")

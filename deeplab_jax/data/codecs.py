@@ -88,7 +88,8 @@ def encode_bands(image: np.ndarray) -> bytes:
     if count * height > MAX_SIDE or image.size > MAX_PIXELS:
         raise DeepLabError(
             f"{count} bands of {height}x{width} pixels do not fit into one example; cut the image "
-            f"into tiles with at most {MAX_PIXELS:,} values and {MAX_SIDE // count:,} rows"
+            f"into tiles with at most {MAX_PIXELS:,} values (height x width x bands) and at most "
+            f"{MAX_SIDE // count:,} rows"
         )
     stacked = np.ascontiguousarray(np.moveaxis(image, -1, 0)).reshape(count * height, width)
     return cv2.imencode(".png", stacked)[1].tobytes()

@@ -177,8 +177,8 @@ def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
     if largest > VOID_LABEL:
         raise DeepLabError(
             f"{name}: the largest mask value is {largest}, but without class_names only "
-            f"0..{VOID_LABEL - 1} (classes) and {VOID_LABEL} (void) are legal; for more classes, "
-            f"give class_names and use {MAX_CLASSES} for void"
+            f"0..{VOID_LABEL - 1} (classes) and {VOID_LABEL} (void) are legal; for more than "
+            f"{VOID_LABEL} classes, give class_names, and use {MAX_CLASSES} for void"
         )
     return largest + 1
 

@@ -259,7 +259,10 @@ def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
     """
     if intensity_range and not intensity_range[0] < intensity_range[1]:
         low, high = intensity_range
-        raise DeepLabError(f"intensity_range {low:g},{high:g}: give LOW below HIGH")
+        raise DeepLabError(
+            f"intensity_range={low:g},{high:g} is illegal; the first number must be below the "
+            "second"
+        )
 
 
 def find_class_file(source: Path, given: str | Path | None) -> Path | None:
@@ -344,8 +347,8 @@ def _label(name: str, names: tuple[str, ...], path: Path) -> int:
     if name.lower() in VOID_NAMES:
         return void_label(len(names))
     raise DeepLabError(
-        f"{path}: {name!r} is not one of the classes ({', '.join(names)}); if its color means "
-        f"void, name it {VOID_NAMES[0]!r}"
+        f"{path}: {name!r} is not one of the classes ({', '.join(names)}); correct the name, or "
+        f"replace it by {VOID_NAMES[0]!r} if its color means void"
     )
 
 

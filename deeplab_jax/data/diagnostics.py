@@ -90,11 +90,13 @@ def draw_diagnostic(
     options = {}
     if distance is not None:
         if name != "diagnostic_distance":
-            raise DeepLabError(f"{name} has no distance; only diagnostic_distance does")
+            raise DeepLabError(
+                f"{name} has no distance; omit distance, which only diagnostic_distance has"
+            )
         if not TARGET_SIDE + 2 <= distance <= size // 2 - TARGET_SIDE:
             raise DeepLabError(
                 f"distance={distance} must be in {TARGET_SIDE + 2}..{size // 2 - TARGET_SIDE} for "
-                f"images of {size} pixels"
+                f"images of {size}x{size} pixels"
             )
         options["distance"] = distance
     random = np.random.default_rng((seed, list(DIAGNOSTICS).index(name), split, index))

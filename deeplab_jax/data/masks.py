@@ -274,7 +274,10 @@ def read_mask(
     mask = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
     if values is None:
-        raise DeepLabError(f"{mask.path}: the mask has no opacity channel; save it with one")
+        raise DeepLabError(
+            f"{mask.path}: the mask has no opacity channel (alpha), in which the classes must be; "
+            "save it with one"
+        )
     largest = np.iinfo(dtype).max
     legal = np.isin(values, list(labels))
     if not legal.all():

@@ -81,9 +81,9 @@ def aligned_label(
         return as_displayed, False
     if drawn_on is None:
         raise DeepLabError(
-            f"{origin}: the label has the size of its image both as the pixels are stored and as "
-            f"viewers display them (EXIF orientation {orientation}). Give "
+            f"{origin}: the label has the size of both the stored and the displayed image (EXIF "
+            f"orientation {orientation}). State on which of them masks were drawn: give "
             f"--masks_drawn_on={DISPLAYED} or --masks_drawn_on={STORED} (in Python "
-            "masks_drawn_on=…); a tool that ignores EXIF draws on the stored pixels"
+            "masks_drawn_on=…). A tool that ignores EXIF draws on the stored image"
         )
     return (as_stored, True) if drawn_on == STORED else (as_displayed, False)

@@ -195,9 +195,9 @@ def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
             raise
         reason = re.search(r"exit code \S*\d", str(error))
         raise DeepLabError(
-            f"a data worker process ended ({reason[0] if reason else error}; -9 usually means "
-            "that memory was exhausted); reduce data.workers, then run the same command again to "
-            "resume from the last checkpoint"
+            f"a data worker process ended unexpectedly ({reason[0] if reason else error}). Exit "
+            "code -9 usually means that memory was exhausted: reduce data.workers. Run the same "
+            "command again to resume from the last checkpoint"
         ) from error
 
 

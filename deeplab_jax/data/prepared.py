@@ -162,7 +162,8 @@ class PreparedDataset:
         if image.shape[:2] != label.shape:
             raise DeepLabError(
                 f"the image is {image.shape[0]}x{image.shape[1]} (height x width), but the mask is "
-                f"{label.shape[0]}x{label.shape[1]}; prepare the dataset again from equal sizes"
+                f"{label.shape[0]}x{label.shape[1]}; prepare the dataset again from images and "
+                "masks of equal size"
             )
         void = void_label(num_classes)
         wrong = (label >= num_classes) & (label != void)

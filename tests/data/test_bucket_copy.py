@@ -103,6 +103,6 @@ def test_a_dataset_that_does_not_exist_lists_those_that_do(bucket):
 def test_a_full_disk_is_refused_before_copying(bucket, monkeypatch):
     usage = bucket_copy.shutil.disk_usage("/")._replace(free=10)
     monkeypatch.setattr(bucket_copy.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DeepLabError, match="set DEEPLAB_CACHE to a directory on a larger disk"):
+    with pytest.raises(DeepLabError, match="DEEPLAB_CACHE to a directory on a larger disk"):
         prepared_directory("shapes", bucket)
     assert MemoryBucket.copied == []

@@ -153,7 +153,7 @@ def test_sixteen_bit_images_without_a_range_use_their_own(save, classes, prepare
 def test_an_empty_range_is_refused(save, classes, prepared, given):
     save("images/a.png", IMAGE)
     save("masks/a.png", LABEL)
-    with pytest.raises(DeepLabError, match="give LOW below HIGH"):
+    with pytest.raises(DeepLabError, match="first number must be below"):
         prepared(intensity_range=given)
 
 

@@ -350,7 +350,7 @@ SPOILT = {
     ),
     "two kinds": (
         two_kinds,
-        r"6 images have two masks each, for example drawing_0\.png has drawing_0_reader1\.png and "
+        r"6 images have two masks each; for example, drawing_0\.png has drawing_0_reader1\.png and "
         r"drawing_0_reader2\.png; .*--masks=DIR",
     ),
     "further mask": (

@@ -194,8 +194,8 @@ def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
     numbers = polygon if isinstance(polygon, list) else []
     if len(numbers) < 6 or len(numbers) % 2:
         raise DeepLabError(
-            f"a polygon has {len(numbers)} numbers, but x, y of at least 3 corners are required; "
-            "draw the polygon again, or remove it"
+            f"a polygon has {len(numbers)} numbers, but must consist of pairs x, y for at least 3 "
+            "corners; draw the polygon again, or remove it"
         )
     return checked_points(list(zip(numbers[::2], numbers[1::2], strict=True)), size, 3).ravel()
 
@@ -225,7 +225,10 @@ def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]
             raise DeepLabError("the compressed run lengths are damaged; export the file again")
         return {"size": list(size), "counts": encoded}
     if not isinstance(counts, list) or not all(type(count) is int for count in counts):
-        raise DeepLabError("the run lengths must be a list of integers or a compressed string")
+        raise DeepLabError(
+            "the run lengths must be a list of integers or a compressed string; export the file "
+            "again"
+        )
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
         raise DeepLabError(
             f"the run lengths have {sum(counts)} pixels in total, but the image has "

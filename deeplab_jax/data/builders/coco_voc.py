@@ -229,8 +229,8 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         return np.any([draw_polygon(polygon, size) for polygon in segmentation], axis=0)
     if isinstance(segmentation["counts"], str) or tuple(segmentation["size"]) != size:
         raise DeepLabError(
-            f"the run lengths are compressed, or their size is not {list(size)} (height, width); "
-            "download the annotations again"
+            f"the run lengths must be uncompressed, and their size must be {list(size)} (height, "
+            "width), the size of the image; download the annotations again"
         )
     return draw_runs(segmentation["counts"], size)
 

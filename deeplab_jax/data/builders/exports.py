@@ -115,7 +115,10 @@ def declared_size(height: object, width: object) -> tuple[int, int] | None:
     if height is None or width is None:
         return None
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise DeepLabError(f"height {height!r} and width {width!r} must be positive integers")
+        raise DeepLabError(
+            f"image height {height!r} and width {width!r} must be positive integers; export the "
+            "file again"
+        )
     return height, width
 
 

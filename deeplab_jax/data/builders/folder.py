@@ -101,7 +101,7 @@ class Folder(PairedFilesBuilder):
         if intensity_range and not chosen.are_rgb:
             raise DeepLabError(
                 f"intensity_range maps values to 8 bits, but {chosen} keep their values; omit "
-                "intensity_range, or choose three bands"
+                "intensity_range, or choose three bands, which are mapped to 8 bits"
             )
         self.descriptor = dataclasses.replace(
             descriptor, intensity_range=intensity_range, bands=chosen
@@ -223,7 +223,7 @@ def _first_bands(
     if chosen is not None and (not chosen or min(chosen) < 1 or len(set(chosen)) < len(chosen)):
         raise DeepLabError(
             f"bands={','.join(map(str, chosen))} is illegal; give different numbers from 1, in the "
-            "order of the channels of the result"
+            "order in which the bands are to be stored"
         )
     if chosen is not None and len(chosen) == RGB.count:
         # Files may have different further bands, so each file is checked when it is read.

@@ -181,7 +181,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
         key = next((key for key in images if first[key] != second[key]), None)
         if key is not None:
             raise DeepLabError(
-                f"{len(images)} images have two masks each, for example {images[key].name} has "
+                f"{len(images)} images have two masks each; for example, {images[key].name} has "
                 f"{masks[first[key]].name} and {masks[second[key]].name}; move one kind of mask "
                 "to another folder, and give the folder to use as --masks=DIR"
             )

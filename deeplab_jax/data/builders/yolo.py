@@ -86,8 +86,8 @@ class Yolo(AnnotationsBuilder):
             )
         if len(numbers) < 6 or len(numbers) % 2:
             raise DeepLabError(
-                f"the line has {len(numbers)} numbers after the class, but a polygon requires x, y "
-                "of at least 3 corners"
+                f"the line has {len(numbers)} numbers after the class, but must contain pairs x, y "
+                "for at least 3 corners of a polygon"
             )
         try:
             corners = np.array(numbers, np.float32)
@@ -225,6 +225,6 @@ def _class_names(data: dict[str, Any], path: Path) -> list[str]:
         raise DeepLabError(
             f"{path}: there are {len(names)} names, {len(set(names))} of them different, and nc is "
             f"{data.get('nc', 'not set')}; give a different name for each class, and set nc to "
-            "their number"
+            "the number of classes"
         )
     return names
