@@ -160,7 +160,7 @@ def run_python(
       **options: keywords of `subprocess.run`.
 
     Raises:
-      DeepLabError: the exit status is not `status`. The message is the last line of stderr.
+      DeepLabError: the exit status is not `status`. The message contains the last line of stderr.
     """
     process = subprocess.run(
         [sys.executable, *command],
@@ -170,5 +170,6 @@ def run_python(
         **options,
     )
     if process.returncode != status:
-        raise DeepLabError((process.stderr.strip().splitlines() or ["the process failed"])[-1])
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        raise DeepLabError(f"`python {' '.join(command)}` failed: {lines[-1]}")
     return process.stdout

@@ -144,7 +144,7 @@ def compare_strategies(
     """
     reporter = reporter or LoggingReporter()
     if not strategies:
-        raise DeepLabError("no strategy to evaluate; give at least one")
+        raise DeepLabError("no inference strategy to evaluate; give at least one")
     if not isinstance(predictor, Predictor):
         # This raises an error for models that classify whole images.
         make_inference(predictor, dataset, EvaluationSettings(**settings))

@@ -108,7 +108,7 @@ class SegmentationMetrics:
         calibration = self.calibration
         if calibration is not None:
             if probabilities is None:
-                raise ValueError("calibration metrics require probabilities")
+                raise ValueError("calibration metrics require the argument probabilities")
             calibration = calibration.add(panel.truth, panel.prediction, probabilities)
         labels = panel.truth, panel.prediction, len(bins)
         return SegmentationMetrics(

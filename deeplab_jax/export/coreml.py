@@ -84,8 +84,8 @@ class MilWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "mean_over_windows is for variable image sizes; Core ML files have a fixed size and "
-            "use `pool`"
+            "mean_over_windows is for variable image sizes; Core ML files have a fixed image size, "
+            "so use `pool`"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:

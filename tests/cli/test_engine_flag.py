@@ -73,7 +73,7 @@ def test_a_file_predicts_like_its_model(predict, folder, tmp_path):
         ("network.onnx", ["--probabilities"], "--argmax=outside"),
         ("network.onnx", ["--scales=0.5,1"], "at one scale"),
         ("network.onnx", ["--output_stride=8"], "exported at output stride 16"),
-        ("network.onnx", ["--engine=tflite"], "the engine onnx executes"),
+        ("network.onnx", ["--engine=tflite"], "requires engine=onnx"),
         ("network.onnx", ["--tile=33x33"], "--tile=49x65"),
         ("network.onnx", ["--checkpoint=last"], "omit checkpoint and ema"),
         ("model", ["--engine=oxnn"], "jax|onnx|tflite"),
