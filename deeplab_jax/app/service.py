@@ -254,7 +254,7 @@ class SegmentationService:
                 if not predictor.bands.are_rgb:
                     raise DeepLabError(
                         f"{name} requires images with {predictor.bands}, but the page accepts only "
-                        "8-bit RGB; use deeplab-jax predict"
+                        "8-bit RGB; use the command deeplab-jax predict"
                     )
                 size = predictor.inference_size or DEFAULT_SIZE
                 # With a fixed inference size, all images share one compiled program.

@@ -138,12 +138,11 @@ def _check(path: epath.Path, step: int, item: str) -> None:
     """Raises a DeepLabError if a file of the checkpoint item is damaged."""
     wrong = saved_states.checkpoint_damage(path, step, item)
     if wrong:
+        remedy = f"move {path / CHECKPOINTS / str(step)} to another directory"
         # Damaged metrics prevent reading any checkpoint of the run.
-        choice = "" if item == METRICS else "choose another checkpoint (--checkpoint), or "
-        raise DeepLabError(
-            f"the checkpoint of step {step} in {path} is damaged: {wrong}; {choice}move "
-            f"{path / CHECKPOINTS / str(step)} to another directory"
-        )
+        if item != METRICS:
+            remedy = f"choose another checkpoint (--checkpoint), or {remedy}"
+        raise DeepLabError(f"the checkpoint of step {step} in {path} is damaged: {wrong}; {remedy}")
 
 
 def write_model(

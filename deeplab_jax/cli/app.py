@@ -43,7 +43,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError(f"app takes no paths; did you mean --model={','.join(paths)}?")
     limits = (flags.max_megabytes, flags.max_megapixels, flags.max_seconds, flags.max_waiting)
     if min(limits) <= 0 or not 0 < flags.port < 2**16:
-        raise DeepLabError("the --max_… flags must be above 0, and --port must be in 1..65535")
+        raise DeepLabError(
+            "--max_megabytes, --max_megapixels, --max_seconds and --max_waiting must be above 0, "
+            "and --port must be in 1..65535"
+        )
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.app.page import import_gradio, return_large_blocks, serving
     from deeplab_jax.app.service import Limits, SegmentationService, shown_names

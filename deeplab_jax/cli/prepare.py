@@ -177,7 +177,7 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
     name = paths[0]
     check_name("dataset", name, OPTIONS)
     if not flags.data_dir:
-        raise DeepLabError("give --data_dir=DIR, the directory of the prepared datasets")
+        raise DeepLabError("give --data_dir=DIR, the directory for prepared datasets")
     options = _options(name, flags)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.data.builders.registry import BUILDERS

@@ -178,7 +178,9 @@ def select(
     """
     found = bands_of(pixels)
     if bands.chosen is None and found.count != bands.count:
-        raise DeepLabError(f"{name}: the file has {found}, but {whose} {bands}")
+        raise DeepLabError(
+            f"{name}: the file has {found}, but {whose} {bands}; give files with {bands}"
+        )
     if bands.chosen is not None and max(bands.chosen) > found.count:
         raise DeepLabError(
             f"{name}: there is no band {max(bands.chosen)}; the file has {found}, numbered from 1, "
@@ -186,7 +188,9 @@ def select(
         )
     becomes_rgb = bands.are_rgb and bands.chosen is not None
     if not becomes_rgb and found.dtype != bands.dtype:
-        raise DeepLabError(f"{name}: the file has {found}, but {whose} {bands}")
+        raise DeepLabError(
+            f"{name}: the file has {found}, but {whose} {bands}; give files of {bands.dtype}"
+        )
     if bands.chosen is None:
         return pixels
     return np.ascontiguousarray(pixels[..., [number - 1 for number in bands.chosen]])

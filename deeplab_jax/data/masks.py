@@ -275,8 +275,8 @@ def read_mask(
     values = mask.opacity() if in_opacity else mask.values()
     if values is None:
         raise DeepLabError(
-            f"{mask.path}: the mask has no opacity channel (alpha), in which the classes must be; "
-            "save it with one"
+            f"{mask.path}: the mask has no opacity channel (alpha), from which class indices are "
+            "read; save the mask with one"
         )
     largest = np.iinfo(dtype).max
     legal = np.isin(values, list(labels))

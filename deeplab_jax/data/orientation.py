@@ -82,7 +82,7 @@ def aligned_label(
     if drawn_on is None:
         raise DeepLabError(
             f"{origin}: the label has the size of both the stored and the displayed image (EXIF "
-            f"orientation {orientation}). State on which of them masks were drawn: give "
+            f"orientation {orientation}). State on which of them labels were drawn: give "
             f"--masks_drawn_on={DISPLAYED} or --masks_drawn_on={STORED} (in Python "
             "masks_drawn_on=…). A tool that ignores EXIF draws on the stored image"
         )

@@ -314,6 +314,7 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
     if num_images < 1 or settings.batch_size < 1:
         raise DeepLabError(
             f"nothing to evaluate: {len(dataset)} images in {dataset.name}/{dataset.split}, "
-            f"limit {limit}, batch size {settings.batch_size}; each must be at least 1"
+            f"limit {limit}, batch size {settings.batch_size}; each of these numbers must "
+            "be at least 1"
         )
     return num_images

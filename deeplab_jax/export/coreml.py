@@ -156,7 +156,9 @@ def write_coreml(program: Program, path: str | Path) -> None:
     if path.suffix != SUFFIX:
         raise DeepLabError(f"{path} must end in {SUFFIX}, the suffix of Core ML packages")
     if program.options.batch not in (None, 1):
-        raise DeepLabError("a Core ML file takes one image per call; omit --batch, or give 1")
+        raise DeepLabError(
+            "a Core ML file takes one image per call; omit --batch, or give --batch=1"
+        )
     coremltools = _import_coremltools()
     metadata = _describe(program)
     with quiet_logger("coremltools"), warnings.catch_warnings():

@@ -368,7 +368,7 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
         raise unknown_name("engine", engine, ENGINES)
     if engine not in (None, own):
         raise DeepLabError(
-            f"{path} requires engine={own}, but engine={engine} was given; omit the engine, or "
-            "give the model directory from which the file was exported"
+            f"{path} requires engine={own}, but engine={engine} was given; omit engine (--engine), "
+            "or give the model directory from which the file was exported"
         )
     return FilePredictor(load_exported(path), str(path))
