@@ -55,27 +55,30 @@ class ArchitectureFields:
     head: str = keyword(
         "aspp",
         "Head: `large_fov` (v1), `aspp`, `cascade`, `pooling` (image pooling and a 1×1 "
-        "convolution), `plain` (only the classifier), `spp`, `lr_aspp` or `dpc`.",
+        "convolution), `plain` (only the classifier), `spp` (spatial pyramid pooling), `lr_aspp` "
+        "(lite reduced ASPP of MobileNetV3) or `dpc` (dense prediction cell).",
         legal=("large_fov", "aspp", "cascade", "pooling", "plain", "spp", "lr_aspp", "dpc"),
         shown_default="`large_fov` in v1; in v3 `pooling` on `mobilenet_v2` and `lr_aspp` on "
         "`mobilenet_v3_…_seg`; else `aspp`",
     )
     fusion: str = keyword(
         "concat",
-        "Fusion of the ASPP branches: `sum` of scores (v2) or `concat` of features (v3).",
+        "Fusion of the ASPP branches: sum of their scores (`sum`, v2) or concatenation of their "
+        "features (`concat`, v3).",
         legal=("concat", "sum"),
         shown_default="`sum` in v2, else `concat`",
     )
     fov: str = keyword(
         "large",
-        "Kernel size of fc6: `7x7`, `4x4` or `large` (3×3).",
+        "Kernel size of fc6, the atrous convolution of LargeFOV: `7x7`, `4x4` or `large` (3×3).",
         source="DeepLab v2, table 1",
         legal=("large", "4x4", "7x7"),
     )
     fc_channels: int = keyword(
         0,
-        "Number of channels of fc6 and fc7; 0: the atrous convolutions of the head are the "
-        "classifiers.",
+        "Number of output channels of fc6 and fc7, the convolutions before the classifier in "
+        "`large_fov` and in `aspp` with `fusion=sum`; 0: no fc6 and fc7, the classifiers are "
+        "atrous convolutions.",
         source="DeepLab v2, table 1",
         rule=COUNT,
         shown_default="1024 for `fov=large`, 4096 for other `fov`; 0 in v2, except on VGG-16",
@@ -86,21 +89,22 @@ class ArchitectureFields:
         unit="pixels of the encoder output",
         source="DeepLab v3, section 3.3; v2, section 4.1.2",
         rule=DIFFERENT_POSITIVES,
-        shown_default="in proportion to these rates: 6, 12, 18 at output stride 16; with "
-        "`fusion=sum` 6, 12, 18, 24 at 8; with `large_fov` 12 at 8 (4 for `fov=4x4` and `7x7`); "
-        "in torchvision's networks 12, 24, 36 at their default output stride",
+        shown_default="6, 12, 18 at output stride 16; with `fusion=sum` 6, 12, 18, 24 at output "
+        "stride 8; with `large_fov` 12 at output stride 8 (4 for `fov=4x4` and `7x7`); in "
+        "torchvision's networks 12, 24, 36 at their default output stride; twice these rates if "
+        "the output stride is halved",
     )
     multi_grid: tuple[int, ...] | None = keyword(
         None,
-        "Atrous rates of the units in block4 to block7 of a ResNet, relative to the rate of the "
-        "block.",
+        "Atrous rate of each unit in a block, relative to the rate of the block; for block4 to "
+        "block7 of a ResNet.",
         source="DeepLab v3, section 3.2.1",
         rule=POSITIVES,
         shown_default="all 1; in the recipes of v3 and v3+ (1, 2, 4)",
     )
     cascade_blocks: int = keyword(
         4,
-        "Number of the last block of a ResNet: 4, or 5 to 7 with a cascade.",
+        "Number of blocks of a ResNet: 4, or 5 to 7 with a cascade.",
         source="DeepLab v3, section 3.2",
         legal=(4, 5, 6, 7),
         shown_default="7 with `head=cascade`, else 4",
@@ -134,14 +138,16 @@ class ArchitectureFields:
     )
     dropout_rate: float = keyword(
         0.1,
-        "Fraction of features dropped after the projection, or after fc6 and fc7.",
+        "Fraction of features that dropout sets to 0 in training, after the projection of the head "
+        "or after fc6 and fc7.",
         rule=FRACTION,
         shown_default="0.5 in v1, in v2 with fc6 and fc7, and in torchvision's networks; 0 in "
         "heads without dropout; else 0.1",
     )
     decoder: str = keyword(
         "none",
-        "Decoder: `none`, `v3plus`, `conv2_conv3` or `msc` (DeepLab-MSc).",
+        "Decoder: `none`, `v3plus`, `conv2_conv3` (two decoders of v3+ in sequence, the second on "
+        "finer features) or `msc` (DeepLab-MSc).",
         source="DeepLab v3+, section 3.1",
         legal=("none", "v3plus", "conv2_conv3", "msc"),
         shown_default="`v3plus` in v3+, else `none`",
@@ -153,21 +159,23 @@ class ArchitectureFields:
     )
     decoder_convs: tuple[tuple[int, int], ...] = keyword(
         ((3, 256), (3, 256)),
-        "Kernel size and output channels of each decoder convolution after the concatenation.",
+        "Kernel size and number of output channels of each convolution of the decoder, after the "
+        "concatenation with the low-level features.",
         rule=CONVOLUTIONS,
         shown_default="((3, 256),) with `conv2_conv3`, else ((3, 256), (3, 256))",
     )
     decoder_dropout: tuple[float, ...] = keyword(
         (),
-        "Fraction of features dropped after each decoder convolution; (): none.",
+        "Fraction of features that dropout sets to 0 in training, after each convolution of the "
+        "decoder; (): no dropout.",
         rule=FRACTIONS,
         source="pytorch-deeplab-xception",
     )
     low_level_source: str = keyword(
         "convolution",
-        "Low-level features of the decoder: `convolution` or `block` (output of a block). "
-        "`convolution` is the output of a unit before the shortcut is added in a ResNet, and the "
-        "output of a depthwise convolution in MobileNetV2.",
+        "Low-level features of the decoder: outputs of blocks (`block`) or of single convolutions "
+        "(`convolution`). These are, in a ResNet, the last convolution of a unit, before the "
+        "shortcut is added; in MobileNetV2, a depthwise convolution.",
         legal=LOW_LEVEL_SOURCES,
         source="`convolution`: as released; `block`: PyTorch codebases",
     )
@@ -180,12 +188,13 @@ class ArchitectureFields:
     separable_norm: bool = keyword(
         True,
         "Batch normalization and ReLU between the depthwise and the 1×1 convolution of the "
-        "separable convolutions in ASPP and decoder.",
+        "separable convolutions in ASPP and decoder; False: neither.",
         source="False: segmentation_models.pytorch",
     )
     refine_encoder: bool = keyword(
         False,
-        "Additional 3×3 convolution between the head and the decoder, separable if `separable`.",
+        "Additional 3×3 convolution between the head and the decoder. It is depthwise separable if "
+        "the keyword `separable` is True.",
         source="segmentation_models.pytorch",
     )
     refine: bool = keyword(
@@ -195,8 +204,8 @@ class ArchitectureFields:
     )
     multi_scale: tuple[float, ...] = keyword(
         (),
-        "Scale factors of the input image, 1 first; the scores of all scales are fused by their "
-        "maximum.",
+        "Scale factors of the input image, 1 first. The scores at all scales are fused by their "
+        "maximum. (): only the original image.",
         source="DeepLab v2, section 4.1.1",
         rule=SCALES,
     )
@@ -205,8 +214,8 @@ class ArchitectureFields:
     )
     width_divisor: int = keyword(
         1,
-        "Number of which the channels of every MobileNetV2 layer are a multiple: 1, or 8 as in "
-        "slim's image classifiers.",
+        "Rounding of the channel numbers of MobileNetV2 after `depth_multiplier` is applied: 1: "
+        "down to whole numbers; 8: to multiples of 8, as in slim's image classifiers.",
         legal=(1, 8),
     )
     stochastic_depth: float = keyword(
@@ -240,20 +249,21 @@ class ArchitectureFields:
     )
     stride_placement: str | None = keyword(
         None,
-        "Convolution with the stride between two ResNet blocks: the 3×3 convolution of the last "
-        "unit of the first block (`slim`), or the first convolution (`caffe`) or the 3×3 "
-        "convolution (`torchvision`) of the first unit of the second block. On a MobileNet, "
-        "`torchvision` pads symmetrically.",
+        "Convolution that has the stride between two ResNet blocks. `slim`: the 3×3 convolution in "
+        "the last unit of the first block; `caffe`: the first convolution in the first unit of the "
+        "second block; `torchvision`: the 3×3 convolution in that unit. On a MobileNet, the "
+        "keyword determines only the padding: symmetric with `torchvision`, else like `SAME` in "
+        "TensorFlow.",
         legal=STRIDE_PLACEMENTS,
         shown_default="`caffe` in v2 on ResNets, `torchvision` in torchvision's networks, else "
         "`slim`",
     )
     rate_start: str = keyword(
         "next_unit",
-        "First unit that has the new atrous rate if the stride of a unit is replaced by a rate: "
-        "the next unit (`next_unit`), the unit itself (`same_unit`), or the first unit of the next "
-        "stage (`next_stage`). With `first_units`, only the unit itself and the first unit of "
-        "every later stage have the new rate. On a ResNet, each convolution counts as a unit.",
+        "Units that have the new atrous rate if a rate replaces the stride of a unit u. "
+        "`same_unit`: u and all later units; `next_unit`: all units after u; `next_stage`: all "
+        "units from the next stage on; `first_units`: only u and the first unit of every later "
+        "stage. On a ResNet, each convolution counts as a unit.",
         legal=RATE_STARTS,
         source="`next_unit`: slim, torchvision; `same_unit`: segmentation_models.pytorch; "
         "`next_stage`, `first_units`: MobileNetV2 of pytorch-deeplab-xception and mmsegmentation",
@@ -265,28 +275,30 @@ class ArchitectureFields:
     )
     multiple_of_stride: bool = keyword(
         False,
-        "Input sides that are multiples of the output stride, instead of multiples plus 1, "
-        "although corners are aligned.",
+        "Input sides are multiples of the output stride, although corners are aligned; False: with "
+        "aligned corners, they are multiples plus 1.",
         source="segmentation_models.pytorch",
     )
     preprocessing: str = keyword(
         "minus_one_one",
-        "Normalization of the input pixels: to −1..1 (`minus_one_one`); minus the mean color of "
-        "the released code (`mean`), of slim's VGG (`vgg_mean`) or, in BGR order, of Caffe "
-        "(`caffe_bgr`); minus mean and divided by standard deviation (`mean_std`); or `none`.",
+        "Normalization of the input pixels: `minus_one_one` (to −1..1), `mean` (minus the mean "
+        "color of the released code), `vgg_mean` (minus the mean color of slim's VGG), `caffe_bgr` "
+        "(in BGR order, minus the mean color of Caffe), `mean_std` (minus `pixel_mean`, divided by "
+        "`pixel_std`) or `none`.",
         legal=PREPROCESSINGS,
         shown_default="that of the backbone; `mean_std` for images other than 8-bit RGB",
     )
     pixel_mean: tuple[float, ...] = keyword(
         (),
-        "Mean of each channel, for `mean_std`; (): mean of ImageNet, for 8-bit RGB.",
+        "Mean of each channel, for `preprocessing=mean_std`; (): mean of ImageNet, for 8-bit RGB.",
         unit="pixel values",
         rule=NUMBERS,
         shown_default="that of the dataset for images other than 8-bit RGB, else ()",
     )
     pixel_std: tuple[float, ...] = keyword(
         (),
-        "Standard deviation of each channel, for `mean_std`; (): that of ImageNet, for 8-bit RGB.",
+        "Standard deviation of each channel, for `preprocessing=mean_std`; (): that of ImageNet, "
+        "for 8-bit RGB.",
         unit="pixel values",
         rule=ABOVE_ZEROS,
         shown_default="that of the dataset for images other than 8-bit RGB, else ()",
@@ -344,8 +356,8 @@ class Shorthands:
     )
     aspp: str | None = keyword(
         None,
-        "Atrous rates of DeepLab v2 by name: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24) at "
-        "output stride 8, in proportion at other strides.",
+        "Name of atrous rates of DeepLab v2: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24). "
+        "These rates apply at output stride 8; if the output stride is halved, they are doubled.",
         source="DeepLab v2, section 4.1.2",
         legal=("small", "large"),
     )

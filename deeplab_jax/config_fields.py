@@ -41,7 +41,7 @@ class Data:
     train_split: str = keyword("train", "Split of the dataset to train on.")
     validation_split: str = keyword("val", "Split of the dataset to validate on.")
     class_names: tuple[str, ...] | None = keyword(
-        None, "Class names, for datasets that do not store them."
+        None, "Class names in label order; required if the dataset does not store them."
     )
     oversample_classes: tuple[str, ...] | None = keyword(
         None,
@@ -86,35 +86,38 @@ class Augmentation:
     )
     min_resize: int = keyword(
         0,
-        "Minimum length of the shorter side after the first resize; 0: no resize.",
+        "Length to which the shorter side of an image is resized before the random scaling, if "
+        "`max_resize` allows it; 0: the original length.",
         unit="pixels",
         source="released code, for ADE20K",
         rule=COUNT,
     )
     max_resize: int = keyword(
         0,
-        "Maximum length of the longer side after the first resize; 0: no limit.",
+        "Maximum length of the longer side of an image before the random scaling; longer images "
+        "are downsampled; 0: no limit.",
         unit="pixels",
         rule=COUNT,
     )
     resize_factor: int = keyword(
         0,
-        "Factor k of the first resize: sides are rounded up to the form n·k + 1; 0: no rounding.",
+        "Number k: with `min_resize` or `max_resize`, the sides of an image are rounded up to "
+        "n·k + 1 before the random scaling, with a whole number n; 0: no rounding up.",
         unit="pixels",
         rule=COUNT,
     )
     max_class_fraction: float = keyword(
         1.0,
-        "Maximum fraction of a crop that one class may cover. Crops above it are redrawn, at most "
-        "ten times. 1: no limit.",
+        "Maximum fraction of a crop that one class may cover. Random crops are drawn until one "
+        "satisfies this limit, at most ten. 1: no limit.",
         source="mmsegmentation: 0.75",
         rule=NONZERO_FRACTION,
     )
     flip: bool = keyword(True, "Random left-right flip with probability ½.")
     rotation: float = keyword(
-        0.0, "Maximum random rotation to either side; 0: off.", unit="degrees"
+        0.0, "Maximum angle of the random rotation, to either side; 0: off.", unit="degrees"
     )
-    photometric: float = keyword(0.0, "Strength of the color distortion, 0..1; 0: off.")
+    photometric: float = keyword(0.0, "Strength of the random color distortion, 0..1; 0: off.")
     randaugment: int = keyword(
         0,
         "Number of random color operations of RandAugment per image; 0: off.",
@@ -135,7 +138,8 @@ class Augmentation:
     )
     classmix: float = keyword(
         0.0,
-        "Probability that a crop receives half of the classes of another crop; 0: off.",
+        "Probability that a crop receives the pixels of half of the classes of another crop; 0: "
+        "off.",
         source="arXiv 2007.07936",
         rule=PROBABILITY,
     )
@@ -147,7 +151,8 @@ class Augmentation:
         rule=PROBABILITY,
     )
     copy_paste_classes: tuple[str, ...] | None = keyword(
-        None, "Names of the classes whose objects are pasted; an object is a connected region."
+        None,
+        "Names of the classes whose objects `copy_paste` copies; an object is a connected region.",
     )
 
 
@@ -169,7 +174,8 @@ class Training:
     )
     ema_decay: float = keyword(
         0.0,
-        "Decay of the moving average of the parameters, which evaluation then uses; 0: no average.",
+        "Decay of the exponential moving average of the parameters. Evaluation uses this average "
+        "instead of the parameters. 0: no average.",
         rule=FRACTION,
     )
     patience: int = keyword(
@@ -177,15 +183,16 @@ class Training:
     )
     remat: str = keyword(
         "none",
-        "Gradient checkpointing (rematerialization): `none`, `norm` (batch normalizations and "
-        "activations) or `block` (all feature maps inside a unit of the backbone).",
+        "Layers that the backward pass recomputes to save memory (gradient checkpointing): `none`, "
+        "`norm` (normalizations and activations) or `block` (all layers inside the units of the "
+        "backbone).",
         source="arXiv 1604.06174",
         legal=("none", "norm", "block"),
     )
     watchdog_seconds: int = keyword(
         300,
         "Seconds without progress after which the run prints the stacks of all threads and ends; "
-        "0: never. The limit is 12 times as long for compilation, and 4 times for a checkpoint.",
+        "0: never. Compilation may take 12 times as long, and saving a checkpoint 4 times.",
         rule=NOT_NEGATIVE,
     )
     writers: tuple[str, ...] = keyword(
@@ -201,9 +208,9 @@ class Training:
     )
     init_scope: str = keyword(
         "all",
-        "Variables to load from `init_from`: `all` (except classifiers of another shape), "
-        "`backbone`, `matching` (all with an equal name and shape) or `vgg_decimated` (VGG-16 with "
-        "subsampled fc6 and fc7).",
+        "Variables to load from `init_from`: `all` (except classifiers whose shape differs), "
+        "`backbone`, `matching` (all variables whose name and shape are equal) or `vgg_decimated` "
+        "(VGG-16 with subsampled fc6 and fc7).",
         source="DeepLab v1, section 3.2",
     )
 
@@ -214,13 +221,15 @@ class Parallel:
 
     data: int = keyword(
         -1,
-        "Number of devices, or of groups of `spatial` devices, over which a batch is sharded; "
-        "−1: all devices.",
+        "Size of the mesh axis `data`, over which the images of a batch are sharded; −1: number of "
+        "devices / `spatial`.",
     )
-    spatial: int = keyword(1, "Number of devices over which image rows are sharded.")
+    spatial: int = keyword(
+        1, "Size of the mesh axis `spatial`: number of devices over which image rows are sharded."
+    )
     fsdp: bool = keyword(
         False,
-        "Sharding of kernels and optimizer state over the `data` axis (FSDP).",
+        "Sharding of kernels and optimizer state over the mesh axis `data` (FSDP).",
         source="arXiv 1910.02054",
     )
 
@@ -237,8 +246,8 @@ class Evaluation:
     )
     size: tuple[int, int] | None = keyword(
         None,
-        "Height and width to which all images are padded, as in the released code; unset: each "
-        "image is padded to a size of its own, as in `predict`.",
+        "Height and width to which all images are padded, as in the released code; unset: the "
+        "padded size depends on the size of each image, as in `predict`.",
         unit="pixels",
     )
     limit: int | None = keyword(
@@ -263,7 +272,8 @@ class Config:
     data: Data
     augmentation: Augmentation
     strict_crop: bool = keyword(
-        False, "Error instead of a warning for crop sides that are not k·output_stride + 1."
+        False,
+        "Crop sides that are not k·output_stride + 1 are an error; False: they cause a warning.",
     )
     training: Training
     parallel: Parallel

@@ -19,7 +19,7 @@ class Loss:
         None, "Weight of each class in the cross-entropy; unset: 1 for all."
     )
     label_smoothing: float = keyword(
-        0.0, "Label smoothing of the cross-entropy, 0..1.", rule=FRACTION
+        0.0, "Label smoothing of the cross-entropy, in [0, 1).", rule=FRACTION
     )
     focal_gamma: float = keyword(
         2.0,
@@ -29,12 +29,14 @@ class Loss:
     )
     hard_pixel_fraction: float = keyword(
         1.0,
-        "Fraction of pixels kept in the cross-entropy, those with the largest losses, 0..1.",
+        "Fraction of the pixels that the cross-entropy uses: those with the largest losses; in "
+        "(0, 1].",
         rule=NONZERO_FRACTION,
     )
     hard_pixel_anneal_steps: int = keyword(
         0,
-        "Number of steps in which the fraction falls from 1 to `hard_pixel_fraction`; 0: constant.",
+        "Number of training steps in which the fraction of used pixels falls from 1 to "
+        "`hard_pixel_fraction`; 0: the fraction is constant.",
         rule=COUNT,
     )
     upsample_logits: bool = keyword(
@@ -53,7 +55,7 @@ class Loss:
     normalization: str = keyword(
         "pixels",
         "Normalization of the loss: mean over all labeled pixels of the batch (`pixels`, v3), or "
-        "mean per image, then over the images (`images`, v2 on ResNet-101).",
+        "mean over the pixels of each image, then over the images (`images`, v2 on ResNet-101).",
         legal=("pixels", "images"),
     )
     supervise_all_scales: bool = keyword(
@@ -90,9 +92,12 @@ class Multipliers:
     decoder: float = _factor("the decoder")
     classifier: float = _factor("all classifiers, including those inside a head")
     auxiliary: float = _factor("the auxiliary head")
-    bias: float = _factor("convolution biases, in addition to the multiplier of their part")
+    bias: float = _factor(
+        "convolution biases, in addition to the multiplier of the part that contains the bias"
+    )
     norm: float = _factor(
-        "normalization scales and offsets, in addition to the multiplier of their part"
+        "normalization scales and offsets, in addition to the multiplier of the part that contains "
+        "the normalization"
     )
 
 
@@ -106,7 +111,9 @@ class Optimizer:
         legal=("sgd", "adam", "adamw", "lars", "lamb"),
     )
     momentum: float = keyword(
-        0.9, "Momentum of `sgd`, or decay of the first moment of Adam, in [0, 1)."
+        0.9,
+        "Momentum of `sgd` and `lars`, or decay of the first moment of `adam`, `adamw` and `lamb`, "
+        "in [0, 1).",
     )
     weight_decay: float = keyword(
         4e-5,
@@ -116,14 +123,14 @@ class Optimizer:
     )
     decay_depthwise: bool = keyword(
         False,
-        "Weight decay also applies to depthwise kernels.",
+        "Weight decay of depthwise kernels, too; False: only of other kernels.",
         source="released code: False",
     )
-    nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
+    nesterov: bool = keyword(False, "Nesterov momentum for `sgd` and `lars`.")
     layer_decay: float = keyword(
         1.0,
-        "Layer-wise decay of the learning rate in the backbone: that of the n-th unit from the end "
-        "is multiplied by layer_decay^n; 1: off.",
+        "Layer-wise decay of the learning rate in the backbone. The learning rate of the n-th unit "
+        "from the end (last unit: n = 1) is multiplied by layer_decay^n. 1: off.",
         source="arXiv 2003.10555, 2106.08254",
         rule=NONZERO_FRACTION,
     )
@@ -139,7 +146,7 @@ class Schedule:
 
     base_learning_rate: float = keyword(
         0.007,
-        "Learning rate that the schedule starts from, above 0.",
+        "Learning rate at the start of the schedule, without warm-up; above 0.",
         source="DeepLab v3, section 4",
     )
     name: str = keyword(
@@ -149,7 +156,8 @@ class Schedule:
     )
     power: float = keyword(
         0.9,
-        "Power of `poly`: (1 − step/num_steps)^power.",
+        "Power of the schedule `poly`, which multiplies the learning rate by "
+        "(1 − step/num_steps)^power.",
         source="DeepLab v2, section 4.1.1",
     )
     steps_per_drop: int = keyword(
@@ -158,7 +166,8 @@ class Schedule:
         source="DeepLab v1, section 4.1",
     )
     drop_factor: float = keyword(
-        0.1, "Factor of the learning rate at each drop in the schedule `step`, below 1."
+        0.1,
+        "Factor, below 1, by which each drop multiplies the learning rate in the schedule `step`.",
     )
     warmup_steps: int = keyword(
         0,

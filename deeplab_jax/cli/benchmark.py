@@ -13,8 +13,6 @@ shapes     mean IoU on the built-in `shapes` dataset: DeepLab v3+, the same netw
            32 without a decoder, and a per-pixel classifier (10 minutes on two cores)
 crf        time of the dense CRF on one image, in total and per step, compared with pydensecrf
 
-A flag whose description starts with "For NAME:" applies only to the benchmark NAME.
-
 examples:
   deeplab-jax benchmark inference --network=deeplab_v3/resnet_50 --size=513x513
   deeplab-jax benchmark training --network=deeplab_v3plus/resnet_101 --batch_size=4
@@ -44,61 +42,91 @@ NETWORK = "deeplab_v3plus/mobilenet_v2"
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("network", NETWORK, "Network as ARCHITECTURE or ARCHITECTURE/BACKBONE.")
+    flags.define(
+        "network", NETWORK, "Network to measure, as ARCHITECTURE or ARCHITECTURE/BACKBONE."
+    )
     flags.define(
         "size",
         "513x513",
-        "Only for inference and training: height x width of the images, in pixels.",
+        "Only for `benchmark inference` and `benchmark training`: height x width of the images, in "
+        "pixels.",
     )
     flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
     flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
     flags.define(
         "engines",
         ["jax", "onnx", "tflite"],
-        "Only for inference: engines to measure in float32, separated by commas; empty: none.",
+        "Only for `benchmark inference` with --dtype=float32: engines to measure, separated by "
+        "commas; empty: none.",
     )
-    flags.define("dataset", None, "Only for pipeline: name of a prepared dataset.")
+    flags.define("dataset", None, "Only for `benchmark pipeline`: name of a prepared dataset.")
     flags.define(
-        "data_dir", None, "Only for pipeline and shapes: directory of the prepared datasets."
+        "data_dir",
+        None,
+        "Only for `benchmark pipeline` and `benchmark shapes`: directory of the prepared datasets.",
     )
     flags.define(
-        "crop", "513x513", "Only for pipeline and compile: height x width of the crops, in pixels."
+        "crop",
+        "513x513",
+        "Only for `benchmark pipeline` and `benchmark compile`: height x width of the crops, in "
+        "pixels.",
     )
     flags.define(
         "consumes",
         600.0,
-        "Only for pipeline: training throughput of the accelerator to supply, in images per "
-        "second.",
+        "Only for `benchmark pipeline`: training throughput of an accelerator, in images per "
+        "second. The benchmark prints the number of cores that the pipeline requires to reach it.",
     )
     flags.define(
         "sizes",
         ["513x513", "257x257", "1025x1025", "2049x2049"],
-        "Only for scaling: image sizes in pixels, separated by commas. Each is timed with the "
-        "first of --batch_sizes.",
+        "Only for `benchmark scaling`: image sizes as height x width in pixels, separated by "
+        "commas. All sizes are timed with the first batch size of --batch_sizes.",
     )
     flags.define(
         "batch_sizes",
         "1,2,4,8",
-        "Only for scaling: batch sizes, separated by commas. Each is timed with the first of "
-        "--sizes.",
+        "Only for `benchmark scaling`: batch sizes, separated by commas. All batch sizes are timed "
+        "with the first image size of --sizes.",
     )
     flags.define(
         "output_strides",
         "32,16,8",
-        "Only for scaling: output strides of the network, separated by commas.",
+        "Only for `benchmark scaling`: output strides of the network, separated by commas.",
     )
-    flags.define("output", None, "Only for scaling: directory for the CSV file and the plot.")
     flags.define(
-        "workdir", None, "Only for shapes: directory for the workdirs of two training runs."
+        "output",
+        None,
+        "Only for `benchmark scaling`: directory for the results, a CSV file and a plot.",
     )
-    flags.define("image", None, "Only for crf: image file (default: a generated image).")
-    flags.define("crf", "deeplab_largefov", "Only for crf: name of published CRF parameters.")
-    flags.define("num_classes", 21, "Only for crf: number of classes of the logits.", least=2)
+    flags.define(
+        "workdir",
+        None,
+        "Only for `benchmark shapes`: directory for the workdirs of two training runs.",
+    )
+    flags.define(
+        "image", None, "Only for `benchmark crf`: image file (default: a synthetic image)."
+    )
+    flags.define(
+        "crf", "deeplab_largefov", "Only for `benchmark crf`: name of published CRF parameters."
+    )
+    flags.define(
+        "num_classes", 21, "Only for `benchmark crf`: number of classes of the logits.", least=2
+    )
     flags.define("repetitions", 5, "Number of timed runs; their median is printed.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
-    flags.define("num_images", 400, "Only for pipeline: number of images per measurement.", least=0)
     flags.define(
-        "workers", 0, "Only for pipeline: number of data-loading processes; 0: threads.", least=0
+        "num_images",
+        400,
+        "Only for `benchmark pipeline`: number of images per measurement.",
+        least=0,
+    )
+    flags.define(
+        "workers",
+        0,
+        "Only for `benchmark pipeline`: number of data-loading processes; 0: threads of this "
+        "process.",
+        least=0,
     )
 
 

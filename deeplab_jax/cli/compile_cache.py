@@ -43,11 +43,14 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "compile_cache",
         None,
-        f"Directory for compiled programs; {OFF}: no cache (default: ${VARIABLE}, or a directory "
-        "in the user's cache).",
+        f"Directory of the compile cache, which stores compiled programs; {OFF}: no cache "
+        f"(default: ${VARIABLE}; if it is not set, compiled/ in $DEEPLAB_CACHE or in "
+        "~/.cache/deeplab_jax).",
     )
     flags.define(
-        "clear_compile_cache", False, "Remove all compiled programs before the command starts."
+        "clear_compile_cache",
+        False,
+        "Remove all programs from the compile cache before the command starts.",
     )
 
 

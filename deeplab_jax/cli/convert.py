@@ -35,7 +35,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "architecture",
         None,
-        "Architecture of the network (default: detected from the names of the arrays).",
+        "Architecture of the network (default: detected from the names of the arrays in SOURCE).",
     )
     flags.define(
         "set",
@@ -43,9 +43,16 @@ def define_flags(flags: Flags) -> None:
         "Keywords of the network as KEY=VALUE, separated by commas; `deeplab-jax inspect --set` "
         "lists them.",
     )
-    flags.define("classes", None, "File of class names: one per line, or JSON.")
-    flags.define("averages", True, "Use the moving averages of a TensorFlow checkpoint, if any.")
-    flags.define("list", False, "Print the name of every unused array.")
+    flags.define(
+        "classes", None, "File of class names in label order: one name per line, or a JSON list."
+    )
+    flags.define(
+        "averages",
+        True,
+        "For a TensorFlow checkpoint: use the moving average of each variable that has one, "
+        "instead of the variable.",
+    )
+    flags.define("list", False, "Print the names of all arrays that the network does not use.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

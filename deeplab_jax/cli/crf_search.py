@@ -23,11 +23,21 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 
-# For each searched parameter: flag, field of CRFGrid, description of the values, and an example.
+# For each searched parameter: flag, field of CRFGrid, description of the parameter, and an example.
 GRID_FLAGS = (
-    ("w1", "bilateral_weights", "Weights of the bilateral kernel", "3,4,5,6"),
-    ("sigma_alpha", "bilateral_position_stds", "Values of σα in pixels", "30,50,70"),
-    ("sigma_beta", "bilateral_color_stds", "Values of σβ in levels of 0..255", "3,5"),
+    ("w1", "bilateral_weights", "weight w1 of the bilateral kernel", "3,4,5,6"),
+    (
+        "sigma_alpha",
+        "bilateral_position_stds",
+        "standard deviation σα of the bilateral kernel in position, in pixels",
+        "30,50,70",
+    ),
+    (
+        "sigma_beta",
+        "bilateral_color_stds",
+        "standard deviation σβ of the bilateral kernel in color, in levels of 0..255",
+        "3,5",
+    ),
 )
 # Number of grid points in the printed table. The output file contains all points.
 ROWS = 10
@@ -38,11 +48,18 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define_inference()
     flags.define_dataset("train", limit=100)
-    for flag, _, values, example in GRID_FLAGS:
-        default = "those of DeepLab v2"
-        help = f"{values} to search, separated by commas, as in {example} (default: {default})."
-        flags.define(flag, None, help)
-    flags.define("output", None, "JSON file for the parameters and the table of results.")
+    for flag, _, parameter, example in GRID_FLAGS:
+        flags.define(
+            flag,
+            None,
+            f"Values to try for the {parameter}, separated by commas, as in {example} (default: "
+            "those of DeepLab v2).",
+        )
+    flags.define(
+        "output",
+        None,
+        "JSON file to write, with the best parameters and the mean IoU of every combination.",
+    )
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

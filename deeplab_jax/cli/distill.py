@@ -25,7 +25,9 @@ def define_flags(flags: Flags) -> None:
     flags.define_config()
     flags.define("output", None, "Workdir of the training run.")
     flags.define("weight", 1.0, "Weight of the distillation loss, above 0.")
-    flags.define("temperature", 2.0, "Divisor of the logits of both networks, above 0.")
+    flags.define(
+        "temperature", 2.0, "Temperature: divisor of the logits of teacher and student, above 0."
+    )
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

@@ -62,8 +62,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "calibration_bins",
         15,
-        "Number of bins of equal width into which the confidence is divided for the calibration "
-        "errors.",
+        "Number of equally wide bins of the confidence, from which the calibration errors are "
+        "computed.",
         least=1,
     )
     flags.define(
@@ -76,15 +76,20 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "class_map",
         None,
-        "File that maps classes of the model or the dataset to scored classes: lines `from: to` "
-        'or JSON {"from": "to"} (default: the classes of the model, which the dataset must have).',
+        "File that assigns classes of the model or of the dataset to the classes to score: lines "
+        '`from: to`, or JSON {"from": "to"}. Without --class_map and --classes, the dataset must '
+        "have the classes of the model.",
     )
     flags.define(
         "classes",
         list,
         "Names of the classes to score, separated by commas, as in car,bus (default: all classes).",
     )
-    flags.define("table", False, "Compare inference options, adding one flag at a time.")
+    flags.define(
+        "table",
+        False,
+        "Print a table in which each row adds one inference option to the row above.",
+    )
     flags.define("spatial", 1, "Number of devices over which image rows are sharded.", least=1)
     define_hosts(flags)
 

@@ -61,7 +61,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "batch",
         None,
-        "Number of images per call, or any (default: any; TFLite, Core ML, web: 1).",
+        "Number of images per call, or any (default: 1 for tflite, coreml and web, else any).",
     )
     flags.define(
         "preprocessing",
@@ -80,8 +80,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "portable",
         True,
-        "Use operations that run on all platforms; --noportable (stablehlo only): use those that "
-        "are fastest on CPUs.",
+        "Use only operations that run on all platforms. --noportable uses the fastest operations "
+        "of each platform, and requires --format=stablehlo.",
     )
     flags.define(
         "dtype",
@@ -94,7 +94,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "runtime",
         None,
-        "For --format=web: directory of the npm package onnxruntime-web (default: found in "
+        "Only for --format=web: directory of the npm package onnxruntime-web (default: found in "
         "node_modules).",
     )
     flags.define("overwrite", False, "Replace the file if it exists.")
@@ -105,19 +105,21 @@ def _define_images(flags: Flags) -> None:
     flags.define(
         "verify",
         None,
-        "Images or folders for comparing the file with the network, separated by commas.",
+        "Images or folders on which the exported file is compared with the network, separated by "
+        "commas.",
     )
     flags.define(
         "calibrate",
         None,
-        "Images or folders for calibrating an 8-bit TFLite file, separated by commas.",
+        "Images or folders, separated by commas. The exported file then computes in 8-bit "
+        "integers, whose ranges are calibrated on these images. Requires --format=tflite.",
     )
     flags.define(
         "verify_size",
         list,
-        "Image sizes for --verify in pixels, separated by commas, as in 257x257,513x513 (default: "
-        "--size, or else the inference size of the model and, if the file accepts any size, a "
-        "smaller and a larger size).",
+        "Image sizes for --verify, as height x width in pixels, separated by commas, as in "
+        "257x257,513x513 (default: --size; without it, the inference size of the model and, if the "
+        "file accepts any size, a smaller and a larger size).",
     )
     flags.define("verify_limit", 50, "Maximum number of images for --verify.")
 

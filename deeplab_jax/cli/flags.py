@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", int, float)
 MODEL_HELP = (
-    "Model to load: the workdir of a training run, a model directory, hf://user/name, or a name "
-    "that `deeplab-jax models` lists."
+    "Model to load: the workdir of a training run, a model directory, a model on the Hugging Face "
+    "Hub as hf://user/name, or a name that `deeplab-jax models` lists."
 )
 ENGINE_HELP = (
-    "Runtime that executes the network: jax, onnx (ONNX Runtime) or tflite (LiteRT). onnx and "
-    "tflite use the CPU; the command exports the model to a cached file for each new image size "
-    "(default: jax; for an exported file, the runtime of its format)."
+    "Runtime that executes the network: jax, onnx (ONNX Runtime) or tflite (LiteRT). With onnx and "
+    "tflite, the network runs on the CPU, and the command exports it to a cached file once per "
+    "image size (default: jax; if --model is an exported file, the runtime of that file)."
 )
 DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_bool,
@@ -157,7 +157,8 @@ class Flags(absl_flags.FlagValues):
 
     def define_model(self, engine: bool = False) -> None:
         """Defines --model, --checkpoint and --ema; if `engine`, also --engine."""
-        self.define("model", None, MODEL_HELP)
+        exported = " Also a .onnx, .tflite or .stablehlo file that `export` wrote."
+        self.define("model", None, MODEL_HELP + (exported if engine else ""))
         self.define(
             "checkpoint",
             "best",
@@ -287,7 +288,8 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "scales",
             scales,
-            "Image scales whose probabilities are averaged, separated by commas, as in 0.5,0.75,1.",
+            "Scale factors of the image, separated by commas, as in 0.5,0.75,1. The probabilities "
+            "at all scales are averaged.",
         )
         self.define("flip", flip, "Also predict the mirrored image, and average the probabilities.")
         self.define(
@@ -299,15 +301,15 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "overlap",
             0.25,
-            "Margin at each side of a tile, as a fraction of its side length, in [0, 0.5). Margins "
-            "are context for the network; their predictions are discarded.",
+            "Margin at each side of a tile, as a fraction in [0, 0.5) of the side length of the "
+            "tile. Margins are context for the network; predictions inside them are discarded.",
         )
         self.define(
             "crf",
             None,
             "Refine the result with a dense CRF. --crf uses the published parameters of the "
-            "architecture, --crf=NAME another published set, --crf=FILE.json the result of "
-            "crf-search.",
+            "architecture, --crf=NAME the published parameters with this name, --crf=FILE.json the "
+            "parameters in a file that `crf-search` wrote.",
             bare="default",
         )
 

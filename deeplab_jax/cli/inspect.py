@@ -50,21 +50,22 @@ HELP = "help"
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define("model", None, f"{MODEL_HELP} Replaces the argument ARCH.")
-    flags.define("backbone", None, "Backbone of the network (default: backbone of ARCH).")
+    flags.define("backbone", None, "Backbone of the network (default: the backbone of ARCH).")
     flags.define(
         "set",
         None,
-        "Keywords of the network as KEY=VALUE, separated by commas. --set alone describes all "
-        "keywords.",
+        "Keywords of the network as KEY=VALUE, separated by commas. --set without a value prints a "
+        "description of every keyword.",
         bare=HELP,
     )
     flags.define(
         "config",
         None,
-        "Section or field of a config to describe; without a value: describe all fields.",
+        "Section or field of the config whose description is printed. --config without a value "
+        "prints a description of every field.",
         bare=HELP,
     )
-    flags.define("num_classes", int, "Number of classes (default: as in ARCH).", least=1)
+    flags.define("num_classes", int, "Number of classes (default: that of ARCH).", least=1)
     flags.define("size", "513x513", "Height x width of the image, in pixels.")
     flags.define("layers", False, "Show every convolution and every feature map.")
     flags.define("json", False, "Print JSON instead of tables.")

@@ -18,10 +18,13 @@ def define_hosts(flags: Flags) -> None:
     flags.define(
         "coordinator",
         None,
-        "Address host:port of process 0 (default: detected on TPU pods, SLURM and GKE).",
+        "Address of process 0 of a job of several processes, as host:port (default: detected on "
+        "TPU pods, SLURM and GKE).",
     )
     flags.define("num_processes", int, "Number of processes of the job; requires --coordinator.")
-    flags.define("process_id", int, "Index of this process, from 0 to --num_processes - 1.")
+    flags.define(
+        "process_id", int, "Index of this process in the job, from 0 to --num_processes - 1."
+    )
     flags.define(
         "start_timeout",
         120,

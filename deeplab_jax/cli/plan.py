@@ -38,14 +38,21 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "topology",
         None,
-        "Chip and shape of the TPU slice, as in v5e:16x16, or GPUs per host, as in h100:8.",
+        "TPU chip and shape of the slice, as in v5e:16x16; or GPU and number of GPUs of one host, "
+        "as in h100:8; or GPU and number of hosts x GPUs per host, as in h100:4x8.",
     )
     flags.define("num_slices", 1, "Number of TPU slices of the shape in --topology, at least 1.")
-    flags.define("num_classes", int, "Number of classes, for datasets that are not prepared.")
+    flags.define(
+        "num_classes",
+        int,
+        "Number of classes of the dataset; required for a dataset that is not published, unless "
+        "the config sets data.class_names.",
+    )
     flags.define(
         "validation_images",
         int,
-        "Number of validation images, for the duration of the run; default: evaluation.limit.",
+        "Number of images per validation, from which the duration of the run is estimated "
+        "(default: the config field evaluation.limit).",
     )
     flags.define(
         "largest_batch",

@@ -59,17 +59,17 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_model(engine=True)
     flags.define_inference()
-    flags.define("output", None, "Directory for the predicted files.")
+    flags.define("output", None, "Directory for the files to write.")
     flags.define(
         "probabilities",
         False,
-        "Also write NAME_probabilities.npz with the arrays probabilities, float16 [height, width, "
-        "classes], and class_names.",
+        "Also write NAME_probabilities.npz with two arrays: probabilities, of dtype float16 and "
+        "shape [height, width, classes], and class_names.",
     )
     flags.define(
         "submission",
         None,
-        "Write files for the evaluation server of this benchmark.",
+        "Benchmark for whose evaluation server files are written, instead of masks and overlays.",
         choices=["voc", "cityscapes"],
     )
     flags.define(
@@ -78,13 +78,13 @@ def define_flags(flags: Flags) -> None:
         "Maximum height x width of video frames in pixels, or full (default: inference size of "
         "the model).",
     )
-    flags.define("camera", int, "Index of a camera to read, from 0.")
-    flags.define("seconds", float, "Maximum duration of a video or camera recording, in seconds.")
+    flags.define("camera", int, "Index, from 0, of the camera to read.")
+    flags.define("seconds", float, "Maximum duration to read from a video or camera, in seconds.")
     flags.define(
         "overlay_bands",
         list,
-        "Positions, from 1, of the three bands that overlays show as red, green and blue, "
-        "separated by commas; or of one band, shown as gray (default: 1,2,3).",
+        "Bands that overlays show, as positions from 1, separated by commas: three bands as red, "
+        "green and blue, or one band as gray (default: 1,2,3).",
     )
     flags.define(
         "page",

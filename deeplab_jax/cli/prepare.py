@@ -15,9 +15,8 @@ DATASET is one of:
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
-If the description of a flag starts with "For NAME:", the flag applies only to the dataset NAME.
-"Annotation files" means the datasets labelme, coco, cvat, label_studio and yolo. "Synthetic images"
-means the dataset shapes and the diagnostic datasets.
+In the descriptions of the flags, "annotation files" are the datasets labelme, coco, cvat,
+label_studio and yolo, and "synthetic datasets" are shapes and the diagnostic datasets.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -65,7 +64,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "source",
         None,
-        "Directory of the raw images and masks; for annotation files also a zip archive.",
+        "Directory of the raw images and masks; for annotation files, a directory or zip archive.",
     )
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define(
@@ -78,93 +77,102 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "aug_val_masks",
         False,
-        "For voc_segmentation: read the masks of val from SegmentationClassAug.",
+        "Only for `prepare voc_segmentation`: read the masks of the split val from the directory "
+        "SegmentationClassAug instead of SegmentationClass.",
     )
     flags.define(
         "masks_drawn_on",
         None,
-        "For images with an EXIF orientation: orientation of their masks. displayed: masks were "
-        "drawn on the image as viewers display it; stored: as the file stores it. Used only if the "
-        "size of a mask does not determine its orientation (default: such images are an error).",
+        "Only for images with an EXIF orientation: whether masks were drawn on the image as "
+        "viewers display it (displayed) or as the file stores it (stored). Used only for masks "
+        "whose size fits both (default: displayed for labelme; else such masks are an error).",
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
     flags.define(
         "num_train",
         int,
-        "For synthetic images: number of training images (default: 1600).",
+        "Only for synthetic datasets: number of training images (default: 1600).",
         least=0,
     )
     flags.define(
         "num_val",
         int,
-        "For synthetic images: number of validation images (default: 200).",
+        "Only for synthetic datasets: number of validation images (default: 200).",
         least=0,
     )
     flags.define(
         "size",
         int,
-        "For synthetic images: side of the images in pixels (default: 96).",
+        "Only for synthetic datasets: height and width of the images, in pixels (default: 96).",
         least=0,
     )
-    flags.define("seed", int, "For synthetic images: random seed (default: 0).", least=0)
+    flags.define("seed", int, "Only for synthetic datasets: random seed (default: 0).", least=0)
     flags.define(
         "distance",
         int,
-        "For diagnostic_distance: distance, in pixels, between an object and the cue that "
-        "determines its class (default: 24).",
+        "Only for `prepare diagnostic_distance`: distance, in pixels, between an object and the "
+        "cue that determines the class of the object (default: 24).",
         least=1,
     )
 
 
 def _define_folder_flags(flags: Flags) -> None:
     """Defines the flags for a user's own images with masks or annotation files."""
-    flags.define("masks", None, "For folder: directory of the masks (default: found in --source).")
+    flags.define(
+        "masks",
+        None,
+        "Only for `prepare folder`: directory of the masks (default: found in --source).",
+    )
     flags.define(
         "classes",
         None,
-        "For folder and annotation files: file of class names, one per line, or JSON (default for "
-        "annotation files: background, then the class names in the files).",
+        "Only for `prepare folder` and annotation files: file of class names in label order, one "
+        "name per line or a JSON list (default: classes.txt or classes.json in --source, else the "
+        "names in the file of --color_map or in the annotation files).",
     )
     flags.define(
-        "images", None, "For annotation files: directory of the images (default: --source)."
+        "images",
+        None,
+        "Only for annotation files other than yolo: directory of the images (default: --source).",
     )
     flags.define(
         "annotations",
         None,
-        "For coco and label_studio: the annotation file (default: the JSON files in --source and "
-        "its subdirectories).",
+        "Only for `prepare coco` and `prepare label_studio`: path of the annotation file (default: "
+        "the JSON files in --source and its subdirectories).",
     )
     flags.define(
         "color_map",
         None,
-        "For folder: file of the class colors, with lines `r g b name` or JSON "
-        '{"name": [r,g,b]}; values 0 to 255.',
+        "Only for `prepare folder`: file of the colors of the classes in the masks, with lines "
+        '`r g b name` or JSON {"name": [r,g,b]}; r, g and b are from 0 to 255.',
     )
     flags.define(
         "name",
         None,
-        "For folder and annotation files: name of this dataset; other commands refer to it as "
-        "DATASET/NAME.",
+        "Only for `prepare folder` and annotation files: name of the prepared dataset; other "
+        "commands refer to the dataset as DATASET/NAME.",
     )
     flags.define(
         "intensity_range",
         list,
-        "For folder and annotation files: two levels of a 16-bit image, LOW,HIGH, that are mapped "
-        "to 0 and 255 (default: 0 and the maximum of each image).",
+        "Only for `prepare folder` and annotation files: pixel values LOW,HIGH of 16-bit and float "
+        "images that are mapped to 0 and 255 (default: in each image, 0 or the minimum if it is "
+        "negative, and the maximum).",
     )
     flags.define(
         "bands",
         list,
-        "For folder: positions, from 1, of the bands to read, separated by commas; or all. Three "
-        "bands, as in 4,3,2, are converted to 8-bit red, green and blue. If the number of bands is "
-        "not three, they keep their uint8 or uint16 values (default: only gray and RGB images are "
-        "accepted).",
+        "Only for `prepare folder`: image bands to read, as positions from 1, separated by commas; "
+        "or all. Three bands, as in 4,3,2, are converted to 8-bit red, green and blue. Any other "
+        "number of bands keeps the uint8 or uint16 values of the images (default: only gray and "
+        "RGB images are accepted).",
     )
     flags.define(
         "page",
         int,
-        "For folder: number of the page to read from TIFF files with several pages "
+        "Only for `prepare folder`: number of the page to read from TIFF files with several pages "
         "(default: such files are an error).",
         least=1,
     )

@@ -42,10 +42,14 @@ def define_flags(flags: Flags) -> None:
     compression.define_compression_flags(flags)
     flags.define("structured", False, "Remove whole channels instead of single weights.")
     flags.define(
-        "macs", 0.5, "Fraction of the multiply-adds to keep, in (0, 1]; requires --structured."
+        "macs",
+        0.5,
+        "Maximum fraction of the multiply-adds to keep, in (0, 1]; used only with --structured.",
     )
     flags.define(
-        "sparsity", 0.5, "Fraction of the weights to set to 0, in (0, 1), without --structured."
+        "sparsity",
+        0.5,
+        "Fraction of the weights to set to 0, in (0, 1); used only without --structured.",
     )
     flags.define(
         "criterion",
@@ -61,9 +65,17 @@ def define_flags(flags: Flags) -> None:
         "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
     )
     flags.define(
-        "multiple", 8, "Round pruned layers up to a multiple of this number of channels.", least=1
+        "multiple",
+        8,
+        "Each pruned layer keeps a multiple of this number of channels, rounded up.",
+        least=1,
     )
-    flags.define("calibration_limit", 32, "Number of images used to rank the channels.", least=1)
+    flags.define(
+        "calibration_limit",
+        32,
+        "Number of images of the split train from which the channels are ranked.",
+        least=1,
+    )
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

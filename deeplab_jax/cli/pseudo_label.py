@@ -38,7 +38,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "min_confidence",
         0.9,
-        "Threshold in [0, 1): pixels whose largest class probability is below it become void.",
+        "Minimum of the largest class probability of a pixel, in [0, 1). Pixels below it become "
+        "void.",
     )
     flags.define(
         "page",

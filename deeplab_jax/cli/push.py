@@ -49,10 +49,10 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "metrics",
         list,
-        "Files metrics.json that `evaluate` wrote, or directories that contain one, separated by "
-        "commas.",
+        "Metrics to show in the model card: files metrics.json that `evaluate` wrote, or "
+        "directories that contain such a file, separated by commas.",
     )
-    flags.define("about", None, "Paragraph for the start of the model card.")
+    flags.define("about", None, "Text of the first paragraph of the model card.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

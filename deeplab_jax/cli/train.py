@@ -44,7 +44,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "preview",
         None,
-        "PNG file to which the first training batch is drawn. The command then does not train.",
+        "PNG file to which a picture of the first training batch is written. The command then "
+        "does not train.",
     )
     flags.define(
         "xla_options",
