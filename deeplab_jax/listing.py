@@ -147,7 +147,9 @@ def check_member_path(name: str) -> None:
       DeepLabError: the path leads out of the directory into which the archive is unpacked.
     """
     if leads_out(name):
-        raise DeepLabError(f"the member {name!r} leads out of the archive; pack relative paths")
+        raise DeepLabError(
+            f"the path {name!r} leads out of the archive; pack relative paths without '..'"
+        )
 
 
 def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
@@ -174,8 +176,8 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                 # 8 is a regular file; systems without file types write 0.
                 if member.external_attr >> 28 not in (0, 8) or path in targets:
                     raise DeepLabError(
-                        f"the member {member.filename!r} is not a plain file, or occurs twice; "
-                        "create the archive again without links and duplicates"
+                        f"the archive member {member.filename!r} is not a plain file, or occurs "
+                        "twice; create the archive again without links and duplicates"
                     )
                 targets[path] = member
             # zipfile reads no more bytes of a member than its header declares.
@@ -183,8 +185,9 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
             limit = min(max_bytes, shutil.disk_usage(directory).free)
             if size > limit:
                 raise DeepLabError(
-                    f"the archive unpacks to {size:,} bytes, more than the limit or the free disk "
-                    f"space ({limit:,} bytes); unpack it, and give the directory"
+                    f"the archive unpacks to {size:,} bytes, more than {limit:,} bytes, which is "
+                    "the smaller of the limit and the free disk space; unpack the archive, and "
+                    "give the directory"
                 )
             for path, member in targets.items():
                 path.parent.mkdir(parents=True, exist_ok=True)

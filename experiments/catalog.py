@@ -61,10 +61,10 @@ def check_table(table: Table, where: str) -> None:
             if metric not in METRICS:
                 raise unknown_name(f"metric in {where}", metric, METRICS)
         if row.minus is not None and row.minus not in labels:
-            raise unknown_name(f"row in {where}", row.minus, labels)
+            raise unknown_name(f"row (field minus) in {where}", row.minus, labels)
     for claim in table.claims:
         for label in (claim.better, claim.worse):
             if label not in labels:
                 raise unknown_name(f"row of a claim in {where}", label, labels)
         if not claim.effect > 0:
-            raise DeepLabError(f"{where}: the effect of {claim.text!r} must be above 0")
+            raise DeepLabError(f"{where}: the effect of the claim {claim.text!r} must be above 0")

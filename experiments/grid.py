@@ -46,7 +46,7 @@ def parse_grid(texts: Sequence[str]) -> Grid:
                 f"--grid={text!r} is not FIELD=VALUE,VALUE, as in model.output_stride=8,16"
             )
         if name in axes:
-            raise DeepLabError(f"--grid is given twice for {name}; give all values at once")
+            raise DeepLabError(f"--grid contains {name} twice; give all its values in one --grid")
         axes[name] = tuple(_value(name, part.strip()) for part in found)
     return Grid(tuple(axes.items()))
 

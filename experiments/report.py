@@ -37,7 +37,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     wanted = [one for one in opened if not paths or any(part in one.request.name for part in paths)]
     if not wanted:
         names = ", ".join(one.request.name for one in opened) or "none"
-        raise DeepLabError(f"there is no such report in {flags.workdir}; legal names: {names}")
+        sought = f" with {' or '.join(paths)} in its name" if paths else ""
+        raise DeepLabError(f"{flags.workdir} has no report{sought}; its reports: {names}")
     for one in wanted:
         write_reports(one, console, announce=True)
 

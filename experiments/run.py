@@ -91,7 +91,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
             console.print(f"{name:<22}{find_table(name).title}")
         return
     if len(paths) > 1:
-        raise DeepLabError(f"give one table; got {', '.join(paths)}")
+        raise DeepLabError(f"give one table at a time; got {', '.join(paths)}")
     # Imported here so that --help and wrong flags do not wait for JAX.
     from experiments.batch import open_request, run_here, submit
     from experiments.grid import parse_grid

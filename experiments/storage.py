@@ -127,7 +127,7 @@ def read_json(path: pathlib.Path) -> Any:
         return None
     except ValueError as error:
         raise DeepLabError(
-            f"{path} is not valid JSON ({error}); remove it, and run again"
+            f"{path} is not valid JSON ({error}); remove this file, and run the command again"
         ) from error
 
 

@@ -84,8 +84,8 @@ class MilWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "mean_over_windows is for variable image sizes; Core ML files have a fixed image size, "
-            "so use `pool`"
+            "mean_over_windows supports only variable image sizes, but a Core ML file has a fixed "
+            "size; call `pool` instead"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:

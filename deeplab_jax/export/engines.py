@@ -120,7 +120,8 @@ class EngineNetwork:
         """
         if mesh is not None and mesh.size > 1:
             raise DeepLabError(
-                f"exported networks run on the CPU, not on {mesh.size} devices; use engine='jax'"
+                f"an exported network runs only on the CPU, but the mesh has {mesh.size} devices; "
+                "load the model directory with engine='jax'"
             )
         network, finish_all = one_scale(self.model, options.scales), finish_logits(finish)
         classes_only = finish is only_class_map and not options.fuses

@@ -198,8 +198,8 @@ class OnnxWriter:
                 steps = self.node("Div", self.node("Add", value, -plus), step)
                 return self.node("Add", self.node("Mul", steps, part), plus)
         raise DeepLabError(
-            f"an ONNX file cannot compute the height or width {length} of a feature map; export "
-            "with a fixed size, as in --size=513x513"
+            f"an ONNX file with variable image sizes cannot compute {length}, the height or width "
+            "of a feature map; export with a fixed size, as in --size=513x513"
         )
 
     def _length(self, value: str, axis: int) -> str:

@@ -55,7 +55,7 @@ class ExportOptions:
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
                 f"height, width and batch must be at least 1, got size={self.size} and "
-                f"batch={self.batch}; None means any"
+                f"batch={self.batch}; None means any size"
             )
 
 
@@ -172,6 +172,6 @@ def open_sizes(program: Program) -> Iterator[None]:
             raise
         height, width = program.own_size
         raise DeepLabError(
-            f"this network does not support variable sizes ({type(error).__name__}); give a fixed "
-            f"size, as in --size={height}x{width}"
+            f"this network does not support variable image sizes ({type(error).__name__}); give a "
+            f"fixed size, as in --size={height}x{width}"
         ) from error

@@ -81,8 +81,8 @@ def export(
         )
     if program.options.dtype != "float32" and format not in HALF_FORMATS:
         raise DeepLabError(
-            f"{format} files compute in float32; {program.options.dtype} is supported by "
-            f"{', '.join(HALF_FORMATS)}"
+            f"{format} files compute in float32; --dtype={program.options.dtype} is supported only "
+            f"by the formats {', '.join(HALF_FORMATS)}"
         )
     if calibration is not None and program.options.dtype != "float32":
         raise DeepLabError(
@@ -239,8 +239,9 @@ class ExportedNetwork:
         largest = sizes["largest"]
         if largest and any(side > most for side, most in zip(size, largest, strict=True)):
             raise DeepLabError(
-                f"images have {size[0]}x{size[1]} pixels (height x width), but this file takes at "
-                f"most {largest[0]}x{largest[1]}; export the model again"
+                f"images have {size[0]}x{size[1]} pixels (height x width), but this file of an "
+                f"earlier release takes at most {largest[0]}x{largest[1]}; export the model again, "
+                "which removes this limit"
             )
         return self.run(self.metadata.normalized(images))
 

@@ -89,8 +89,8 @@ class TensorFlowWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "mean_over_windows is for variable image sizes; TFLite files have a fixed size and use "
-            "`pool`"
+            "mean_over_windows supports only variable image sizes, but a TFLite file has a fixed "
+            "size; call `pool` instead"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:

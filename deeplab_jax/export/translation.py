@@ -230,8 +230,8 @@ class _Walk:
             return [biased]
         if primitive not in _PRIMITIVES:
             raise DeepLabError(
-                f"this format does not support the operation {primitive} of the network; export "
-                "with --format=stablehlo, which supports all networks"
+                f"the export format does not support {primitive}, an operation of this network; "
+                "export with --format=stablehlo, which supports all networks"
             )
         return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
 
@@ -259,7 +259,7 @@ def _needed(jaxpr: Jaxpr) -> Counter[Var]:
 def _traced(atom: Var | Literal) -> ShapedArray:
     """Returns shape and dtype of a variable or literal of the program, which must be an array."""
     if not isinstance(atom.aval, ShapedArray):
-        raise TypeError(f"{atom} is not an array, but {atom.aval}")
+        raise TypeError(f"{atom} in the traced network must be an array, got {atom.aval}")
     return atom.aval
 
 

@@ -129,8 +129,8 @@ def plan_files(
             suffix = ".tif"
             if probabilities:
                 raise DeepLabError(
-                    f"{image}: more than {max_whole_pixels():,} pixels; probabilities cannot be "
-                    "written for such an image, omit --probabilities"
+                    f"{image} has more than {max_whole_pixels():,} pixels, so its probabilities "
+                    "cannot be written; omit --probabilities"
                 )
         class_map, blended, archive, colors = (
             target.with_name(f"{target.stem}{ending}")
@@ -174,9 +174,9 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
     if not found:
         for path in map(Path, paths):
             refuse_volumes(path)
-        given = ", ".join(map(str, paths)) or "nothing"
+        place = f" in {', '.join(map(str, paths))}" if paths else ""
         raise DeepLabError(
-            f"no image to predict: given {given}; give image files, or folders with images"
+            f"no image to predict was found{place}; give image files, or folders with images"
         )
     return found
 
@@ -250,7 +250,7 @@ def plan(
             if target in claimed and not overwrite:
                 raise DeepLabError(
                     f"the results of {claimed[target]} and {source} would both be written to "
-                    f"{target}; rename one of them, or give --overwrite to keep the second result"
+                    f"{target}; rename one, or give --overwrite to keep only the result of {source}"
                 )
             if target.exists() and not overwrite:
                 raise DeepLabError(f"{target} exists; give another --output, or use --overwrite")
@@ -291,7 +291,7 @@ def readable_files(
         except DeepLabError as error:
             if not skip_bad:
                 raise DeepLabError(
-                    f"{error}; nothing was written (to skip such images, give --skip_bad)"
+                    f"{error}; nothing was written (--skip_bad skips images that cannot be read)"
                 ) from error
             reporter.warning(f"skipped: {error}")
         else:

@@ -275,7 +275,7 @@ def fused_logits(
         adding = {"align_corners": architecture.align_corners, "rule": rule}
         total = _add(total, logits, size=image.shape[1:3], mirrored=mirrored, **adding)
     if total is None:
-        raise ValueError("there is no scale")
+        raise ValueError("scales is empty; give at least one scale, as in (1.0,)")
     return total if rule == MAXIMUM else _logarithm_of_mean(total, len(members))
 
 

@@ -78,8 +78,8 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
     if alpha.shape != image.shape[:2] or background.shape not in (image.shape, (3,)):
         sizes = f"image {list(image.shape)}, background {list(background.shape)}"
         raise DeepLabError(
-            f"the sizes differ: {sizes}, alpha {list(alpha.shape)}; give three arrays of the same "
-            "height and width, or one color [3] as background"
+            "image, background and alpha must have the same height and width, got shapes "
+            f"{sizes}, alpha {list(alpha.shape)}; the background may also be one color [3]"
         )
     opacity = np.asarray(alpha, np.float32)[..., None]
     mixed = opacity * image + (1 - opacity) * background.astype(np.float32)
@@ -186,8 +186,8 @@ def _void(class_map: np.ndarray, values: set[int], num_classes: int | None) -> i
         return void
     if void in values:
         raise DeepLabError(
-            f"the class map contains {void} and {max(values)}: {void} means void if there are at "
-            f"most {void} classes, and a class if there are more; give num_classes"
+            f"the class map contains {void} and {max(values)}, so it is ambiguous whether {void} "
+            "is void or a class; give num_classes, the number of classes of the model"
         )
     return MAX_CLASSES
 

@@ -61,11 +61,13 @@ class InferenceOptions:
         _check_scales(self.scales)
         tile = self.tile
         if tile is not None and not (len(tile) == 2 and all(map(POSITIVE.holds, tile))):
-            raise DeepLabError(f"tile={tile!r} must be a height and a width in pixels")
+            raise DeepLabError(
+                f"tile={tile!r} must be a height and a width, each a whole number of pixels above 0"
+            )
         if not (FRACTION.holds(self.overlap) and self.overlap < 0.5):
             raise DeepLabError(
-                f"overlap={self.overlap!r} must be in [0, 0.5): the fraction of a tile that is "
-                "discarded at each side"
+                f"overlap={self.overlap!r}, the fraction of a tile that is discarded at each side, "
+                "must be in [0, 0.5)"
             )
         names = (DEFAULT_CRF, *PARAMETERS)
         if isinstance(self.crf, str) and self.crf not in names:
@@ -108,14 +110,14 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
     """
     path = Path(path)
     if not path.is_file():
-        raise DeepLabError(f"{path}: no such file of CRF parameters")
+        raise DeepLabError(f"{path}: no such file; give a JSON file, as crf-search writes it")
     try:
         found = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DeepLabError(f"{path}: invalid JSON: {error}") from None
     values = found.get("parameters", found) if isinstance(found, dict) else found
     if not isinstance(values, dict):
-        raise DeepLabError(f"{path}: expected an object of CRF parameters; crf-search writes one")
+        raise DeepLabError(f"{path}: expected an object of CRF parameters, as crf-search writes it")
     fields = {field.name: field for field in dataclasses.fields(CRFParameters)}
     for name in values:
         check_name(f"{path}: CRF parameter", name, fields)

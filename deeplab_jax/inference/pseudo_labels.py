@@ -125,7 +125,7 @@ def write_pseudo_labels(
         num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
     if not num_pseudo:
         raise DeepLabError(
-            f"all {len(unlabeled)} images have the same pixels as labeled images; give other images"
+            f"all {len(unlabeled)} unlabeled images are copies of labeled images; give other images"
         )
     num_labeled = sum(map(len, labeled.values()))
     return Summary(num_labeled, num_pseudo, len(unlabeled) - num_pseudo, float(kept / total))

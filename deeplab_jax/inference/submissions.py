@@ -99,11 +99,11 @@ def check_submission(predictor: "Predictor", server: str) -> None:
         return
     pairs = zip(predictor.class_names, wanted.class_names, strict=False)
     other = next(
-        (f": it has {mine!r} instead of {theirs!r}" for mine, theirs in pairs if mine != theirs), ""
+        (f", with {mine!r} instead of {theirs!r}" for mine, theirs in pairs if mine != theirs), ""
     )
     raise DeepLabError(
-        f"{predictor.source} has {len(predictor.class_names)} classes, but the {server} server "
-        f"requires the {wanted.num_classes} classes of {wanted.name}{other}"
+        f"the {server} server requires the {wanted.num_classes} classes of {wanted.name} in their "
+        f"order, but {predictor.source} has {len(predictor.class_names)} classes{other}"
     )
 
 

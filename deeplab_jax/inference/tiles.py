@@ -73,7 +73,7 @@ class Tiling:
           ValueError: the options have no tile size.
         """
         if options.tile is None:
-            raise ValueError("the options have no tile size")
+            raise ValueError("a tiling requires the option tile; set a tile size")
         architecture = model.architecture
         grid = Grid(architecture.output_stride, architecture.size_remainder)
         stride, extra = grid

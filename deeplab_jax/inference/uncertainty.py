@@ -91,7 +91,9 @@ def uncertainty_functions(
     if not needed:
         return functions
     if predictor.crf is not None:
-        raise DeepLabError(f"uncertainty {needed[0]!r} does not apply to a CRF; omit crf (--crf)")
+        raise DeepLabError(
+            f"uncertainty {needed[0]!r} cannot be computed with a CRF; omit crf (--crf)"
+        )
     if not isinstance(network, FoldedNetwork):
         raise DeepLabError(
             f"uncertainty {needed[0]!r} requires a model directory and the engine jax; "

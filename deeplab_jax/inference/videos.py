@@ -45,12 +45,12 @@ def averaged_over_time(
       DeepLabError: `keep` is not in [0, 1), or the shapes of the two arrays differ.
     """
     if not 0 <= keep < 1:
-        raise DeepLabError(f"keep={keep} must be in [0, 1)")
+        raise DeepLabError(f"keep={keep}, the weight of the previous average, must be in [0, 1)")
     if previous is None:
         return probabilities
     if previous.shape != probabilities.shape:
-        sizes = f"{list(probabilities.shape)} after {list(previous.shape)}"
-        raise DeepLabError(f"all frames must have the same size; got probabilities {sizes}")
+        shapes = f"{list(probabilities.shape)} after {list(previous.shape)}"
+        raise DeepLabError(f"all probabilities must have the same shape; got {shapes}")
     return probabilities + keep * (previous - probabilities)
 
 

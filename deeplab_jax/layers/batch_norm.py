@@ -25,9 +25,9 @@ def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None
     if (group or shape[0]) * math.prod(shape[1:-1]) == 1:
         raise DeepLabError(
             f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
-            "batch normalization would always make it 0 in training, but not in evaluation. "
+            "batch normalization would map this value to 0 in training, but not in evaluation. "
             "Normalize at least 2 images together, better 4 or more: increase training.batch_size "
-            "or model.ghost_batch_size, or reduce training.accumulation_steps. Otherwise, set "
+            "or model.ghost_batch_size, or reduce training.accumulation_steps. Alternatively, set "
             "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
         )
 

@@ -82,7 +82,7 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
     for path, width in form.widths:
         if channels.get(path) != width:
-            raise unknown_name("layer in widths", path, sorted(channels))
+            raise unknown_name("layer of the keyword widths", path, sorted(channels))
 
 
 Initializer = Callable[..., jax.Array]

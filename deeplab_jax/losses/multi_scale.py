@@ -144,7 +144,7 @@ def resized_cross_entropy(
       DeepLabError: a soft label has a different number of classes, or `rows` is below 1.
     """
     if rows < 1:
-        raise DeepLabError(f"rows={rows} must be at least 1")
+        raise DeepLabError(f"rows={rows}, the number of rows per block, must be at least 1")
     num_classes = scores.shape[-1]
     valid = num_valid_pixels(label, num_classes) if normalizer is None else normalizer
     resized = ops.ResizedRows.of(

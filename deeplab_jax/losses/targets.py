@@ -115,9 +115,11 @@ def check_label(logits: jax.Array, label: jax.Array) -> None:
     wanted = logits.shape if is_soft(label) else logits.shape[:-1]
     if label.shape == wanted:
         return
-    message = f"for logits of shape {list(logits.shape)} the label must have shape {list(wanted)}"
-    advice = "upsample the logits, or downsample the label with losses.shrink_labels"
-    raise DeepLabError(f"{message}, got {list(label.shape)}; {advice}")
+    raise DeepLabError(
+        f"the label must have shape {list(wanted)}, because the logits have shape "
+        f"{list(logits.shape)}; got {list(label.shape)}. If the sizes differ, upsample the logits, "
+        "or downsample the label with losses.shrink_labels"
+    )
 
 
 def as_weights(weights: Sequence[float], num_classes: int) -> Float32[Array, " C"]:

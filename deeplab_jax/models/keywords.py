@@ -190,7 +190,7 @@ def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
     wrong = {name: given[name] for name in absent if name in given and given[name] != absent[name]}
     if wrong:
         reasons = "; ".join(_reason(options, name, wrong[name], absent[name]) for name in wrong)
-        raise DeepLabError(f"keywords without effect on {_shown(options)}: {reasons}")
+        raise DeepLabError(f"{_shown(options)} does not support these values: {reasons}")
     return Architecture(**(options.describe() | absent))
 
 
@@ -203,8 +203,7 @@ def check_backbone(options: Architecture) -> None:
     entry = find_backbone(options.backbone)
     if options.multi_grid is not None and not entry.has_multi_grid:
         raise DeepLabError(
-            f"{options.backbone} has no multi-grid, which requires block4 of a ResNet; "
-            "leave multi_grid unset"
+            f"{options.backbone} has no multi-grid, which only ResNets have; leave multi_grid unset"
         )
     if options.multi_grid is not None and len(options.multi_grid) != entry.multi_grid_size:
         raise DeepLabError(
@@ -217,8 +216,8 @@ def check_backbone(options: Architecture) -> None:
         raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
     if options.stochastic_depth and "stochastic_depth" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no stochastic_depth, which ResNets and timm/ backbones have; "
-            "leave it at 0.0"
+            f"{options.backbone} has no stochastic_depth, which only ResNets and timm/ backbones "
+            "have; leave it at 0.0"
         )
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
@@ -230,8 +229,8 @@ def check_backbone(options: Architecture) -> None:
         )
     if options.head == "cascade" and "cascade_blocks" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no cascade, which repeats block4 of a ResNet; use "
-            "head='aspp' or a ResNet"
+            f"{options.backbone} has no cascade, which only ResNets have; use a ResNet, or another "
+            "head, as in head='aspp'"
         )
 
 

@@ -92,7 +92,7 @@ def scaled_size(size: Size, scale: float) -> tuple[int, int]:
             return int((side - 1) * scale + 1)
         # Symbolic dimensions support only integers. For multiples of 1/8, this equals the above.
         if scale % 0.125:
-            raise ValueError(f"scale={scale} must be a multiple of 1/8 for a symbolic size")
+            raise ValueError(f"scale={scale} must be a multiple of 1/8 if image sizes are symbolic")
         return (side - 1) * int(scale * 8) // 8 + 1
 
     height, width = map(scaled, size)

@@ -78,9 +78,9 @@ def arrange_devices(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
     sizes = sorted({len(each) for each in slices})
     if len(sizes) > 1 or sizes[0] % spatial:
         raise DeepLabError(
-            f"parallel.spatial={spatial} would shard the rows of an image over the network between "
-            "slices; use a divisor of the number of chips per slice, which must be equal for all "
-            f"slices; got slices with {', '.join(map(str, sizes))} chips"
+            f"parallel.spatial={spatial} would shard the rows of an image over several TPU slices; "
+            "use a divisor of the number of chips per slice, which must be equal for all slices; "
+            f"got slices with {', '.join(map(str, sizes))} chips"
         )
     return np.concatenate([_neighbors_in_rows(each, spatial) for each in slices])
 
@@ -196,8 +196,8 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
         lower = max(batch_size, 0) // parts * parts
         legal = [str(size) for size in (lower, lower + parts) if size > 0]
         raise DeepLabError(
-            f"{field}={batch_size} is not divisible by {parts}, the size of the mesh axis `data`; "
-            f"nearest legal values: {', '.join(legal)}"
+            f"{field}={batch_size} is not a positive multiple of {parts}, the size of the mesh "
+            f"axis `data`; nearest legal values: {', '.join(legal)}"
         )
 
 

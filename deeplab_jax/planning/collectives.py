@@ -73,7 +73,7 @@ def _lists(text: str) -> Groups:
 def _matched(form: re.Pattern[str], text: str) -> re.Match[str]:
     found = form.match(text)
     if found is None:
-        raise ValueError(f"unknown form of replica groups: {text[:60]}")
+        raise ValueError(f"unknown form of replica groups in the compiled program: {text[:60]}")
     return found
 
 

@@ -30,11 +30,11 @@ class Unseen:
         return 1
 
     def __getitem__(self, index: int) -> Example:
-        raise NotImplementedError("planning reads no examples")
+        raise NotImplementedError("the dataset of a plan is a placeholder without examples")
 
     def image_sizes(self) -> NoReturn:
         """Raises an error, since there are no images."""
-        raise NotImplementedError("planning reads no examples")
+        raise NotImplementedError("the dataset of a plan is a placeholder without examples")
 
 
 def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen:

@@ -180,21 +180,26 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
     generation, _, text = name.partition(":")
     check_name("chip", generation, chips())
     chip = chips()[generation]
-    invalid = f"invalid topology {name!r}: "
     example = "8" if chip.is_gpu else "x".join("4" * chip.dimensions)
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
-        raise DeepLabError(f"{invalid}expected chip and shape, as in {generation}:{example}")
+        raise DeepLabError(
+            f"invalid topology {name!r}: expected chip and shape, as in {generation}:{example}"
+        )
     shape = tuple(map(int, text.split("x")))
     if num_slices < 1:
         raise DeepLabError(f"--num_slices={num_slices} must be at least 1")
     if chip.is_gpu:
         return _gpu_hosts(name, chip, shape, num_slices)
     if len(shape) != chip.dimensions:
-        legal = f"a {generation} slice has {chip.dimensions} dimensions, as in {generation}:"
-        raise DeepLabError(f"{invalid}{legal}{example}")
+        raise DeepLabError(
+            f"invalid topology {name!r}: a {generation} slice has {chip.dimensions} dimensions, as "
+            f"in {generation}:{example}"
+        )
     if math.prod(shape) > chip.largest:
-        legal = f"the largest {generation} slice has {chip.largest}"
-        raise DeepLabError(f"{invalid}it has {math.prod(shape)} chips; {legal}")
+        raise DeepLabError(
+            f"invalid topology {name!r}: it has {math.prod(shape)} chips; the largest {generation} "
+            f"slice has {chip.largest}"
+        )
     if num_slices > 1 and not chip.network_bandwidth:
         known = ", ".join(each for each, other in chips().items() if other.network_bandwidth)
         raise DeepLabError(

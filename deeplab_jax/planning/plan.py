@@ -248,8 +248,8 @@ def _check_slices(topology: hardware.Topology, spatial: int) -> None:
     per_slice = topology.num_chips // topology.num_slices
     if per_slice % spatial:
         raise DeepLabError(
-            f"parallel.spatial={spatial} would shard the rows of an image over the network between "
-            f"slices or hosts; use a divisor of {per_slice}, the number of chips per slice or host"
+            f"parallel.spatial={spatial} would shard the rows of an image over several slices or "
+            f"hosts; use a divisor of {per_slice}, the number of chips per slice or host"
         )
 
 

@@ -97,7 +97,10 @@ def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: 
     if is_folder or not wanted.search(name) or PurePosixPath(name).name.startswith("._"):
         return False
     if not is_regular:
-        raise DeepLabError(f"the member {name!r} of the archive is not a regular file")
+        raise DeepLabError(
+            f"the archive member {name!r} is not a regular file; unpack the archive, and give the "
+            "path of the weights"
+        )
     return True
 
 
@@ -126,7 +129,10 @@ class _Limited(io.RawIOBase):
         data = self._file.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise DeepLabError(f"the archive unpacks to more than {self._max_bytes:,} bytes")
+            raise DeepLabError(
+                f"the archive unpacks to more than {self._max_bytes:,} bytes; unpack it, and give "
+                "the path of the weights"
+            )
         return data
 
 
@@ -138,8 +144,8 @@ class _CheckedInfo(tarfile.TarInfo):
         info = super().frombuf(buf, encoding, errors)
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise DeepLabError(
-                f"the archive has a header of {info.size:,} bytes; at most {MAX_HEADER_BYTES:,} "
-                "are allowed"
+                f"the archive has a header of {info.size:,} bytes, but at most "
+                f"{MAX_HEADER_BYTES:,} are read; unpack it, and give the path of the weights"
             )
         return info
 

@@ -174,8 +174,8 @@ def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Ident
     known = "; ".join(dict.fromkeys(convention.name for convention in CONVENTIONS))
     first = ", ".join(list(weights.arrays)[:3])
     raise DeepLabError(
-        f"{source} contains no known network (its arrays are {first}, …); supported naming "
-        f"conventions: {known}"
+        f"{source} contains no known network: the names of its arrays ({first}, …) follow none of "
+        f"the supported naming conventions: {known}"
     )
 
 

@@ -124,7 +124,7 @@ def download(
         verify(fetching.part, checksums)
     except DeepLabError as error:
         fetching.remove()
-        raise DeepLabError(f"{url}: {error}; the download is removed") from error
+        raise DeepLabError(f"{url}: {error}; the downloaded file was removed") from error
     os.replace(fetching.part, target)
     fetching.remove()
     return target

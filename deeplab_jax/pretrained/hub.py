@@ -122,8 +122,8 @@ def download_model(address: HubAddress, reporter: Reporter) -> Path:
     directory = Path(folder)
     if not (is_model(directory) and (directory / SAFETENSORS).is_file()):
         raise DeepLabError(
-            f"{address} contains no model of deeplab_jax, which has {' and '.join(MODEL_FILES)}; "
-            "`deeplab-jax convert` converts downloaded weights of other libraries"
+            f"{address} contains no model of deeplab_jax, because {' or '.join(MODEL_FILES)} is "
+            "missing; `deeplab-jax convert` converts downloaded weights of other libraries"
         )
     return directory
 

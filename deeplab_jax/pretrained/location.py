@@ -54,7 +54,7 @@ def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
             try:
                 verify(target, entry.checksums)
             except DeepLabError as error:
-                raise DeepLabError(f"{target}: {error}; remove or replace it") from error
+                raise DeepLabError(f"{target}: {error}; remove or replace this file") from error
             return target
         if entry.url:
             return download(entry.url, target, entry.checksums, reporter)

@@ -109,5 +109,5 @@ def _content(wheel: Path, member: str) -> bytes:
         # zipfile raises the last two for encrypted members and unknown compression methods.
         raise DeepLabError(f"the wheel is damaged, or has no such file: {error}") from error
     if len(content) > MAX_BYTES:
-        raise DeepLabError(f"the file has more than {MAX_BYTES:,} bytes")
+        raise DeepLabError(f"the file has more than {MAX_BYTES:,} bytes, the maximum size")
     return content

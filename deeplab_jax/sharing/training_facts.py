@@ -124,7 +124,8 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
         raise DeepLabError(f"{path} is not a metrics.json of evaluate: {error}") from error
     if not isinstance(metrics, dict) or not all(key in metrics for key in METRIC_KEYS):
         raise DeepLabError(
-            f"{path} is not a metrics.json of evaluate: it must have {', '.join(METRIC_KEYS)}"
+            f"{path} is not a metrics.json of evaluate: it must have the keys "
+            f"{', '.join(METRIC_KEYS)}"
         )
     scored = list(metrics["per_class_iou"])
     if "classes" not in metrics["settings"] and scored != list(description.class_names):

@@ -109,9 +109,9 @@ def check_workdir(workdir: pathlib.Path) -> None:
     """
     if str(workdir).startswith("s3://"):
         raise DeepLabError(
-            f"{workdir} cannot be a workdir: Orbax renames a complete checkpoint, and S3 renames "
-            "its files one by one, so an interruption could leave half a checkpoint; give a local "
-            "directory, or gs://BUCKET/…"
+            f"{workdir} cannot be a workdir: S3 cannot rename a directory in one step, so an "
+            "interruption could leave an incomplete checkpoint; give a local directory, or "
+            "gs://BUCKET/…"
         )
 
 
@@ -349,7 +349,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             reason = " ".join(str(failure).split())[:300]
             raise DeepLabError(
                 f"could not save a checkpoint in {self._workdir}: {reason}; {kept}; "
-                "free disk space and start the same command again"
+                "if the disk is full, free disk space; then start the same command again"
             ) from failure
 
 

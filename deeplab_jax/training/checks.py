@@ -165,8 +165,8 @@ def check_classes(
     others = validation_set.descriptor.class_names
     if len(others) != len(names):
         raise DeepLabError(
-            f"training and validation data must have the same classes, but {train_set.name} has "
-            f"{len(names)} and {validation_set.name} has {len(others)}"
+            "training and validation data must have the same number of classes, but "
+            f"{train_set.name} has {len(names)} and {validation_set.name} has {len(others)}"
         )
     if class_weights is not None and len(class_weights) != len(names):
         raise DeepLabError(

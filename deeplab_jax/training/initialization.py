@@ -64,7 +64,7 @@ def decimated(
             if source not in given:
                 raise DeepLabError(
                     "training.init_scope=vgg_decimated requires the weights of VGG-16, but "
-                    f"{'/'.join(source)} is missing"
+                    f"{'/'.join(source)} is missing; give VGG-16 as training.init_from"
                 )
             cut[path] = _cut(given[source], array.shape, path[-2])
     return cut

@@ -57,8 +57,8 @@ def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarr
     bands = bands or ((1, 2, 3) if count >= 3 else (1,))
     if len(bands) not in (1, 3) or not all(1 <= number <= count for number in bands):
         raise DeepLabError(
-            f"bands {', '.join(map(str, bands))} cannot be displayed; give one or three numbers "
-            f"from 1 to {count}"
+            f"bands {', '.join(map(str, bands))} cannot be displayed; give one or three band "
+            f"numbers from 1 to {count}"
         )
     planes = [_stretched(image[..., number - 1]) for number in bands]
     return np.dstack(planes if len(planes) == 3 else planes * 3)

@@ -82,7 +82,7 @@ def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:
     from experiments.benchmarks.torchvision_data import measure_pipeline
 
     if not flags.dataset or not flags.data_dir:
-        raise DeepLabError("pipeline requires --dataset and --data_dir; see --help for an example")
+        raise DeepLabError("the benchmark pipeline requires --dataset and --data_dir; see --help")
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
     return measure_pipeline(
         dataset,

@@ -187,14 +187,16 @@ def make_match(name: str, work: Workload, training: bool) -> Match:
     baseline = BASELINES[name]
     if training and not baseline.trained:
         legal = ", ".join(other for other, entry in BASELINES.items() if entry.trained)
-        raise DeepLabError(f"training steps of {name} are not supported; legal: {legal}")
+        raise DeepLabError(
+            f"the baseline {name} has no training steps; baselines with training steps: {legal}"
+        )
     if work.dtype not in DTYPES:
         raise unknown_name("dtype", work.dtype, DTYPES)
     if not baseline.pytorch and (work.compiled or work.dtype != DTYPES[0]):
         legal = ", ".join(other for other, entry in BASELINES.items() if entry.pytorch)
         raise DeepLabError(
-            f"--compiled and --dtype={DTYPES[1]} require a baseline in PyTorch, not {name}; legal: "
-            f"{legal}"
+            f"--compiled and --dtype={DTYPES[1]} require a baseline in PyTorch, not {name}; legal "
+            f"baselines: {legal}"
         )
     work = dataclasses.replace(work, network=work.network or baseline.networks[0])
     if work.network not in baseline.networks:

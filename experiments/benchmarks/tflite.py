@@ -31,7 +31,7 @@ def forward(work: Workload) -> Match:
     wanted = tuple(int(length) for length in interpreter.get_input_details()[0]["shape"][:3])
     if wanted != (work.batch_size, *work.size):
         legal = f"--size={wanted[1]}x{wanted[2]} --batch_size={wanted[0]}"
-        raise DeepLabError(f"{file.name} has a fixed size and batch size; give {legal}")
+        raise DeepLabError(f"{file.name} has a fixed image size and batch size; give {legal}")
     conversion = convert(file)
     model = conversion.description.create_model()
     image = ours.random_batch(work.batch_size, work.size, model.architecture.num_classes)["image"]

@@ -20,7 +20,10 @@ def forward(work: Workload) -> Match:
     Raises:
       DeepLabError: always.
     """
-    raise DeepLabError("a forward pass uses no mesh; give the kind training instead of forward")
+    raise DeepLabError(
+        "the baseline without_mesh has only training steps, because forward passes use no mesh; "
+        "give training instead of forward"
+    )
 
 
 def training(work: Workload) -> Match:

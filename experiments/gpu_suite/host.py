@@ -97,7 +97,9 @@ def _camvid(config: str, toy: bool, output: Path, source: Path | None) -> dict[s
     if toy:
         source = _toy_frames(output / "camvid_source")
     if source is None:
-        raise DeepLabError("part f requires --camvid=DIR, a directory with train/, trainannot/, …")
+        raise DeepLabError(
+            "part f requires --camvid=DIR, the directory of CamVid with train/, trainannot/, …"
+        )
     data, workdir = output / "camvid_data", output / "camvid"
     _command("prepare", "camvid", f"--source={source}", f"--data_dir={data}")
     changes = {"data.data_dir": str(data)} | (TOY_OVERRIDES if toy else {})
@@ -121,7 +123,7 @@ def _command(*arguments: str) -> None:
     line = [sys.executable, "-m", "deeplab_jax.cli.main", *arguments]
     answer = subprocess.run(line, env=os.environ, check=False)
     if answer.returncode:
-        raise RuntimeError(f"{' '.join(line[2:])}: exit status {answer.returncode}")
+        raise RuntimeError(f"{' '.join(line[2:])} failed with exit status {answer.returncode}")
 
 
 def _toy_frames(folder: Path) -> Path:

@@ -63,7 +63,7 @@ def test_another_config_does_not_enter_a_workdir(commands, trained, tmp_path):
 def test_an_indivisible_batch_size_names_the_nearest(commands, tmp_path):
     words = commands.train_words(tmp_path / "run", "training.batch_size=10")
     failed = commands.run(*words, status=2, JAX_NUM_CPU_DEVICES="8")
-    assert "batch_size=10 is not divisible" in failed.stderr
+    assert "batch_size=10 is not a positive multiple" in failed.stderr
     assert "nearest legal values: 8, 16" in failed.stderr
     assert not (tmp_path / "run").exists()
 

@@ -284,7 +284,7 @@ def test_weights_and_maps_in_float16(made, tmp_path, name):
 
 def test_float16_is_refused_where_it_cannot_be_kept(made, tmp_path):
     options = ExportOptions(dtype="float16")
-    with pytest.raises(DeepLabError, match="float16 is supported by onnx"):
+    with pytest.raises(DeepLabError, match="float16 is supported only by the formats onnx"):
         export(made("v3"), tmp_path / "network", "stablehlo", options)
     with pytest.raises(DeepLabError, match="legal: float32, float16"):
         ExportOptions(dtype="float8")

@@ -59,5 +59,5 @@ def test_composites_are_weighted_means():
     [(np.zeros((4, 5, 3), np.uint8), (4, 4)), (np.zeros((4, 4, 3), np.uint8), (4, 5))],
 )
 def test_sizes_must_agree(background, alpha):
-    with pytest.raises(DeepLabError, match="sizes differ"):
+    with pytest.raises(DeepLabError, match="must have the same height and width"):
         composite(np.zeros((4, 4, 3), np.uint8), background, np.zeros(alpha))

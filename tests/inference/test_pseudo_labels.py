@@ -179,7 +179,7 @@ def test_other_settings_and_models_are_refused(tmp_path, labeled, change, messag
 
 def test_nothing_to_label_and_equal_names_are_refused(tmp_path, labeled):
     write_images(tmp_path / "all", 5)
-    with pytest.raises(DeepLabError, match="all 5 images have the same pixels as labeled"):
+    with pytest.raises(DeepLabError, match="all 5 unlabeled images are copies of labeled images"):
         write(tmp_path, labeled, tmp_path / "all")
     write_images(tmp_path / "all", 6)
     (tmp_path / "all" / "5.png").rename(tmp_path / "all" / "5.bmp")

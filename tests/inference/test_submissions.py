@@ -76,5 +76,5 @@ def test_mistakes_are_named(tmp_path):
     job.class_map.touch()
     with pytest.raises(DeepLabError, match="exists; give another"):
         plan_submission([tmp_path / "images"], tmp_path / "out", "voc")
-    with pytest.raises(DeepLabError, match="but the voc server requires the 21"):
+    with pytest.raises(DeepLabError, match="the voc server requires the 21"):
         check_submission(make_predictor(CITYSCAPES), "voc")

@@ -83,7 +83,7 @@ def test_dropout_varies_and_does_not_depend_on_the_batch(predictor, images):
     [
         ({"dropout_rate": 0.0}, InferenceOptions(), ["dropout"], "requires a network with dropout"),
         ({}, InferenceOptions(), ["scales"], "requires several scales or flips"),
-        ({}, InferenceOptions(crf="default"), ["dropout"], "does not apply to a CRF"),
+        ({}, InferenceOptions(crf="default"), ["dropout"], "cannot be computed with a CRF"),
         ({}, InferenceOptions(), ["entropi"], "did you mean 'entropy'"),
         ({}, InferenceOptions(), ["entropy", "entropy"], "contains one name twice"),
     ],

@@ -58,7 +58,7 @@ def test_memory_is_that_of_a_block():
 
 
 def test_rows_of_nothing_and_other_classes_are_refused():
-    with pytest.raises(DeepLabError, match="rows=0 must be at least 1"):
+    with pytest.raises(DeepLabError, match=r"rows=0, .* must be at least 1"):
         resized_cross_entropy(HALF, LABEL, rows=0)
-    with pytest.raises(DeepLabError, match=r"for logits of shape .*got"):
+    with pytest.raises(DeepLabError, match=r"the label must have shape .*got"):
         resized_cross_entropy(HALF, np.zeros((*LABEL.shape, NUM_CLASSES + 1), np.float32), rows=2)

@@ -165,7 +165,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"backbone": "mobilenet_v2", "depth_multiplier": 0.0}, "above 0"),
         ({"multi_grid": (1, 2)}, "must have 3 rates"),
         ({"multi_grid": (0, 1, 2)}, "multi_grid=(0, 1, 2)"),
-        ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "requires block4 of a ResNet"),
+        ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "which only ResNets have"),
         ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' requires 8-bit RGB"),
         ({"output_stride": 64}, "output_stride=64 must be one of 4, 8, 16, 32"),
         (

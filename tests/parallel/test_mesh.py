@@ -30,7 +30,7 @@ def test_batches_that_split(batch_size, devices):
     ("batch_size", "devices", "nearest"), [(6, 4, "4, 8"), (3, 8, "8"), (0, 2, "2"), (-1, 1, "1")]
 )
 def test_batches_that_do_not_split_name_the_nearest_that_do(batch_size, devices, nearest):
-    message = rf"part\.batch_size={batch_size} is not divisible by {devices}, .*: {nearest}$"
+    message = rf"part\.batch_size={batch_size} is not a .* multiple of {devices}, .*: {nearest}$"
     with pytest.raises(DeepLabError, match=message):
         check_divisible(batch_size, MeshOf(devices), "part.batch_size")
 

@@ -112,7 +112,7 @@ STEM = "backbone.low_level_features.0.0.weight"
     [
         (SMP, {}, {"activation": "sigmoid"}, "activation is 'sigmoid'.*set activation to null"),
         (SMP, {}, {"encoder_depth": 4}, "encoder_depth is 4, not 5"),
-        (SMP, {}, {"upsampling": 8}, "upsamples by 8 instead of 4"),
+        (SMP, {}, {"upsampling": 8}, "upsamples by a factor of 8, not 4"),
         (
             SMP,
             {"encoder.features.18.0.weight": None},
@@ -135,7 +135,7 @@ STEM = "backbone.low_level_features.0.0.weight"
         ),
         (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "the backbone is not supported"),
         (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head has no ASPP"),
-        (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "with a threshold"),
+        (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "with a single output"),
         (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),
         (
             MM,

@@ -209,7 +209,7 @@ def test_a_file_of_another_checksum_is_kept_and_refused(world):
     (folder / "deeplabv3.tflite").write_bytes(b"not that file")
     error = world.refuses(FLOAT_NAME)
     assert "9711334db2b01d5894feb8ed0f5cb3e97d125b8d229f8d8692f625801818f5ef" in error
-    assert "remove or replace it" in error
+    assert "remove or replace this file" in error
 
 
 def tar_of(*members, kind="w:gz"):

@@ -156,7 +156,7 @@ def test_unrelated_config_files_are_ignored(text, tmp_path):
 
 def test_a_damaged_configuration_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ')
-    with pytest.raises(DeepLabError, match=r"config\.json beside it cannot be read"):
+    with pytest.raises(DeepLabError, match=r"config\.json in the same directory cannot be read"):
         read_weights(write(state_dict(), tmp_path))
 
 

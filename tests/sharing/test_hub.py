@@ -88,7 +88,7 @@ def test_branches_and_private_repositories(hub, directory, monkeypatch):
     assert repository.private
     assert set(repository.branches) == {MAIN, "v2"}
     assert (locate("hf://user/secret@v2") / SAFETENSORS).is_file()
-    with pytest.raises(DeepLabError, match=r"contains no model of deeplab_jax, which has model.js"):
+    with pytest.raises(DeepLabError, match=r"contains no model of deeplab_jax, because model.js"):
         locate("hf://user/secret")
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", constants.HF_HUB_CACHE + "2")

@@ -71,7 +71,7 @@ def test_arrays_are_a_data_set():
         ("training.ema_decay=1.0", r"training.ema_decay=1.0 must be in [0, 1)"),
         ("optimizer.name=sdg", "did you mean 'sgd'?"),
         ("model.backbone=mobilenetv2", "did you mean 'mobilenet_v2'?"),
-        ("model.multi_grid=1,2,4", "requires block4 of a ResNet"),
+        ("model.multi_grid=1,2,4", "which only ResNets have"),
         ("augmentation.crop_size=33", "crop_size=(33,) must be a height and a width"),
         ("augmentation.crop_size=33,33,3", "crop_size=(33, 33, 3) must be a height and a width"),
         ("augmentation.min_scale=0", "min_scale"),
@@ -94,7 +94,7 @@ def test_the_two_data_sets_must_agree():
     other = ArrayDataset(
         *([array] for array in (np.zeros((9, 9, 3), np.uint8), np.ones((9, 9), np.uint8)))
     )
-    with pytest.raises(DeepLabError, match=r"same classes, but .* has 4 and arrays has 2"):
+    with pytest.raises(DeepLabError, match=r"number of classes, but .* has 4 and arrays has 2"):
         assembled(validation=other)
 
 

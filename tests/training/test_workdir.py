@@ -183,7 +183,7 @@ def test_a_directory_in_a_bucket_appears_only_if_the_block_succeeds(bucket):
 
 
 def test_buckets_that_do_not_work_are_refused_in_one_line():
-    with pytest.raises(DeepLabError, match="s3://bucket/run cannot be a workdir: Orbax renames"):
+    with pytest.raises(DeepLabError, match="s3://bucket/run cannot be a workdir: S3 cannot rename"):
         train(changed(), "s3://bucket/run")
     with pytest.raises(DeepLabError, match="unknown kind of bucket ftp://; expected a local path"):
         as_path("ftp://bucket/run")

@@ -47,7 +47,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     if not plain and f"{ASPP}.1.depthwise_conv.conv.weight" not in arrays:
         raise _unsupported("the decode head has no ASPP")
     if classes == 1:
-        raise _unsupported("the network has a single output with a threshold (out_channels=1)")
+        raise _unsupported("a network with a single output (out_channels=1) is not supported")
     model = weights.configuration.get("model", {})
     head, backbone = model.get("decode_head", {}), model.get("backbone", {})
     channels = arrays["decode_head.bottleneck.conv.weight"].shape[0]
@@ -111,7 +111,7 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     caffe, contract = settings.get("style") == "caffe", settings.get("contract_dilation", True)
     if caffe and contract and stride < 32:
         # In this style, the 3×3 convolution comes after the stride, so it would have the new rate.
-        raise _unsupported("style='caffe' requires contract_dilation=False")
+        raise _unsupported("a backbone with style='caffe' must have contract_dilation=False")
     keywords: dict[str, Any] = {
         **_resnet(arrays, caffe),
         "output_stride": stride,
@@ -124,7 +124,10 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         base = dilations[-1]
         bases = [base if caffe or not contract else base // 2, base, base]
         if any(rate % unit for rate, unit in zip(multi_grid, bases, strict=True)):
-            raise _unsupported(f"multi_grid={multi_grid} must be multiples of {bases}")
+            raise _unsupported(
+                f"each rate of multi_grid={multi_grid} must be a multiple of the number at the "
+                f"same position in {bases}"
+            )
         keywords["multi_grid"] = tuple(
             rate // unit for rate, unit in zip(multi_grid, bases, strict=True)
         )
@@ -147,8 +150,8 @@ def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
     changed = "backbone.layer2.0.downsample.2.bias" in arrays
     if backbone == "resnet_18":
         raise _unsupported(
-            "mmsegmentation's ResNet-18 dilates only half of its convolutions, which is not "
-            "implemented here"
+            "the ResNet-18 of mmsegmentation is not supported, because only the first of the two "
+            "convolutions of its residual units is atrous"
         )
     if backbone is not None and not changed:
         if stem == [None] * 3:

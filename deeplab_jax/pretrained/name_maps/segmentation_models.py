@@ -138,13 +138,13 @@ def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
         raise _unsupported(f"the encoder_depth is {values['encoder_depth']}, not 5")
     if values["activation"] not in (None, "identity"):
         raise DeepLabError(
-            f"the activation is {values['activation']!r}, but networks here output logits; set "
-            "activation to null in config.json to convert the network without it"
+            f"the activation is {values['activation']!r}, but networks of deeplab_jax return "
+            "logits; set activation to null in config.json to convert the network without it"
         )
     published = 4 if architecture == V3_PLUS else values["encoder_output_stride"]
     if values["upsampling"] not in (None, published):
         raise _unsupported(
-            f"the network upsamples by {values['upsampling']} instead of {published}"
+            f"the network upsamples by a factor of {values['upsampling']}, not {published}"
         )
 
 
@@ -154,7 +154,10 @@ def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str
     if names.architecture == V3:
         return {"refine": True, **inner}
     if not separable:
-        raise _unsupported("the decoder is separable, but the ASPP (decoder_aspp_separable) is not")
+        raise _unsupported(
+            "a network with separable convolutions only in the decoder "
+            "(decoder_aspp_separable=False) is not supported"
+        )
     return {"refine_encoder": True, "decoder_convs": ((3, channels),), **inner}
 
 
@@ -262,8 +265,8 @@ def identify_others(weights: PublishedWeights) -> None:
     """
     arrays = weights.arrays
     if "segmentation_head.0.weight" in arrays and any(n.startswith("encoder.") for n in arrays):
-        which = weights.configuration.get("_model_class", "another network")
-        raise _unsupported(f"the network is {which}")
+        which = weights.configuration.get("_model_class", "of another architecture")
+        raise _unsupported(f"the network is {which}, which is not supported")
 
 
 UNUSED = r"^classification_head\.|^encoder\.(_conv_head|_bn1|conv_head|bn2)\."

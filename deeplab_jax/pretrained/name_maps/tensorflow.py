@@ -148,8 +148,8 @@ def identify(weights: PublishedWeights) -> Identified | None:
         return _classifier(found, scores)
     if head is None:
         raise DeepLabError(
-            f"the file contains the backbone {backbone}, but no classifier ({SEMANTIC} or "
-            f"{classifier_scope(backbone)})"
+            f"the file contains the backbone {backbone}, but no classifier with the name "
+            f"{SEMANTIC} or {classifier_scope(backbone)}"
         )
     overrides = {**found, **head}
     if backbone in MULTI_GRIDS:

@@ -73,8 +73,9 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
         if [mean, std] == [list(values) for values in numbers]:
             return {"preprocessing": preprocessing}
     raise DeepLabError(
-        f"the images are normalized by mean {mean} and standard deviation {std}; supported (mean, "
-        f"standard deviation): {' or '.join(map(str, PREPROCESSINGS))}"
+        f"the network requires images normalized by mean {mean} and standard deviation {std}, "
+        "which is not supported; supported pairs (mean, standard deviation): "
+        f"{' or '.join(map(str, PREPROCESSINGS))}"
     )
 
 

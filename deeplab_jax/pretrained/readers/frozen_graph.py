@@ -177,7 +177,7 @@ class _Graph:
     def _scope(self, node: Any) -> str:
         kernel = self.nodes.constant(node.input[1])
         if kernel is None:
-            raise DeepLabError(f"the weights of {node.name} are not constants")
+            raise DeepLabError(f"the weights of {node.name} are not constants; freeze the graph")
         return scope_of(kernel.name if VARIABLE.search(kernel.name) else node.name)
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:

@@ -38,7 +38,7 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DeepLabError(f"{file} beside it cannot be read: {error}") from error
+        raise DeepLabError(f"{file} in the same directory cannot be read: {error}") from error
     known = isinstance(values, dict) and any(mark in values for mark in MARKS)
     return values if known else {}
 
@@ -258,7 +258,8 @@ def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
         if place is None:
             found = ", ".join(map(str, list(content)[:8])) or "nothing"
             raise DeepLabError(
-                f"the file contains {found}, but no state dict; legal keys: {', '.join(PLACES)}"
+                f"the file contains {found}, but no state dict, which must be the whole content "
+                f"or have one of the keys {', '.join(PLACES)}"
             )
         content = content[place]
     raise DeepLabError(f"the file contains a {type(content).__name__}, but no state dict")
