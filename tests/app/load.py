@@ -60,7 +60,7 @@ def main(address: str, model: str, process: int, folder: str, clients: int, seco
         "latency_95_s": float(np.percentile(latencies, 95)) if latencies else None,
         "memory_mib": {
             "start": memory[0],
-            "after a tenth": max(memory[: 2 * tenth]),
+            "maximum in the first fifth": max(memory[: 2 * tenth]),
             "most": max(memory),
             "end": memory[-1],
         },
