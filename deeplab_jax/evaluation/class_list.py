@@ -130,9 +130,8 @@ def make_class_list(
         for target in targets:
             if target not in [part_of.get(name) for name in members]:
                 raise DeepLabError(
-                    f"class {target!r} cannot be scored: the {kind} has no such class, and no "
-                    f"class of the {kind} is mapped to {target!r}; "
-                    f"{unknown_name('class', target, members)}"
+                    f"class {target!r} cannot be scored: the {kind} has no such class, and none "
+                    f"that is mapped to it; {unknown_name('class', target, members)}"
                 )
     index = {name: position for position, name in enumerate(targets)}
     colors = dict(zip(dataset.class_names, dataset.palette, strict=True))

@@ -159,7 +159,7 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco requires a dataset other than"),
         ("deeplab_v3plus:backbone=xception_66", "did you mean 'xception_65'"),
         ("mobilenet:backbone=mobilenet_v3_large", r"dataset 'voc'.*cityscapes"),
-        ("mobilenet:width=0.6", "no published weights for width=0.6; .*, such as init="),
+        ("mobilenet:width=0.6", "no published weights for width=0.6; .*, as in init="),
     ],
 )
 def test_invalid_recipe_arguments_are_refused(reference, complaint):

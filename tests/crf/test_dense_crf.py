@@ -264,7 +264,7 @@ def test_wrong_compatibility_is_refused():
 
 def test_deviations_too_small_for_lattice_keys_are_refused():
     parameters = CRFParameters(1.0, 1e-4, 1e-4, filtering="lattice")
-    with pytest.raises(DeepLabError, match="use larger ones"):
+    with pytest.raises(DeepLabError, match="increase bilateral_position_std"):
         dense_crf(LOGITS, textured_image(0, 4, 5)[None], parameters)
 
 

@@ -114,7 +114,7 @@ def test_parts_of_one_object_add_up():
     ("segmentation", "complaint"),
     [
         ({"counts": "abc", "size": list(SIZE)}, "compressed"),
-        ({"counts": [5], "size": [1, 5]}, "their size is not"),
+        ({"counts": [5], "size": [1, 5]}, "their size must be"),
         ([[1, 2, 3]], "reshape"),
     ],
 )

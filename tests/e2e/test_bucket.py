@@ -75,7 +75,7 @@ def test_two_processes_resume_in_a_bucket_from_a_lost_host(commands, bucket, tmp
     output = f"{bucket}/network.stablehlo"
     words = ["export", f"--model={bucket}/run", "--format=stablehlo", f"--output={output}"]
     assert f"{output}: " in commands.run(*words).stdout
-    assert "give another --output, or --overwrite" in commands.run(*words, status=2).stderr
+    assert "give another --output, or replace it" in commands.run(*words, status=2).stderr
     local = tmp_path / "network.stablehlo"
     local.write_bytes(as_path(output).read_bytes())
     assert len(load_exported(local).metadata.class_names) == 6
