@@ -125,7 +125,8 @@ def _called(equation: Any) -> core.Jaxpr | None:
     """
     if equation.primitive.name in ("cond", "scan", "while"):
         raise NotImplementedError(
-            f"receptive fields through the operation {equation.primitive.name} are not supported"
+            f"receptive fields of networks with the operation {equation.primitive.name} are not "
+            "supported"
         )
     for called in map(equation.params.get, CALLED):
         if isinstance(called, core.ClosedJaxpr | core.Jaxpr):
@@ -206,7 +207,8 @@ def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -
         return _reduce(operation, given[0])
     if any(len(field) != rank for field in given if any(field)):
         raise NotImplementedError(
-            f"receptive fields through the operation {name} in {operation.path} are not supported"
+            f"receptive fields of networks with the operation {name} (in {operation.path}) are not "
+            "supported"
         )
     # Elementwise operations, and concatenation along another axis.
     return _widest([field for field in given if len(field) == rank])
@@ -275,7 +277,7 @@ def _reshape(operation: Operation, field: Field) -> Field:
         return field
     if [n for n in before if n > 1] != [n for n in after if n > 1]:
         raise NotImplementedError(
-            f"receptive fields through a reshape of {before} to {after} are not supported"
+            f"receptive fields of networks with a reshape of {before} to {after} are not supported"
         )
     kept = iter([extent for n, extent in zip(before, field, strict=True) if n > 1])
     return tuple(next(kept) if n > 1 else None for n in after)

@@ -225,8 +225,8 @@ def _check_channels(
     """Checks that the first kernels of another model take RGB, or as many bands as the data has."""
     if parts != "matching" and theirs.in_channels not in (3, ours.in_channels):
         raise DeepLabError(
-            f"training.init_from={source} takes {theirs.in_channels} bands, but the data has "
-            f"{ours.in_channels}; give a model for RGB or for {ours.in_channels} bands, or "
+            f"the model training.init_from={source} takes {theirs.in_channels} bands, but the data "
+            f"has {ours.in_channels}; give a model for RGB or for {ours.in_channels} bands, or "
             "training.init_scope=matching"
         )
 

@@ -219,5 +219,5 @@ def test_receptive_field_of_single_operations(function, pixels):
     ],
 )
 def test_untraceable_operations_are_reported(function):
-    with pytest.raises(NotImplementedError, match="receptive fields through"):
+    with pytest.raises(NotImplementedError, match="receptive fields of networks with"):
         receptive_field_of(function)
