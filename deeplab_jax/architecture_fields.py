@@ -276,7 +276,7 @@ class ArchitectureFields:
     multiple_of_stride: bool = keyword(
         False,
         "Input sides are multiples of the output stride, although corners are aligned; False: with "
-        "aligned corners, they are multiples plus 1.",
+        "aligned corners, input sides are multiples of the output stride plus 1.",
         source="segmentation_models.pytorch",
     )
     preprocessing: str = keyword(

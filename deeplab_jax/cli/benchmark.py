@@ -43,7 +43,10 @@ NETWORK = "deeplab_v3plus/mobilenet_v2"
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define(
-        "network", NETWORK, "Network to measure, as ARCHITECTURE or ARCHITECTURE/BACKBONE."
+        "network",
+        NETWORK,
+        "Network to measure, as ARCHITECTURE or ARCHITECTURE/BACKBONE. Used by the benchmarks "
+        "inference, training, scaling and compile.",
     )
     flags.define(
         "size",
@@ -51,8 +54,19 @@ def define_flags(flags: Flags) -> None:
         "Only for `benchmark inference` and `benchmark training`: height x width of the images, in "
         "pixels.",
     )
-    flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
-    flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
+    flags.define(
+        "batch_size",
+        1,
+        "Number of images per batch, across all devices. Used by the benchmarks inference, "
+        "training and compile.",
+        least=1,
+    )
+    flags.define(
+        "dtype",
+        "float32",
+        "Data type of the computation, float32 or bfloat16. Used by the benchmarks inference, "
+        "training and compile.",
+    )
     flags.define(
         "engines",
         ["jax", "onnx", "tflite"],

@@ -57,7 +57,12 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define("format", None, "Format of the exported file.", choices=FORMATS)
     flags.define("output", None, "Path of the exported file, or of a directory for web.")
-    flags.define("size", ANY, "Height x width of the images in pixels, as in 513x513, or any.")
+    flags.define(
+        "size",
+        ANY,
+        "Height x width of the images in pixels, as in 513x513, or any. With any, tflite and "
+        "coreml files accept only the inference size of the model.",
+    )
     flags.define(
         "batch",
         None,
@@ -66,8 +71,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "preprocessing",
         "inside",
-        "Place of the normalization. inside: the file takes pixels and normalizes them; outside: "
-        "the file takes normalized float32 images.",
+        "Place of the input normalization. inside: the file takes pixels and normalizes them; "
+        "outside: the file takes normalized float32 images.",
         choices=SIDES,
     )
     flags.define(

@@ -189,7 +189,12 @@ class Flags(absl_flags.FlagValues):
 
     def define_config(self) -> None:
         """Defines --config and --override. `main` rewrites --config.FIELD=VALUE to --override."""
-        self.define("config", None, "Path or name of a config, with optional :key=value arguments.")
+        self.define(
+            "config",
+            None,
+            "Path or name of a config, with optional arguments after a colon, as in camvid:cpu or "
+            "deeplab_v3:dataset=cityscapes.",
+        )
         self.define_repeatable(
             "override",
             "Value of a config field, as FIELD=VALUE; repeat the flag for several fields. "
@@ -228,7 +233,7 @@ class Flags(absl_flags.FlagValues):
           limit: default of --limit; the type `int`: all images.
         """
         self.define("dataset", None, "Name of a prepared dataset.")
-        self.define("split", split, "Name of the dataset split.")
+        self.define("split", split, "Dataset split or a part of a split, as in val or val[50%:].")
         self.define("data_dir", None, "Directory of the prepared datasets.")
         self.define(
             "size",

@@ -75,8 +75,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "frame_size",
         None,
-        "Maximum height x width of video frames in pixels, or full (default: inference size of "
-        "the model).",
+        "Maximum height x width in pixels at which the network processes video frames; larger "
+        "frames are downsampled; full: no downsampling (default: inference size of the model).",
     )
     flags.define("camera", int, "Index, from 0, of the camera to read.")
     flags.define("seconds", float, "Maximum duration to read from a video or camera, in seconds.")

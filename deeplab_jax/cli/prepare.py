@@ -15,9 +15,6 @@ DATASET is one of:
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
-In the descriptions of the flags, "annotation files" are the datasets labelme, coco, cvat,
-label_studio and yolo, and "synthetic datasets" are shapes and the diagnostic datasets.
-
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
   deeplab-jax prepare folder --source=pets --classes=pets/classes.txt --name=pets --data_dir=data
@@ -39,6 +36,8 @@ from deeplab_jax.errors import DeepLabError, check_name
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
+# Start of the description of a flag that applies to all datasets of the user's own images.
+OWN = "Only for your own images (folder, labelme, coco, cvat, label_studio, yolo):"
 # Flags of each dataset in addition to the common ones.
 RAW = ("source", "masks_drawn_on")
 ANNOTATED = (*RAW, "classes", "intensity_range", "name")
@@ -64,7 +63,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "source",
         None,
-        "Directory of the raw images and masks; for annotation files, a directory or zip archive.",
+        "Directory of the raw images and masks; for labelme, coco, cvat, label_studio and yolo "
+        "also a zip archive.",
     )
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define(
@@ -92,22 +92,28 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "num_train",
         int,
-        "Only for synthetic datasets: number of training images (default: 1600).",
+        "Only for shapes and the diagnostic datasets: number of training images (default: 1600).",
         least=0,
     )
     flags.define(
         "num_val",
         int,
-        "Only for synthetic datasets: number of validation images (default: 200).",
+        "Only for shapes and the diagnostic datasets: number of validation images (default: 200).",
         least=0,
     )
     flags.define(
         "size",
         int,
-        "Only for synthetic datasets: height and width of the images, in pixels (default: 96).",
+        "Only for shapes and the diagnostic datasets: height and width of the images, in pixels "
+        "(default: 96).",
         least=0,
     )
-    flags.define("seed", int, "Only for synthetic datasets: random seed (default: 0).", least=0)
+    flags.define(
+        "seed",
+        int,
+        "Only for shapes and the diagnostic datasets: random seed (default: 0).",
+        least=0,
+    )
     flags.define(
         "distance",
         int,
@@ -127,20 +133,21 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "classes",
         None,
-        "Only for `prepare folder` and annotation files: file of class names in label order, one "
-        "name per line or a JSON list (default: classes.txt or classes.json in --source, else the "
-        "names in the file of --color_map or in the annotation files).",
+        f"{OWN} file of class names in label order, one name per line or a JSON list (default: "
+        "classes.txt or classes.json in --source, else the names in the file of --color_map or in "
+        "the annotation files).",
     )
     flags.define(
         "images",
         None,
-        "Only for annotation files other than yolo: directory of the images (default: --source).",
+        "Only for the datasets labelme, coco, cvat and label_studio: directory of the images "
+        "(default: --source).",
     )
     flags.define(
         "annotations",
         None,
-        "Only for `prepare coco` and `prepare label_studio`: path of the annotation file (default: "
-        "the JSON files in --source and its subdirectories).",
+        "Only for the datasets coco and label_studio: path of the annotation file (default: the "
+        "JSON files in --source and its subdirectories).",
     )
     flags.define(
         "color_map",
@@ -151,15 +158,14 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "name",
         None,
-        "Only for `prepare folder` and annotation files: name of the prepared dataset; other "
-        "commands refer to the dataset as DATASET/NAME.",
+        f"{OWN} name of the prepared dataset; other commands refer to the dataset as DATASET/NAME.",
     )
     flags.define(
         "intensity_range",
         list,
-        "Only for `prepare folder` and annotation files: pixel values LOW,HIGH of 16-bit and float "
-        "images that are mapped to 0 and 255 (default: in each image, 0 or the minimum if it is "
-        "negative, and the maximum).",
+        f"{OWN} pixel values LOW,HIGH of 16-bit and float images that are mapped to 0 and 255 "
+        "(default: LOW is 0 or, if negative values occur, the minimum of the image; HIGH is the "
+        "maximum of the image).",
     )
     flags.define(
         "bands",

@@ -37,14 +37,18 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define("repo", None, "Repository on the Hub, as in user/name; created if missing.")
     flags.define("revision", None, "Branch to upload to; created if missing (default: main).")
-    flags.define("private", False, "Create a private repository; an existing one must be private.")
+    flags.define(
+        "private",
+        False,
+        "Create a private repository. An existing repository must be private already.",
+    )
     flags.define("message", "Upload model", "Message of the commit.")
     flags.define("output", None, "Directory to write; must be new.")
     flags.define(
         "license",
         None,
-        "License identifier of the Hub, as in apache-2.0 (default: license of the pretrained "
-        "weights, or none).",
+        "License of the model, as an identifier of the Hub, as in apache-2.0 (default: the license "
+        "of the pretrained weights, if any).",
     )
     flags.define(
         "metrics",

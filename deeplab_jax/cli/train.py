@@ -50,8 +50,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "xla_options",
         None,
-        "Platform whose recommended compiler options are set and printed: one TPU slice, several "
-        "TPU slices, one GPU node or several GPU nodes (default: no options are set).",
+        "Platform whose recommended compiler options are set and printed: tpu for one TPU slice, "
+        "tpu_slices for several slices, gpu for one GPU node, gpu_nodes for several nodes "
+        "(default: no options are set).",
         choices=["tpu", "tpu_slices", "gpu", "gpu_nodes"],
     )
     define_hosts(flags)
