@@ -173,9 +173,9 @@ class ArchitectureFields:
     )
     low_level_source: str = keyword(
         "convolution",
-        "Low-level features of the decoder: outputs of blocks (`block`) or of single convolutions "
-        "(`convolution`). These are, in a ResNet, the last convolution of a unit, before the "
-        "shortcut is added; in MobileNetV2, a depthwise convolution.",
+        "Low-level features of the decoder: outputs of blocks (`block`) or of convolutions inside "
+        "blocks (`convolution`): in a ResNet, of the last convolution of a unit, before the "
+        "shortcut is added; in MobileNetV2, of a depthwise convolution.",
         legal=LOW_LEVEL_SOURCES,
         source="`convolution`: as released; `block`: PyTorch codebases",
     )

@@ -108,8 +108,8 @@ class Augmentation:
     )
     max_class_fraction: float = keyword(
         1.0,
-        "Maximum fraction of a crop that one class may cover. Random crops are drawn until one "
-        "satisfies this limit, at most ten. 1: no limit.",
+        "Maximum fraction of a crop that one class may cover. Up to ten random crops are drawn "
+        "until one satisfies this limit; else the last one is used. 1: no limit.",
         source="mmsegmentation: 0.75",
         rule=NONZERO_FRACTION,
     )
@@ -239,7 +239,9 @@ class Evaluation:
     """Validation during a run."""
 
     every_steps: int = keyword(
-        1000, "Number of steps between evaluations; the last step is also evaluated.", rule=POSITIVE
+        1000,
+        "Number of training steps between evaluations; an evaluation also follows the last step.",
+        rule=POSITIVE,
     )
     batch_size: int = keyword(
         8, "Number of images per evaluation batch; does not change the metrics.", rule=POSITIVE
@@ -251,7 +253,8 @@ class Evaluation:
         unit="pixels",
     )
     limit: int | None = keyword(
-        None, "Maximum number of images to evaluate; unset: the whole split."
+        None,
+        "Maximum number of images to evaluate, from the start of the split; unset: all images.",
     )
 
 
@@ -259,7 +262,7 @@ class Evaluation:
 class Checkpoint:
     """Checkpoints of a run. The last two, and the best one by validation mean IoU, are kept."""
 
-    every_steps: int = keyword(1000, "Number of steps between checkpoints.", rule=POSITIVE)
+    every_steps: int = keyword(1000, "Number of training steps between checkpoints.", rule=POSITIVE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,7 +276,7 @@ class Config:
     augmentation: Augmentation
     strict_crop: bool = keyword(
         False,
-        "Crop sides that are not k·output_stride + 1 are an error; False: they cause a warning.",
+        "Error, instead of a warning, for crop sides that are not k·output_stride + 1.",
     )
     training: Training
     parallel: Parallel
@@ -283,7 +286,9 @@ class Config:
     evaluation: Evaluation
     checkpoint: Checkpoint
     log_every_steps: int = keyword(
-        50, "Number of steps between entries of metrics.jsonl and TensorBoard.", rule=POSITIVE
+        50,
+        "Number of training steps between entries of metrics.jsonl and TensorBoard.",
+        rule=POSITIVE,
     )
 
 
