@@ -69,6 +69,7 @@ def test_a_named_folder(command, tmp_path):
             "--intensity_range takes two numbers",
         ),
         (["shapes", "--data_dir=x", "--num_train=-1"], "num_train"),
+        (["shapes", "--data_dir=x", "--size=15"], "size=15 is too small for shapes"),
         (["shapes", "--date_dir=x"], "date_dir"),
     ],
 )

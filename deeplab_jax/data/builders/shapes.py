@@ -7,15 +7,19 @@ from deeplab_jax.data.builders.base import LoadedExample, Problem, SegmentationB
 from deeplab_jax.data.codecs import encode_jpeg
 from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.data.shapes import draw_scene
+from deeplab_jax.errors import DeepLabError
 
 SPLITS = ("train", "val")
+# In smaller images, shapes have a radius of less than three pixels. Drawing might not end.
+MIN_SIZE = 16
 
 
 class Shapes(SegmentationBuilder):
     """Builder of synthetic square images that show shapes, and of their labels.
 
     The arguments of the constructor are the number of images in the splits train and val
-    (`num_train`, `num_val`), the side of the images in pixels (`size`), and the random `seed`.
+    (`num_train`, `num_val`), the side of the images in pixels (`size`, at least 16), and the random
+    `seed`.
     """
 
     descriptor = SHAPES
@@ -29,6 +33,10 @@ class Shapes(SegmentationBuilder):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        if size < MIN_SIZE:
+            raise DeepLabError(
+                f"size={size} is too small for shapes; it must be at least {MIN_SIZE}"
+            )
         self._num_images = {"train": num_train, "val": num_val}
         self._seed, self._size = seed, size
         super().__init__(**kwargs)
