@@ -133,7 +133,7 @@ def define_flags(flags: Flags) -> None:
         "num_images",
         400,
         "Only for `benchmark pipeline`: number of images per measurement.",
-        least=0,
+        least=1,
     )
     flags.define(
         "workers",
