@@ -124,16 +124,18 @@ def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Floa
 class Vertices(NamedTuple):
     """Vertices of the lattice around N points, and all (d+1)·N pairs (point, vertex).
 
-    Each vertex has an int64 key, computed from its coordinates. The vertices are numbered from 0 in
-    the order of their keys.
+    The simplex around a point has d+1 vertices, one of each class 0..d (`embed` defines the class
+    of a vertex). Each vertex has an int64 key, computed from its coordinates. Its index is its
+    position, from 0, in the order of the keys.
 
     Attributes:
-      vertex: int32 [d+1, N], number of the vertex of each class around each point.
+      vertex: int32 [d+1, N], index of the vertex of each class (rows) around each point (columns).
       weight: [d+1, N], barycentric weight of each point for these vertices.
       point, point_weight, key, number: [(d+1)·N], the pairs sorted by vertex: index and weight of
-        the point, key and number of the vertex.
+        the point, key and index of the vertex.
       axis_shift: int64 [d+1, d+1], difference between the key of a vertex's next neighbor and the
-        key of the vertex. Row: class of the vertex; column: axis along which the neighbor lies.
+        key of the vertex. Row: class of the vertex, 0..d; column: axis along which the neighbor
+        lies.
       num_vertices: int32 scalar, number of vertices.
       fits: bool scalar, whether 63 bits are enough to distinguish all vertices.
     """

@@ -80,9 +80,9 @@ def open_rows(
       max_pixels: maximum number of pixels of an image that is decoded whole (default: 400 million).
 
     Raises:
-      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole, it
-        contains several pictures or bands other than gray and RGB, or a TIFF too large for Pillow
-        requires tifffile, which is not installed.
+      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole; it
+        contains several pictures, or bands other than gray and RGB; or tifffile, which a TIFF too
+        large for Pillow requires, is not installed.
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
