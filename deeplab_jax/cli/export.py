@@ -7,8 +7,8 @@ the network in the browser). Batch normalization is folded into convolutions. Th
 class names, palette and normalization.
 
 The exported file takes uint8 RGB images, or the bands that the network was trained on. By default,
-it returns the class index of every pixel. StableHLO and ONNX files accept any batch size, and
-heights and widths of k · output stride + 1 pixels, where k is a positive integer; of k · output
+it returns the class index of every pixel. StableHLO and ONNX files accept any batch size.
+Heights and widths must be k · output stride + 1 pixels for a positive integer k, or k · output
 stride pixels if the network has align_corners=False or multiple_of_stride=True. TFLite and Core ML
 files accept one size and, by default, one image per call. OpenCV reads only ONNX files with a fixed
 --size.
@@ -60,8 +60,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "size",
         ANY,
-        "Height x width of the images in pixels, as in 513x513, or any. With any, tflite and "
-        "coreml files accept only the inference size of the model.",
+        "Height x width of the images in pixels, as in 513x513, or the word any. With "
+        "--size=any, tflite and coreml files accept only the inference size of the model.",
     )
     flags.define(
         "batch",

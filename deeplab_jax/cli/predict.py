@@ -69,7 +69,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "submission",
         None,
-        "Benchmark for whose evaluation server files are written, instead of masks and overlays.",
+        "Write files for the evaluation server of this benchmark, instead of masks and overlays.",
         choices=["voc", "cityscapes"],
     )
     flags.define(

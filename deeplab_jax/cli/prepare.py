@@ -84,8 +84,9 @@ def define_flags(flags: Flags) -> None:
         "masks_drawn_on",
         None,
         "Only for images with an EXIF orientation: whether masks were drawn on the image as "
-        "viewers display it (displayed) or as the file stores it (stored). Used only for masks "
-        "whose size fits both (default: displayed for labelme; else such masks are an error).",
+        "viewers display it (displayed) or as the file stores it (stored). Required only if the "
+        "size of a mask fits the image in both orientations (default: displayed for labelme; for "
+        "other datasets, such a mask is an error without this flag).",
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
@@ -106,7 +107,7 @@ def define_flags(flags: Flags) -> None:
         int,
         "Only for shapes and the diagnostic datasets: height and width of the images, in pixels "
         "(default: 96).",
-        least=0,
+        least=1,
     )
     flags.define(
         "seed",
