@@ -820,7 +820,7 @@ def link(name: str) -> zipfile.ZipInfo:
         ([(link("a.txt"), b"/etc/passwd")], "not a plain file"),
         (
             [("a.txt", bytes(2000)), ("b.txt", bytes(2000))],
-            r"unpacks to 4,000 bytes, more than .* \(3,000 bytes\)",
+            "unpacks to 4,000 bytes, more than 3,000 bytes",
         ),
         ([("a", b""), ("a/b", b"")], "damaged"),
     ],
