@@ -25,18 +25,22 @@ def define_flags(flags: Flags) -> None:
         "model",
         [],
         "Models that the page offers, separated by commas: workdirs of training runs, model "
-        "directories, or names that `deeplab-jax models` lists. At first, the first model is "
-        "selected. The page does not show full paths of directories (default: all pretrained "
-        "models).",
+        "directories, or names that `deeplab-jax models` lists. The first model is selected "
+        "when the page opens. The page shows only the last parts of directory paths (default: all "
+        "pretrained models).",
     )
     flags.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
-    flags.define("host", "127.0.0.1", "Network address to listen on; 0.0.0.0: all interfaces.")
+    flags.define(
+        "host",
+        "127.0.0.1",
+        "Network address to listen on. With 0.0.0.0, the server listens on all interfaces.",
+    )
     flags.define("port", 7860, "Port to listen on, from 1 to 65535.")
     flags.define("max_megabytes", 10.0, "Maximum size of an uploaded image file, in megabytes.")
     flags.define("max_megapixels", 24.0, "Maximum number of pixels of an image, in megapixels.")
     flags.define("max_seconds", 30.0, "Request timeout, in seconds.")
     flags.define(
-        "max_waiting", 64, "Maximum number of requests in the queue; more requests are rejected."
+        "max_waiting", 64, "Maximum number of requests in the queue; further requests are rejected."
     )
 
 

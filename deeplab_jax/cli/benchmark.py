@@ -9,9 +9,11 @@ scaling    time of a forward pass by image size, batch size and output stride, w
 start      time of the commands --help, `models` and `inspect`, of a command that fails, and of
            `predict` on one image with a warm and with a cold compile cache
 compile    time to the first training step, with a cold and with a warm compile cache
-shapes     mean IoU on the built-in `shapes` dataset: DeepLab v3+, the same network at output stride
-           32 without a decoder, and a per-pixel classifier (10 minutes on two cores)
-crf        time of the dense CRF on one image, in total and per step, compared with pydensecrf
+shapes     mean IoU of three models on the built-in `shapes` dataset: DeepLab v3+, the same network
+           at output stride 32 without a decoder, and a per-pixel classifier (10 minutes on two
+           cores)
+crf        time of the dense CRF on one image, in total and per step, and time of pydensecrf on the
+           same image
 
 examples:
   deeplab-jax benchmark inference --network=deeplab_v3/resnet_50 --size=513x513
@@ -71,7 +73,7 @@ def define_flags(flags: Flags) -> None:
         "engines",
         ["jax", "onnx", "tflite"],
         "Only for `benchmark inference` with --dtype=float32: engines to measure, separated by "
-        "commas; empty: none.",
+        "commas. With an empty value, no engine is measured.",
     )
     flags.define("dataset", None, "Only for `benchmark pipeline`: name of a prepared dataset.")
     flags.define(
@@ -111,7 +113,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "output",
         None,
-        "Only for `benchmark scaling`: directory for the results, a CSV file and a plot.",
+        "Only for `benchmark scaling`: directory to which a CSV file and a plot are written.",
     )
     flags.define(
         "workdir",
@@ -127,7 +129,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "num_classes", 21, "Only for `benchmark crf`: number of classes of the logits.", least=2
     )
-    flags.define("repetitions", 5, "Number of timed runs; their median is printed.", least=1)
+    flags.define(
+        "repetitions", 5, "Number of timed runs. The median of their times is printed.", least=1
+    )
     flags.define("json", False, "Print JSON instead of text.")
     flags.define(
         "num_images",
@@ -138,8 +142,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "workers",
         0,
-        "Only for `benchmark pipeline`: number of data-loading processes; 0: threads of this "
-        "process.",
+        "Only for `benchmark pipeline`: number of data-loading processes. With 0, threads of "
+        "this process load the data.",
         least=0,
     )
 

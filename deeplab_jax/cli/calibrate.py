@@ -1,13 +1,13 @@
 """usage: deeplab-jax calibrate --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value]
 
-Fits the temperature of the class probabilities of a model: the divisor of the logits that maximizes
-the likelihood of a dataset split. Fit on images that the model was not trained on, and measure the
-effect on other images with `evaluate --calibration`. DIR is a model directory with the same weights
-and the temperature. Every command that computes probabilities applies the temperature. Class maps
-and mean IoU do not change.
+Fits the temperature of a model, a number by which the logits are divided. The fitted temperature
+maximizes the likelihood of the true classes on a dataset split. Choose a split that the model was
+not trained on, and measure the effect on other images with `evaluate --calibration`. The command
+writes the model directory DIR, which contains the same weights and the temperature. Every command
+that computes probabilities with DIR applies the temperature. Class maps and mean IoU do not change.
 
-The temperature fits only the inference strategy that --output_stride, --scales, --flip, --tile and
---crf select. Give the same flags when you predict or evaluate with DIR.
+The temperature is valid only for the inference strategy that --output_stride, --scales, --flip,
+--tile and --crf select. Give the same flags when you predict or evaluate with DIR.
 
 examples:
   deeplab-jax calibrate --model=runs/camvid --output=models/camvid --dataset=camvid \\

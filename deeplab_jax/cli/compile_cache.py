@@ -43,9 +43,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "compile_cache",
         None,
-        f"Directory of the compile cache, which stores compiled programs; {OFF}: no cache "
-        f"(default: ${VARIABLE}; if it is not set, compiled/ in $DEEPLAB_CACHE or in "
-        "~/.cache/deeplab_jax).",
+        f"Directory of the compile cache, which stores compiled programs. --compile_cache={OFF} "
+        f"disables the cache (default: ${VARIABLE}, else $DEEPLAB_CACHE/compiled, else "
+        "~/.cache/deeplab_jax/compiled).",
     )
     flags.define(
         "clear_compile_cache",

@@ -2,8 +2,8 @@
 
 Converts published weights into a model directory. SOURCE is a file (TFLite, Core ML, PyTorch,
 safetensors, frozen TensorFlow graph), the path prefix of a TensorFlow checkpoint
-(model.ckpt-30000), a directory or archive with one of these, or a name that `deeplab-jax models`
-lists, which is downloaded.
+(model.ckpt-30000), or a directory or archive that contains such a file or checkpoint. SOURCE can
+also be a name that `deeplab-jax models` lists; the weights are then downloaded.
 
 The architecture is detected from the names of the arrays; --architecture and --set override it. The
 command prints how many arrays each part of the network uses, how many batch normalizations were

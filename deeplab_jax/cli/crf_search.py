@@ -4,8 +4,8 @@ Searches a grid of dense CRF parameters for the highest mean IoU on a few images
 images for the final evaluation. The searched parameters belong to the bilateral kernel: its weight
 w1, and its standard deviations σα (position, in pixels) and σβ (color, in levels of 0..255). The
 default grid is taken from DeepLab v2: w1 from 3 to 6, σα from 30 to 100, σβ from 3 to 6, 128
-combinations in total. The network runs once per image, the CRF once per image and combination.
---output writes a JSON file that --crf accepts.
+combinations in total. The network runs once per image, and the CRF runs once per image and
+combination. --output writes a JSON file that --crf accepts.
 
 examples:
   deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
@@ -47,13 +47,14 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_model()
     flags.define_inference()
+    flags["crf"].help = "Not accepted by crf-search, which selects the CRF parameters itself."
     flags.define_dataset("train", limit=100)
     for flag, _, parameter, example in GRID_FLAGS:
         flags.define(
             flag,
             None,
             f"Values to try for the {parameter}, separated by commas, as in {example} (default: "
-            "those of DeepLab v2).",
+            "the values of DeepLab v2).",
         )
     flags.define(
         "output",

@@ -2,9 +2,9 @@
 
 Trains the network of a config, the student, to imitate a larger network, the teacher. The
 distillation loss is T²·KL(teacher ‖ student), where T is --temperature: the logits of both networks
-are divided by T, and their probabilities are compared. This loss is multiplied by --weight and
-added to the loss of the config. Teacher and dataset must have the same classes. DIR is the workdir
-of the training run. To resume an interrupted run, repeat the command.
+are divided by T, and the resulting probabilities are compared. This loss is multiplied by --weight
+and added to the loss of the config. Teacher and dataset must have the same classes. DIR is the
+workdir of the training run. To resume an interrupted run, repeat the command.
 
 examples:
   deeplab-jax distill --model=runs/camvid_large --config=camvid:cpu --output=runs/camvid_taught \\

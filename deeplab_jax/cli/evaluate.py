@@ -11,8 +11,8 @@ It prints the expected calibration error (ECE) of the confidence, the mean ECE o
 writes reliability.png. The command `calibrate` improves these values.
 
 With --uncertainty, the command also measures how well the uncertainty of a pixel predicts that its
-class is wrong. It prints AUROC and AUPR. Random uncertainties have an AUROC of 0.5, and an AUPR
-equal to the fraction of wrong pixels. --output then also writes uncertainty.png.
+predicted class is wrong. It prints AUROC and AUPR. Random uncertainties have an AUROC of 0.5, and
+an AUPR equal to the fraction of wrong pixels. --output then also writes uncertainty.png.
 
 With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
 --crf one after the other and prints how much each changes the metrics, with a 95 % interval. If
@@ -32,7 +32,7 @@ examples:
       --data_dir=data --calibration --output=runs/camvid/calibration
   deeplab-jax evaluate --model=deeplabv3_mobilenetv2_voc --dataset=folder --data_dir=data \\
       --class_map=vehicles.txt
-      a line of vehicles.txt: bus: vehicle
+      vehicles.txt contains lines such as `bus: vehicle`
 """
 
 from typing import Any
@@ -62,15 +62,15 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "calibration_bins",
         15,
-        "Number of equally wide bins of the confidence, from which the calibration errors are "
-        "computed.",
+        "Number of equally wide confidence bins that are used to compute the calibration errors.",
         least=1,
     )
     flags.define(
         "uncertainty",
         list,
-        "Uncertainty estimates to evaluate, separated by commas: confidence, entropy, dropout (MC "
-        "dropout) or scales (variance over scales and flips).",
+        "Uncertainty estimates to evaluate, separated by commas, as in confidence,entropy. Legal "
+        "estimates are confidence, entropy, dropout (MC dropout) and scales (variance over scales "
+        "and flips).",
     )
     flags.define("dropout_samples", 8, "Number of dropout masks of MC dropout.", least=2)
     flags.define(
@@ -78,7 +78,7 @@ def define_flags(flags: Flags) -> None:
         None,
         "File that assigns classes of the model or of the dataset to the classes to score: lines "
         '`from: to`, or JSON {"from": "to"}. Without --class_map and --classes, the dataset must '
-        "have the classes of the model.",
+        "have the same classes as the model.",
     )
     flags.define(
         "classes",

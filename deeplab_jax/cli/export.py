@@ -66,7 +66,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "batch",
         None,
-        "Number of images per call, or any (default: 1 for tflite, coreml and web, else any).",
+        "Number of images per call, or the word any. With --batch=any, stablehlo, onnx and "
+        "tflite files accept any number of images per call; coreml and web files accept one image "
+        "(default: 1 for tflite, coreml and web; any for stablehlo and onnx).",
     )
     flags.define(
         "preprocessing",
@@ -110,8 +112,8 @@ def _define_images(flags: Flags) -> None:
     flags.define(
         "verify",
         None,
-        "Images or folders on which the exported file is compared with the network, separated by "
-        "commas.",
+        "Images or folders, separated by commas. The exported file is compared with the network on "
+        "these images.",
     )
     flags.define(
         "calibrate",

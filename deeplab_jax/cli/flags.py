@@ -250,7 +250,10 @@ class Flags(absl_flags.FlagValues):
         )
         self.define("batch_size", 8, "Number of images per batch, across all devices.", least=1)
         self.define(
-            "workers", 0, "Number of data-loading processes; 0: threads of this process.", least=0
+            "workers",
+            0,
+            "Number of data-loading processes. With 0, threads of this process load the data.",
+            least=0,
         )
 
     def open_split(self) -> "data.Dataset":
@@ -313,8 +316,8 @@ class Flags(absl_flags.FlagValues):
             "crf",
             None,
             "Refine the result with a dense CRF. --crf uses the published parameters of the "
-            "architecture, --crf=NAME the published parameters with this name, --crf=FILE.json the "
-            "parameters in a file that `crf-search` wrote.",
+            "architecture. --crf=NAME uses the published parameters with this name. "
+            "--crf=FILE.json uses the parameters in a file that `crf-search` wrote.",
             bare="default",
         )
 

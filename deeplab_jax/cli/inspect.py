@@ -4,12 +4,12 @@
 
 Prints the layers, parameters, multiply-adds, receptive field and feature maps of a network at an
 image size. ARCH is an architecture that `deeplab-jax models` lists. M is the workdir of a training
-run, a model directory, or the name of pretrained weights. This takes about a second, because the
-network is traced and not run.
+run, a model directory, or the name of pretrained weights. The command takes about a second, because
+it traces the network and does not run it.
 
 Set keywords of the network with --set=KEY=VALUE,…; write tuples in brackets. --set without a value
-prints the type, default and description of every keyword. --config without a value prints the same
-for every config field.
+prints the type, default and description of every keyword. --config without a value prints the type,
+default and description of every config field.
 
 Multiply-adds are also printed in TensorFlow's convention, which the tables of the papers use. In
 this convention, the feature map of an atrous convolution that is not depthwise is padded to a
@@ -65,7 +65,9 @@ def define_flags(flags: Flags) -> None:
         "prints a description of every field.",
         bare=HELP,
     )
-    flags.define("num_classes", int, "Number of classes (default: that of ARCH).", least=1)
+    flags.define(
+        "num_classes", int, "Number of classes (default: the number of classes of ARCH).", least=1
+    )
     flags.define("size", "513x513", "Height x width of the image, in pixels.")
     flags.define("layers", False, "Show every convolution and every feature map.")
     flags.define("json", False, "Print JSON instead of tables.")

@@ -1,8 +1,8 @@
 """usage: deeplab-jax models
 
 Lists the architectures, the backbones with their keywords, and the pretrained weights. For
-pretrained weights, the list states network, classes, published accuracy and license. The names of
-pretrained weights can be given to other commands as --model, and to `convert`.
+pretrained weights, the list states network, classes, published accuracy and license. Other commands
+accept the name of pretrained weights as --model; `convert` accepts it as SOURCE.
 
 example:
   deeplab-jax models

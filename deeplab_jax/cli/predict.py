@@ -3,26 +3,29 @@
 Writes two files per image: NAME.png, a palette PNG whose pixel values are class indices, and
 NAME_overlay.png, the image with the class colors drawn over it. With more than 255 classes,
 NAME.png is 16-bit gray, and NAME_colors.png shows the class colors. A PATH is an image, a video or
-a folder. Folders are searched recursively, and the names of subfolders are kept below DIR.
+a folder. Folders are searched recursively, and DIR receives the same subfolders.
 
 M is the workdir of a training run, a model directory, the name of pretrained weights, which are
 downloaded on first use, or a .onnx, .tflite or .stablehlo file that `export` wrote. If the model
 classifies whole images, the command instead writes NAME_classes.json with the five most probable
 classes.
 
-For a video, the command writes NAME.mp4, the frames with the class colors drawn over them, and
-NAME_masks/ with a palette PNG per frame. The network processes frames downsampled to its inference
-size; --frame_size=HxW sets another size, --frame_size=full disables downsampling. --camera=0 reads
-the first camera until --seconds or Ctrl-C.
+For a video, the command writes NAME.mp4, which shows the frames with the class colors drawn over
+them, and the folder NAME_masks, which contains a palette PNG per frame. Frames are downsampled to
+fit the inference size of the network. --frame_size=HxW sets another size; --frame_size=full
+disables downsampling. --camera=0 reads the first camera until --seconds have passed or you press
+Ctrl-C.
 
 With --tile, an image is read, predicted and written in parts, so that a TIFF of any size fits in
-memory. Above 179 million pixels the files are TIFFs: NAME.tif and NAME_overlay.tif.
+memory. For an image of more than 179 million pixels, the command writes the TIFFs NAME.tif and
+NAME_overlay.tif.
 
 With --submission=voc or --submission=cityscapes, the command instead writes files for the
 evaluation server.
 
 With --engine=onnx or --engine=tflite, the network runs in ONNX Runtime or LiteRT instead of JAX,
-with the same masks. On CPUs, a TFLite file in 8-bit integers (`export --calibrate`) is the fastest.
+and the masks are the same. On CPUs, the fastest option is a TFLite file that computes in 8-bit
+integers (`export --calibrate`).
 
 All images are read before anything is written. If an image is damaged, the command fails; with
 --skip_bad, such images are skipped and counted. Inputs are never overwritten.
@@ -76,7 +79,8 @@ def define_flags(flags: Flags) -> None:
         "frame_size",
         None,
         "Maximum height x width in pixels at which the network processes video frames; larger "
-        "frames are downsampled; full: no downsampling (default: inference size of the model).",
+        "frames are downsampled. --frame_size=full disables downsampling (default: inference size "
+        "of the model).",
     )
     flags.define("camera", int, "Index, from 0, of the camera to read.")
     flags.define("seconds", float, "Maximum duration to read from a video or camera, in seconds.")

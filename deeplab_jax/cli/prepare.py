@@ -4,7 +4,7 @@ Converts raw images and masks into a dataset for training and evaluation.
 
 DATASET is one of:
   camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
-  pascal_person_part                       published datasets, from their files
+  pascal_person_part                       published datasets, whose files you have downloaded
   folder                                   your own images/ and masks/
   labelme, coco, cvat, label_studio, yolo  your own images and annotation files
   shapes                                   built-in synthetic images, without a source
@@ -84,9 +84,9 @@ def define_flags(flags: Flags) -> None:
         "masks_drawn_on",
         None,
         "Only for images with an EXIF orientation: whether masks were drawn on the image as "
-        "viewers display it (displayed) or as the file stores it (stored). Required only if the "
-        "size of a mask fits the image in both orientations (default: displayed for labelme; for "
-        "other datasets, such a mask is an error without this flag).",
+        "viewers display it (displayed) or as the file stores it (stored). The flag is used only "
+        "for masks whose size fits both the displayed and the stored image (default: displayed for "
+        "labelme; for other datasets, such a mask is an error without this flag).",
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
@@ -164,17 +164,18 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "intensity_range",
         list,
-        f"{OWN} pixel values LOW,HIGH of 16-bit and float images that are mapped to 0 and 255 "
-        "(default: LOW is 0 or, if negative values occur, the minimum of the image; HIGH is the "
-        "maximum of the image).",
+        f"{OWN} the two pixel values LOW,HIGH that are mapped to 0 and 255 when a 16-bit or float "
+        "image is converted to 8 bits (default: LOW is 0 or, if negative values occur, the minimum "
+        "of the image; HIGH is the maximum of the image).",
     )
     flags.define(
         "bands",
         list,
-        "Only for `prepare folder`: image bands to read, as positions from 1, separated by commas; "
-        "or all. Three bands, as in 4,3,2, are converted to 8-bit red, green and blue. Any other "
-        "number of bands keeps the uint8 or uint16 values of the images (default: only gray and "
-        "RGB images are accepted).",
+        "Only for `prepare folder`: image bands to read, as positions from 1, separated by commas. "
+        "--bands=all reads all bands. If three positions are given, as in 4,3,2, these bands are "
+        "converted to 8-bit red, green and blue. With another number of positions or --bands=all, "
+        "the uint8 or uint16 values of the images are kept (default: only gray and RGB images are "
+        "accepted).",
     )
     flags.define(
         "page",

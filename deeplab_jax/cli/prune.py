@@ -3,11 +3,13 @@
 Prunes a model and fine-tunes it. There are two kinds of pruning:
 
 With --structured, whole channels are removed from bottlenecks, ASPP branches and the decoder, until
-at most a fraction --macs=0.5 of the multiply-adds is left. The network is then smaller and faster.
+the remaining fraction of the multiply-adds is at most --macs (default: 0.5). The network is then
+smaller and faster.
 
-Without --structured, the smallest weights of every convolution kernel that is not depthwise are set
-to 0 during training, up to a fraction --sparsity=0.5. The resulting model is smaller when it is
-compressed (zip), but not faster.
+Without --structured, single weights are set to 0 during training. In every convolution kernel that
+is not depthwise, these are the weights with the smallest absolute values. Their final fraction is
+--sparsity (default: 0.5). The resulting model is smaller when it is compressed (zip), but not
+faster.
 
 Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
 --config.FIELD=VALUE, and writes to DIR-training. To resume an interrupted run, repeat the command.
@@ -62,18 +64,19 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "teacher_weight",
         0.0,
-        "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
+        "Weight of the distillation loss with the unpruned model as teacher; 0 disables the loss.",
     )
     flags.define(
         "multiple",
         8,
-        "Each pruned layer keeps a multiple of this number of channels, rounded up.",
+        "The number of channels that a pruned layer keeps is rounded up to a multiple of this "
+        "number.",
         least=1,
     )
     flags.define(
         "calibration_limit",
         32,
-        "Number of images of the split train from which the channels are ranked.",
+        "Number of images of the split train that are used to rank the channels.",
         least=1,
     )
 

@@ -6,9 +6,10 @@ the images at PATH with pseudo-labels: masks of the classes that M predicts. By 
 are fused over several scales and flips. Pixels whose largest class probability is below
 --min_confidence become void, so that training ignores them.
 
-A PATH is an image or a folder, which is searched recursively. Images that are also in the labeled
-splits (equal pixels) are left out, so that PATH may contain all images, labeled or not. M must have
-the classes of the dataset. To resume an interrupted run, repeat the command.
+A PATH is an image or a folder, which is searched recursively. PATH may contain all your images,
+labeled or not: an image is left out if its pixels are equal to those of an image in the labeled
+splits. M must have the same classes as the dataset. To resume an interrupted run, repeat the
+command.
 
 examples:
   deeplab-jax pseudo-label --model=runs/first --dataset=folder --data_dir=data --output=one \\
@@ -34,12 +35,12 @@ def define_flags(flags: Flags) -> None:
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define("train_split", "train", "Split of the labeled images to train on.")
     flags.define("validation_split", "val", "Split of the labeled images to validate on.")
-    flags.define("output", None, "Folder of images and masks to write.")
+    flags.define("output", None, "Folder to which the images and masks are written.")
     flags.define(
         "min_confidence",
         0.9,
-        "Minimum of the largest class probability of a pixel, in [0, 1). Pixels below it become "
-        "void.",
+        "Minimum confidence, in [0, 1). A pixel becomes void if its largest class probability is "
+        "below this minimum.",
     )
     flags.define(
         "page",

@@ -1,9 +1,10 @@
 """usage: deeplab-jax push --model=M --repo=USER/NAME | --output=DIR [--flag=value …]
 
 Publishes a model on the Hugging Face Hub. The repository contains model.safetensors, model.json,
-and a model card README.md with data, recipe, metrics, license, an example picture, and how to load
-the model. M is the workdir of a training run, a model directory, or the name of pretrained weights.
-Uploading requires a token with write access: run `hf auth login`, or set HF_TOKEN.
+and the model card README.md. The model card describes the data, the recipe, the metrics and the
+license, shows an example picture, and explains how to load the model. M is the workdir of a
+training run, a model directory, or the name of pretrained weights. Uploading requires a token with
+write access: run `hf auth login`, or set HF_TOKEN.
 
 --output writes the same files into a directory and needs no internet connection. To upload this
 directory later, edit its README.md and give the directory as --model.
@@ -53,8 +54,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "metrics",
         list,
-        "Metrics to show in the model card: files metrics.json that `evaluate` wrote, or "
-        "directories that contain such a file, separated by commas.",
+        "Files whose metrics the model card shows, separated by commas: each is a metrics.json "
+        "that `evaluate` wrote, or a directory that contains a metrics.json.",
     )
     flags.define("about", None, "Text of the first paragraph of the model card.")
 

@@ -8,9 +8,9 @@ size and latency before and after quantization, and writes them to DIR/report.js
 On CPUs, the quantized model is not faster in JAX. For fast prediction on CPUs, export the float
 model with `export --format=tflite --calibrate`, and run that file with `predict`.
 
-If the accuracy drops too much, give --steps=N for quantization-aware fine-tuning. It uses the
-config of the model's workdir or --config=FILE, with overrides --config.FIELD=VALUE, and writes to
-DIR-training. To resume an interrupted run, repeat the command.
+If the accuracy drops too much, give --steps=N for quantization-aware fine-tuning. The fine-tuning
+run uses the config of the model's workdir or --config=FILE, with overrides --config.FIELD=VALUE,
+and writes to DIR-training. To resume an interrupted run, repeat the command.
 
 examples:
   deeplab-jax quantize --model=deeplabv3_mobilenetv2_voc_coreml_lut8 --output=models/voc_int8 \\

@@ -1,10 +1,11 @@
 """usage: deeplab-jax train --config=FILE[:key=value,…] --workdir=DIR [--config.FIELD=VALUE …]
 
-Trains a model. To resume an interrupted run, repeat the command with the same workdir: it restores
-the newest checkpoint. FILE is a path or the name of a packaged config (shapes, camvid, voc).
+Trains a model. To resume an interrupted run, repeat the command with the same workdir. The command
+then restores the newest checkpoint. FILE is a path or the name of a packaged config (shapes,
+camvid, voc).
 
-Several processes can train together. On TPU pods, SLURM and GKE they are detected. Elsewhere, start
-each process with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
+Several processes can train together. On TPU pods, SLURM and GKE, the processes are detected.
+Elsewhere, start each process with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 
 With --folds=5, the command runs a five-fold cross-validation on the training split. It trains five
 networks, each on four folds, evaluates each on the remaining fold, and prints the mean and the
