@@ -30,7 +30,7 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define_inference()
     flags.define_dataset("val")
-    flags.define("output", None, "Model directory to write; must be new.")
+    flags.define("output", None, "Model directory to write. It must be empty or not exist yet.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

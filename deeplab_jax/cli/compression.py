@@ -21,7 +21,7 @@ def define_compression_flags(flags: Flags) -> None:
     """Defines the common flags of `quantize` and `prune`."""
     flags.define_model()
     flags.define_dataset("val")
-    flags.define("output", None, "Model directory to write; must be new.")
+    flags.define("output", None, "Model directory to write. It must be empty or not exist yet.")
     flags.define("steps", 0, "Number of fine-tuning steps.", least=0)
     flags.define_config()
     flags.define("tflite", None, "TFLite file whose latency is measured for comparison.")

@@ -31,7 +31,7 @@ SHOWN = 3
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("output", None, "Model directory to write; must be new.")
+    flags.define("output", None, "Model directory to write. It must be empty or not exist yet.")
     flags.define(
         "architecture",
         None,

@@ -19,9 +19,9 @@ With --table, the command compares inference options. It adds --output_stride, -
 none of these flags is given, the table has the rows of table 6 of DeepLab v3 (output strides 16 and
 8, six scales, flips) and one row for the CRF. --output then writes only strategies.json.
 
-With --class_map or --classes, the metrics are computed over the classes that these flags define,
-the scored classes, instead of the classes of the model. Pixels whose true class is not scored are
-void. At all other pixels, a predicted class that is not scored counts as wrong.
+With --class_map or --classes, the metrics are computed over the scored classes, which these flags
+define, instead of the classes of the model. Pixels whose true class is not scored are void. At all
+other pixels, a predicted class that is not scored counts as wrong.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\

@@ -40,8 +40,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "topology",
         None,
-        "TPU chip and shape of the slice, as in v5e:16x16; or GPU and number of GPUs of one host, "
-        "as in h100:8; or GPU and number of hosts x GPUs per host, as in h100:4x8.",
+        "For TPUs, CHIP:SHAPE with the shape of the slice, as in v5e:16x16. For GPUs of one host, "
+        "CHIP:GPUS, as in h100:8. For GPUs of several hosts, CHIP:HOSTSxGPUS, as in h100:4x8 for "
+        "4 hosts with 8 GPUs each.",
     )
     flags.define("num_slices", 1, "Number of TPU slices of the shape in --topology, at least 1.")
     flags.define(

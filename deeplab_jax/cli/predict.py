@@ -1,7 +1,7 @@
 """usage: deeplab-jax predict --model=M --output=DIR PATH… [--flag=value …]
 
-Writes two files per image: NAME.png, a palette PNG whose pixel values are class indices, and
-NAME_overlay.png, the image with the class colors drawn over it. With more than 255 classes,
+Writes two files per image. NAME.png is a palette PNG whose pixel values are class indices.
+NAME_overlay.png shows the image with the class colors drawn over it. With more than 255 classes,
 NAME.png is 16-bit gray, and NAME_colors.png shows the class colors. A PATH is an image, a video or
 a folder. Folders are searched recursively, and DIR receives the same subfolders.
 
@@ -21,7 +21,7 @@ memory. For an image of more than 179 million pixels, the command writes the TIF
 NAME_overlay.tif.
 
 With --submission=voc or --submission=cityscapes, the command instead writes files for the
-evaluation server.
+evaluation server of PASCAL VOC or Cityscapes.
 
 With --engine=onnx or --engine=tflite, the network runs in ONNX Runtime or LiteRT instead of JAX,
 and the masks are the same. On CPUs, the fastest option is a TFLite file that computes in 8-bit

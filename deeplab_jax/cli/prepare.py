@@ -63,8 +63,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "source",
         None,
-        "Directory of the raw images and masks; for labelme, coco, cvat, label_studio and yolo "
-        "also a zip archive.",
+        "Directory of the raw images and masks. For labelme, coco, cvat, label_studio and yolo, "
+        "--source can also be a zip archive.",
     )
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define(

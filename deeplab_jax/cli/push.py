@@ -36,20 +36,24 @@ CARD_FLAGS = ("license", "metrics", "about")
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_model()
-    flags.define("repo", None, "Repository on the Hub, as in user/name; created if missing.")
-    flags.define("revision", None, "Branch to upload to; created if missing (default: main).")
+    flags.define(
+        "repo", None, "Repository on the Hub, as in user/name. It is created if it does not exist."
+    )
+    flags.define(
+        "revision", None, "Branch to upload to. It is created if it does not exist (default: main)."
+    )
     flags.define(
         "private",
         False,
         "Create a private repository. An existing repository must be private already.",
     )
     flags.define("message", "Upload model", "Message of the commit.")
-    flags.define("output", None, "Directory to write; must be new.")
+    flags.define("output", None, "Directory to write. It must be empty or not exist yet.")
     flags.define(
         "license",
         None,
-        "License of the model, as an identifier of the Hub, as in apache-2.0 (default: the license "
-        "of the pretrained weights, if any).",
+        "License of the model: a license identifier of the Hub, such as apache-2.0 (default: the "
+        "license of the pretrained weights, if any).",
     )
     flags.define(
         "metrics",

@@ -1,7 +1,7 @@
 """usage: deeplab-jax quantize --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
-Quantizes the convolutions of a model to 8-bit integers: kernels to int8 with a scale per output
-channel, and inputs to int8 with ranges that are calibrated on images. DIR is a model directory that
+Quantizes the convolutions of a model to 8-bit integers. Kernels become int8 with a scale per output
+channel. Inputs become int8 with ranges that are calibrated on images. DIR is a model directory that
 every command accepts; it has about a quarter of the original size. The command prints mean IoU,
 size and latency before and after quantization, and writes them to DIR/report.json.
 

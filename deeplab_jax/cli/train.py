@@ -8,8 +8,8 @@ Several processes can train together. On TPU pods, SLURM and GKE, the processes 
 Elsewhere, start each process with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 
 With --folds=5, the command runs a five-fold cross-validation on the training split. It trains five
-networks, each on four folds, evaluates each on the remaining fold, and prints the mean and the
-standard deviation of the five mean IoUs.
+networks, each on four folds, evaluates every network on its remaining fold, and prints the mean and
+the standard deviation of the five mean IoUs.
 
 With --preview=FILE.png, the command writes a picture of the first training batch after all
 augmentation, and does not train.
