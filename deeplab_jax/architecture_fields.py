@@ -50,7 +50,7 @@ class ArchitectureFields:
         "Output stride of the encoder: 4, 8, 16 or 32; up to 256 with a cascade.",
         unit="image pixels",
         source="DeepLab v3, section 3.1",
-        shown_default="8 in v1, v2 and torchvision's networks on ResNets, else 16",
+        shown_default="8 in v1, in v2 and in torchvision's two networks on ResNets; else 16",
     )
     head: str = keyword(
         "aspp",
@@ -77,8 +77,8 @@ class ArchitectureFields:
     fc_channels: int = keyword(
         0,
         "Number of output channels of fc6 and fc7, the convolutions before the classifier in "
-        "`large_fov` and in `aspp` with `fusion=sum`; 0: no fc6 and fc7, the classifiers are "
-        "atrous convolutions.",
+        "`large_fov` and in `aspp` with `fusion=sum`; 0: the head has no fc6 and fc7, and "
+        "its classifiers are atrous convolutions.",
         source="DeepLab v2, table 1",
         rule=COUNT,
         shown_default="1024 for `fov=large`, 4096 for other `fov`; 0 in v2, except on VGG-16",
@@ -89,10 +89,10 @@ class ArchitectureFields:
         unit="pixels of the encoder output",
         source="DeepLab v3, section 3.3; v2, section 4.1.2",
         rule=DIFFERENT_POSITIVES,
-        shown_default="6, 12, 18 at output stride 16; with `fusion=sum` 6, 12, 18, 24 at output "
-        "stride 8; with `large_fov` 12 at output stride 8 (4 for `fov=4x4` and `7x7`); in "
-        "torchvision's networks 12, 24, 36 at their default output stride; twice these rates if "
-        "the output stride is halved",
+        shown_default="with `fusion=sum`: (6, 12, 18, 24) at output stride 8; with `large_fov`: "
+        "12 at output stride 8 (4 for `fov=4x4` and `7x7`); in torchvision's networks: "
+        "(12, 24, 36) at their default output stride; else: (6, 12, 18) at output stride 16. If "
+        "the output stride is halved, the rates are doubled.",
     )
     multi_grid: tuple[int, ...] | None = keyword(
         None,
@@ -112,10 +112,10 @@ class ArchitectureFields:
     image_pooling: str = keyword(
         "global",
         "Image pooling: `none`, `crop` (average over windows that correspond to the training crop, "
-        "as in the released networks) or `global`. `spp` and `lr_aspp` always pool.",
+        "as in the released networks) or `global`. The heads `spp` and `lr_aspp` always pool.",
         source="DeepLab v3, section 3.3",
         legal=("none", "crop", "global"),
-        shown_default="`none` in v1, v2 and heads that do not pool, else `global`",
+        shown_default="`none` in v1, in v2 and for heads that do not pool; else `global`",
     )
     pooling_crop: tuple[int, int] = keyword(
         (513, 513),
@@ -173,9 +173,10 @@ class ArchitectureFields:
     )
     low_level_source: str = keyword(
         "convolution",
-        "Low-level features of the decoder: outputs of blocks (`block`) or of convolutions inside "
-        "blocks (`convolution`): in a ResNet, of the last convolution of a unit, before the "
-        "shortcut is added; in MobileNetV2, of a depthwise convolution.",
+        "Source of the low-level features of the decoder. `block`: the output of a block; "
+        "`convolution`: the output of a convolution inside a block. In a ResNet, this convolution "
+        "is the last one of a unit, before the shortcut is added; in MobileNetV2, it is a "
+        "depthwise convolution.",
         legal=LOW_LEVEL_SOURCES,
         source="`convolution`: as released; `block`: PyTorch codebases",
     )
@@ -214,8 +215,9 @@ class ArchitectureFields:
     )
     width_divisor: int = keyword(
         1,
-        "Rounding of the channel numbers of MobileNetV2 after `depth_multiplier` is applied: 1: "
-        "down to whole numbers; 8: to multiples of 8, as in slim's image classifiers.",
+        "Rounding of the channel numbers of MobileNetV2 after `depth_multiplier` is applied. 1: "
+        "the numbers are rounded down to whole numbers; 8: the numbers are rounded to multiples "
+        "of 8, as in slim's image classifiers.",
         legal=(1, 8),
     )
     stochastic_depth: float = keyword(
@@ -249,11 +251,11 @@ class ArchitectureFields:
     )
     stride_placement: str | None = keyword(
         None,
-        "Convolution that has the stride between two ResNet blocks. `slim`: the 3×3 convolution in "
-        "the last unit of the first block; `caffe`: the first convolution in the first unit of the "
-        "second block; `torchvision`: the 3×3 convolution in that unit. On a MobileNet, the "
-        "keyword determines only the padding: symmetric with `torchvision`, else like `SAME` in "
-        "TensorFlow.",
+        "Convolution that has the stride between two consecutive blocks A and B of a ResNet. "
+        "`slim`: the 3×3 convolution in the last unit of A; `caffe`: the first convolution in "
+        "the first unit of B; `torchvision`: the 3×3 convolution in the first unit of B. On a "
+        "MobileNet, this keyword determines only the padding, which is symmetric with "
+        "`torchvision`, and otherwise like `SAME` in TensorFlow.",
         legal=STRIDE_PLACEMENTS,
         shown_default="`caffe` in v2 on ResNets, `torchvision` in torchvision's networks, else "
         "`slim`",
@@ -275,8 +277,8 @@ class ArchitectureFields:
     )
     multiple_of_stride: bool = keyword(
         False,
-        "Input sides are multiples of the output stride, although corners are aligned; False: with "
-        "aligned corners, input sides are multiples of the output stride plus 1.",
+        "Legal input sides if `align_corners` is True. True: k·output_stride pixels; False: "
+        "k·output_stride + 1 pixels. k is a whole number.",
         source="segmentation_models.pytorch",
     )
     preprocessing: str = keyword(
@@ -356,7 +358,7 @@ class Shorthands:
     )
     aspp: str | None = keyword(
         None,
-        "Name of atrous rates of DeepLab v2: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24). "
+        "Set of atrous rates of DeepLab v2: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24). "
         "These rates apply at output stride 8; if the output stride is halved, they are doubled.",
         source="DeepLab v2, section 4.1.2",
         legal=("small", "large"),

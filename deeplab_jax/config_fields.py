@@ -49,7 +49,7 @@ class Data:
         source="DeepLab v3, section 4.3",
     )
     workers: int = keyword(
-        0, "Number of data-loading processes; 0: threads of the training process."
+        0, "Number of data-loading processes; 0: threads of the training process load the data."
     )
 
 
@@ -101,8 +101,8 @@ class Augmentation:
     )
     resize_factor: int = keyword(
         0,
-        "Number k: with `min_resize` or `max_resize`, the sides of an image are rounded up to "
-        "n·k + 1 before the random scaling, with a whole number n; 0: no rounding up.",
+        "Number k for rounding up the size to which `min_resize` or `max_resize` resizes an image. "
+        "Each side is rounded up to n·k + 1 pixels, where n is a whole number. 0: no rounding up.",
         unit="pixels",
         rule=COUNT,
     )
@@ -191,8 +191,9 @@ class Training:
     )
     watchdog_seconds: int = keyword(
         300,
-        "Seconds without progress after which the run prints the stacks of all threads and ends; "
-        "0: never. Compilation may take 12 times as long, and saving a checkpoint 4 times.",
+        "Seconds without progress after which the run prints the stacks of all threads and ends. "
+        "The limit is 12 times as long for compilation, and 4 times as long for saving a "
+        "checkpoint. 0: no limit.",
         rule=NOT_NEGATIVE,
     )
     writers: tuple[str, ...] = keyword(

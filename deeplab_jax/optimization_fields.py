@@ -54,8 +54,9 @@ class Loss:
     )
     normalization: str = keyword(
         "pixels",
-        "Normalization of the loss: mean over all labeled pixels of the batch (`pixels`, v3), or "
-        "mean over the pixels of each image, then over the images (`images`, v2 on ResNet-101).",
+        "Normalization of the loss. `pixels` (v3): mean over all labeled pixels of the batch; "
+        "`images` (v2 on ResNet-101): mean over the labeled pixels of each image, then mean over "
+        "the images.",
         legal=("pixels", "images"),
     )
     supervise_all_scales: bool = keyword(
@@ -123,7 +124,8 @@ class Optimizer:
     )
     decay_depthwise: bool = keyword(
         False,
-        "Weight decay of depthwise kernels, too; False: only of other kernels.",
+        "Weight decay of depthwise kernels, in addition to all other convolution kernels; False: "
+        "depthwise kernels have no weight decay.",
         source="released code: False",
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd` and `lars`.")
