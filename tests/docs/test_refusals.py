@@ -18,15 +18,15 @@ PAGES = [
 STATEMENT = re.compile(r"\b(cannot|never|refus\w*)\b")
 # Lines that state nothing about this package: headings, and sentences about other things.
 NO_STATEMENT = re.compile(
-    r"^#|message of a refusal|read that never returns|rows that cannot be reproduced"
+    r"^#|message of a refusal|read that never returns"
     r"|small preset cannot"
-    r"|refused by name, \d+ read|be compared between images|their refusal|or its refusal"
+    r"|error that names the file, \d+ read|be compared between images|their refusal|or its refusal"
 )
 
 # (words of the line, test that shows them), by page.
 SHOWN = {
     "faults.md": [
-        ("other data or other versions", "faults/test_faults.py::test_processes_that_must_not"),
+        ("differ in config, data or", "faults/test_faults.py::test_processes_that_must_not"),
         ("second run in the same workdir", "training/test_lock.py::test_a_second_run_is_refused"),
         ("that finds no other process", "faults/test_faults.py::test_processes_that_must_not"),
         (
