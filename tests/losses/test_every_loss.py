@@ -174,14 +174,14 @@ def test_gradients_are_the_slopes(loss):
 @every_loss
 def test_labels_of_another_size_are_named(loss):
     with pytest.raises(
-        DeepLabError, match=r"must have shape \[2, 5, 7\], got \[2, 1, 1\].*shrink_labels"
+        DeepLabError, match=r"must have shape \[2, 5, 7\], .*got \[2, 1, 1\].*shrink_labels"
     ):
         loss(LOGITS, LABEL[:, :1, :1])
 
 
 @soft_losses
 def test_soft_labels_of_other_classes_are_named(loss):
-    with pytest.raises(DeepLabError, match=r"must have shape \[2, 5, 7, 4\], got \[2, 5, 7, 3\]"):
+    with pytest.raises(DeepLabError, match=r"must have shape \[2, 5, 7, 4\], .*got \[2, 5, 7, 3\]"):
         loss(LOGITS, SOFT[..., :3])
 
 
