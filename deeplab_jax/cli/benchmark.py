@@ -75,6 +75,17 @@ def define_flags(flags: Flags) -> None:
         "Only for `benchmark inference` with --dtype=float32: engines to measure, separated by "
         "commas. With an empty value, no engine is measured.",
     )
+    flags.define(
+        "repetitions", 5, "Number of timed runs. The median of their times is printed.", least=1
+    )
+    flags.define("json", False, "Print JSON instead of text.")
+    _define_pipeline_flags(flags)
+    _define_scaling_flags(flags)
+    _define_shapes_and_crf_flags(flags)
+
+
+def _define_pipeline_flags(flags: Flags) -> None:
+    """Defines the flags of `benchmark pipeline`, two of which other benchmarks also use."""
     flags.define("dataset", None, "Only for `benchmark pipeline`: name of a prepared dataset.")
     flags.define(
         "data_dir",
@@ -93,6 +104,23 @@ def define_flags(flags: Flags) -> None:
         "Only for `benchmark pipeline`: training throughput of an accelerator, in images per "
         "second. The benchmark prints the number of cores that the pipeline requires to reach it.",
     )
+    flags.define(
+        "num_images",
+        400,
+        "Only for `benchmark pipeline`: number of images per measurement.",
+        least=1,
+    )
+    flags.define(
+        "workers",
+        0,
+        "Only for `benchmark pipeline`: number of data-loading processes. With 0, threads of "
+        "this process load the data.",
+        least=0,
+    )
+
+
+def _define_scaling_flags(flags: Flags) -> None:
+    """Defines the flags of `benchmark scaling`."""
     flags.define(
         "sizes",
         ["513x513", "257x257", "1025x1025", "2049x2049"],
@@ -115,6 +143,10 @@ def define_flags(flags: Flags) -> None:
         None,
         "Only for `benchmark scaling`: directory to which a CSV file and a plot are written.",
     )
+
+
+def _define_shapes_and_crf_flags(flags: Flags) -> None:
+    """Defines the flags of `benchmark shapes` and of `benchmark crf`."""
     flags.define(
         "workdir",
         None,
@@ -128,23 +160,6 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define(
         "num_classes", 21, "Only for `benchmark crf`: number of classes of the logits.", least=2
-    )
-    flags.define(
-        "repetitions", 5, "Number of timed runs. The median of their times is printed.", least=1
-    )
-    flags.define("json", False, "Print JSON instead of text.")
-    flags.define(
-        "num_images",
-        400,
-        "Only for `benchmark pipeline`: number of images per measurement.",
-        least=1,
-    )
-    flags.define(
-        "workers",
-        0,
-        "Only for `benchmark pipeline`: number of data-loading processes. With 0, threads of "
-        "this process load the data.",
-        least=0,
     )
 
 

@@ -90,6 +90,11 @@ def define_flags(flags: Flags) -> None:
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
+    _define_synthetic_flags(flags)
+
+
+def _define_synthetic_flags(flags: Flags) -> None:
+    """Defines the flags for `shapes` and the diagnostic datasets."""
     flags.define(
         "num_train",
         int,
