@@ -230,7 +230,8 @@ class Parallel:
     )
     fsdp: bool = keyword(
         False,
-        "Sharding of kernels and optimizer state over the mesh axis `data` (FSDP).",
+        "Sharding of kernels with at least 2^19 values, and of their optimizer state, over the "
+        "mesh axis `data` (FSDP).",
         source="arXiv 1910.02054",
     )
 

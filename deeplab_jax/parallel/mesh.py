@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -16,6 +17,10 @@ from deeplab_jax.errors import DeepLabError
 DATA_AXIS, SPATIAL_AXIS = "data", "spatial"
 # Value of `data` in `make_mesh` for which the mesh uses all devices.
 REST = -1
+# Minimum number of values of a kernel that is sharded (fully sharded data parallelism). The TPU
+# compiler does not reduce-scatter smaller gradients: it all-reduces them, and would then gather the
+# kernels in addition, which sends 1.5 times as many bytes as replicated kernels.
+MIN_SHARDED_SIZE = 2**19
 
 
 def make_mesh(
@@ -226,9 +231,9 @@ def split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     """Returns the index of the longest axis whose length is divisible by `parts`.
 
     Returns None, which means that the array is replicated, if there is no such axis, if the array
-    has fewer than two axes, or if `parts` is 1.
+    has fewer than two axes or fewer than `MIN_SHARDED_SIZE` values, or if `parts` is 1.
     """
-    if len(shape) < 2 or parts == 1:
+    if len(shape) < 2 or math.prod(shape) < MIN_SHARDED_SIZE or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
     # If several axes have this length, the last of them is chosen, the output channels.

@@ -94,9 +94,10 @@ def rows_of_this_process(array: jax.Array) -> np.ndarray:
 def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     """Returns the sharding of every array in a training state.
 
-    With `fsdp`, each kernel and its optimizer state are sharded over the mesh axis `data`. The
-    sharded axis of an array is its longest axis whose length is divisible by the size of `data`.
-    Vectors, such as biases and the variables of batch normalization, are small and replicated.
+    With `fsdp`, each kernel with at least 2¹⁹ values and its optimizer state are sharded over the
+    mesh axis `data`. The sharded axis of an array is its longest axis whose length is divisible by
+    the size of `data`. Smaller kernels, and vectors such as biases and the variables of batch
+    normalization, are replicated; see `mesh.MIN_SHARDED_SIZE`.
 
     Args:
       shapes: tree of arrays or of their shapes (`jax.ShapeDtypeStruct`).

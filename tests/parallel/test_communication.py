@@ -26,13 +26,15 @@ from deeplab_jax import ops
 from deeplab_jax.heads import ASPP, Decoder
 from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization
 from deeplab_jax.models import Architecture
-from deeplab_jax.parallel import make_mesh, place, put_batch, replicated, state_shardings
+from deeplab_jax.parallel import make_mesh, mesh, place, put_batch, replicated, state_shardings
 from deeplab_jax.planning.causes import communication
 from deeplab_jax.planning.collectives import find_collectives
 from deeplab_jax.planning.hlo import parse
 from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import make_train_step
 
+# The kernels of the toy network are smaller than those that are sharded.
+mesh.MIN_SHARDED_SIZE = 1
 FORM, NORM, SIZE = Form(jnp.float64), Normalization(0.9, 1e-3), (67, 17)
 
 

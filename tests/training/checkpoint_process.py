@@ -15,7 +15,7 @@ from deeplab_jax.parallel import joined_hosts, make_mesh, state_shardings
 from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.state import TrainState
 
-SHAPES = {"kernel": (3, 3, 8, 24), "odd": (5, 7), "bias": (24,)}
+SHAPES = {"kernel": (1, 1, 1024, 512), "odd": (5, 7), "bias": (24,)}
 
 
 def values(step: int) -> TrainState:
