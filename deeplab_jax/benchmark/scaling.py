@@ -118,7 +118,7 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
 
 
 def exponents(points: Sequence[Point]) -> dict[int, float]:
-    """Returns the exponent b of the fit time ~ pixels^b, by output stride.
+    """Fits time ∝ pixels^b for each output stride, and returns {output stride: b}.
 
     The fit is by least squares of the logarithms. Output strides that were measured at one image
     size only are left out.

@@ -216,7 +216,7 @@ def _check_equal_bands(
 
 
 def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
-    """Returns the bands of images; if the images are not RGB, with mean and std of each band."""
+    """Returns the bands of images. Bands other than RGB include their means and deviations."""
     first = np.asarray(images[0])
     bands = Bands(first.shape[2], first.dtype.name)
     if bands.are_rgb:
