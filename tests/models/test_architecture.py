@@ -189,7 +189,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
             {"backbone": "mobilenet_v2", "atrous_rates": (6, 12)},
             "has no effect with head='pooling'; use head='aspp' or 'large_fov'",
         ),
-        ({"fov": "4x4"}, "fov='4x4' sets the kernel size of fc6"),
+        ({"fov": "4x4"}, "fov='4x4' sets the kernel size of the layer fc6"),
         ({"fusion": "sum", "head": "spp"}, "fusion='sum' requires head='aspp'"),
         ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' outputs class scores"),
         ({"fusion": "sum", "decoder": "v3plus"}, "use decoder='none'"),
