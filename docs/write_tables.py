@@ -138,10 +138,13 @@ def measured(name: str) -> Iterator[str]:
     ]
     yield from table_lines(["", *titles], rows)
     yield ""
-    origin = ("hardware", "command", "commit", "date")
-    parts = ["; ".join(dict.fromkeys(entry[key] for entry in entries)) for key in origin]
-    parts[1] = "; ".join(f"`{command}`" for command in parts[1].split("; "))
-    yield f"*{parts[0]}. {parts[1]}. Commit {parts[2]}, {parts[3]}.*"
+    hardware, commands = (
+        list(dict.fromkeys(entry[key] for entry in entries)) for key in ("hardware", "command")
+    )
+    pairs = dict.fromkeys(f"{entry['commit']} ({entry['date']})" for entry in entries)
+    command = "; ".join(f"`{part}`" for one in commands for part in one.split("; "))
+    commit = "Commits" if len(pairs) > 1 else "Commit"
+    yield f"*{'; '.join(hardware)}. {command}. {commit} {', '.join(pairs)}.*"
 
 
 def results(name: str) -> Iterator[str]:
