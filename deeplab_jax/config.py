@@ -143,9 +143,13 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Prefixes `name` with the section of the field that has the most similar name, if any.
+    """Returns `name`, prefixed with the section of the field that has the most similar name.
 
-    The sections of `fields`, which are dotted names, are ignored in the comparison.
+    If no field has a similar name, `name` is returned unchanged.
+
+    Args:
+      name: name of a field, without its section.
+      fields: dotted names of all fields, which are compared without their sections.
     """
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)

@@ -269,7 +269,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Config fields of a run, except for the section `model`; see `ArchitectureFields`."""
+    """Config of a run, without the section `model`, whose fields `model_fields` lists."""
 
     seed: int = keyword(
         0, "Seed of initialization, data order, augmentation and dropout, at least 0."

@@ -6,10 +6,10 @@ With --structured, whole channels are removed from bottlenecks, ASPP branches an
 the remaining fraction of the multiply-adds is at most --macs (default: 0.5). The network is then
 smaller and faster.
 
-Without --structured, single weights are set to 0 during training. In every convolution kernel that
-is not depthwise, these are the weights with the smallest absolute values. Their final fraction is
---sparsity (default: 0.5). The resulting model is smaller when it is compressed (zip), but not
-faster.
+Without --structured, single weights are set to 0 during training: the weights with the smallest
+absolute values in every convolution kernel that is not depthwise. After training, a fraction
+--sparsity (default: 0.5) of each such kernel is 0. The resulting model is smaller when it is
+compressed (zip), but not faster.
 
 Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
 --config.FIELD=VALUE, and writes to DIR-training. To resume an interrupted run, repeat the command.

@@ -121,8 +121,9 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
       free: mask of the channels that may be removed, bool [C].
 
     Returns:
-      Costs, float64 [C], which do not decrease in the order of elimination. The cost is 0 for
-      constant channels and for channels that must not be removed.
+      Costs, float64 [C]. A cost that is smaller than that of a channel removed earlier is raised to
+      the earlier cost. The cost is 0 for constant channels and for channels that must not be
+      removed.
 
     Source: the saliency of Hassibi and Stork, Optimal Brain Surgeon (1993), for whole channels.
     """
@@ -196,8 +197,8 @@ def _relative_magnitudes(
     Args:
       graph, model, variables: channel graph, network, and variables of the network.
       moments: not used.
-      parameter: weights of a layer: `kernel`, or `norm/scale` for the scale γ of batch
-        normalization.
+      parameter: name of the parameter that contains the weights: `kernel`, or `norm/scale` for
+        the scale γ of batch normalization.
 
     Returns:
       float64 [graph.num_channels].

@@ -68,9 +68,10 @@ def compare(
 
     Returns:
       JSON-serializable dictionary. `models` maps the name of each model to its measurements:
-      `mean_iou`, `latency_ms` and the values that `costs` returns; and that of the TFLite file to
-      `latency_ms`. `ratios` maps the name of each model except the first to its measurements,
-      divided by those of the first model. `settings` states dataset, sizes and machine.
+      `mean_iou`, `latency_ms` and the values that `costs` returns. It also maps the name of the
+      TFLite file to a dictionary with only `latency_ms`. `ratios` maps the name of each model
+      except the baseline to its measurements, divided by those of the baseline. `settings` states
+      dataset, sizes and machine.
 
     Raises:
       DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.

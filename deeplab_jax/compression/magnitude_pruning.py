@@ -131,7 +131,7 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
 
 
 def sparsity_of(params: Any) -> float:
-    """Returns the fraction, 0..1, of the weights of all dense convolution kernels that are 0."""
+    """Returns the fraction of zeros, 0..1, in all convolution kernels that are not depthwise."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     kernels = [np.ravel(array) for path, array in leaves if prunable(path, array)]
     return float(np.mean(np.concatenate(kernels) == 0))

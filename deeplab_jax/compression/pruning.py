@@ -114,8 +114,9 @@ def narrower_widths(
 ) -> tuple[tuple[str, int], ...]:
     """Returns the value of the keyword `widths` of `create_model` for the pruned network.
 
-    Every layer that loses channels is added to the `widths` of the model before pruning. A layer
-    that loses no channels is added if its default width is that of a layer that becomes narrower.
+    The value contains the `widths` of the model before pruning and all layers that lose channels.
+    It also contains each layer that keeps all channels, but whose default width would change with
+    that of a narrower layer.
 
     Args:
       stored: model before pruning.

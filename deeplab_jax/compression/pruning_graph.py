@@ -1,10 +1,12 @@
 """Channel graph of a network: which convolutions produce and consume each channel.
 
 Every output channel of a dense convolution gets a number. The numbers are followed through the
-traced program to the convolutions that take the channels as input. Some channels are fixed, which
-means that they must not be removed: channels that are added to other channels, and channels that
-the network returns. Removing such a channel would also change layers other than the convolutions
-that produce and consume it.
+traced program to the convolutions that take the channels as input. Channels that are multiplied by
+each other get the same number, because they must be removed together.
+
+Some channels are fixed, which means that they must not be removed: the output channels of the first
+convolution, channels that are added to other channels, channels that the network returns, and
+channels of an operation through which their numbers cannot be followed.
 """
 
 import dataclasses
@@ -38,8 +40,9 @@ class Layer:
     """A convolution of the channel graph.
 
     Attributes:
-      inputs, outputs: numbers of the input channels and of the output channels; equal for a
-        depthwise convolution.
+      inputs, outputs: int [C], the number of each input or output channel in the graph; −1 for
+        channels without a number, such as those of the image. The two arrays of a depthwise
+        convolution are equal.
       depthwise: whether the convolution is depthwise.
       cost: multiply-adds for each pair of an input and an output channel; for a depthwise
         convolution, multiply-adds for each channel.
@@ -57,8 +60,8 @@ class ChannelGraph:
 
     Attributes:
       layers: convolutions by path.
-      fixed: numbers of the channels that must not be removed.
-      num_channels: number of channels that convolutions produce.
+      fixed: the channels that must not be removed, as their numbers in the graph.
+      num_channels: total number of output channels of all convolutions that are not depthwise.
     """
 
     layers: Mapping[str, Layer]

@@ -69,8 +69,9 @@ def check_quantizable(stored: StoredModel) -> None:
 def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:
     """Returns the range of the input of every convolution, measured on calibration images.
 
-    The range is the minimum and the maximum of each image, averaged over the images. Averaging
-    reduces the effect of rare extreme values, which would make the quantization steps larger.
+    The minimum and the maximum of the input are measured for each image, and averaged over the
+    images. Averaging reduces the effect of rare extreme values, which would make the quantization
+    steps larger.
 
     Args:
       model: network in floating point.

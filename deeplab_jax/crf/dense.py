@@ -175,8 +175,9 @@ def _prepare(
 ) -> tuple[jax.Array, tuple[Filter, Filter]]:
     """Returns the padded logits of one image, and the filters of the two kernels of the CRF.
 
-    The logits are [M, P]: pixels are padded to M ≥ H·W, and channels to P ≥ C. The filters, of the
-    bilateral kernel and of the smoothness kernel, do not depend on the weights of the kernels.
+    The logits are [M, P]: pixels are padded to M ≥ H·W, and channels to P ≥ C. The first filter is
+    that of the bilateral kernel, the second that of the smoothness kernel. Neither depends on the
+    weights of the kernels.
     """
     pixels = logits.shape[0] * logits.shape[1]
     # These functions are compiled for each image size. `_infer` is compiled separately, because

@@ -83,8 +83,8 @@ def build_lattice(
         values are NaN.
 
     Raises:
-      DeepLabError: the points are too far apart, so that 63 bits cannot number the lattice points
-        between them. Inside `jit`, filtered values are NaN instead.
+      DeepLabError: the points are so far apart that 63 bits cannot number the lattice vertices
+        between them. Inside `jit`, no error is raised, and filtered values are NaN.
     """
     features = lax.stop_gradient(features)
     count = features.shape[1] if num_points is None else num_points

@@ -47,7 +47,7 @@ ROWS = 256
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AllPairs:
-    """Exact Gaussian filter over all pairs of N points, with k(i, j) = exp(−|f_i − f_j|² / 2).
+    """Exact filter over all pairs of N points with the kernel k(i, j) = exp(−|f_i − f_j|² / 2).
 
     Filtering values [N, C] takes N² exponentials, N²·C multiply-adds and 1 KiB of memory per point.
 

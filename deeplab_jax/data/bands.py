@@ -114,8 +114,8 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
       name: name of the file, for errors.
 
     Raises:
-      DeepLabError: the file is damaged, too large or contains Python objects; or the shape of its
-        array is neither [H, W, C] nor [H, W], for example [C, H, W].
+      DeepLabError: the file is damaged or contains Python objects; or its array is empty, is too
+        large, does not have two or three axes, or has the bands on the first axis, [C, H, W].
     """
     try:
         pixels = np.load(io.BytesIO(encoded), allow_pickle=False)

@@ -64,8 +64,8 @@ class DrawnBuilder(SegmentationBuilder):
         Args:
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
             `displayed` or the `stored` image. It is used only if the annotation file states no size
-            of the image, or if the displayed and the stored image both have this size. None: such
-            an image is an error if the two labels differ.
+            of the image, or if the displayed and the stored image both have this size. None: in
+            these cases, both labels are drawn, and it is an error if they differ.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -191,8 +191,8 @@ class AnnotationsBuilder(DrawnBuilder):
           classes: file of class names, as text with one name per line or as JSON (default:
             `classes.txt` or `classes.json` in the source, else the names in the annotation files).
           images: directory of the images (default: the source).
-          intensity_range: values of 16-bit and float images that become 0 and 255 (default for each
-            image: 0, or its minimum if negative, and its maximum).
+          intensity_range: (low, high), values of 16-bit and float images that become 0 and 255
+            (default for each image: smallest range that contains 0 and all its pixel values).
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
             `displayed` or the `stored` image (default: as usual for the annotation tool).
           **kwargs: arguments of `SegmentationBuilder`.

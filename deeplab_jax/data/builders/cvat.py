@@ -69,8 +69,8 @@ class Cvat(PairedFilesBuilder):
             `classes.txt` or `classes.json` in the source, else the names of the label map,
             background first).
           images: directory of the images (default: `JPEGImages/`).
-          intensity_range: values of 16-bit and float images that become 0 and 255 (default for each
-            image: 0, or its minimum if negative, and its maximum).
+          intensity_range: (low, high), values of 16-bit and float images that become 0 and 255
+            (default for each image: smallest range that contains 0 and all its pixel values).
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:

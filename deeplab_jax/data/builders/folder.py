@@ -74,10 +74,10 @@ class Folder(PairedFilesBuilder):
             `classes.txt` or `classes.json` in the source, else the names of the color map).
           color_map: file with the color of each class, as text lines `r g b name` or as JSON. None:
             masks contain class indices.
-          intensity_range: values of 16-bit and float images that become 0 and 255 (default for each
-            image: 0, or its minimum if negative, and its maximum).
-          bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
-            red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
+          intensity_range: (low, high), values of 16-bit and float images that become 0 and 255
+            (default for each image: smallest range that contains 0 and all its pixel values).
+          bands: bands to read, numbered from 1, or `all`. If exactly three are listed, they are
+            converted to 8-bit red, green and blue. Otherwise their uint8 or uint16 values are kept.
             None: all images are converted to 8-bit RGB.
           page: number of the page to read from TIFF files with several pages, from 1; it is ignored
             for masks with one page. None: TIFF files with several pages are an error.
