@@ -1,4 +1,4 @@
-"""Trains a network in a workdir: opens data, lock, logs and checkpoints, and runs the loop."""
+"""Trains a network: opens the datasets, locks the workdir, and writes metrics and checkpoints."""
 
 import contextlib
 import dataclasses
@@ -214,7 +214,10 @@ LOCAL_FIELDS = ("data.data_dir", "data.workers")
 
 
 def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns the values that must be equal on all hosts: config, datasets, versions and mesh."""
+    """Returns the values that must be equal on all hosts: config, datasets, versions and mesh.
+
+    The fields `LOCAL_FIELDS` of the config, which may differ between hosts, are left out.
+    """
     fields = dict(configs.flatten(run.config))
     return {
         **{name: value for name, value in fields.items() if name not in LOCAL_FIELDS},

@@ -39,7 +39,8 @@ def unfold_batch_norm(
 ) -> Variables:
     """Replaces the statistics of folded batch normalizations by statistics measured on images.
 
-    Scales and offsets are adapted, so that the network computes the same function in evaluation.
+    Scales and offsets are adapted, so that the network with the returned variables computes the
+    same function in evaluation as with `variables`.
 
     Args:
       model: network.
@@ -96,10 +97,10 @@ def _merged(batches: Sequence[Statistics]) -> Statistics:
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
 ) -> dict[Path, np.ndarray | jax.Array]:
-    """Returns new variables for the batch normalization at `path`, by their paths.
+    """Returns {path of a variable: new value} for the batch normalization at `path`.
 
-    Mean and variance are those of `statistics`. Scale and offset are chosen so that the layer
-    computes the same function in evaluation.
+    Mean and variance become those of `statistics`. Scale and offset are chosen so that the layer
+    computes the same function in evaluation as with the values in `flat`.
     """
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]

@@ -41,15 +41,15 @@ def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarr
 
     Args:
       image: uint8 or uint16 [H, W, C].
-      bands: numbers, from 1, of the three bands that become red, green and blue, or of one band
-        that becomes gray (default: bands 1, 2 and 3; with fewer than three bands, band 1).
+      bands: three band numbers, for red, green and blue, or one band number, for gray. Numbers
+        start at 1. Default: bands 1, 2 and 3, or band 1 if there are fewer than three bands.
 
     Returns:
       uint8 [H, W, 3]. By default, 8-bit RGB is returned unchanged. Otherwise each band is stretched
       linearly, so that its 2nd percentile becomes black and its 98th percentile white.
 
     Raises:
-      DeepLabError: the image has no such band.
+      DeepLabError: a band does not exist, or `bands` does not have one or three numbers.
     """
     count = image.shape[2]
     if bands is None and count == 3 and image.dtype == np.uint8:
@@ -78,9 +78,9 @@ def overlay(
     Void pixels and pixels of a class whose color is black show the image itself.
 
     Args:
-      image: uint8 or uint16 [H, W, C]. Other images than 8-bit RGB are converted: each of the first
-        three bands, or the first band alone, is stretched linearly from its 2nd to its 98th
-        percentile.
+      image: uint8 or uint16 [H, W, C]. An image that is not 8-bit RGB is converted: its first
+        three bands become red, green and blue; if it has fewer than three bands, the first one
+        becomes gray. Each band is stretched linearly from its 2nd to its 98th percentile.
       class_map: integers [H, W].
       palette: color of each class, RGB 0..255.
       opacity: opacity of the colors, 0..1.

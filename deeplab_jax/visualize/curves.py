@@ -155,7 +155,7 @@ def _draw_panel(axes: Axes, quantity: str, lines: Mapping[str, Series]) -> None:
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns the mean of each value and up to `window` values on either side, float64 [n]."""
+    """Replaces each value by the mean of itself and up to `window` neighbors on either side."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
     first, last = np.maximum(index - window, 0), np.minimum(index + window + 1, len(values))

@@ -27,8 +27,8 @@ class Panel(NamedTuple):
     """One row of a contact sheet.
 
     Attributes:
-      image: image [H, W, C].
-      truth: label map, integers [H, W].
+      image: uint8 or uint16 [H, W, C].
+      truth: label map, uint8 or uint16 [H, W].
       prediction: predicted class map, integers [H, W].
     """
 
@@ -74,7 +74,7 @@ def example_sheet(
     """Draws a grid of training examples, each image above its label, and a legend of the classes.
 
     Args:
-      images: images [H, W, C] of equal size, at least one.
+      images: images of equal size, uint8 or uint16 [H, W, C]; at least one.
       labels: label maps, integers [H, W].
       class_names: name of each class.
       palette: color of each class, RGB 0..255.
