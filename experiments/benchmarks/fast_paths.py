@@ -155,12 +155,12 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
 
 
 def contender(path: FastPath, name: str) -> Contender:
-    """Compiles the network and work of a fast path, and returns the program, ready to be timed.
+    """Compiles the program in which a fast path is timed, and returns it, ready to run.
 
-    In a `with` block of `FastPath.switched_off`, it is compiled without the fast path.
+    In a `with` block of `FastPath.switched_off`, the program is compiled without the fast path.
 
     Args:
-      path: fast path whose network and work are compiled.
+      path: fast path. The program runs the work `path.work` of the network `path.network`.
       name: name of the program in the results.
     """
     lowered, arguments = lower(path)
@@ -180,7 +180,7 @@ def contender(path: FastPath, name: str) -> Contender:
 
 
 def lower(path: FastPath) -> tuple[jax.stages.Lowered, tuple[Any, Any]]:
-    """Lowers the network and work of a fast path; returns the program and its two arguments."""
+    """Lowers the program in which a fast path is timed; returns it and its two arguments."""
     architecture, keywords = ours.split_network(path.network)
     model = create_model(architecture, num_classes=NUM_CLASSES, **keywords, **path.keywords)
     batch = ours.random_batch(path.batch_size, path.size, NUM_CLASSES)

@@ -151,7 +151,8 @@ class PyTorch:
 
         Args:
           run: function that runs once.
-          held: function that returns the tensors that are kept between runs; they are included.
+          held: function that returns the tensors that are kept between runs. The peak includes the
+            memory of these tensors.
         """
         if self.device == "cuda":
             self.torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""Baseline: straightforward Flax implementation of some networks, with equal weights."""
+"""Baseline: straightforward Flax implementation, with the weights of the deeplab_jax network."""
 
 import time
 

@@ -245,7 +245,8 @@ def resize(x, size):
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> Callable:
     """Returns a jitted training step: (variables, state, batch) → (variables, state, loss).
 
-    `state` is the state of the optimizer.
+    `state` is the state of the optimizer. `batch` contains `image`, [N, H, W, 3], and `label`,
+    [N, H, W], where 255 is void.
     """
 
     def loss_of(params, batch_stats, batch):

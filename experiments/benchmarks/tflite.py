@@ -1,4 +1,4 @@
-"""Baseline: the published TFLite file of DeepLab v3 with MobileNetV2 0.5, run by LiteRT."""
+"""Baseline: published TFLite file of DeepLab v3 with MobileNetV2 of half width, run by LiteRT."""
 
 import importlib
 

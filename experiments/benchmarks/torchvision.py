@@ -1,4 +1,4 @@
-"""Baseline: DeepLab v3 of torchvision, with equal weights."""
+"""Baseline: DeepLab v3 of torchvision. The network of deeplab_jax has the same weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns training steps, with an auxiliary head, of deeplab_jax and of torchvision."""
+    """Returns training steps of deeplab_jax and of torchvision, both with an auxiliary head."""
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)

@@ -1,4 +1,7 @@
-"""Baseline: DeepLab v3 with MobileNetV2 of Hugging Face transformers, with equal weights."""
+"""Baseline: DeepLab v3 with MobileNetV2 of Hugging Face transformers.
+
+The network of deeplab_jax has the same weights.
+"""
 
 from typing import Any
 
