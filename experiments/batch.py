@@ -28,7 +28,7 @@ class OpenRequest:
       preset: preset that adapts the table to dataset and machine.
       cases: the rows of the table. With --grid, each row is repeated for every combination of
         values of the grid.
-      storage: files of the training runs and results of the preset.
+      storage: paths, readers and writers of the files of the preset.
     """
 
     request: Request
@@ -75,7 +75,7 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
 
     Args:
       opened: request to which the cases belong.
-      cases: table rows to run; those with the same training run share its jobs.
+      cases: cases to run. Cases that require the same training run share one job per seed.
       reporter: receives progress events.
 
     Raises:
@@ -116,7 +116,7 @@ def submit(
 
     Args:
       opened: request to which the cases belong.
-      cases: table rows to run; those with the same training run share its jobs.
+      cases: cases to run. Cases that require the same training run share one job per seed.
       cluster: `local` or `slurm`.
       processes: number of local processes among which the jobs are divided; on SLURM, each job is
         submitted separately.
@@ -158,7 +158,10 @@ def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]
 
 
 def describe(job: Job) -> str:
-    """Returns a text such as `LABEL and 2 more, seed 0`; LABEL is the label of the first row."""
+    """Returns a text such as `LABEL and 2 more, seed 0`.
+
+    LABEL is the row label of the first case of the job; `2 more` are the remaining cases.
+    """
     others = f" and {len(job.cases) - 1} more" if len(job.cases) > 1 else ""
     return f"{job.cases[0].row.label}{others}, seed {job.seed}"
 

@@ -115,7 +115,7 @@ def make_cases(
 
     Args:
       table: table whose rows are run.
-      preset: preset that determines dataset and sizes.
+      preset: preset to which the rows are adapted.
       grid: changes of fields, which are applied after the changes of the row and of the preset;
         None: no grid.
       init: name or path of the initial weights, for presets that scale the table down; empty:

@@ -4,9 +4,9 @@ Decides the claims of all tables from stored results and writes a report. For ea
 states the source, the two rows that are compared, the mean difference with its 95 % interval, the
 number of seeds, the minutes of training, the command, and the verdict.
 
-The smallest relevant effect e of each claim was fixed before the first run. A claim states that one
-row has a higher value than the other. Let d be the mean, over seeds, of the value of that row minus
-the value of the other row. The verdicts are:
+The smallest relevant effect e of each claim was fixed before the first run. A claim states that row
+A has a higher value than row B. Let d be the mean, over seeds, of the value of A minus the value of
+B. The verdicts are:
 
   shown                   at least 5 seeds, the interval lies above 0, and d ≥ e
   opposite                at least 5 seeds, the interval lies below 0, and d ≤ −e

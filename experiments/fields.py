@@ -24,7 +24,7 @@ def set_field(config: ConfigDict, name: str, value: Any) -> None:
     """Sets a config field. A value of type str is parsed as in `--config.FIELD=TEXT`.
 
     Raises:
-      DeepLabError: there is no such field, or the text cannot be parsed as its type.
+      DeepLabError: there is no such field, or the text cannot be parsed as the type of the field.
     """
     if isinstance(value, str):
         configs.override(config, name, value)

@@ -89,7 +89,7 @@ def label(plan: dict[str, Any]) -> str:
 
 
 def figures(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Returns the value and unit of each figure of a plan, by the name of the quantity.
+    """Returns the figures of a plan as {quantity: (value, unit)}.
 
     For a step that does not fit into memory, most figures are missing.
     """

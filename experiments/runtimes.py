@@ -130,7 +130,7 @@ def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> di
 def run_elsewhere(
     row: str, path: pathlib.Path, images: np.ndarray, repetitions: int, web: str | None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns class maps and figures of an ONNX file in OpenCV or onnxruntime-web.
+    """Runs an ONNX file in OpenCV or onnxruntime-web, in a separate process.
 
     Args:
       row: name of the runtime in the table: `OpenCV dnn` or `onnxruntime-web, one thread`.
@@ -141,7 +141,8 @@ def run_elsewhere(
 
     Returns:
       Class maps, int32 [N, H, W]; and a dictionary with `seconds`, the median time of one image,
-      and for OpenCV also `peak_bytes`, the memory in bytes.
+      and for OpenCV also `peak_bytes`, the memory in bytes that loading and running the file adds
+      to the process.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

@@ -121,7 +121,7 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
 
 
 def _multi_grid(network: Architecture, backbone: str) -> tuple[int, ...] | None:
-    """Returns the rates `network.multi_grid`, or None if the small backbone is not a ResNet.
+    """Returns the rates `network.multi_grid`, or None if `backbone` is not a ResNet.
 
     For ResNet-18, whose last block has two units, only the last two rates are returned.
     """

@@ -41,10 +41,10 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
 
 
 def wait_for(submitted: Sequence[Any]) -> list[str]:
-    """Waits for submitted jobs and returns one line per failure.
+    """Waits for submitted jobs and returns the failures of all jobs, one line per failure.
 
-    Each job returns a list of failures, which are included. A job that raises an exception counts
-    as one failure.
+    The result of a job is a list of such lines. If a job raises an exception, its only line
+    states the exception.
     """
     failures: list[str] = []
     for job in submitted:

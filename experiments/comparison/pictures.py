@@ -60,7 +60,10 @@ def shown_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -
 
 
 def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
-    """Returns {name: RGB color} of the classes in shown labels and predictions; void is last."""
+    """Returns {name: RGB color} of the classes that occur in the shown labels and predictions.
+
+    If void occurs, it is last.
+    """
     values = {
         int(value)
         for shown in comparison.shown

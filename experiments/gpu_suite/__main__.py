@@ -10,7 +10,7 @@ b  gradients of atrous kernels, and depthwise convolutions: each implementation 
 c  training step of v3+ against segmentation_models_pytorch
 d  forward passes with folded batch normalization: batch sizes 16 and 1, bfloat16 and float32
 e  input pipeline
-f  training on CamVid with the full recipe
+f  training on CamVid with the full recipe; --camvid is the directory of its raw files
 """
 
 import argparse

@@ -12,7 +12,12 @@ QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format
 
 
 def describe() -> dict[str, Any]:
-    """Returns processor, package versions and, as `card`, GPU and driver (None without a GPU)."""
+    """Describes the machine as a JSON-serializable dict.
+
+    `versions` contains the version of each package that the suite requires, or None if it is not
+    installed. `card` is the first GPU, or None without nvidia-smi. The remaining keys are those of
+    `describe_machine`: date, processor, cores, JAX devices and Python version.
+    """
     versions = {package: _version(package) for package in PACKAGES}
     return describe_machine() | {"card": _card(), "versions": versions}
 

@@ -121,7 +121,7 @@ def _gradient(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
-    """Times the output of a depthwise convolution, and the gradients of its input and kernel."""
+    """Times a depthwise convolution, the gradient of its input, and the gradient of its kernel."""
     batch, side, channels, rate = shape
     maps = (batch, side, side, channels)
     operands = _random(maps, (3, 3, 1, channels), maps)

@@ -14,7 +14,7 @@ __all__ = ["PRESETS", "Preset", "find_preset"]
 
 
 def find_preset(name: str) -> Preset:
-    """Returns the preset with a name.
+    """Returns a preset, given its name.
 
     Raises:
       DeepLabError: there is no such preset.

@@ -1,4 +1,4 @@
-"""Diagnostic table: training on images with rare classes once or twice per epoch."""
+"""Diagnostic table: images with rare classes are used once or twice per training epoch."""
 
 from experiments.table import Claim, Row, Table
 

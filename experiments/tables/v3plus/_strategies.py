@@ -22,8 +22,8 @@ def rows(
     Args:
       label: label of the network.
       output_stride: output stride of the evaluation.
-      values: published pairs (mean IoU in %, billions of multiply-adds), by the text that the
-        inference strategy adds to the label: "", ", scales" or ", scales, flip".
+      values: {suffix: (mean IoU in %, billions of multiply-adds)}, the published values. A suffix
+        is added to the label and names the inference strategy: "", ", scales" or ", scales, flip".
       **row: further fields of the rows, which describe the network.
     """
     return tuple(
