@@ -63,7 +63,7 @@ def weights_of_package(entry: PretrainedModel, target: Path, reporter: Reporter)
 
 
 def _wheel(entry: PretrainedModel, folder: Path) -> Path | None:
-    """Returns the path of the wheel of an entry in a directory, or None."""
+    """Returns the path of an entry's wheel in a directory; None if the wheel is not there."""
     name, _, version = entry.package.partition("==")
     return next(folder.glob(f"{name.replace('-', '_')}-{version}-*.whl"), None)
 

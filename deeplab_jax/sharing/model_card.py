@@ -74,7 +74,7 @@ def license_of(stored: StoredModel, notes: CardNotes) -> str:
 def card_metadata(
     stored: StoredModel, training: TrainingFacts | None, notes: CardNotes
 ) -> "ModelCardData":
-    """Returns the metadata of the card."""
+    """Returns the metadata of the model card."""
     hub = import_hub()
     description = stored.description
     is_classifier = description.task == CLASSIFICATION

@@ -89,7 +89,7 @@ def _network_defaults(description: ModelDescription) -> dict[str, Any]:
     """Returns {dotted name: default} for the fields of the config section `model`.
 
     The defaults are those for the architecture, `backbone` and `num_classes` of the description.
-    These two fields themselves are left out.
+    The fields `backbone` and `num_classes` are left out.
     """
     given = {name: description.overrides[name] for name in ("backbone", "num_classes")}
     defaults = models.create_model(description.architecture, **given).architecture.describe()

@@ -90,7 +90,9 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
-    """Returns the rules that map module paths to timm's names, for all layers but the last.
+    """Returns the rules that map module paths to timm's variable names.
+
+    There is no rule for the classifier.
 
     Args:
       name: name of the network in timm.
@@ -159,9 +161,9 @@ def _identify_ported(weights: PublishedWeights) -> Identified | None:
 
 
 def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
-    """Returns the rules that map module paths to the names of EfficientNet-PyTorch.
+    """Returns the rules that map module paths to variable names in EfficientNet-PyTorch.
 
-    There is no rule for the last layer.
+    There is no rule for the classifier.
 
     Args:
       name: name of the network in timm, a key of `PORTED`.

@@ -37,7 +37,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
       The network, or None if the arrays have other names.
 
     Raises:
-      DeepLabError: it is a network of mmsegmentation that is not supported.
+      DeepLabError: the network is from mmsegmentation, but is not supported.
     """
     arrays = weights.arrays
     classes = outputs(arrays, "decode_head.conv_seg")

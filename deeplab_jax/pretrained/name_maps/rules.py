@@ -20,8 +20,9 @@ FIELD = re.compile(r"{(\w+)([+-]\d+)?}")
 class Rule(NamedTuple):
     """Maps the paths of some modules to the scopes of their variables in another codebase.
 
-    `{n}` in `ours` matches any text without a slash. In `theirs` and `norm`, `{n}` is replaced by
-    this text, and `{n-2}` by the number minus 2.
+    A placeholder in `ours`, such as `{n}`, matches any text without a slash. In `theirs` and
+    `norm`, `{n}` is replaced by this text. If the text is a number, `{n-2}` is replaced by the
+    number minus 2.
 
     Attributes:
       ours: path of a module with a kernel, such as `backbone/layer_{n}/{part}`.
@@ -29,8 +30,8 @@ class Rule(NamedTuple):
       norm: scope of the batch normalization; empty if the convention determines it.
       moved: number of input channels of the kernel to move from the end to the front, for modules
         whose inputs the other codebase concatenates in another order.
-      background: whether a classifier with a single output, the score of the foreground, gets a
-        second class: a background with the score 0, before the foreground.
+      background: whether to add a background class to a classifier whose single output is the score
+        of the foreground. The background gets index 0 and the score 0.
     """
 
     ours: str
@@ -114,7 +115,7 @@ class Convention:
       identify: function that identifies the network, or returns None if the arrays are not from
         that codebase.
       rules: function that takes an identified network and returns the rules that map module paths
-        to its variable names.
+        to the variable names of that codebase.
       leaves: possible names of each variable of a module (`kernel`, `bias`, `scale`, `offset`,
         `mean`, `var`), as templates with the placeholders `{convolution}` and `{norm}`.
       norm: template for the scope of a batch normalization if the rule does not state it; the

@@ -36,7 +36,7 @@ V3, V3_PLUS = "deeplab_v3", "deeplab_v3plus"
 
 
 class Names(NamedTuple):
-    """Names of the layers in networks with one kind of encoder and one kind of decoder.
+    """Scopes of the layers in networks with a certain decoder and a certain kind of encoder.
 
     Attributes:
       architecture: name of the architecture, one of `list_models()`.
@@ -90,8 +90,7 @@ def identify(names: Names, weights: PublishedWeights) -> Identified | None:
     """Identifies a DeepLab of segmentation_models.pytorch by the names of its arrays.
 
     Args:
-      names: names of the layers in networks with one kind of encoder and one kind of decoder.
-        Networks of other kinds are not identified.
+      names: scopes of the layers. Only networks with these scopes are identified.
       weights: arrays of the file.
 
     Returns:
@@ -216,14 +215,15 @@ FLATTENED = re.compile(r"^(stem|stages|blocks)_(?=\d)")
 
 
 def _name_in_timm(name: str) -> str:
-    """Converts an array name of an encoder to timm's image classifier: `stages_0` → `stages.0`."""
+    """Returns timm's name for an array of an encoder, such as `stages.0` for `stages_0`."""
     return FLATTENED.sub(r"\1.", name)
 
 
 def _flattened(rule: Rule, names: Names) -> Rule:
-    """Converts the scopes of a rule from timm's image classifier to the encoder.
+    """Converts a rule for timm's image classifier to a rule for the encoder.
 
-    The prefix of the encoder is added, and `stem.0` or `stages.0` becomes `stem_0` or `stages_0`.
+    Each scope gets the prefix of the encoder. `stem.0` becomes `stem_0`, and `stages.0` becomes
+    `stages_0`.
     """
     theirs, norm = (
         scope and names.encoder + re.sub(r"^(stem|stages)\.(?=\d|{)", r"\1_", scope)
@@ -236,7 +236,7 @@ def rules(names: Names, identified: Identified) -> Sequence[Rule]:
     """Returns the rules that map module paths to names in segmentation_models.pytorch.
 
     Args:
-      names: names of the layers in networks with one kind of encoder and one kind of decoder.
+      names: scopes of the layers of the network.
       identified: the network.
     """
     options = identified.overrides

@@ -123,7 +123,8 @@ def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
 def head_rules(options: Architecture) -> Sequence[Rule]:
     """Returns the rules that map module paths of a head to names in tensorflow/models.
 
-    The path of an ASPP branch contains its atrous rate, and the name contains its number, from 1.
+    The path of an atrous ASPP branch contains the atrous rate. The name in tensorflow/models
+    contains the number of the branch, from 1.
 
     Args:
       options: architecture of the network.

@@ -41,7 +41,7 @@ class Family(NamedTuple):
 
 
 def identify(weights: PublishedWeights) -> dict[str, Any] | None:
-    """Returns the keywords of `create_classifier` for weights on a `timm/…` backbone, or None.
+    """Returns the keywords of `create_classifier` for a `timm/…` classifier; None for others.
 
     The architecture in the `config.json` beside the weights takes precedence over the names and
     shapes of the arrays.
@@ -71,11 +71,12 @@ def _family(backbone: str) -> Family:
 
 
 def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
-    """Returns the name of a `timm/…` backbone by the names and shapes of its arrays, or None.
+    """Identifies a `timm/…` backbone, and returns its name or None.
 
     Args:
-      arrays: arrays by name.
-      named: name of the network in timm, if it is known.
+      arrays: arrays of the backbone by name. Their names and shapes identify the backbone if
+        `named` is not a network of a known family.
+      named: name of the network in timm; empty: unknown.
     """
     if any(named in family.names for family in FAMILIES):
         return f"{PREFIX}{named}"

@@ -112,8 +112,8 @@ def aspp_rules(
       scope: scope of ASPP in torchvision, or in another codebase with torchvision's names.
       rates: atrous rates of the branches.
       channels: number of output channels of each branch.
-      inner: text before the numbers 0 (depthwise) and 1 (pointwise) of a separable convolution;
-        None: no branch is separable.
+      inner: text that precedes 0 (depthwise) or 1 (pointwise) in the scopes of separable
+        convolutions; None: no branch is separable.
     """
     pooling = f"{scope}.convs.{len(rates) + 1}"
     rules = [
@@ -136,8 +136,8 @@ def conv_rules(
       ours: path of the module.
       scope: scope of the Sequential.
       number: index of the convolution in the Sequential; the normalization has the next index.
-      inner: text before the numbers 0 (depthwise) and 1 (pointwise) of a separable convolution;
-        None: the convolution is not separable.
+      inner: text that precedes 0 (depthwise) or 1 (pointwise) in the scopes of a separable
+        convolution; None: the convolution is not separable.
       moved: number of input channels of the kernel to move from the end to the front.
     """
     convolution, norm = f"{scope}.{number}", f"{scope}.{number + 1}"

@@ -100,7 +100,8 @@ class Nodes(dict[str, Any]):
 
         Args:
           node: node of the graph.
-          before: this ratio for each input of the node; 0: it does not depend on the image.
+          before: this ratio for each input of the node, or 0 if the input does not depend on the
+            image.
 
         Returns:
           The ratio, or 0 if the output does not depend on the image.
@@ -200,8 +201,8 @@ class _Graph:
 
         Args:
           scope: scope of the variables; the new names are SCOPE/LEAF.
-          node: node, whose first input is the feature map and is skipped.
-          leaves: last part of the new name for each further input.
+          node: node of the graph. Its first input, the feature map, is skipped.
+          leaves: last part of the new name, for each input after the first one.
         """
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)

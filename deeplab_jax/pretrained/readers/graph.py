@@ -48,7 +48,8 @@ def scope_of(name: str) -> str:
     """Returns the scope of a convolution, from the name of its weights or its operation.
 
     Converters join the names of fused operations with semicolons and append suffixes. The scope is
-    one of the joined names, without its suffix.
+    read from the first of the joined names that belongs to weights. If there is none, it is read
+    from the first name with a slash or, without one, from the first name. The suffix is removed.
     """
     parts = name.split(";")
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)
