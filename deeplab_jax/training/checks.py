@@ -212,8 +212,8 @@ def check_crop_size(
 
     With other sizes, feature maps are shifted when they are resized. With `multi_scale`, the size
     at every scale must have this form. For example, the scales (1, 0.75, 0.5) at output stride 8
-    require k·32 + 1. With `align_corners=False`, any size is valid. With
-    `multiple_of_stride=True`, the size must be a multiple of the output stride.
+    require k·32 + 1. With `align_corners=False`, any size is valid. With `align_corners=True` and
+    `multiple_of_stride=True`, the size must be a multiple of the output stride instead.
 
     Args:
       crop_size: height and width of the training images, in pixels.
@@ -222,7 +222,7 @@ def check_crop_size(
       reporter: receives the warning.
 
     Raises:
-      DeepLabError: `strict` is set, and the crop size does not have this form.
+      DeepLabError: `strict` is set, and the crop size is not valid.
     """
     stride = size_grid(architecture).step
     plus = architecture.size_remainder

@@ -30,8 +30,8 @@ class CrossValidation:
 
     Attributes:
       workdir: directory with one workdir `fold_N` per fold.
-      mean_ious: mean IoU of each fold after the last training step; NaN for folds without valid
-        (not void) pixels.
+      mean_ious: mean IoU of each fold after the last training step, as a fraction; NaN for folds
+        without valid (not void) pixels.
     """
 
     workdir: pathlib.Path

@@ -27,7 +27,7 @@ Event = Mapping[str, Any]
 class Goodput:
     """Use of the time of a training run over all its starts, in seconds.
 
-    goodput = productive ÷ (wall − lost − start-up)
+    goodput = `productive` ÷ (`wall` − `lost` − `start_up`)
 
     Attributes:
       starts: number of starts of the run.
@@ -134,7 +134,7 @@ def _kept_fraction(before: Event, after: Event, kept: float) -> float:
 
 
 class Timeline(contextlib.AbstractContextManager["Timeline"]):
-    """Writes `timeline.jsonl`, a log of the time of a run; every start appends to it."""
+    """Writes `timeline.jsonl`, a log of the use of time in a run; every start appends to it."""
 
     def __init__(self, workdir: pathlib.Path, started: float) -> None:
         """Opens the log and records the start.

@@ -80,7 +80,7 @@ class Interval(NamedTuple):
 
     Attributes:
       step: training step of the validation.
-      mean_iou: mean IoU of the validation.
+      mean_iou: mean IoU of the validation, as a fraction.
       loss: mean training loss since the previous validation; None if none was logged.
     """
 
@@ -211,9 +211,10 @@ def draw_first_batch(run: Run, path: pathlib.Path) -> None:
 
 
 def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter) -> None:
-    """Draws the training curves and predictions of the best checkpoint.
+    """Draws the training curves of a run, and predictions of its best checkpoint.
 
-    Process 0 writes them to `curves.png` and `contact_sheet.png` in the workdir.
+    Process 0 writes the curves to `curves.png` in the workdir, and the predictions to
+    `contact_sheet.png`.
 
     Args:
       workdir: workdir with at least one checkpoint.

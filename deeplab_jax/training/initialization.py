@@ -292,7 +292,7 @@ def _differing_flags(
 
     Args:
       description: description of the other model; for image classifiers, the result is empty.
-      architecture: current architecture, whose settings need no flag if they are equal.
+      architecture: current architecture. There is no flag for a setting that is equal in both.
     """
     if description.task == checkpointing.CLASSIFICATION:
         return ""

@@ -56,7 +56,7 @@ class TrainingResult:
     Attributes:
       workdir: directory of the run.
       step: last training step.
-      mean_iou: validation mean IoU after that step.
+      mean_iou: validation mean IoU after that step, as a fraction.
       goodput: use of the time over all starts of the run; None in all processes but process 0.
     """
 
@@ -89,7 +89,7 @@ class Logs:
                 self.monitor.flush()
 
     def record(self, step: int, totals: Mapping[str, float]) -> None:
-        """Records in the timeline that a step has ended."""
+        """Records in the timeline that a step has ended; see `Timeline.steps`."""
         if self.timeline is not None:
             self.timeline.steps(step, totals)
 
@@ -99,7 +99,7 @@ class Logs:
             self.timeline.training(step)
 
     def goodput(self) -> dict[str, float]:
-        """Returns {"goodput": fraction of 1, over all starts of the run}; {} if it is unknown."""
+        """Returns {"goodput": fraction in 0..1, over all starts of the run}; {} if unknown."""
         fraction = math.nan if self.timeline is None else self.timeline.goodput().fraction
         return {} if math.isnan(fraction) else {"goodput": fraction}
 
@@ -234,7 +234,11 @@ class Loop:
     def _after_step(
         self, step: int, state: TrainState, metrics: dict[str, jax.Array], stopping: bool
     ) -> bool:
-        """Logs, evaluates and saves if they are due after a step; returns whether it evaluated."""
+        """Logs, evaluates and saves after a step, each only when it is due.
+
+        Returns:
+          True if the network was evaluated.
+        """
         last = step == self.num_steps
         if last or step % self.config.log_every_steps == 0:
             self._log(step, metrics)

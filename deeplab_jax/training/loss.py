@@ -93,9 +93,9 @@ def _one_scale(
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
     """Returns a loss function that downsamples the label to the size of low-resolution scores.
 
-    Sums are divided by the number of valid pixels in the downsampled label of the whole batch. This
-    number depends on the size of the scores, so the returned function ignores its argument
-    `normalizer`.
+    The loss is normalized by the number of valid pixels in the downsampled label of the whole
+    batch. This number depends on the size of the scores, so the returned function ignores its
+    argument `normalizer`.
     """
 
     def shrunk(
@@ -146,7 +146,12 @@ def _all_scales(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Sums the cross-entropies of the scores at every scale, the fused and auxiliary scores."""
+    """Computes the weighted sum of the cross-entropies of a network applied at several scales.
+
+    The terms are the cross-entropies of the scores at each scale, of the fused scores and, with
+    weight `config.auxiliary_weight`, of the auxiliary scores. The sum is multiplied by
+    `config.cross_entropy`.
+    """
     del step
     weighted, maps = _weighted(config), outputs.maps
     total = losses.multi_scale_cross_entropy(

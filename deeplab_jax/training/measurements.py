@@ -49,7 +49,7 @@ class StepClock:
             self._waiting.task_done()
 
     def dispatched(self, loss: jax.Array) -> None:
-        """Adds a step that was passed to the devices, given by its loss."""
+        """Adds a step that was passed to the devices. The step ends when `loss` is ready."""
         self._waiting.put(loss)
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class Utilization:
 
 
 def peak_memory(mesh: Mesh) -> dict[str, float]:
-    """Returns `peak_memory_bytes`, the maximum over this process's devices; {} if unknown."""
+    """Returns {"peak_memory_bytes": maximum over this process's devices}; {} if unknown."""
     found = [device.memory_stats() or {} for device in mesh.local_devices]
     peaks = [stats["peak_bytes_in_use"] for stats in found if "peak_bytes_in_use" in stats]
     return {"peak_memory_bytes": max(peaks)} if peaks else {}

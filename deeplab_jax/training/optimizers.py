@@ -17,7 +17,10 @@ from deeplab_jax.errors import DeepLabError
 def poly_schedule(
     base_learning_rate: float, num_steps: int, power: float = 0.9, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Returns the schedule lr(t) = base·(1 − t/num_steps)^power; it is 0 from `num_steps` on.
+    """Returns a polynomial schedule.
+
+    The learning rate of step t is base_learning_rate·(1 − t/num_steps)^power before step
+    `num_steps`, and 0 from that step on.
 
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
@@ -43,7 +46,9 @@ def step_schedule(
     factor: float = 0.1,
     warmup_steps: int = 0,
 ) -> optax.Schedule:
-    """Returns the schedule lr(t) = base·factor^⌊t/steps_per_drop⌋.
+    """Returns a schedule that multiplies the learning rate by a factor at regular intervals.
+
+    The learning rate of step t is base_learning_rate·factor^⌊t/steps_per_drop⌋.
 
     Args:
       base_learning_rate: learning rate before the first drop.
@@ -64,7 +69,10 @@ def step_schedule(
 def cosine_schedule(
     base_learning_rate: float, num_steps: int, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Returns the schedule lr(t) = base·½·(1 + cos(π·t/num_steps)); it is 0 from `num_steps` on.
+    """Returns a cosine schedule.
+
+    The learning rate of step t is base_learning_rate·½·(1 + cos(π·t/num_steps)) before step
+    `num_steps`, and 0 from that step on.
 
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
@@ -77,10 +85,11 @@ def cosine_schedule(
 
 
 def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
-    """Adds a linear warm-up to a schedule: lr(t)·min((t + 1)/warmup_steps, 1).
+    """Adds a linear warm-up to a schedule.
 
-    At step 0, the factor is 1/warmup_steps rather than 0, so the first step has an effect. From
-    step warmup_steps − 1 on, the factor is 1, and the schedule is the same as without warm-up.
+    The learning rate of step t is multiplied by the factor min((t + 1)/warmup_steps, 1). At step 0,
+    the factor is 1/warmup_steps rather than 0, so the first step has an effect. From step
+    warmup_steps − 1 on, the factor is 1, and the schedule is the same as without warm-up.
 
     Args:
       schedule: learning rate as a function of the step.
@@ -132,8 +141,8 @@ def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
     """Returns a tree of booleans that is True for parameters with weight decay.
 
     Weight decay applies to the kernels of convolutions. It applies to depthwise kernels only if
-    `decay_depthwise` is set; the authors' code does not decay them. Biases, scales and offsets have
-    no weight decay.
+    `decay_depthwise` is set; the code of DeepLab's authors does not decay them. Biases, scales and
+    offsets have no weight decay.
     """
 
     def decayed(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
@@ -151,7 +160,8 @@ def make_optimizer(
     Let w be the parameters and wd the weight decay. Weight decay adds wd·w to the gradient (L2
     regularization). `adamw` and `lamb` add wd·w after Adam's scaling, so that the scaling does not
     reduce it (arXiv 1711.05101). `lars` and `lamb`, which are meant for large batches, also scale
-    the update of each array by the norm of the array (arXiv 1708.03888, 1904.00962).
+    the update of each array to a norm proportional to that of the array (arXiv 1708.03888,
+    1904.00962). `lars` does this only for arrays with weight decay.
 
     Args:
       config: section `optimizer` of the config; see deeplab_jax/optimization_fields.py.
@@ -173,11 +183,12 @@ def make_optimizer(
 def _direction(
     config: ConfigDict, descent: list[optax.GradientTransformation]
 ) -> list[optax.GradientTransformation]:
-    """Returns the gradient transformations of the optimizer that the config names, in order.
+    """Returns the gradient transformations of an optimizer, in the order of their application.
 
     Args:
       config: section `optimizer` of the config.
-      descent: transformations that multiply updates by the learning rate and its multipliers.
+      descent: transformations that multiply updates by the learning rate and its multipliers. They
+        become part of the result.
     """
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)

@@ -53,7 +53,7 @@ class StateSpec:
       mesh: device mesh.
       crop_size: height and width of the training images, in pixels.
       keep_ema: whether the state has a moving average of the variables.
-      fsdp: whether kernels and optimizer state are sharded; see `state_shardings`.
+      fsdp: whether large kernels and their optimizer state are sharded; see `state_shardings`.
     """
 
     model: DeepLab

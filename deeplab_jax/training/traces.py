@@ -29,7 +29,8 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     """Context manager that writes profiler traces of five training steps each.
 
     A trace is requested in three ways:
-    - The flag `--profile` requests a trace of steps 3 to 7 of every process, in `workdir/profile`.
+    - The flag `--profile` requests a trace of the third to seventh step after the start of each
+      process, in `workdir/profile`.
     - The signal SIGUSR1 requests a trace of the next steps of the process that receives it.
     - A file `trace` in the workdir requests a trace of the same steps in all processes. The trace
       begins after a step at which the processes log. Process 0 checks for the file every few
@@ -84,9 +85,9 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     def agreed_start(self, step: int, interval: int) -> int | None:
         """Returns the step after which all processes begin a trace; None: none was requested.
 
-        All processes receive the result of process 0. If there are several processes, the trace
-        begins only `interval` steps later, when each of them has received the result: no process
-        computes a step without the others.
+        All processes use the result of process 0. If there are several processes, the trace begins
+        `interval` steps later, when every process has received the result. The trace therefore
+        begins at the same step in all processes.
 
         Args:
           step: step at which the processes log.
