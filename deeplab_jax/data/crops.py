@@ -179,7 +179,7 @@ def random_view(
       scale: resize factors of height and width. If the resized image is smaller than the crop, it
         is placed at the top left of the crop.
       rotation: maximum angle in degrees to either side.
-      flip: whether to mirror half of the crops left to right.
+      flip: whether to mirror the crop left to right with probability ½.
     """
     rows, columns = (
         _random_span(random, length, crop, factor)

@@ -216,7 +216,7 @@ def _check_equal_bands(
 
 
 def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
-    """Returns the bands of images. Bands other than RGB include their means and deviations."""
+    """Returns the bands of images, with mean and std of each band unless the images are RGB."""
     first = np.asarray(images[0])
     bands = Bands(first.shape[2], first.dtype.name)
     if bands.are_rgb:
@@ -237,7 +237,8 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
     Args:
       dataset: any dataset. If it has a method `content`, the digest is computed from the bytes
-        that this method yields; otherwise from at most 64 evenly spaced examples, decoded.
+        that this method yields. Otherwise, the digest is computed from the names, images and
+        labels of at most 64 evenly spaced examples.
 
     Returns:
       JSON-ready values: `name`, `split`, `num_images`, `class_names`, and `content`, a hexadecimal

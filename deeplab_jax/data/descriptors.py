@@ -146,8 +146,8 @@ class Descriptor:
       name: name of the dataset.
       class_names: name of each class; label i is the class at position i.
       palette: RGB 0..255 of each class.
-      intensity_range: in images of more than 8 bits, the values that are mapped to 0 and 255. None:
-        0, or the minimum of the image if it is negative; and the maximum of the image.
+      intensity_range: values in images of more than 8 bits that are mapped to 0 and 255. None: the
+        range of each image, extended to include 0.
       bands: bands of the images (default: 8-bit RGB).
     """
 

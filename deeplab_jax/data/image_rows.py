@@ -80,9 +80,9 @@ def open_rows(
       max_pixels: maximum number of pixels of an image that is decoded whole (default: 400 million).
 
     Raises:
-      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole; it
-        contains several pictures, or bands other than gray and RGB; or tifffile, which a TIFF too
-        large for Pillow requires, is not installed.
+      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole.
+        Several pictures, and bands other than gray, RGB and opacity, are errors, too. For a TIFF
+        that is too large for Pillow, tifffile and imagecodecs must be installed.
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
@@ -155,7 +155,7 @@ def _open_tiff(
       intensity_range: values that are mapped to 0 and 255; None: the range of the image, extended
         to include 0.
       max_pixels: maximum number of pixels that may be decoded at once.
-      stack: closes the file when the stack is closed.
+      stack: exit stack that closes the file.
 
     Returns:
       The page and ""; or None and the reason why the page cannot be read by rows.
@@ -176,7 +176,16 @@ def _open_tiff(
 
 
 def _obstacle(page: Any, name: str, max_pixels: int) -> str:
-    """Returns why a page of a TIFF must be decoded whole; "" if it can be read by rows."""
+    """Returns why a page of a TIFF must be decoded whole; "" if it can be read by rows.
+
+    Args:
+      page: page opened by tifffile.
+      name: name of the file in errors.
+      max_pixels: maximum number of pixels of a compressed strip or of a row of tiles.
+
+    Raises:
+      DeepLabError: the page has bands other than gray, RGB and opacity.
+    """
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
     if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):
@@ -252,7 +261,8 @@ class _TiffRows:
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB.
 
-        Rows that the previous call returned are not decoded again, unless its `first` was larger.
+        Rows that the previous call returned are not decoded again, unless the previous `first` was
+        larger than the present one.
         """
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):
@@ -308,9 +318,10 @@ class _TiffRows:
         return samples.astype(page.dtype, copy=False)
 
     def _decoded(self, at: int) -> np.ndarray:
-        """Returns the stored values of the row of tiles, or of the strip, at index `at`.
+        """Returns the stored values of one strip or of one row of tiles, [rows, W, bands].
 
-        The result has the shape [rows, W, bands].
+        Args:
+          at: index of the strip or of the row of tiles, from the top.
         """
         if self._segments[0] == at:
             return self._segments[1]
@@ -343,7 +354,7 @@ class _TiffRows:
         return page.parent.filehandle.read(page.databytecounts[index])
 
     def _check_extent(self) -> None:
-        """Checks that the file contains all tiles or strips."""
+        """Raises a ValueError if the file does not contain all tiles or strips of the page."""
         page = self._page
         length = page.parent.filehandle.size
         extents = zip(page.dataoffsets, page.databytecounts, strict=False)

@@ -104,9 +104,9 @@ def _is_picture(bands: Bands, encoded: bytes) -> bool:
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Returns all bands of a file, and its EXIF orientation, 1..8.
+    """Returns all bands of an image file, [H, W, C], and the EXIF orientation of the file, 1..8.
 
-    The bands, [H, W, C], are returned with the EXIF orientation applied.
+    The EXIF orientation has been applied to the bands.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
@@ -134,7 +134,7 @@ def _as_image(
     """Returns pixels [H, W, C] in the dtype of `bands`.
 
     Pixels of another dtype are mapped linearly to 0..255. The values in `intensity_range` become 0
-    and 255; None stands for the range of the pixels.
+    and 255. If it is None, the range of the pixels, extended to include 0, is used.
     """
     if pixels.dtype == bands.dtype:
         return pixels
@@ -334,9 +334,10 @@ def _to_rgb(
 
     Args:
       image: decoded image.
-      encoded: content of the image file. A file of more than 8 bits per channel is decoded again.
-      intensity_range: values that become 0 and 255 in such a file; None: the range of the image,
-        extended to include 0.
+      encoded: content of the image file. It is decoded again if the file stores more than 8 bits
+        per channel.
+      intensity_range: values that become 0 and 255 if the file stores more than 8 bits per channel;
+        None: the range of the image, extended to include 0.
 
     Returns:
       The image, and whether some pixels are more transparent than others.

@@ -144,8 +144,8 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
         files with one page.
 
     Raises:
-      DeepLabError: the file is missing or damaged, or contains several pictures, or contains bands
-        other than gray, RGB and opacity; or an NPY file is not a two-dimensional array of integers.
+      DeepLabError: the file is missing or damaged, has several pictures, or has bands other than
+        gray, RGB and opacity. An NPY file must contain a two-dimensional array of integers.
     """
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)

@@ -29,11 +29,11 @@ class Preparation:
       directory: TFDS directory of this version of the dataset.
       class_names: class names in label order.
       statistics: statistics of each split, by the name of the split.
-      left_out: for each damaged example that was left out, the reason.
+      left_out: one reason for each damaged example that was left out.
       notes: remarks for the user, one line each: files and annotations that are not part of the
         dataset, labels that were rotated, and images that occur in several splits.
-      bands: bands of the images; if the images are not RGB, with mean and standard deviation of
-        each band.
+      bands: bands of the images. It contains the mean and the standard deviation of each band if
+        the images are not RGB.
     """
 
     directory: Path
@@ -200,7 +200,7 @@ def render(preparation: Preparation) -> str:
 
 
 def summary(preparation: Preparation) -> str:
-    """Returns the numbers of images and the remarks for the user as text for a terminal."""
+    """Returns the number of images per split, and all remarks, as text for a terminal."""
     statistics = preparation.statistics
     counts = [f"{values.num_images} {split}" for split, values in statistics.items()]
     bands = "" if preparation.bands.are_rgb else f", {preparation.bands}"
@@ -214,7 +214,7 @@ def summary(preparation: Preparation) -> str:
 
 
 def _doubts(preparation: Preparation) -> list[str]:
-    """Returns lines for the user: warnings about classes and bands, and the stored remarks."""
+    """Returns warnings about classes and constant bands, followed by `preparation.notes`."""
     bands = preparation.bands
     empty = [
         f"band {number} has the same value, {mean:g}, in all pixels of the first split"
@@ -272,9 +272,9 @@ def _counts(statistics: dict[str, SplitStatistics]) -> str:
 
 
 def _histogram(names: tuple[str, ...], statistics: dict[str, SplitStatistics]) -> str:
-    """Returns a table of the fraction of each class in each split, and of the class weights.
+    """Returns a table of the fraction of pixels per class in each split, and of the class weights.
 
-    The weights are computed from the first split in `statistics`.
+    Void pixels are not counted. The weights are computed from the first split in `statistics`.
     """
     width = max(len("class"), *map(len, names)) + 2
     header = "".join(f"{split:>11}" for split in statistics)

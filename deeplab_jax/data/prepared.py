@@ -31,9 +31,9 @@ VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 
 
 def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | None = None) -> Path:
-    """Returns the directory of the newest prepared version of a dataset, on this machine.
+    """Returns the local directory of the newest prepared version of a dataset.
 
-    A dataset in a bucket is copied to the cache directory first.
+    If `data_dir` is in a bucket, this version is copied to the local cache directory first.
 
     Args:
       name: name of the dataset.
@@ -205,7 +205,7 @@ def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descrip
     This is the case if there are two classes, and the labels contain 0 and 255 but no other value.
 
     In datasets that `prepare` wrote, 255 always means void. In other datasets, labels are read
-    until one contains a value other than 0 and 255, which is usually the first label.
+    until one contains a value other than 0 and 255; usually, the first label does.
 
     Args:
       builder: TFDS builder of the dataset.

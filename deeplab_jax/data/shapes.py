@@ -179,7 +179,8 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
       size: height and width in pixels (default: 96).
 
     Returns:
-      Image, uint8 [size, size, 3] RGB; label, uint8 [size, size], with 255 (void) around shapes.
+      Image, uint8 [size, size, 3] RGB; label, uint8 [size, size], with 0 for the background and
+      255 (void) along the outlines of shapes.
     """
     random = np.random.default_rng((seed, split, index))
     image = draw_background(random, (size, size))
@@ -222,8 +223,8 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
     """Returns the fraction of each pixel that a shape covers, float32 [H, W], 0..1.
 
     Args:
-      contours: [corners, 2], (x, y) of the outline and of the hole, if any, relative to the center
-        of the shape and in units of its radius.
+      contours: outline of the shape, and its hole if there is one. Each contour is [corners, 2],
+        (x, y) relative to the center of the shape, in units of the radius.
       pose: position, size and rotation of the shape.
       size: (height, width) of the result in pixels.
     """

@@ -46,13 +46,12 @@ def find_files(source: Path, masks: Path | None, layout: str) -> Found:
 
     If `source` contains the folders `images/` and `masks/`, only these two folders are searched.
     Otherwise words in the names of folders distinguish images and masks, as in `train/img/` and
-    `train/labels/`. If images and masks are in the same folder, masks are the files with longer
-    names, or the files that are not JPEG.
+    `train/labels/`. If images and masks are in the same folder, masks are the files whose names
+    extend those of images, such as `a_mask.png` for `a.jpg`, or else the files that are not JPEG.
 
     Args:
       source: folder to search.
-      masks: folder that is searched for masks in place of `source` and its folder `masks/`; None if
-        the user gave none.
+      masks: folder of the masks; None: masks are searched in `source`.
       layout: expected layout, for errors.
 
     Raises:
@@ -115,7 +114,7 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a path with the usual name of a split as first folder, such as `train/a`."""
+    """Returns a path in which a first folder such as `training` has the usual name, `train`."""
     first, slash, rest = path.partition("/")
     return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
@@ -124,7 +123,8 @@ def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
     """Groups files by their role: `image`, `mask`, or "" if folder names do not show the role.
 
     Returns:
-      {role: pairs (key, path)}; a key is a path without file extension.
+      {role: pairs (key, path)}. A key is the path below `source`, without file extension and
+      without the words that show the role.
     """
     of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
     for path in paths:
@@ -137,8 +137,8 @@ def _role(path: str) -> tuple[str, str]:
     """Returns the role of a file, and the path of the file without the words that show the role.
 
     Words in folder names, such as `img` or `labels`, show whether a file is an image or a mask. The
-    innermost folder with such a word determines the role. Without these words, an image and its
-    mask have equal paths. If there is no such folder, the role is "" and the path is unchanged.
+    innermost folder with such a word determines the role, and its words are left out of the path.
+    If there is no such folder, the role is "" and the path is unchanged.
     """
     *folders, name = path.split("/")
     for at in reversed(range(len(folders))):
@@ -155,7 +155,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the first folder from all keys while all keys share it and it does not name a split.
+    """Removes outer folders that all keys share, until one has the name of a split.
 
     Args:
       named: pairs (key, path) of files; a key is a path without file extension.
@@ -169,6 +169,9 @@ def _without_outer_folder(named: Keyed) -> Keyed:
 
 def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
     """Separates images from masks in the same folders, by their names or formats.
+
+    Masks are the files whose names extend those of images, such as `a_mask` for `a`. Otherwise,
+    JPEG files are images, and other files are masks. Without JPEG files, all files are images.
 
     Args:
       named: pairs (key, path) of files; a key is a path without file extension.

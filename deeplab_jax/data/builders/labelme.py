@@ -121,8 +121,8 @@ def draw_shape(
       bool [height, width].
 
     Raises:
-      DeepLabError: the type is unknown, the number of points is illegal for the type, or the mask
-        does not fit the box.
+      DeepLabError: the type is unknown, the number of points is illegal for the type, or
+        `encoded_mask` is not an image of the size of the box.
     """
     check_name("shape_type", kind, LEAST_POINTS)
     least = LEAST_POINTS[kind]

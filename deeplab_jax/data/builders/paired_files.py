@@ -129,8 +129,8 @@ class PairedFilesBuilder(SegmentationBuilder):
         """Rotates a label to the orientation in which the image is displayed.
 
         Returns:
-          Rotated label; and True if the mask had been drawn on the pixels as stored, without the
-          rotation that the EXIF orientation of the image requires.
+          The rotated label, and whether the mask was drawn on the stored pixels, to which the EXIF
+          orientation of the image is not applied.
         """
         stored = turned(turned_back(label, mask.orientation), image.orientation)
         if image.size not in (label.shape, stored.shape):
@@ -149,7 +149,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         )
 
     def _left_out_files(self) -> list[str]:
-        """Returns a remark for each kind of unused file, with the number of such files."""
+        """Returns remarks with the number of unused files, one per directory and reason."""
         lines, directories = [], self.directories()
         # Subdirectories are counted with the directory that contains them.
         for directory in sorted(path for path in directories if not directories & {*path.parents}):

@@ -31,7 +31,7 @@ class Affixes(NamedTuple):
     suffix: str = ""
 
     def core(self, name: str) -> str | None:
-        """Returns the name without prefix and suffix; None if it does not have them."""
+        """Returns the core of a name; None if the name lacks the prefix, the suffix or a core."""
         end = len(name) - len(self.suffix)
         if not (name.startswith(self.prefix) and name.endswith(self.suffix)):
             return None
@@ -134,8 +134,8 @@ def match_names(images: Named, masks: Named) -> Matching:
         `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
-      DeepLabError: no image has a mask; or each of two rules finds a mask for every image, but not
-        the same masks.
+      DeepLabError: no image has a mask, or two rules find a mask for every image, but the masks
+        differ.
     """
     rule, mask_of = _best_match(images, masks)
     if len(mask_of) < len(images):
@@ -168,7 +168,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
     The key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
-      DeepLabError: each of two rules finds a mask for every image, but not the same masks.
+      DeepLabError: two rules find a mask for every image, but the masks differ.
     """
     found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
     # Only rules without a prefix or suffix of images are compared. The others are a last resort.

@@ -104,7 +104,7 @@ class Yolo(AnnotationsBuilder):
         return self._names[int(index)], (corners.reshape(-1, 2) * scale).astype(np.int32)
 
     def _data_file(self) -> Path:
-        """Returns the path of `data.yaml` in the uppermost directory that contains one."""
+        """Returns the path of `data.yaml` or `dataset.yaml`, the uppermost one in the source."""
         files = [
             path
             for path in visible_files(self.source, (".yaml", ".yml"))
@@ -168,10 +168,10 @@ class Yolo(AnnotationsBuilder):
         place: Path,
         images: list[Path],
     ) -> None:
-        """Adds images to `found`, and an example with an error for each label file without image.
+        """Adds images to `found`. A label file without an image is added as a damaged example.
 
         Args:
-          found: images by split, then by id.
+          found: {split: {image id: image}}, changed in place.
           split: split of the images.
           place: directory of the images, or text file that lists them.
           images: paths of the images.
