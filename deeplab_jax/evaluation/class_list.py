@@ -55,7 +55,8 @@ class ClassList:
     def truth(self, label: np.ndarray) -> np.ndarray:
         """Converts labels [...] of the dataset to indices of scored classes.
 
-        Labels of all classes that belong to no scored class become void.
+        Classes that belong to no scored class become void. The result is uint8 with void = 255 for
+        up to 255 `outcomes`, else uint16 with void = 65535.
         """
         void = void_label(self.num_outcomes)
         table = np.full(void_label(len(self.of_truth)) + 1, void, label_dtype(self.num_outcomes))
@@ -63,7 +64,7 @@ class ClassList:
         return table[label]
 
     def prediction(self, class_map: np.ndarray) -> np.ndarray:
-        """Converts a class map of the model to indices of `outcomes`."""
+        """Converts predicted class indices of the model, [...], to indices of `outcomes`."""
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
@@ -79,7 +80,7 @@ class ClassList:
         return probabilities.astype(np.float32) @ member.astype(np.float32)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the names of the scored classes and the class map, as part of `metrics.json`."""
+        """Returns the entries `classes` and `class_map` of the settings in `metrics.json`."""
         return {"classes": list(self.names), "class_map": dict(self.class_map) or None}
 
 

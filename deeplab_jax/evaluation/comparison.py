@@ -83,11 +83,14 @@ def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
 
 
 def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOptions]:
-    """Returns the inference strategies of table 6 of DeepLab v3 by name, followed by a CRF.
+    """Returns the inference strategies of table 6 of DeepLab v3, and the last one with a CRF added.
 
     Args:
       base: options that contain the tiles for all strategies and the CRF for the last strategy
         (default: whole images, and the published CRF parameters of the architecture).
+
+    Returns:
+      {name of the strategy: options}.
     """
     base = base or InferenceOptions()
     last = dataclasses.replace(
@@ -193,8 +196,8 @@ def _measure(
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
     """Returns the mean time per image, in seconds.
 
-    The time is measured on up to 8 images, or up to one batch if a batch is larger, from the start
-    of the split. These images must have been predicted before, so that no compilation is measured.
+    The time is measured on the first 8 images of the split, or on the first batch if a batch has
+    more images. These images must have been predicted before, so that no compilation is measured.
     """
     timed = copy.copy(inference)
     timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
@@ -229,7 +232,7 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
 
 
 def _mean_iou(overlaps: np.ndarray) -> float:
-    """Returns the mean IoU of all classes that occur; NaN if there are none.
+    """Returns the mean IoU of the classes with true or predicted pixels; NaN if there are none.
 
     Args:
       overlaps: [3, num_classes]; for each class, the numbers of correctly predicted pixels, of true

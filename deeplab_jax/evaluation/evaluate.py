@@ -51,7 +51,8 @@ class Evaluator:
           model: network to evaluate.
           dataset: split with the classes of the model.
           **settings: fields of `EvaluationSettings`. Without a size, each image is padded to a size
-            that the network accepts; to the smallest such size if all images have the same size.
+            that the network accepts. Images of one common size are padded to the smallest such
+            size.
 
         Raises:
           DeepLabError: there is no image, or dataset and model differ in their bands or number of
@@ -126,8 +127,9 @@ def evaluate(
         with lines `from: to` (default: classes keep their names).
       classes: names of the scored classes (default: all). Other true classes are void. Predictions
         of other classes are wrong, and have a column of their own in the confusion matrix.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`; also for
-        `reliability.png` with calibration metrics, and for `uncertainty.png` with uncertainties.
+      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`. If
+        calibration metrics are computed, `reliability.png` is also written; if uncertainties are
+        computed, `uncertainty.png`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size and batch_size. Without a size, each
         image is padded to a size that the network accepts.
