@@ -1,4 +1,4 @@
-"""Training settings of DeepLab v3 and v3+, also on MobileNets, by training stage and dataset."""
+"""Training settings of DeepLab v3 and v3+ by stage and dataset, including MobileNet backbones."""
 
 import dataclasses
 from typing import Any
@@ -88,11 +88,14 @@ def usual_split(given: ConfigDict) -> str:
 
 
 def train(made: Recipe, given: ConfigDict) -> None:
-    """Sets all fields of a recipe that concern training, after the architecture is set.
+    """Sets the fields of a recipe that concern training.
+
+    They include the output stride and frozen batch normalization, which depend on the training
+    stage.
 
     Args:
-      made: recipe to change.
-      given: parsed arguments of the recipe, among them all of ARGUMENTS and `backbone`.
+      made: recipe to change. Its dataset and the other fields of its architecture are already set.
+      given: parsed arguments of the recipe. They include `backbone` and all keys of ARGUMENTS.
 
     Raises:
       DeepLabError: arguments contradict each other.
@@ -190,7 +193,10 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
 
 
 def _resized(made: Recipe, given: ConfigDict) -> None:
-    """Sets the size to which images of ADE20K are resized before all other augmentation."""
+    """Sets the size to which ADE20K images are resized before all other augmentation.
+
+    With MobileNetV2, the crop size becomes 257 × 257.
+    """
     augmentation = made.config.augmentation
     side = 513
     if given.backbone == "mobilenet_v2":

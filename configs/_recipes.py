@@ -38,7 +38,7 @@ class DataSet:
 
     Attributes:
       name: name of the prepared dataset.
-      splits: name of each training split in the papers → value of `data.train_split`; the first
+      splits: {name of a training split in the papers: value of `data.train_split`}; the first
         split is the default.
       evaluation_size: (height, width) that images are padded to in evaluation, as in the released
         code; None: the padded size depends on the size of each image.
@@ -147,8 +147,10 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
 
     Args:
       recipe: recipe to change.
-      init: weights to start from: the name of a published VGG-16 image classifier, whose layers
-        fc6 and fc7 are subsampled, or a trained DeepLab network.
+      init: weights to start from, a value of `training.init_from`; `none`: random initialization.
+        The layers fc6 and fc7 of a published VGG-16 image classifier are subsampled to the shapes
+        in the network (DeepLab v1, section 3.2). From any other model, all variables with equal
+        name and shape are loaded.
     """
     # Verified: DeepLab v1, section 3.2: the kernel of fc6 is subsampled, and random filters of fc6
     # and fc7 are kept.

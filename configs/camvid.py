@@ -91,7 +91,7 @@ def _num_steps(given: ConfigDict) -> int:
 
 
 def _start_from(config: ConfigDict, init: str) -> None:
-    """Starts from the backbone of the model `init`, at a tenth of the learning rate."""
+    """Starts from the backbone of the model `init`, with a tenth of the learning rate for it."""
     config.training.init_from = init
     config.training.init_scope = "backbone"
     config.optimizer.multipliers.backbone = 0.1
