@@ -351,7 +351,7 @@ class ArchitectureFields:
 
 @dataclasses.dataclass(frozen=True)
 class Shorthands:
-    """Keywords of `create_model` and of the config that determine other keywords."""
+    """Keywords that determine other keywords; `create_model` and the config accept them."""
 
     architecture: str = keyword(
         "deeplab_v3plus", "Name of the architecture, as `deeplab-jax models` lists it."

@@ -177,7 +177,7 @@ MOBILENET_V4: Mapping[str, Stages] = {
 
 
 def _efficientnets(prefix: str, tensorflow: bool) -> dict[str, Network]:
-    """Returns the configurations of EfficientNet, its Lite version and V2, of all sizes, by name.
+    """Returns all sizes of EfficientNet, EfficientNet-Lite and EfficientNetV2, by name.
 
     Args:
       prefix: text with which all names begin.

@@ -12,7 +12,10 @@ from deeplab_jax.layers import ConvNorm, Form, Normalization, SqueezeExcitation
 
 
 def rounded_width(exact: float) -> int:
-    """Rounds a number of channels to a multiple of 8 that is at least 90 % of it, as in slim."""
+    """Rounds a number of channels to the nearest multiple of 8, at least 8, as in slim.
+
+    If the nearest multiple is below 90 % of the number, the next larger multiple is returned.
+    """
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
@@ -296,12 +299,15 @@ class MobileNetV3(nn.Module):
     """Backbone MobileNetV3 (arXiv 1905.02244).
 
     Attributes:
-      size: `large` or `small`, or `large_seg` or `small_seg` as released for DeepLab.
+      size: `large`, `small`, `large_seg` or `small_seg`; the last two are those released for
+        DeepLab.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
       depth_multiplier: multiplier of the number of channels of every layer. The product is rounded
         to a multiple of 8.
       stride_placement: `torchvision`: convolutions are padded symmetrically, and a stride that
-        becomes a rate also dilates its own unit. Any other value: as in the released code.
+        becomes a rate dilates its own unit and all later units. Any other value: convolutions are
+        padded like TensorFlow's `SAME`, and only the later units are dilated, as in the released
+        code.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """

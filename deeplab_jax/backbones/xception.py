@@ -53,7 +53,8 @@ def modules(depth: int) -> dict[str, Module]:
 def low_level_features(depth: int) -> tuple[Feature, ...]:
     """Returns the endpoints for decoders.
 
-    They are the outputs of the second separable convolution in three modules, before the ReLU.
+    They have stride 4, 8 and 16. Each is the output of the second separable convolution of a
+    module, before the ReLU.
 
     Args:
       depth: depth of the backbone: 41, 65 or 71.
