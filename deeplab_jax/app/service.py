@@ -107,9 +107,9 @@ class SegmentationService:
           name: name of the model.
 
         Raises:
-          DeepLabError: there is no such model, the model cannot be loaded, the file is damaged, too
-            large or not an image, or there is no result within the time limit. The message contains
-            no path of the server.
+          DeepLabError: the model is unknown or cannot be loaded; the file is not an image, is
+            damaged or is too large; or there is no result within the time limit. The message
+            contains no path of the server.
         """
         with self._without_server_paths(name):
             ending = time.perf_counter() + self.limits.seconds
@@ -135,9 +135,9 @@ class SegmentationService:
           uint8 [H, W, 3] RGB. The uncertainty 0 is black, and 1 is light yellow.
 
         Raises:
-          DeepLabError: `kind` or `name` is unknown, the model cannot be loaded, the file is
-            damaged, too large or not an image, or there is no result within the time limit. The
-            message contains no path of the server.
+          DeepLabError: `kind` is unknown; the model is unknown or cannot be loaded; the file is
+            not an image, is damaged or is too large; or there is no result within the time limit.
+            The message contains no path of the server.
         """
         check_name("uncertainty", kind, OF_ONE_PASS)
         with self._without_server_paths(name):

@@ -53,7 +53,8 @@ def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, flo
     """Measures the peak throughput of matrix multiplication and of memory.
 
     Args:
-      dtype: data type of the matrices and of the copied array.
+      dtype: data type of the matrices, and of the array that is read and written to measure the
+        throughput of memory.
       repetitions: number of runs; the fastest run is used.
 
     Returns:

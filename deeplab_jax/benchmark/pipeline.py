@@ -76,7 +76,7 @@ def crop_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields batches of the first `count` examples, augmented as in training.
 
-    All work is done in the calling thread. A batch has 16 examples; the last one may have fewer.
+    All work is done in the calling thread. Batches have 16 examples; the last may have fewer.
     """
     for first in range(0, count, BATCH_SIZE):
         crops = [

@@ -1,4 +1,4 @@
-"""Start-up time of new processes: up to their output, the first mask or the first training step."""
+"""Times commands, the first prediction and the first training step, each in a new process."""
 
 import json
 import os
@@ -69,7 +69,8 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       the same command with empty compile caches.
 
     Raises:
-      DeepLabError: a command failed; the message is the last line of its stderr.
+      DeepLabError: a command did not exit with the expected status. The message contains the last
+        line of its stderr.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

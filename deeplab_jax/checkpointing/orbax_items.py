@@ -1,8 +1,8 @@
 """Saving and restoring with Orbax; no other module imports Orbax.
 
-A new major version of Orbax therefore only affects this file: Orbax 1.0 moves its V1 interface to
-the top level. The modules `saved_states` and `store` check files and read model directories without
-Orbax.
+Therefore, only this module must change for a new major version of Orbax, such as Orbax 1.0, which
+moves the V1 interface to the top level. The modules `saved_states` and `store` check files and read
+model directories without Orbax.
 """
 
 import math

@@ -110,7 +110,7 @@ def _metadata(directory: epath.Path) -> dict[str, Any]:
 
 
 def _files(directory: epath.Path, above: str = "") -> Iterator[str]:
-    """Yields the path of each file in a directory tree, relative to its root, after `above`."""
+    """Yields `above` + the path relative to `directory` of each file in the directory tree."""
     for path in directory.iterdir():
         if path.is_dir():
             yield from _files(path, f"{above}{path.name}/")
@@ -127,7 +127,7 @@ METRICS = "metrics"
 
 
 def checkpoints_directory(workdir: pathlib.Path) -> epath.Path:
-    """Returns the directory with the checkpoints of a workdir, which may be in a bucket."""
+    """Returns the absolute path of a workdir's checkpoint directory, which may be in a bucket."""
     return absolute(workdir) / CHECKPOINTS
 
 
@@ -144,10 +144,11 @@ def _steps(workdir: pathlib.Path) -> list[epath.Path]:
 
 
 def _is_unfinished(directory: epath.Path) -> bool:
-    """Returns whether a checkpoint is in a bucket, and only partly saved or partly deleted.
+    """Returns whether a checkpoint in a bucket is only partly saved or deleted.
 
-    Buckets cannot rename. A checkpoint there has its final name from the beginning of the save, so
-    the name does not show whether the save has finished.
+    A checkpoint in a bucket has its final name from the beginning of the save, because files in a
+    bucket cannot be renamed. The name therefore does not show whether the save has finished. For
+    local checkpoints, the function returns False.
     """
     return not is_local(directory) and not (directory / COMMITTED).exists()
 
@@ -159,7 +160,7 @@ def uncommit(directory: epath.Path) -> None:
 
 
 def remove_unfinished(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Removes the checkpoints in a bucket that are only partly saved, or partly deleted.
+    """Removes the checkpoints in a bucket that are only partly saved or deleted.
 
     In a local workdir, this function removes nothing, because Orbax removes such checkpoints.
 

@@ -43,12 +43,12 @@ class StoredModel:
     ) -> "StoredModel":
         """Returns a copy of this model with other variables, for example after pruning.
 
-        The temperature of the class probabilities is 1 in the copy, because it must be fitted to
-        the variables.
+        The copy has the temperature 1, because a fitted temperature is only valid for the variables
+        that it was fitted to.
 
         Args:
           variables: variables of the new model.
-          overrides: keywords of `create_model` that change (default: none).
+          overrides: {keyword of `create_model` that changes: new value} (default: none).
           source: origin of the new variables, see `ModelDescription` (default: unchanged).
         """
         old = self.description

@@ -24,13 +24,14 @@ PROGRAM, USED = "-cache", "-atime"
 
 
 def set_defaults(most_bytes: int) -> None:
-    """Sets the default cache directories in environment variables, which JAX reads on import.
+    """Sets the environment variables of the cache directories to their defaults, if they are unset.
 
-    Only the default directory has a size limit. A directory that the user chooses may be in use by
-    other programs without a limit, and JAX does not support using one directory in both ways.
+    JAX reads the directory of compiled programs and its size limit from such variables on import.
+    If the user has set this directory, no limit is set: other programs may use the directory
+    without a limit, and JAX does not support using one directory in both ways.
 
     Args:
-      most_bytes: maximum size of the default directory, in bytes.
+      most_bytes: maximum size of the default directory of compiled programs, in bytes.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
@@ -55,7 +56,9 @@ def define_flags(flags: Flags) -> None:
 
 
 def apply_flags(flags: Flags) -> None:
-    """Applies --compile_cache and --clear_compile_cache; repairs the selected cache with `mend`.
+    """Applies --compile_cache and --clear_compile_cache, and repairs the selected cache.
+
+    The repair writes missing last-use times, see `mend`.
 
     Raises:
       DeepLabError: the cache cannot be cleared.

@@ -76,7 +76,9 @@ def fine_tuned(
 
 
 def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
-    """Returns the config of the fine-tuning run; `fine_tune` sets its network and initial weights.
+    """Returns the config of the fine-tuning run, without the network and the initial weights.
+
+    `fine_tune` replaces these fields by the network and the weights of the model to fine-tune.
 
     Args:
       flags: flags of the command.
@@ -115,7 +117,7 @@ def write_compressed(
     dataset: "data.Dataset",
     console: Console,
 ) -> None:
-    """Writes a compressed model, compares it with its source, and prints and writes the report.
+    """Writes a compressed model and a report that compares it with its source; prints the report.
 
     Args:
       flags: flags of the command.

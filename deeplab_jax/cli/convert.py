@@ -85,8 +85,8 @@ def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str
 
     Args:
       conversion: the conversion to describe.
-      every: whether to list all unused arrays, instead of the first few for each reason
-        why arrays are unused.
+      every: True: list all unused arrays. False: list only a few unused arrays for each reason
+        why they are unused.
     """
     description, assignment = conversion.description, conversion.assignment
     keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())

@@ -247,8 +247,8 @@ def _verify(
       console: prints the results.
 
     Raises:
-      DeepLabError: the file and the network compute in float32, but their classes differ at pixels
-        at which the logits of these classes are not nearly equal.
+      DeepLabError: the file and the network compute in float32, but predict different classes at a
+        pixel where the logits of these classes are not nearly equal.
     """
     from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify
