@@ -110,7 +110,9 @@ def submit(
     settings: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    """Submits the jobs of cases through submitit, and waits for them if they are local.
+    """Submits the jobs of cases through submitit.
+
+    If `cluster` is `local`, waits until all jobs have ended, and writes the report.
 
     A job is a training run with one seed and the evaluations of its network.
 
@@ -124,7 +126,7 @@ def submit(
       reporter: receives a message for each submitted job.
 
     Raises:
-      DeepLabError: submitit is not installed, a setting is not KEY=VALUE, or local jobs failed.
+      DeepLabError: submitit is not installed, a setting is invalid, or local jobs failed.
     """
     from experiments.submission import make_executor, wait_for
 

@@ -116,7 +116,10 @@ def _use_pseudo_labels(
     storage: Storage,
     reporter: Reporter,
 ) -> None:
-    """Adds the split `training.unlabeled`, with pseudo-labels, to the dataset of a config in place.
+    """Changes the dataset of a config, in place, so that training also uses pseudo-labels.
+
+    The images of the split `training.unlabeled`, with their pseudo-labels, are added to the images
+    of the training split.
 
     The pseudo-labels are predictions of the network of `training.teacher`, which is trained first
     if necessary.

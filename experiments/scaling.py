@@ -25,7 +25,7 @@ def scaled_down(
 ) -> ConfigDict:
     """Returns the config of a training run, scaled down to a preset.
 
-    Number of steps, batch size, crop size and learning rate are the values of the preset,
+    Number of steps, batch size, crop size and learning rate are those of `preset` and `size`,
     multiplied by the ratio of the value in `config` to the value in `base`. The first three are
     rounded to legal values.
 

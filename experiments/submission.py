@@ -18,7 +18,7 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
         `timeout_min=600` or `gpus_per_node=1`.
 
     Raises:
-      DeepLabError: submitit is not installed, or a setting is unknown.
+      DeepLabError: submitit is not installed, or does not accept the cluster or a setting.
     """
     try:
         import submitit

@@ -132,7 +132,11 @@ def _change(one: Measurement, measurements: Sequence[Measurement]) -> str:
 
 
 def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns lines that state which rows have results, the training time, devices and commits."""
+    """Returns the lines of the report about completeness and training.
+
+    They state the number of rows with results, the rows without results, and the training time,
+    devices and commits of the finished training runs.
+    """
     labels = dict.fromkeys(one.case.row.label for one in measurements)
     run = {one.case.row.label for one in measurements if one.values and _is_run(one)}
     missing = [label for label in labels if label not in run]
