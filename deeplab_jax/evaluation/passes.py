@@ -38,11 +38,11 @@ class EvaluationSettings:
 
     Attributes:
       size: (H, W) to which every image is padded, rounded up to a size that the network accepts
-        (default: each image has its own padded size, one of few sizes that the network accepts).
-        Not allowed with tiles.
+        (default: each image is padded to one of few sizes that the network accepts). Not allowed
+        with tiles.
       batch_size: number of images per batch across all hosts, rounded up to a multiple of the size
-        of the mesh axis `data`; with tiles, number of tiles per batch on each host, rounded up to a
-        multiple of its number of devices.
+        of the mesh axis `data`. With tiles, number of tiles per batch on each host, rounded up to a
+        multiple of the number of devices of this host.
       mesh: mesh of the devices to use (default: all devices).
       workers: number of data-loading processes; 0: threads of this process.
       limit: maximum number of images, from the start of the split.
@@ -87,11 +87,11 @@ class WholeImageInference:
 
         Args:
           model: network that determines the legal sizes.
-          dataset: split with the bands of the model and, without a class list, its number of
-            classes.
+          dataset: split with the bands of the model. Model and split must have equal numbers of
+            classes if there is no class list.
           settings: size, batch size, mesh, workers, limit and class list.
-          scales: factors by which padded images are resized; their size must be legal at each
-            scale.
+          scales: factors by which padded images are resized. They affect the legal sizes, see
+            `size_grid`.
           minimum_size: (H, W) to which smaller images are padded, or None.
 
         Raises:
@@ -121,7 +121,7 @@ class WholeImageInference:
           reporter: receives progress events.
 
         Yields:
-          This host's part of a batch, and the results of the function for it as NumPy arrays. The
+          This host's part of a batch, and the results of `forward` for it as NumPy arrays. The
           batch is a dictionary with `image`, `label`, `index` (position in the split; -1 for a
           void example that fills the batch) and `size` ((H, W) before padding).
         """
@@ -145,7 +145,7 @@ class WholeImageInference:
         yield from self._arrived(*waiting.pop())
 
     def own_positions(self) -> np.ndarray:
-        """Returns the indices in the split, ascending, of the images that this host yields."""
+        """Returns the ascending indices in the split of the images that this host yields."""
         share = data_share(self.mesh)
         if not share.counts:
             return np.arange(0)
@@ -172,7 +172,7 @@ class TiledInference:
       dataset: split to predict.
       sizes: None, since images are not padded to a size.
       mesh: mesh of the devices of this host.
-      batch_size: number of tiles per batch on this host, a multiple of its number of devices.
+      batch_size: number of tiles per batch, a multiple of the number of devices of this host.
       num_images: number of images.
     """
 
@@ -185,8 +185,8 @@ class TiledInference:
 
         Args:
           model: network to apply.
-          dataset: split with the bands of the model and, without a class list, its number of
-            classes.
+          dataset: split with the bands of the model. Model and split must have equal numbers of
+            classes if there is no class list.
           settings: batch size, mesh, limit and class list. `workers` is ignored, since reading an
             image takes little time compared with predicting its tiles.
           tiling: division of images into tiles.
@@ -231,7 +231,7 @@ class TiledInference:
             yield jax.tree.map(lambda array: np.asarray(array)[None], (batch, results))
 
     def own_positions(self) -> np.ndarray:
-        """Returns the indices in the split, ascending, of the images that this host yields."""
+        """Returns the ascending indices in the split of the images that this host yields."""
         return np.arange(jax.process_index(), self.num_images, jax.process_count())
 
 
@@ -245,7 +245,8 @@ def make_inference(
 
     Args:
       predictor: model and inference options.
-      dataset: split with the bands of the model and, without a class list, its number of classes.
+      dataset: split with the bands of the model. Model and split must have equal numbers of classes
+        if there is no class list.
       settings: size, batch size, mesh, workers, limit and class list.
 
     Raises:
@@ -292,8 +293,8 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
     """Returns the number of images to evaluate: those of the dataset, but at most `settings.limit`.
 
     Raises:
-      DeepLabError: the number of images or the batch size is below 1, dataset and model differ in
-        their bands, or, without a class list, in their number of classes.
+      DeepLabError: the number of images or the batch size is below 1, dataset and model have
+        different bands, or they have different numbers of classes and there is no class list.
     """
     architecture, found = model.architecture, dataset.descriptor.bands
     taken = Bands(architecture.in_channels, architecture.image_dtype)

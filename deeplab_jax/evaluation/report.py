@@ -43,7 +43,7 @@ class SegmentationMetrics:
       boundary: counts of boundary pixels.
       trimap: confusion matrices within bands around void pixels.
       calibration: sums for calibration metrics, or None.
-      detection: histograms of each uncertainty over correct and wrong pixels, by name.
+      detection: {name of an uncertainty: its histograms over correct and over wrong pixels}.
     """
 
     confusion: ConfusionMatrix
@@ -95,9 +95,10 @@ class SegmentationMetrics:
 
         Args:
           panel: image, true labels and predicted labels.
-          bins: uint16 [num_classes, H, W], each probability as one of 1,000 equal bins, 0..999.
+          bins: uint16 [num_classes, H, W], index (0..999) of the interval that contains each
+            probability. The 1,000 equal intervals divide 0..1.
           probabilities: [H, W, num_classes], required for calibration metrics.
-          uncertainty: uncertainty of each pixel [H, W], by name.
+          uncertainty: {name of an uncertainty: its value at each pixel, [H, W]}.
         """
         valid = panel.truth != void_label(len(bins))
         wrong = (panel.truth != panel.prediction)[valid]
@@ -124,7 +125,7 @@ class SegmentationMetrics:
         """Returns the counts without the pixels whose true class is the last class.
 
         The last class contains all predictions that belong to no scored class. A pixel of a scored
-        class for which the last class is predicted is still counted, as wrong.
+        class remains if the last class is predicted for it, and counts as wrong.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),
@@ -253,7 +254,7 @@ def write_report(
     class_names: Sequence[str],
     palette: Sequence[Color],
 ) -> None:
-    """Writes `metrics.json` and its pictures, each atomically.
+    """Writes `metrics.json` and pictures of the metrics, each file atomically.
 
     The pictures are `confusion_matrix.png` and `contact_sheet.png`. With calibration metrics,
     `reliability.png` is also written, and with uncertainties `uncertainty.png`.

@@ -27,9 +27,10 @@ class ImageResult(NamedTuple):
     Attributes:
       position: index of the image in the split.
       panel: image, true labels and predicted labels. If a class list was given, the labels are
-        indices of its scored classes.
-      bins: uint16 [num_classes, H, W], each probability as one of 1,000 equal bins, 0..999.
-      probabilities: float32 [H, W, num_classes], or None if they were not requested.
+        indices of its `outcomes`.
+      bins: uint16 [num_classes, H, W], index (0..999) of the interval that contains each
+        probability. The 1,000 equal intervals divide 0..1.
+      probabilities: float32 [H, W, num_classes], or None if only bins were computed.
       uncertainty: {name of an uncertainty: its value at each pixel, float32 [H, W], 0..1}.
     """
 
@@ -42,11 +43,11 @@ class ImageResult(NamedTuple):
     def with_uncertainty(
         self, names: Sequence[str], computed: Mapping[str, np.ndarray]
     ) -> "ImageResult":
-        """Returns this result with the given uncertainties.
+        """Returns this result with values for the field `uncertainty`.
 
         Args:
           names: uncertainties to compute from the probabilities: `confidence`, `entropy`.
-          computed: float32 [H, W] for each uncertainty that is already computed, by name.
+          computed: {name of another uncertainty: its values, float32 [H, W]}.
         """
         if not names and not computed:
             return self
@@ -150,7 +151,7 @@ def _own(
 def _in_bins(
     index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
 ) -> ImageResult:
-    """Returns the result of one image, with its probabilities also as bins.
+    """Computes the bins of the probabilities, and returns the result for one image.
 
     Args:
       index: index of the image in the split.
@@ -178,7 +179,10 @@ def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the class map [N, H, W], and the bin (0..999) of each probability [N, H, W, C]."""
+    """Returns the class map [N, H, W], and the bin of each probability [N, H, W, C].
+
+    A bin is the index (0..999) of one of 1,000 equal intervals of 0..1.
+    """
     return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
 
 
