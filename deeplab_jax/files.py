@@ -18,12 +18,12 @@ from deeplab_jax.errors import DeepLabError
 def as_path(place: str | os.PathLike[str]) -> Path:
     """Converts a string to a path; gs://BUCKET/… and s3://BUCKET/… are paths in a bucket.
 
-    Both kinds of path have the same methods. gs:// requires the package gcsfs or tensorflow, and
-    s3:// requires s3fs.
+    Local paths and paths in a bucket have the same methods. gs:// requires the package gcsfs or
+    tensorflow, and s3:// requires s3fs.
 
     Raises:
-      DeepLabError: the path begins with gs:// and neither gcsfs nor tensorflow is installed, or the
-        kind of bucket is unknown.
+      DeepLabError: the path begins with gs:// and neither gcsfs nor tensorflow is installed, or it
+        begins with an unknown scheme such as http://.
     """
     if is_local(place):
         return Path(place)

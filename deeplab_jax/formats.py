@@ -119,9 +119,10 @@ def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") 
 
     Args:
       kind: noun that describes the name, such as "config field".
-      name: the unknown name, with or without its section.
+      name: the unknown name.
       legal: all legal names.
-      prefix: section that `name` and `legal` omit, such as "model.".
+      prefix: section that `name` and `legal` omit, such as "model."; empty: `legal` contains dotted
+        names, and `name` may omit its section.
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

@@ -191,7 +191,10 @@ def _import_coremltools() -> Any:
 
 
 def _describe(program: Program) -> Metadata:
-    """Returns the metadata of the Core ML file: batch size 1, and input dtype `image` for RGB."""
+    """Returns the metadata of the Core ML file, with batch size 1.
+
+    The dtype of the input is `image` for RGB pixels, otherwise float32.
+    """
     metadata = describe(program)
     shape = [1, *metadata.input["shape"][1:]]
     dtype = "image" if _takes_image(program) else "float32"

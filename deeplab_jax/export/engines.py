@@ -63,8 +63,8 @@ def with_engine(
       reporter: receives a message for each export (default: the logger).
 
     Raises:
-      DeepLabError: the engine is unknown, its packages are not installed, or its format does not
-        support the network.
+      DeepLabError: the engine is unknown, its packages are not installed, or its file format does
+        not support the network.
     """
     check_name("engine", engine, ENGINES)
     if engine == "jax":
@@ -99,7 +99,7 @@ class EngineNetwork:
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
-        """Creates the network; `file_of` loads an exported file of it when images are predicted."""
+        """Creates the network; during prediction, `file_of` loads the exported files of `model`."""
         self.model, self._file_of = model, file_of
 
     def forward(

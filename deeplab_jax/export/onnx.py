@@ -73,7 +73,7 @@ class OnnxWriter:
         return result
 
     def constant(self, array: np.ndarray) -> str:
-        """Returns the name of the constant equal to `array`, which is added if it is missing."""
+        """Returns the name of the constant equal to `array`; adds the constant if it is missing."""
         key = b"%s %s " % (str(array.dtype).encode(), str(array.shape).encode()) + array.tobytes()
         if key not in self._names:
             self._names[key] = f"constant_{len(self.constants)}"
@@ -102,7 +102,7 @@ class OnnxWriter:
         return self.cast(value, np.dtype(np.float32)) if value in self._halves else value
 
     def _alike(self, *values: Value) -> tuple[Value, ...]:
-        """Converts all constants and tensors to float16 if one of the tensors is float16."""
+        """Converts all `values` to float16 if one of them is a float16 tensor."""
         if any(isinstance(value, str) and value in self._halves for value in values):
             return tuple(map(self.half, values))
         return values

@@ -87,7 +87,11 @@ class Program:
 
     @property
     def own_size(self) -> Size:
-        """`options.size`, or the network's inference size (H, W), rounded up to a legal size."""
+        """The size (H, W) of the images: `options.size`, unless it is None.
+
+        If it is None, this is the network's inference size, or 513×513 if the network has none,
+        rounded up to a legal size.
+        """
         if self.options.size:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE

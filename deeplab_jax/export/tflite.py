@@ -177,7 +177,7 @@ def write_tflite(
 
 
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
-    """Translates a program to TensorFlow, and returns TensorFlow's TFLite converter for it."""
+    """Translates a program to TensorFlow; returns the TFLite converter for the translation."""
     shape = (*program.own_size, program.predictor.model.architecture.in_channels)
     batch, dtype = program.options.batch, program.input_dtype
     traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))
@@ -195,7 +195,7 @@ def _converter(program: Program, tensorflow: ModuleType) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Resizes and pads each image, and yields it as a list with one array, the network's input."""
+    """Resizes and pads each image; yields lists that contain one array, the network's input."""
     metadata, size = describe(program), program.own_size
     for image in images:
         padded = pad(fitted(image, size), size, metadata.sizes["fill"])

@@ -120,7 +120,7 @@ def flat_padding(padding: Padding) -> list[int]:
 
 
 def channels_first(value: Value) -> Value:
-    """Reshapes a constant that broadcasts against maps [N, H, W, C] for maps [N, C, H, W].
+    """Reshapes a constant for maps [N, H, W, C], so that it broadcasts against maps [N, C, H, W].
 
     Scalars, and values that are not constant arrays, are returned unchanged.
     """
@@ -173,9 +173,9 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Writes `value` with a bias if it is a convolution that is not yet written.
+        """Writes a convolution that is not yet written, with the bias, and returns its result.
 
-        Returns the result of the convolution. Other values are returned unchanged.
+        Other values are returned unchanged.
         """
         if not isinstance(value, _Convolution):
             return value
@@ -236,9 +236,9 @@ class _Walk:
         return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
 
     def _biased(self, left: Value, right: Value) -> Value | None:
-        """Writes the sum of two operands as a convolution with bias, and returns its result.
+        """Writes the sum of a convolution and a constant as one convolution with bias.
 
-        Returns None if the operands are not a convolution and a constant.
+        Returns the result of the convolution; None if the operands are of other kinds.
         """
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):

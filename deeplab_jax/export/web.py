@@ -59,12 +59,13 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
     Args:
       program: program to export; it must map one uint8 RGB image to a class map.
       path: directory of the page.
-      runtime: directory of the npm package onnxruntime-web, or one whose `node_modules` contains it
-        (default: found in `node_modules` of the current directory or its parents).
+      runtime: directory of the npm package onnxruntime-web, or a directory whose `node_modules`
+        contains the package (default: found in `node_modules` of the current directory or its
+        parents).
 
     Raises:
-      DeepLabError: a page cannot run the program, onnxruntime-web is not found, or `path` is
-        neither an exported page nor an empty directory.
+      DeepLabError: the program does not map one uint8 RGB image to a class map, onnxruntime-web is
+        not found, or `path` exists and is neither an exported page nor an empty directory.
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
@@ -114,8 +115,9 @@ def _check(program: Program) -> None:
 def _description(program: Program, package: Path) -> str:
     """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    Its entry `sizes` contains `Metadata.sizes` and two keys: `fixed`, the only legal (H, W), and
-    `minimum`, the (H, W) to which smaller images are padded. Each is in pixels; null: no such size.
+    Its entry `sizes` contains the entries of `Metadata.sizes` and two more: `fixed`, the only legal
+    (H, W), and `minimum`, the (H, W) to which smaller images are padded. Both are in pixels, or
+    null if there is no such size.
     """
     metadata, smallest = describe(program), program.predictor.inference_size
     minimum = program.step.round_up(smallest) if smallest else None
