@@ -89,8 +89,8 @@ def average(
 
     Args:
       features: [N, h, w, C]; h and w may be symbolic dimensions of `jax.export`.
-      window: height and width of the windows in feature-map pixels, reduced to those of the map if
-        they are larger; None: the whole map.
+      window: height and width of the windows in feature-map pixels. Windows larger than the map
+        are reduced to its size. None: the whole map.
       stride: distance between neighboring windows (along h, along w), in feature-map pixels.
 
     Returns:

@@ -19,8 +19,8 @@ DROPOUT_RATE = 0.5
 class MultiScaleFeatures(nn.Module):
     """Multi-scale features of DeepLab-MSc (DeepLab v1, section 4.3).
 
-    Two convolutions are applied to each map: the image and intermediate feature maps. The results
-    are concatenated with the encoder output.
+    The image and intermediate feature maps each pass through two convolutions. The results are
+    concatenated with the encoder output.
 
     Attributes:
       strides: stride of the first convolution on each map, which reduces the map to the size of the
@@ -33,7 +33,16 @@ class MultiScaleFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Maps features [N, h, w, C] and M maps, the first the image, to [N, h, w, C + 128·M]."""
+        """Appends 128 channels for each map to the encoder output.
+
+        Args:
+          features: encoder output, [N, h, w, C].
+          maps: M maps [N, H, W, K] of different sizes: the image, then intermediate feature maps.
+          train: whether to apply dropout.
+
+        Returns:
+          [N, h, w, C + 128·M].
+        """
         joined = [features]
         for number, (inputs, stride) in enumerate(zip(maps, self.strides, strict=True)):
             hidden = inputs

@@ -109,8 +109,8 @@ def plan_files(
     Args:
       paths: image files, and folders that are searched recursively.
       output: directory of the predictions. In it, images in a folder keep their relative paths.
-      probabilities: whether to write probabilities, too.
-      overwrite: whether to replace output files that exist or belong to an earlier image.
+      probabilities: whether to also write probabilities.
+      overwrite: whether to replace files that exist or that an earlier job in the list writes.
       num_classes: number of classes of the model. If it is above 255, a picture of the class colors
         is planned for each image.
       by_rows: whether images are predicted with tiles and without a CRF, so that they may be larger
@@ -119,8 +119,8 @@ def plan_files(
 
     Raises:
       DeepLabError: a path does not exist, there is no image, an output file is an input, or
-        probabilities are requested for an image larger than Pillow reads; without `overwrite`, also
-        if an output file exists or two images have the same one.
+        probabilities are requested for an image larger than Pillow reads. Without `overwrite`, also
+        if an output file exists or two images have the same output file.
     """
 
     def job(image: Path, target: Path) -> FileJob:
@@ -152,7 +152,7 @@ def plan_classifications(
 ) -> list[ClassificationJob]:
     """Determines the JSON file to write for each image to classify; reads and writes no file.
 
-    `paths`, `output` and `overwrite` have the meaning and cause the errors of `plan_files`.
+    The arguments have the same meaning, and cause the same errors, as in `plan_files`.
     """
 
     def job(image: Path, target: Path) -> ClassificationJob:
@@ -168,7 +168,7 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
 
     Raises:
       DeepLabError: a path does not exist or is in a bucket, `output` is a file, or no image is
-        found. If a folder contains a medical volume instead, the message names it.
+        found. If a folder contains a medical volume but no image, the message names the volume.
     """
     found = find_inputs(paths, output, IMAGE_SUFFIXES)
     if not found:
@@ -190,13 +190,13 @@ def find_inputs(
 
     Args:
       paths: files, and folders that are searched recursively.
-      output: directory of the predictions. If it is inside one of the folders, its files are not
-        inputs, because they are predictions of an earlier run.
+      output: directory of the predictions. If it is inside one of the folders, the files in
+        `output` are ignored, because they are predictions of an earlier run.
       suffixes: suffixes of the files to find in folders. Files that are given by name may be hidden
         or have another suffix.
 
     Raises:
-      DeepLabError: a path does not exist or is in a bucket, or the output is a file.
+      DeepLabError: a path does not exist or is in a bucket, or `output` is a file.
     """
     remote = next((path for path in paths if not is_local(path)), None)
     if remote is not None:
@@ -230,11 +230,11 @@ def plan(
     Args:
       found: pairs of an input and the path of its result, as `find_inputs` returns them.
       job: function from an input and the path of its result to a job.
-      overwrite: whether to replace output files that exist or belong to an earlier input.
+      overwrite: whether to replace files that exist or that an earlier job in the list writes.
 
     Raises:
-      DeepLabError: an output file is an input; or, without `overwrite`, it exists or two inputs
-        have the same one.
+      DeepLabError: an output file is an input. Without `overwrite`, also if an output file exists
+        or two inputs have the same output file.
     """
     pairs = list(found)
     inputs = {os.path.realpath(source) for source, _ in pairs if isinstance(source, Path)}

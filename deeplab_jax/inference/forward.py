@@ -256,7 +256,7 @@ def fused_logits(
       scales, flip: scale factors of the images, and whether to also predict mirrored images.
       image: padded images, [N, H, W, C].
       logits_at_scale: function from images and a scale to logits. It resizes the images by the
-        scale, and applies the network `one_scale(model, scales)`.
+        scale, and applies the network that `one_scale` returns.
 
     Returns:
       float32 [N, H, W, num_classes].
@@ -292,7 +292,7 @@ def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
 
 
 def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
-    """Resizes padded images [N, H, W, C] by a scale, to float32; scale 1 returns them unchanged."""
+    """Returns images [N, H, W, C] resized by a scale, as float32; for scale 1, `image` itself."""
     if scale == 1:
         return image
     size = scaled_size(model, (image.shape[1], image.shape[2]), scale)
@@ -309,7 +309,7 @@ mirror = jax.jit(lambda image: image[:, :, ::-1])
 def apply_at_scale(
     variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None
 ) -> jax.Array:
-    """Returns logits [N, h, w, num_classes] at the resolution of the scaled image."""
+    """Returns logits [N, h, w, num_classes] of images [N, H, W, C] resized by a scale to (h, w)."""
     image = image_at_scale(model, image, scale)
     with sharded_over(mesh):
         return model.apply(variables, image, train=False)

@@ -12,7 +12,7 @@ from deeplab_jax.labels import MAX_CLASSES, void_label, void_of
 
 
 def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray:
-    """Returns the probability that a pixel belongs to any of the given classes, for each pixel.
+    """Returns, for each pixel, the probability that it belongs to any of the given classes.
 
     Args:
       probabilities: floating point [H, W, num_classes], such as `Prediction.probabilities`.
@@ -121,7 +121,10 @@ class SegmentedObject:
     score: float | None = None
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Returns values for a JSON file; the box is [left, top, width, height], as in COCO."""
+        """Returns a JSON-ready dictionary of all fields except the mask.
+
+        The box is [left, top, width, height], as in COCO, and the centroid is (column, row).
+        """
         top, left, bottom, right = self.box
         row, column = self.centroid
         return {
@@ -153,8 +156,8 @@ def find_objects(
       connectivity: 8, or 4 to separate pixels that share only a corner.
       probabilities: class probabilities [H, W, num_classes], for the scores.
       num_classes: number of classes of the model (default: as in `probabilities`). If neither
-        argument is given, void is 65535 in uint16 maps and in maps with values above 255, and 255
-        in all other maps.
+        `num_classes` nor `probabilities` is given, void is 65535 in uint16 maps and in maps with
+        values above 255, and 255 in all other maps.
 
     Raises:
       DeepLabError: the class map has the wrong shape or dtype, the connectivity is neither 4 nor 8,

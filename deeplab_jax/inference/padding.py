@@ -69,7 +69,7 @@ def padded_size(
       model: model with an output stride.
       size: (H, W) of the image, or of the largest image.
       minimum: minimum (H, W) of the result, or None.
-      scales: scales of multi-scale inference, at each of which the size must be legal.
+      scales: scales of multi-scale inference. They affect the legal sizes, see `size_grid`.
     """
     return size_grid(model.architecture, scales).round_up(size, minimum)
 
@@ -89,7 +89,7 @@ def canvas_size(
       model: model that determines the legal sizes.
       size: (H, W) of the image.
       minimum: (H, W) to which smaller images are padded, or None.
-      scales: scales of multi-scale inference, at each of which the size must be legal.
+      scales: scales of multi-scale inference. They affect the legal sizes, see `size_grid`.
     """
     least = padded_size(model, minimum, scales=scales) if minimum else (0, 0)
     if size[0] <= least[0] and size[1] <= least[1]:

@@ -88,8 +88,8 @@ def write_pseudo_labels(
     Args:
       predictor: model that labels the images, with the inference options.
       labeled: labeled images of each split of the folder. The pseudo-labels are added to `train`.
-      unlabeled: path or encoded bytes of each image to label, by its name in the folder, without
-        suffix. Images that are equal to a labeled image in all pixels are left out.
+      unlabeled: {name of an image in the folder, without suffix: path or encoded bytes of this
+        image}. Images that are equal to a labeled image in all pixels are left out.
       output: directory of the folder.
       min_confidence: smallest probability, in [0, 1), of a class that is kept; all other pixels are
         void.
@@ -145,7 +145,7 @@ def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | Non
 
 
 def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, Path]:
-    """Returns image files by name, as the argument `unlabeled` of `write_pseudo_labels`.
+    """Returns image files by name, for the argument `unlabeled` of `write_pseudo_labels`.
 
     The name of an image is the path of its result relative to `output`, without suffix.
 
@@ -167,7 +167,7 @@ def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, 
 
 
 def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
-    """Checks that a model and a dataset have the same classes, in the same order, and bands.
+    """Checks that a model and a dataset have equal bands, and equal classes in the same order.
 
     Raises:
       DeepLabError: a class or the bands differ. The message contains the first difference.
@@ -213,7 +213,7 @@ def _settings(
 
 
 def _open_folder(output: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings into a new directory, or checks that an earlier call wrote the same.
+    """Writes the settings into a new directory, or compares them with those of an earlier call.
 
     Raises:
       DeepLabError: the directory contains other files, or was written with other settings.

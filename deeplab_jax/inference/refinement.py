@@ -30,8 +30,8 @@ def find_parameters(options: InferenceOptions, architecture: Architecture) -> CR
 def default_set(architecture: Architecture) -> str:
     """Returns the name of the published CRF parameters of an architecture.
 
-    DeepLab v3 and v3+ were published without a CRF. For them, the parameters of v2 on ResNet-101
-    are used, because that network is the most similar one.
+    DeepLab v3 and v3+ were published without a CRF. For them, the function returns
+    `deeplab_v2_resnet_101`, the parameters of the most similar network with a CRF.
     """
     large = "_largefov" if architecture.fov == "large" else ""
     if architecture.decoder == "msc":
