@@ -112,7 +112,8 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
 
     Args:
       run: training run to modify.
-      sparsity: fraction of the weights of each dense kernel that is 0 at the end, in (0, 1).
+      sparsity: fraction, in (0, 1), of the weights of each convolution kernel that are 0 after
+        training. Depthwise kernels are not pruned.
 
     Raises:
       DeepLabError: the sparsity is not in (0, 1), or the run computes a moving average of its

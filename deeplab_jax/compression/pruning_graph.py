@@ -1,8 +1,8 @@
 """Channel graph of a network: which convolutions produce and consume each channel.
 
-Every output channel of a dense convolution gets a number. The numbers are followed through the
-traced program to the convolutions that take the channels as input. Channels that are multiplied by
-each other get the same number, because they must be removed together.
+Every output channel of a convolution that is not depthwise gets a number. The numbers are followed
+through the traced program to the convolutions that take the channels as input. Channels that are
+multiplied by each other get the same number, because they must be removed together.
 
 Some channels are fixed, which means that they must not be removed: the output channels of the first
 convolution, channels that are added to other channels, channels that the network returns, and

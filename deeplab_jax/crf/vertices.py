@@ -190,8 +190,8 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
 def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Encodes the cell of each vertex, int32 [d+1], as one integer with a mixed radix.
 
-    The digits are the first d coordinates of the cell. The last coordinate follows from them,
-    because the coordinates of a vertex sum to 0.
+    `embed` defines the cell and the class of a vertex. The digits are the first d coordinates of
+    the cell. The last coordinate follows from them, because the coordinates of a vertex sum to 0.
 
     The next neighbor along axis j of a vertex of class k > 0 has class k−1, and coordinate j of its
     cell is larger by 1. The next neighbor of a vertex of class 0 has class d, and all coordinates

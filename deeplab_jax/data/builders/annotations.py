@@ -194,7 +194,7 @@ class AnnotationsBuilder(DrawnBuilder):
           intensity_range: (low, high), values of 16-bit and float images that become 0 and 255
             (default for each image: smallest range that contains 0 and all its pixel values).
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image (default: as usual for the annotation tool).
+            `displayed` or the `stored` image (default: the usual one of the annotation tool).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:

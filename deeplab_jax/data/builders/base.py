@@ -33,8 +33,8 @@ class Facts(NamedTuple):
     """Results of checking one example.
 
     Attributes:
-      digest: hash of the pixels of the image, which finds equal images in different splits; empty:
-        the image is not compared with others.
+      digest: hash of the pixels of the image, to find equal images in different splits; empty: the
+        image is not compared with others.
       notes: remarks for the user; equal remarks on several examples become one line.
       mask: name of the mask file, for errors.
       used_colors: palette color of each index that occurs in the mask, as {index: RGB}.

@@ -107,10 +107,11 @@ LAYOUT = (
 
 
 class CocoVoc(DrawnBuilder):
-    """Draws the objects of VOC's classes that `annotations/instances_*2017.json` contains.
+    """Draws those objects in `annotations/instances_*2017.json` that belong to classes of VOC.
 
-    The split train contains only images in which these objects have more than `min_area` pixels in
-    total; val contains all images. Smaller objects cover larger ones; crowds are void.
+    The split train contains only images in which these objects, without crowds, have more than
+    `min_area` pixels in total. The split val contains all images. Smaller objects cover larger
+    ones, and crowds are void.
     """
 
     descriptor = VOC
@@ -252,5 +253,5 @@ def _declared_size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _area(objects: Sequence[dict[str, Any]]) -> float:
-    """Returns the total number of pixels of the objects in an image, excluding crowds."""
+    """Returns the total area, in pixels, that COCO states for the objects except crowds."""
     return sum(thing["area"] for thing in objects if not thing.get("iscrowd"))

@@ -25,7 +25,7 @@ class _Diagnostic(Shapes):
 
 
 class DiagnosticDistance(_Diagnostic):
-    """Diagnostic dataset in which a cue at a set distance determines the class of an object."""
+    """Diagnostic dataset in which a cue at a given distance determines the class of an object."""
 
     descriptor = DIAGNOSTICS["diagnostic_distance"].descriptor
 
