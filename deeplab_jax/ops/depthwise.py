@@ -1,10 +1,10 @@
 """Depthwise convolution: one k×k filter per channel.
 
-On CPUs, and on GPUs at atrous rates above 1, it is computed as a sum of shifted products. XLA's
-convolution takes 25 to 50 times as long on CPUs, and 2 to 4 times as long on GPUs. On CPUs, if one
-device has the whole batch, the kernel gradient is summed over bands of rows. This takes 4.3 to
-10.4 ms, instead of 23.9 to 76.1 ms with one reduction per tap (docs/benchmarks.md).
-test_depthwise.py compares all implementations with XLA's.
+On CPUs, and on GPUs at atrous rates above 1, this convolution is computed as a sum of shifted
+products. XLA's convolution takes 25 to 50 times as long on CPUs, and 2 to 4 times as long on GPUs.
+On CPUs, if one device has the whole batch, the kernel gradient is summed over bands of rows. The
+gradient then takes 4.3 to 10.4 ms. With one reduction per tap, it takes 23.9 to 76.1 ms
+(docs/benchmarks.md). test_depthwise.py compares all implementations with XLA's.
 """
 
 from collections.abc import Callable, Iterator
@@ -181,9 +181,9 @@ def gradient_in_bands(
 
     Arguments and result are those of `gradient_at_once`.
 
-    For each tap, a step adds one band [rows, Q, C] of products to a running sum. The compiler
-    vectorizes this, and the sum fits into the cache. `gradient_at_once` takes up to eight times as
-    long.
+    Each tap has a running sum [rows, Q, C], to which a loop over the bands adds the products
+    cotangent · padded pixel under the tap. The compiler vectorizes the additions, and the sum fits
+    into the cache. `gradient_at_once` takes up to eight times as long.
     """
     batch, height, width, channels = cotangent.shape
     fitting = [

@@ -19,8 +19,8 @@ class KernelShards:
 
     Attributes:
       maps: sharding of feature maps; kernels are sharded over the same mesh axis as images.
-      axis_of: function of the shape of a kernel that returns the index of the axis to shard; None
-        means to replicate the kernel.
+      axis_of: function that receives the shape of a kernel and returns the index of the axis to
+        shard, or None to replicate the kernel.
     """
 
     maps: jax.sharding.NamedSharding
@@ -130,7 +130,7 @@ def dispatch(
 
     The implementation is selected when the program is lowered, so a program that is compiled ahead
     of time for other hardware gets the implementation for that hardware. If the batch is sharded,
-    it is selected during tracing, by `Dispatch.batch_sharded_on`.
+    the implementation is already selected during tracing, by `Dispatch.batch_sharded_on`.
 
     Args:
       reference: implementation for TPUs, for export, and for sharded rows.

@@ -82,8 +82,8 @@ def _integers(
     """Computes `integer_convolution` with int8 operands.
 
     The levels are convolved as they are. Because the padding has the level `zero_point`, the zero
-    point contributes the same constant to all sums of an output channel, which is subtracted after
-    the convolution.
+    point contributes the same constant to all sums of an output channel. This constant is
+    subtracted after the convolution.
     """
     padded = pad(levels.astype(jnp.int8), window.padding, zero_point)
     window = window._replace(padding=NO_PADDING)

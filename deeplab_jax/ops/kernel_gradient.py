@@ -27,14 +27,17 @@ PIXELS_AT_A_TIME = 1024
 
 
 def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Kernel:
-    """Computes the gradient of a kernel at stride 1: Σ_i x[i + k·rate]·ȳ[i] for every tap k.
+    """Computes the gradient of a kernel at stride 1.
+
+    The gradient of tap t is Σ_i x[i + t·rate]·ȳ[i]ᵀ, where x is the padded input and ȳ is the
+    cotangent of the outputs.
 
     One matrix product computes the gradient of a whole row of taps for a band of pixel rows. Its
     right operand is a concatenation of copies of the cotangent, one per tap, each shifted by the
     distance of that tap.
 
     Args:
-      inputs: x, [N, H, W, C].
+      inputs: input before padding, [N, H, W, C].
       kernel: [k, k, C, D], used only for its shape and dtype.
       cotangent: cotangent ȳ of the outputs, [N, P, Q, D].
       window: kernel size, rates, padding and stride of the convolution.

@@ -18,7 +18,8 @@ class RowBlocks:
     Attributes:
       axis: name of the mesh axis over which the rows are sharded.
       own: number of rows that each device stores.
-      count: number of rows of the map; the last devices store zeros in place of further rows.
+      count: number of rows of the map. If the devices together store more rows, the rows after the
+        end of the map are zeros.
       starts: index of the first row in the block of each device. It can be negative; rows outside
         the map are zeros.
       length: number of rows in a block.
@@ -37,7 +38,7 @@ class RowBlocks:
 
     @property
     def halo(self) -> tuple[int, int]:
-        """Maximum number of rows that a device receives from the devices before and after it."""
+        """Maximum numbers of rows that a device receives from devices before it and after it."""
         before = after = 0
         for device, start in enumerate(self.starts):
             first, end = max(start, 0), min(start + self.length, self.count)
@@ -104,7 +105,8 @@ def input_blocks(axis: str, parts: int, rows: int, count: int, window: Window) -
 
     Args:
       axis, parts: name and size of the mesh axis over which rows are sharded.
-      rows, count: number of input rows and number of output rows of the whole map.
+      rows: number of rows of the whole input, on all devices together.
+      count: number of rows of the whole output, on all devices together.
       window: kernel size, atrous rates, padding and stride of the operation.
     """
     results = -(-count // parts)
@@ -182,5 +184,5 @@ def firsts(parts: int, rows: int) -> range:
 
 
 def reach(window: Window) -> int:
-    """Returns the number of rows from the first to the last tap of a kernel."""
+    """Returns the number of input rows from the first to the last tap of a kernel, inclusive."""
     return (window.size - 1) * window.rates[0] + 1

@@ -1,10 +1,11 @@
-"""Convolution and resizing of maps, and gradients of kernels, that are sharded over devices.
+"""Convolution, resizing and kernel gradients for maps and kernels that are sharded over devices.
 
 XLA also partitions these operations, but gathers maps for resizing and large atrous rates, and sums
 kernel gradients twice: over the devices with rows of the same image, and then over all images. Here
 each device receives only the rows that it needs, and the gradient of a kernel is summed once, over
 all devices. If the kernel is sharded, each device gets only its shard of the sum; with XLA, it gets
-the whole sum. test_sharded_rows.py and test_communication.py compare the results with one device.
+the whole sum. test_sharded_rows.py and test_communication.py compare the results with those on one
+device.
 """
 
 import dataclasses

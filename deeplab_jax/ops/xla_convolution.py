@@ -95,8 +95,8 @@ def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
 def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Padding:
     """Returns the padding of TensorFlow's `SAME` for an input of `size` (H, W), as in MobileNets.
 
-    For odd heights and widths it equals `symmetric_padding`. For even heights and widths at stride
-    2, it has one zero less before the input.
+    Along an axis of odd length, this padding is equal to `symmetric_padding`. Along an axis of even
+    length, at stride 2, it has one zero less before the input if the kernel is larger than 1×1.
     """
 
     def one_axis(length: int, along: int) -> tuple[int, int]:
