@@ -116,14 +116,15 @@ def xla_options(platform: str) -> dict[str, dict[str, Any]]:
 
 
 def set_xla_options(platform: str, environment: MutableMapping[str, str]) -> str:
-    """Adds recommended compiler options to an environment variable.
+    """Adds recommended options to the environment variable that the compiler of a platform reads.
 
     Must be called before JAX is first used. Options that the variable already contains have
     priority.
 
     Args:
       platform: `tpu`, `tpu_slices` (several slices), `gpu` or `gpu_nodes` (several hosts).
-      environment: environment variables to change.
+      environment: environment variables, of which XLA_FLAGS is changed for GPUs, and
+        LIBTPU_INIT_ARGS for TPUs.
 
     Returns:
       Name and new value of the changed environment variable, as NAME=VALUE.

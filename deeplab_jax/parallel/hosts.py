@@ -110,16 +110,16 @@ def start_hosts(
     Args:
       addresses: addresses of the job (default: from environment variables or the cluster).
       start_seconds: maximum time to wait for all processes, in seconds.
-      end: function that is called with a message if not all processes start in time. It must end
-        this process; an exception would not, because JAX waits outside Python (default: JAX aborts
-        the process 10 s later).
+      end: function that is called with a message if not all processes start within
+        `start_seconds`. It must end this process. It cannot do so by raising an exception, because
+        JAX waits outside Python. By default, JAX aborts the process after `start_seconds` + 10 s.
 
     Returns:
       The number of processes of the job.
 
     Raises:
-      DeepLabError: the addresses are invalid, the cluster cannot be detected, or no other process
-        was found although the environment variables indicate several processes.
+      DeepLabError: the addresses are invalid, JAX cannot detect or connect the processes, or JAX
+        found no other process although the environment variables indicate several processes.
     """
     addresses = (addresses or Addresses()).or_of(os.environ)
     if addresses.coordinator_address is None:
@@ -228,10 +228,9 @@ def members(environment: Mapping[str, str]) -> str | None:
 
 
 def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
-    """Checks that a process that found no other process is meant to run alone.
+    """Raises an error if an environment variable indicates a job of several processes.
 
-    Raises:
-      DeepLabError: an environment variable indicates a job of several processes.
+    Called if JAX found no other process.
     """
     found = members(environment)
     if found is None:
@@ -329,13 +328,16 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
 def latest_of_hosts(name: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Publishes values of this process, and returns the latest values that each process published.
 
-    The function does not wait for other processes. If another process has not made the same call
-    yet, the result contains its values from an earlier call, or none if there was no such call. The
-    devices are not used.
+    The function does not wait for other processes, and does not use the devices. The values of a
+    process that has called this function less often are from its last call. A process that has not
+    called this function with this name yet is missing from the result.
 
     Args:
       name: name under which all processes publish the values.
       value: JSON-ready values of this process.
+
+    Returns:
+      The latest values of each process, one dictionary per process.
     """
     if jax.process_count() == 1:
         return [dict(value)]

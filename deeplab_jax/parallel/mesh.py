@@ -123,10 +123,10 @@ def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarra
 
 
 def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Orders the chips of a process along a path of neighbors; devices other than TPUs by `id`.
+    """Orders the chips of a process so that consecutive chips are neighbors.
 
-    The path runs back and forth along x. It moves by one along y after each line, and by one along
-    z after each plane.
+    The order runs back and forth along x. After each line along x, it moves by one chip along y.
+    After each plane, it moves by one chip along z. Devices other than TPUs are ordered by `id`.
     """
     if devices[0].platform != "tpu":
         return sorted(devices, key=lambda device: device.id)

@@ -29,10 +29,10 @@ Progress = Callable[..., None]
 def watchdog(seconds: float) -> Iterator[Progress]:
     """Raises an error in the main thread if the `with` block reports no progress for some time.
 
-    In this case, the stacks of all threads are printed, and the other processes of the job are
-    informed. If the main thread waits outside Python, or if it takes more than 20 s to clean up,
-    the process ends with the exit status 4. In threads other than the main thread, the watchdog is
-    disabled.
+    In this case, the stacks of all threads are printed, and the error is reported to the other
+    processes of the job. If the main thread waits outside Python, or if it takes more than 20 s to
+    clean up, the process ends with the exit status 4. In threads other than the main thread, the
+    watchdog is disabled.
 
     Args:
       seconds: maximum time between two calls of the yielded function; 0 disables the watchdog.
@@ -58,7 +58,7 @@ def watchdog(seconds: float) -> Iterator[Progress]:
 
 
 class _Watch:
-    """Thread that waits for the deadline, and the state that it shares with the main thread."""
+    """Thread of the watchdog, and the state that it shares with the main thread."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -75,8 +75,9 @@ def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tup
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
     The bytes of all-reduced vectors are counted as gradients, up to the total size of all vector
-    parameters. The remaining bytes are counted as statistics of batch normalization, and so is the
-    number of these collectives.
+    parameters. The remaining bytes are counted as statistics of batch normalization. Collectives
+    of vectors are always counted under the statistics, even if their bytes are counted as
+    gradients.
 
     Args:
       collectives: collectives of a compiled training step.
@@ -118,7 +119,7 @@ def _causes(collective: Collective, kernels: set[int]) -> Iterator[tuple[str, in
 
     Args:
       collective: collective of a compiled training step.
-      kernels: numbers of values of the kernels of the network, and of the shards of these kernels.
+      kernels: sizes, in values, of the kernels of the network and of the shards of these kernels.
     """
     kind, axes = collective.kind, collective.axes
     for array in collective.arrays:
@@ -219,7 +220,10 @@ def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -
 
 
 def _from_image(program: Program) -> set[int]:
-    """Returns the numbers of the arrays that are computed from the image without parameters."""
+    """Returns the `number` of the image and of all arrays computed from it.
+
+    Arrays after the first convolution or matrix product are not included.
+    """
     numbers = {program.inputs[-1].number}
     for operation in program.operations:
         if operation.name not in ("conv_general_dilated", "dot_general") and numbers & {

@@ -47,7 +47,8 @@ class CompiledStep:
     Attributes:
       memory: bytes per chip by use (arguments, outputs, temporaries, program), and their `total`;
         only the `total` if the step does not fit.
-      usable: bytes per chip that programs can use, if the compiler reports it.
+      usable: bytes per chip that programs can use, from the compiler's out-of-memory message; None
+        if the step fits.
       fits: whether the step fits into the memory of a chip.
       lower_seconds, compile_seconds: wall time of lowering and compilation.
       compile_cpu_seconds: processor time of compilation; unlike wall time, it does not depend on

@@ -1,4 +1,4 @@
-"""Estimated duration of a training run: steps, validations, checkpoints and start.
+"""Estimated duration of a training run: steps, validations, checkpoints and start-up.
 
 The time of a step is a lower bound, computed from the compiled program. All other times are
 estimates that have not been compared with a run on the hardware.

@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        """Sentence with the duration of the run and what limits it; empty if it is unknown."""
+        """Sentence with `duration.total` and `duration.bound`; empty if `duration` is None."""
         if self.duration is None:
             return ""
         return (

@@ -116,9 +116,9 @@ def memory_traffic(program: Program) -> dict[int, int]:
 def kernels(program: Program) -> dict[str, Kernels]:
     """Returns the kernels of a program for GPUs by kind, those with the most bytes first.
 
-    Every instruction is a kernel, unless it moves no bytes. The kinds are convolutions, their input
-    and kernel gradients, matrix products, layout changes, collectives, reductions and elementwise
-    kernels.
+    A fusion is one kernel. Every instruction outside of fusions is a kernel, too, unless it moves
+    no bytes. The kinds are convolutions, their input and kernel gradients, matrix products, layout
+    changes, collectives, reductions and elementwise kernels.
     """
     found: dict[str, Kernels] = {}
     for instruction, computation, times in executed(program):
@@ -190,7 +190,7 @@ def _moved(
 
 
 def _reads(fused: Mapping[str, Instruction]) -> dict[int, int]:
-    """Returns {number of a parameter: bytes read} for parameters that a fusion only slices."""
+    """Returns {parameter number: bytes read} for parameters of which a fusion uses only slices."""
     users: dict[str, list[Instruction]] = {}
     for instruction in fused.values():
         for name in instruction.operands:

@@ -137,7 +137,7 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Tar header, which tarfile reads into memory; above MAX_HEADER_BYTES, it raises an error."""
+    """Tar header that raises an error if tarfile would read more than MAX_HEADER_BYTES for it."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:

@@ -159,13 +159,13 @@ def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path
 
 @contextlib.contextmanager
 def hub_errors(failed: str) -> Iterator[None]:
-    """Suppresses warnings of huggingface_hub, and converts its errors to messages of one line.
+    """Suppresses warnings of huggingface_hub, and converts exceptions to messages of one line.
 
     Args:
-      failed: what failed, such as "cannot download hf://user/name".
+      failed: beginning of the message, such as "cannot download hf://user/name".
 
     Raises:
-      DeepLabError: the block raised an exception.
+      DeepLabError: the `with` block raised an exception.
     """
     try:
         with quiet_logger("huggingface_hub"):
