@@ -1,4 +1,4 @@
-"""Segmentation networks, built from backbone, head, decoder and classifier; image classifiers."""
+"""Segmentation networks (backbone, head, decoder and classifier), and image classifiers."""
 
 from deeplab_jax.lazy import lazy_names
 

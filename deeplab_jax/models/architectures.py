@@ -140,8 +140,7 @@ def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int
 
     Args:
       architecture: name of the architecture, one of `list_models()`.
-      overrides: keywords of `create_model` that the file stores, with the names that they have in
-        its format version.
+      overrides: keywords of `create_model` that the file stores. Their names depend on `version`.
       version: format version of the file, which determines the defaults.
 
     Raises:

@@ -96,7 +96,8 @@ def restore_classifier(overrides: Mapping[str, Any], version: int) -> ImageClass
     """Returns the image classifier that a model file describes.
 
     Args:
-      overrides: keywords that the file stores, with the names that they have in its format version.
+      overrides: keywords of `create_classifier` that the file stores. Their names depend on
+        `version`.
       version: format version of the file.
     """
     if version > 1:

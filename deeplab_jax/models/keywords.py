@@ -174,16 +174,19 @@ def read_keywords(options: Architecture) -> frozenset[str]:
 
 
 def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
-    """Returns the architecture with each keyword that has no effect set to its fixed value.
+    """Returns a copy of an architecture in which keywords without effect have fixed values.
+
+    If the network supports only some values of a keyword, an illegal value that the caller did not
+    set is replaced by a legal one.
 
     Args:
       options: architecture with the given keywords and all defaults.
       given: keywords that the caller set.
 
     Raises:
-      DeepLabError: the backbone does not support a given keyword, or a given keyword has no effect
-        and differs from its fixed value. The message names these keywords, the parts of a network
-        that use them, and the legal values.
+      DeepLabError: the network does not support a given keyword or its value, or a given keyword
+        has no effect and differs from its fixed value. The message names these keywords, the
+        parts of a network that use them, and the legal values.
     """
     check_backbone(options)
     absent = absent_values(options)
@@ -235,7 +238,11 @@ def check_backbone(options: Architecture) -> None:
 
 
 def absent_values(options: Architecture) -> dict[str, Any]:
-    """Returns the fixed values of the keywords that have no effect on the network, by name."""
+    """Returns values by keyword, for keywords without effect and keywords with restricted values.
+
+    A keyword without effect on the network has a fixed value. If the network supports only some
+    values of a keyword, the result is the current value if it is legal, else a legal value.
+    """
     read = read_keywords(options)
     values = {
         name: ABSENT.get(name, field.default) for name, field in FIELDS.items() if name not in read
@@ -247,14 +254,14 @@ def absent_values(options: Architecture) -> dict[str, Any]:
 
 
 class Restriction(NamedTuple):
-    """Values of a keyword that a network supports, and why it does not support all values."""
+    """Legal values of one keyword for a network, and the reason why other values are illegal."""
 
     legal: tuple[str | None, ...]
     reason: str
 
 
 def _restrictions(options: Architecture) -> dict[str, Restriction]:
-    """Returns the restrictions of a network: for each restricted keyword, the legal values."""
+    """Returns the restriction of each keyword of which a network supports only some values."""
     found = {}
     if options.head in ALWAYS_POOLING:
         legal = ALWAYS_POOLING[options.head]

@@ -157,7 +157,7 @@ def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dic
       rates: new rate of each branch by its old rate.
 
     Returns:
-      All arrays, by path with the new names.
+      All arrays, by renamed path.
     """
 
     def renamed(path: Path) -> Path:
@@ -196,7 +196,7 @@ def rename_branches_to_match(
       wanted: paths of the variables in the target network.
 
     Returns:
-      The arrays in `given`, by path with the new names.
+      The arrays in `given`, by renamed path.
 
     Source: DeepLab v3, section 3.3.
     """

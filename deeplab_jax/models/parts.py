@@ -144,7 +144,10 @@ def make_head(options: Architecture, form: Form) -> Head:
 
 
 def atrous_classifier(options: Architecture) -> bool:
-    """Returns whether the atrous convolution of LargeFOV is the classifier (DeepLab v2, ResNet)."""
+    """Returns whether the classifier is the atrous convolution of LargeFOV.
+
+    This is the case for LargeFOV without hidden layers (DeepLab v2 on a ResNet).
+    """
     return options.head == "large_fov" and not options.fc_channels
 
 
@@ -160,10 +163,10 @@ def _low_level_decoder(
     """Returns a function that builds a decoder, given (options, form).
 
     Args:
-      make: function that maps a partial `heads.Decoder`, in which all arguments but the name are
-        set, to the module of the decoder.
-      *sources: low-level features that the decoder uses, coarsest first, as indices into
-        `BackboneEntry.low_level`.
+      make: function that returns the module of the decoder. Its argument is a `functools.partial`
+        of `heads.Decoder` with all arguments but the name.
+      *sources: indices into `BackboneEntry.low_level` (or `blocks`, see `low_level_source`) of the
+        features that the decoder uses, coarsest first.
     """
 
     def made(options: Architecture, form: Form) -> Decoder:
@@ -254,8 +257,8 @@ def normalization(options: Architecture, published: Normalization) -> Normalizat
     """Returns the hyperparameters of batch normalization in one part of a network.
 
     Args:
-      options: architecture, which determines `frozen` and `group`, and also `decay` if its
-        `batch_norm_decay` is set.
+      options: architecture, which determines `frozen` and `group`, and also `decay` if
+        `options.batch_norm_decay` is set.
       published: hyperparameters that the part was published with.
     """
     decay = options.batch_norm_decay

@@ -26,9 +26,10 @@ def preprocess(
     """Normalizes input pixels.
 
     Args:
-      image: pixels [N, H, W, C], integers or floating point. `mean`, `vgg_mean`, `caffe_bgr`, and
-        `mean_std` without `mean` require RGB 0..255. The other preprocessings accept any channels.
-      name: preprocessing, one of `pixels.PREPROCESSINGS`.
+      image: pixels [N, H, W, C], integers or floating point.
+      name: preprocessing, one of `pixels.PREPROCESSINGS`. The preprocessings "mean", "vgg_mean" and
+        "caffe_bgr" require RGB 0..255, as does "mean_std" if the argument `mean` is (). Otherwise,
+        any channels are legal.
       dtype: dtype of the result.
       image_dtype: dtype of the stored pixels, `uint8` or `uint16`. `minus_one_one` maps the range
         of this dtype to -1..1.
