@@ -22,7 +22,7 @@ class Span(NamedTuple):
     """Position of a tile along one axis, in pixels of the padded image.
 
     Attributes:
-      start: first pixel of the tile.
+      start: position of the first pixel of the tile.
       first, last: range [first, last) of the pixels whose result is taken from this tile.
     """
 
@@ -42,13 +42,13 @@ class Place(NamedTuple):
 class Tiling:
     """Division of images into overlapping tiles of one size.
 
-    Neighboring tiles overlap by at least twice the margin. The result of a pixel is taken from a
-    single tile, the one whose border is farthest from the pixel. The distance between pixel and
-    border is at least the margin, except at the border of the padded image. Results are not
-    averaged. If the margin covers the radius of the receptive field, the result equals that of the
-    whole padded image. Tiles start at multiples of the output stride, so that their feature maps
-    sample the same positions as the feature map of the whole image. The last tile is shifted to end
-    at the border of the padded image.
+    Neighboring tiles overlap by at least twice the margin. Results are not averaged. Each overlap
+    is divided near its middle, so that the result of a pixel is taken from a single tile. The
+    distance between the pixel and the border of this tile is at least the margin, except at the
+    border of the padded image. If the margin covers the radius of the receptive field, the result
+    equals that of the whole padded image. Tiles start at multiples of the output stride, so that
+    their feature maps sample the same positions as the feature map of the whole image. The last
+    tile is shifted to end at the border of the padded image.
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
@@ -124,10 +124,11 @@ class Tiling:
 
 
 def _margin(cells: int, overlap: float, extra: int) -> int:
-    """Returns the margin of a tile whose side is `cells`, both in samples of the feature map.
+    """Returns the margin of a tile along one axis, in samples of the feature map.
 
-    `overlap` is the fraction of the tile to discard at each side, in [0, 0.5). `extra` is 1 or 0:
-    legal sides of the network's input have this remainder after division by the output stride.
+    `cells` is the length of the tile in these samples. `overlap` is the fraction of the tile to
+    discard at each side, in [0, 0.5). `extra` is `Grid.plus`, 0 or 1: the remainder of legal sides
+    of the network's input after division by the output stride.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)
@@ -142,10 +143,9 @@ def run_tiles(
 ) -> Any:
     """Applies a function to the tiles of an image and joins the results.
 
-    Device memory contains the variables and the data of two calls of the function. It does not
-    depend on the size of the image. Host memory contains the image, the joined results (4 bytes per
-    pixel for an int32 class map, 4·num_classes bytes for float32 logits) and the results of one
-    call.
+    Device memory contains the variables and the data of two calls of the function, whatever the
+    size of the image. Host memory contains the image, the joined results (4 bytes per pixel for an
+    int32 class map, 4·num_classes bytes for float32 logits) and the results of one call.
 
     Args:
       tiling: division into tiles.
@@ -154,7 +154,7 @@ def run_tiles(
       tiles_at_once: number of tiles per call. The last call repeats a tile to have this number.
 
     Returns:
-      NumPy arrays [H, W, …].
+      The results of the whole image: NumPy arrays [H, W, …], in the pytree that `forward` returns.
     """
     size = image.shape[:2]
     whole: list[np.ndarray] = []
@@ -253,7 +253,7 @@ def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
 
 
 def _cut(rows: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
-    """Returns a tile, cut from the image rows that it covers; fills it outside the image."""
+    """Cuts a tile from the image rows that it covers; other pixels have the value `tiling.fill`."""
     column, width = place.columns.start, tiling.tile[1]
     return pad(rows[:, column : column + width], tiling.tile, tiling.fill)
 

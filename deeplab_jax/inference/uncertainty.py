@@ -76,13 +76,13 @@ def uncertainty_functions(
       samples: number of dropout masks.
 
     Returns:
-      A dictionary. Its keys are those of the names `dropout` and `scales` that are in `names`. Its
-      values are functions from padded images [N, h, w, C] to the uncertainty, float32 [N, h, w].
+      A dictionary with a function for `dropout`, `scales` or both, as in `names`. Each function
+      maps padded images [N, h, w, C] to the uncertainty of each pixel, float32 [N, h, w].
 
     Raises:
-      DeepLabError: one of these cases: a name is unknown or repeated; the options have a CRF; the
-        network is not executed by JAX; for `dropout`, the network has no dropout, or `samples` is
-        below 2; for `scales`, the options have only one scale and no flip.
+      DeepLabError: a name is unknown or repeated. For `dropout` and `scales`: the predictor has a
+        CRF, an exported network, or an engine other than JAX. For `dropout`: the network has no
+        dropout, or `samples` is below 2. For `scales`: the options have only one scale and no flip.
     """
     check_uncertainties(names)
     network, options = predictor.network, predictor.options
@@ -155,10 +155,10 @@ def _check_dropout(network: FoldedNetwork) -> None:
 
 
 def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any, Any], jax.Array]:
-    """Returns a function for the variance of the probabilities over the options' scales and flips.
+    """Returns a function that computes the variance of the probabilities over scales and flips.
 
-    The function maps variables and images [N, h, w, C] to the variance of each pixel, summed over
-    the classes, [N, h, w].
+    The scales and flips are those of `options`. The function maps variables and images [N, h, w, C]
+    to the variance of each pixel, summed over the classes, [N, h, w].
     """
     flips = (False, True) if options.flip else (False,)
     members = [(scale, mirrored) for scale in options.scales for mirrored in flips]
@@ -191,10 +191,10 @@ def _add_moments(
     mirrored: bool,
     align_corners: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the sums Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W] with one more scale and flip.
+    """Adds one scale and flip to the sums Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W].
 
-    p are the class probabilities at `size` (H, W). `total` contains the sums without this scale and
-    flip, or is None at the start.
+    p are the class probabilities, computed from the logits at `size` (H, W). `total` contains the
+    two sums so far, or is None at the start. `mirrored` is whether the logits are flipped along W.
     """
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)

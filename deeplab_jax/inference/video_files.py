@@ -53,7 +53,8 @@ def plan_videos(
 
     Args:
       paths: video files, and folders that are searched recursively; other files are ignored.
-      output: directory for the predictions. It receives the subfolders of the searched folders.
+      output: directory for the predictions. The result of a video in a subfolder of a searched
+        folder is written to the same subfolder of `output`.
       overwrite: whether to replace existing files. With True, if two videos have the same output
         file, the result of the second video is kept.
 
@@ -269,5 +270,8 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
 
 
 def _sides(size: tuple[int, int], num_bytes: int, fraction: int) -> bytes:
-    """Returns width and height as big-endian numbers with `fraction` fractional bits."""
+    """Encodes width, then height, as big-endian fixed-point numbers of `num_bytes` bytes each.
+
+    `fraction` is the number of fractional bits. `size` is (H, W).
+    """
     return b"".join((side << fraction).to_bytes(num_bytes) for side in size[::-1])

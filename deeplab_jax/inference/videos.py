@@ -224,9 +224,9 @@ class VideoReport:
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
     """Returns the (H, W) of the network's input for the frames of a video.
 
-    If the frames are within the limit, it is their size. Otherwise, the frames are scaled down to
-    fit the limit, with unchanged aspect ratio. Each side is then rounded to the nearest side within
-    the limit that the network accepts without padding.
+    Frames within the limit keep their size. Larger frames are scaled down to the limit, with
+    unchanged aspect ratio, and each scaled side is rounded to the nearest side within the limit
+    that the network accepts without padding.
 
     Args:
       predictor: model that determines the legal sizes.
