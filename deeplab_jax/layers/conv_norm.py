@@ -125,7 +125,7 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Selects convolutions and matrix products, whose results gradient checkpointing stores."""
+    """Gradient checkpointing policy: stores the results of convolutions and matrix products."""
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 

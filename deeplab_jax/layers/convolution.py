@@ -66,8 +66,8 @@ class Convolution(nn.Module):
 class Classifier(Convolution):
     """Convolution with bias that maps features to logits.
 
-    The kernel is 1×1, except in DeepLab v2 on a ResNet, whose ASPP branches are atrous 3×3
-    classifiers.
+    The kernel is 1×1, except in DeepLab v2 on a ResNet, where each atrous convolution of the head
+    is a classifier.
     """
 
     kernel_size: int = 1

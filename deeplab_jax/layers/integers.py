@@ -88,5 +88,8 @@ def rounded_kernel(kernel: jax.Array) -> jax.Array:
 
 
 def rounded_inputs(inputs: jax.Array) -> jax.Array:
-    """Quantizes inputs [N, H, W, C] to int8 and back, for the range of all values in the batch."""
+    """Quantizes inputs [N, H, W, C] to int8 and back.
+
+    The whole batch has one scale and one zero point, computed from its minimum and maximum.
+    """
     return rounded(ops.as_array(inputs), calibration_method="minmax")

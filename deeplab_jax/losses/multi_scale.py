@@ -80,8 +80,9 @@ def multi_scale_cross_entropy(
       maps: endpoints of the model: `scores` [N, h, w, C] at scale 1, and the smaller maps of the
         other scales, such as `scores_0.75`.
       label: [N, H, W] or [N, H, W, C] at the size of the images, see `softmax_cross_entropy`.
-      batch_label: label of the whole batch, if it is processed in microbatches. Each term is then
-        divided by the number of valid pixels of this label, downsampled to the size of the scores.
+      batch_label: label of the whole batch, if the batch is processed in microbatches. Each term is
+        then divided by the number of valid pixels of this label, downsampled to the size of the
+        scores.
       class_weights, label_smoothing: see `softmax_cross_entropy`.
       native_scales: scales whose scores are not upsampled; the scores at all other scales are
         upsampled to the size of `scores`.

@@ -27,7 +27,7 @@ def probability_bins(probabilities: Float[Array, "*shape"]) -> UInt16[Array, "*s
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """Histograms of the predicted probability of each class, for its average precision.
+    """Histograms of predicted probabilities, from which average precision is computed.
 
     Attributes:
       positives: int64 [num_classes, 1000]. Row c counts the valid pixels of class c in 1000 bins of

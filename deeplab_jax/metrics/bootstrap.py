@@ -34,9 +34,9 @@ def paired_change(
 ) -> Change:
     """Computes the score of `after` minus the score of `before`, with a bootstrap interval.
 
-    Each bootstrap sample consists of as many images as the evaluation, chosen at random with
-    replacement. Both scores are computed on the same bootstrap samples, so that the difficulty of
-    an image affects both.
+    A bootstrap sample is a random choice, with replacement, of as many images as were evaluated.
+    Both scores are computed on the same bootstrap samples, so that the difficulty of an image
+    affects both.
 
     Args:
       before, after: counts of each image from two evaluations on the same images, integers
