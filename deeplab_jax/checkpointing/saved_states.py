@@ -154,7 +154,7 @@ def _is_unfinished(directory: epath.Path) -> bool:
 
 
 def uncommit(directory: epath.Path) -> None:
-    """Marks a checkpoint in a bucket as unfinished, before its files are deleted one by one."""
+    """Marks a checkpoint as unfinished if it is in a bucket; to be called before its deletion."""
     if not is_local(directory):
         (directory / COMMITTED).unlink(missing_ok=True)
 

@@ -39,8 +39,8 @@ DEFINE: dict[type, Callable[..., object]] = {
 class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
 
-    absl passes `true` for `--NAME` and `false` for `--noNAME`. The parser returns `bare` for
-    the former and None for the latter.
+    absl passes `true` for `--NAME` and `false` for `--noNAME`. For `true`, the parser returns the
+    argument of its constructor, and for `false`, None.
     """
 
     syntactic_help = "a value, or nothing for the default"
@@ -260,7 +260,8 @@ class Flags(absl_flags.FlagValues):
         """Opens the dataset split that --dataset, --data_dir and --split select.
 
         Raises:
-          DeepLabError: the dataset or split does not exist, or has no images, masks or class names.
+          DeepLabError: the dataset or split does not exist, or the dataset has no images, masks or
+            class names.
         """
         return data.open_dataset(self.dataset, self.data_dir, self.split)
 

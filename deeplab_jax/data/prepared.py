@@ -94,7 +94,8 @@ class PreparedDataset:
           class_names: names of the classes, required if the dataset does not contain them.
 
         Raises:
-          DeepLabError: the split does not exist, or has no images, masks or class names.
+          DeepLabError: the split does not exist, or the dataset has no images, masks or class
+            names.
         """
         builder = tfds.builder_from_directory(directory)
         bands = stored_bands(builder.info)
@@ -194,7 +195,8 @@ def open_dataset(
       class_names: names of the classes, required if the dataset does not contain them.
 
     Raises:
-      DeepLabError: the dataset or split does not exist, or has no images, masks or class names.
+      DeepLabError: the dataset or split does not exist, or the dataset has no images, masks or
+        class names.
     """
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
