@@ -82,8 +82,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file path to write to, and moves the file to `path` if the block succeeds.
 
     Parent directories are created. If the block fails, the temporary file is removed, and `path` is
-    unchanged. The temporary file has the name of `path`, because some libraries choose the format
-    by the suffix.
+    unchanged. The temporary file has the same name in another directory, because some libraries
+    choose the format by the suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent if is_local(path) else None

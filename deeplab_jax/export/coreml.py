@@ -139,7 +139,7 @@ class MilWriter:
 
 
 def write_coreml(program: Program, path: str | Path) -> None:
-    """Writes a Core ML package of type ML program, for iOS 15, macOS 12 and later.
+    """Writes a Core ML package (model type "ML program") for iOS 15, macOS 12 and later.
 
     The input of a network for RGB pixels has Core ML's type image. The input for normalized images
     or other bands is an array float32 [1, H, W, C].

@@ -110,8 +110,8 @@ class EngineNetwork:
         Args:
           options: inference options; only scales and flip are used.
           finish: function of the class map and the logits, both at the resolution of the images. It
-            must be defined at the top level of a module, or be an `AtTemperature` of such a
-            function.
+            must be a function at the top level of a module, or an `AtTemperature` that contains
+            one.
           mesh: mesh of one device, or None. The runtime executes the network on the CPU.
 
         Raises:

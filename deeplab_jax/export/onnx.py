@@ -175,10 +175,10 @@ class OnnxWriter:
         return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
 
     def _symbolic(self, length: Any) -> str:
-        """Returns the name of a tensor int64 [1] with a traced height or width.
+        """Returns the name of a tensor int64 [1] with the value of a height or width at run time.
 
         Args:
-          length: height or width, integer or symbolic.
+          length: height or width in the traced program, integer or symbolic.
 
         Raises:
           DeepLabError: no earlier map has this height or width, and it cannot be computed from the

@@ -56,7 +56,10 @@ class MultiScaleFeatures(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder of DeepLab v3+: upsamples, concatenates low-level features, applies convolutions.
+    """Decoder of DeepLab v3+.
+
+    The encoder output is upsampled and concatenated with low-level features. Convolutions are
+    applied to the result.
 
     Attributes:
       low_level_channels: number of channels to which the low-level features are reduced.
