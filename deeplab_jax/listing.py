@@ -116,8 +116,8 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 def absence(path: Path) -> str:
     """Returns why there is no file at a path, for an error message.
 
-    The reason names a broken symbolic link in the path, or a file that differs only in the suffix,
-    if there is one.
+    If the path contains a broken symbolic link, or if there is a file of the same name with another
+    suffix, the reason names this link or file.
     """
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
@@ -135,7 +135,7 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
-    """Returns whether an archive member with this path would leave the target directory."""
+    """Returns whether the archive member `name` would be unpacked outside the target directory."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
 

@@ -226,7 +226,8 @@ def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
 
     Frames within the limit keep their size. Larger frames are scaled down to the limit, with
     unchanged aspect ratio, and each scaled side is rounded to the nearest side within the limit
-    that the network accepts without padding.
+    that the network accepts without padding. If no such side is within the limit, the result is the
+    smallest side that the network accepts.
 
     Args:
       predictor: model that determines the legal sizes.

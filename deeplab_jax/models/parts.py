@@ -208,7 +208,10 @@ DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
 
 
 def make_decoder(options: Architecture, form: Form) -> Decoder:
-    """Returns the decoder, a function that maps (features, endpoints, train) to finer features."""
+    """Returns the decoder, a function that maps (features, endpoints, train) to features.
+
+    Without a decoder (`options.decoder` is "none"), this function returns its first argument.
+    """
     return DECODERS[options.decoder](options, form)
 
 
