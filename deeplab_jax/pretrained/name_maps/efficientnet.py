@@ -109,7 +109,7 @@ def timm_rules(name: str) -> tuple[Rule, ...]:
 
 
 def _units(network: Network) -> Iterator[tuple[int, int, Row]]:
-    """Yields (stage, position in the stage, description) of each unit; numbers start from 1."""
+    """Yields (stage, position in the stage, table row) of each unit; both numbers start from 1."""
     for stage, rows in enumerate(networks.units(network), start=1):
         for number, row in enumerate(rows, start=1):
             yield stage, number, row

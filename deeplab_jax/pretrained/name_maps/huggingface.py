@@ -36,7 +36,9 @@ FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio"
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a MobileNetV2 of Hugging Face transformers by its array names and `config.json`.
+    """Identifies a DeepLab or an image classifier with MobileNetV2 of Hugging Face transformers.
+
+    The array names identify the network. The `config.json` determines its settings, if present.
 
     Returns:
       The network, or None if the arrays have other names.

@@ -27,7 +27,7 @@ class Rule(NamedTuple):
     Attributes:
       ours: path of a module with a kernel, such as `backbone/layer_{n}/{part}`.
       theirs: scope of kernel and bias.
-      norm: scope of the batch normalization; empty if the convention determines it.
+      norm: scope of the batch normalization; empty: the scope that `Convention.norm` determines.
       moved: number of input channels of the kernel to move from the end to the front, for modules
         whose inputs the other codebase concatenates in another order.
       background: whether to add a background class to a classifier whose single output is the score
@@ -58,7 +58,7 @@ class Scopes(NamedTuple):
 
 
 def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scopes | None:
-    """Returns the scopes of a module from the first rule that matches, or None.
+    """Returns the scopes of a module by the first rule that matches its path, or None.
 
     Args:
       path: path of a module with a kernel; for a batch normalization, the path of its convolution.

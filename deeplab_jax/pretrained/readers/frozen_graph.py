@@ -34,12 +34,18 @@ class Nodes(dict[str, Any]):
                 self._consumers.setdefault(_name(reference), []).append(node)
 
     def constant(self, reference: str) -> Any | None:
-        """Returns the node that a reference names, if it is a constant; else None."""
+        """Returns the constant that a reference names, or None.
+
+        The reference may name the constant directly or through operations such as Identity.
+        """
         node = self._behind(reference)
         return node if node is not None and node.op == "Const" else None
 
     def source(self, node: Any) -> Any | None:
-        """Returns the node that computes the first input of a node."""
+        """Returns the node that computes the first input of `node`, or None.
+
+        Operations between the two nodes, such as Identity, are skipped.
+        """
         return self._behind(node.input[0])
 
     def next_of(self, node: Any, operations: Sequence[str], far: bool = False) -> Any | None:
@@ -72,7 +78,7 @@ class Nodes(dict[str, Any]):
         return None
 
     def strides(self) -> dict[str, int]:
-        """Returns {name of a node: ratio of the image size to the size of its output}.
+        """Returns {name of a node: ratio of the image size to the output size of the node}.
 
         Convolutions, poolings and the nodes before them are included if they depend on the image. A
         resize sets the ratio to 1. The search is depth-first without recursion, because graphs are
@@ -96,7 +102,7 @@ class Nodes(dict[str, Any]):
         return {name: stride for name, stride in known.items() if stride}
 
     def _stride(self, node: Any, before: list[int]) -> int:
-        """Returns the ratio of the image size to the size of the output of a node.
+        """Returns the ratio of the image size to the output size of a node.
 
         Args:
           node: node of the graph.
