@@ -128,8 +128,9 @@ def claim(
       workdir: directory of the run.
       config: config of the run.
       data: {`train` or `validation`: fingerprint of this dataset}, where a fingerprint consists of
-        name, number of images, classes and a hash of the examples; None: nothing is compared. A
-        workdir of an earlier release may have no fingerprints and then accepts any data.
+        name, number of images, classes and a hash of the examples; None: fingerprints are
+        neither written nor compared. A workdir of an earlier release may have no fingerprints and
+        then accepts any data.
 
     Returns:
       The config with every field of the section `model` set.

@@ -72,8 +72,8 @@ def cross_validate(
       config: config of all folds, see deeplab_jax/config_fields.py.
       workdir: directory for the workdirs of all folds.
       count: number of folds.
-      dataset: dataset to divide: name of a prepared dataset, of which the training split is used,
-        or a pair of arrays (images, masks); None: the dataset of the config.
+      dataset: dataset to divide into folds. A name selects the training split of a prepared
+        dataset, and a pair contains arrays (images, masks). None: the dataset of the config.
       reporter: receives progress events.
 
     Raises:

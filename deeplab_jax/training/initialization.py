@@ -53,7 +53,7 @@ def decimated(
       The arrays in `given` by path, of which the arrays of fc6 and fc7 are subsampled.
 
     Raises:
-      DeepLabError: `given` has no fc6 and fc7, or they are smaller than fc6 and fc7 in `wanted`.
+      DeepLabError: `given` has no fc6 and fc7, or smaller ones than `wanted`.
 
     Source: DeepLab v1, section 3.2, which does not specify the rows, columns and filters.
     """

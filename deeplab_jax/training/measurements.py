@@ -169,8 +169,9 @@ class Pace:
 def step_flops(run: Run) -> float:
     """Returns the floating-point operations of a training step, over all devices.
 
-    The number is 2 · multiply-adds of all convolutions · 3 passes · images per batch, without
-    rematerialization. The 3 passes are one forward and two backward.
+    The number is 2 · multiply-adds per image · 3 passes · images per batch. The multiply-adds are
+    those of all convolutions, without rematerialization. The 3 passes are one forward and two
+    backward.
     """
     height, width = run.augmentation.crop_size
     macs = summarize(run.model, (height, width)).macs
@@ -178,7 +179,7 @@ def step_flops(run: Run) -> float:
 
 
 class Utilization:
-    """Model FLOP/s utilization: operations of the training step relative to the peak rate.
+    """Model FLOP/s utilization: FLOP/s of the training step divided by the peak of all devices.
 
     For known chips, the peak is the published bfloat16 rate. On CPUs, it is the rate of a matrix
     product, which is measured when the run starts.

@@ -227,7 +227,7 @@ def open_source(
         None: the dataset of the config.
       config: config of the run.
       split: split of a prepared dataset.
-      binary: for arrays, whether 255 is class 1; see `ArrayDataset`.
+      binary: for arrays, whether the mask value 255 is class 1 instead of void; see `ArrayDataset`.
 
     Raises:
       DeepLabError: the dataset does not exist, or neither `source` nor the config names a dataset.
