@@ -101,8 +101,8 @@ def forward_pass(
       scales, flip: scale factors of the images, and whether to also predict mirrored images.
       finish: function of the class map and the logits, both at the resolution of the images. If the
         probabilities at several scales are averaged, the logits are the logarithms of the average.
-        Compiled programs are identified by the name of `finish`. It must therefore be a function at
-        the top level of a module, or an `AtTemperature` that contains one.
+        `finish` is compiled, and programs on disk are identified by its name. It must therefore be
+        a function at the top level of a module, or an `AtTemperature` that contains one.
       mesh: devices over which images and results are sharded; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
