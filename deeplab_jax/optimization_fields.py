@@ -85,7 +85,7 @@ def _factor(part: str) -> float:
 class Multipliers:
     """Learning-rate multipliers of the parts of the network; 0 freezes a part.
 
-    The released code of DeepLab v2 has `classifier=10` and `bias=2`, and with ResNet-101 `norm=0`.
+    The released code of DeepLab v2 uses `classifier=10`, `bias=2` and, for ResNet-101, `norm=0`.
     """
 
     backbone: float = _factor("the backbone")

@@ -41,9 +41,9 @@ def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
       rows: number of rows of the result.
 
     Returns:
-      `Dispatch.rows_sharded`: images are sharded over the first axis of the mesh, rows over the
-      second. None if it is not set, if there are fewer rows than devices along the second axis, or
-      if the number of images is not divisible by the number of devices along the first axis.
+      `Dispatch.rows_sharded`, which shards images over one mesh axis and rows over another. None if
+      it is None, if the axis for rows has a single device or more devices than there are rows, or
+      if the number of images is not divisible by the number of devices along the axis for images.
     """
     sharding = rows_sharded()
     if sharding is None:

@@ -196,7 +196,8 @@ def _late(addresses: Addresses, seconds: float) -> str:
 def alone(environment: Mapping[str, str]) -> bool:
     """Returns whether SLURM runs a single process.
 
-    `jax.distributed.initialize` would restrict such a process to one GPU.
+    For such a process, `start_hosts` calls `jax.distributed.initialize` only if addresses are set,
+    because this call restricts the process to one GPU.
     """
     return environment.get("SLURM_NTASKS") == "1"
 
