@@ -70,8 +70,7 @@ def compare(
       JSON-serializable dictionary. `models` maps the name of each model to its measurements:
       `mean_iou`, `latency_ms` and the values that `costs` returns. It also maps the name of the
       TFLite file to a dictionary with only `latency_ms`. `ratios` maps the name of each model
-      except the baseline to its measurements, divided by those of the baseline. `settings` states
-      dataset, sizes and machine.
+      but the baseline to ratios to the baseline. `settings` states dataset, sizes and machine.
 
     Raises:
       DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.

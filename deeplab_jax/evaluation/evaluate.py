@@ -127,9 +127,8 @@ def evaluate(
         with lines `from: to` (default: classes keep their names).
       classes: names of the scored classes (default: all). Other true classes are void. Predictions
         of other classes are wrong, and have a column of their own in the confusion matrix.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`. If
-        calibration metrics are computed, `reliability.png` is also written; if uncertainties are
-        computed, `uncertainty.png`.
+      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, and for
+        `reliability.png` (calibration metrics) and `uncertainty.png` (uncertainties).
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size and batch_size. Without a size, each
         image is padded to a size that the network accepts.
