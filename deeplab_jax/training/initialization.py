@@ -222,7 +222,7 @@ def initialize_from(
 def _check_channels(
     theirs: Architecture, ours: Architecture, source: pathlib.Path, parts: str
 ) -> None:
-    """Checks that the first kernels of another model take RGB, or as many bands as the data has."""
+    """Checks that another model takes RGB or as many bands as `ours`, except for "matching"."""
     if parts != "matching" and theirs.in_channels not in (3, ours.in_channels):
         raise DeepLabError(
             f"the model training.init_from={source} takes {theirs.in_channels} bands, but the data "

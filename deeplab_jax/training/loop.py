@@ -89,7 +89,7 @@ class Logs:
                 self.monitor.flush()
 
     def record(self, step: int, totals: Mapping[str, float]) -> None:
-        """Records in the timeline that a step has ended; see `Timeline.steps`."""
+        """Records in the timeline the steps that have ended; see `Timeline.steps`."""
         if self.timeline is not None:
             self.timeline.steps(step, totals)
 

@@ -175,11 +175,11 @@ def accumulated_gradients(
       model: network to train.
       layout: shardings of the step.
       variables: `params` and `batch_stats`.
-      batch: whole batch.
+      batch: whole batch, which this function divides into microbatches.
       key: random key of dropout.
       parts: number of microbatches.
       objective: loss to minimize.
-      step: training step.
+      step: number of completed training steps.
 
     Returns:
       Loss, gradients of the parameters, and new batch statistics.
