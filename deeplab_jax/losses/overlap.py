@@ -41,8 +41,8 @@ def dice_loss(
       normalizer: number of valid pixels of the whole batch, if the batch is processed in
         microbatches. The loss is computed within each microbatch, and each microbatch is weighted
         by its number of valid pixels.
-      smooth: smoothing constant s, in pixels. With s > 0, classes that are absent from the label
-        have a gradient, too.
+      smooth: smoothing constant s, in pixels. If s > 0 and not `present_only`, classes that are
+        absent from the label also have a gradient.
       present_only: whether to ignore classes that are absent from the label.
 
     Returns:

@@ -74,10 +74,9 @@ def communication(
 def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
-    The bytes of all-reduced vectors are counted as gradients, up to the total size of all vector
-    parameters. The remaining bytes are counted as statistics of batch normalization. Collectives
-    of vectors are always counted under the statistics, even if their bytes are counted as
-    gradients.
+    All-reduces of vectors sum gradients of vectors, or statistics of batch normalization. Their
+    number is counted under statistics. Their bytes are counted under gradients up to the total size
+    of all vector parameters, and beyond it under statistics.
 
     Args:
       collectives: collectives of a compiled training step.

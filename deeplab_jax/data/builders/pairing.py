@@ -59,8 +59,8 @@ class Rule:
     def match(self, images: Named, masks: Named) -> dict[str, str]:
         """Returns {key of image: key of its mask}.
 
-        The result is {} if the rule is ambiguous, because the names of two images, or of two masks,
-        are equal without prefix and suffix.
+        The rule removes its prefixes and suffixes from the names. If two images, or two masks, then
+        have equal names, the rule is ambiguous, and the result is {}.
 
         Args:
           images, masks: paths of the files by key; the key of `images/train/a.jpg` is `train/a`.
