@@ -63,7 +63,7 @@ def test_a_killed_table_resumes(words, tmp_path):
     kill_after_a_checkpoint(tmp_path / "killed", data_dir, *words)
     assert not results(tmp_path / "killed")
     said = run(tmp_path / "killed", data_dir, *words)
-    assert "going on from step" in said
+    assert "resuming from step" in said
     run(tmp_path / "undisturbed", data_dir, *words)
     assert results(tmp_path / "killed") == results(tmp_path / "undisturbed")
     assert len(results(tmp_path / "killed")) == 2

@@ -146,7 +146,7 @@ def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(DeepLabError, match="damaged"):
         read_weights(prefix)
     data.unlink()
-    with pytest.raises(DeepLabError, match=r"0 of its 1 files model.ckpt.data-…"):
+    with pytest.raises(DeepLabError, match=r"0 of 1 files model.ckpt.data-…"):
         read_weights(prefix)
     data.write_bytes(whole)
     (tmp_path / "model.ckpt.index").write_bytes(b"nothing of the kind")
