@@ -69,7 +69,7 @@ def test_a_killed_table_resumes(words, tmp_path):
     assert len(results(tmp_path / "killed")) == 2
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoints/*/*")}
     said = run(tmp_path / "killed", data_dir, *words)
-    assert "are done already" in said
+    assert "are already finished" in said
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoints/*/*")}
 
 
