@@ -29,13 +29,13 @@ GRID_FLAGS = (
     (
         "sigma_alpha",
         "bilateral_position_stds",
-        "standard deviation σα of the bilateral kernel in position, in pixels",
+        "spatial standard deviation σα of the bilateral kernel, in pixels",
         "30,50,70",
     ),
     (
         "sigma_beta",
         "bilateral_color_stds",
-        "standard deviation σβ of the bilateral kernel in color, in levels of 0..255",
+        "color standard deviation σβ of the bilateral kernel, in levels of 0..255",
         "3,5",
     ),
 )

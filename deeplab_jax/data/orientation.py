@@ -75,7 +75,7 @@ def aligned_label(
     """
     if as_displayed is None:
         if as_stored is None:
-            raise ValueError("at least one of the two labels must be given")
+            raise ValueError("as_displayed or as_stored must be a label; both are None")
         return as_stored, True
     if as_stored is None or np.array_equal(as_displayed, as_stored):
         return as_displayed, False

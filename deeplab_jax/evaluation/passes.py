@@ -87,7 +87,7 @@ class WholeImageInference:
 
         Args:
           model: network that determines the legal sizes.
-          dataset: split with the bands of the model. Model and split must have equal numbers of
+          dataset: split whose images have the bands of the model. Model and split must have equal numbers of
             classes if there is no class list.
           settings: size, batch size, mesh, workers, limit and class list.
           scales: factors by which padded images are resized. They affect the legal sizes, see
@@ -185,7 +185,7 @@ class TiledInference:
 
         Args:
           model: network to apply.
-          dataset: split with the bands of the model. Model and split must have equal numbers of
+          dataset: split whose images have the bands of the model. Model and split must have equal numbers of
             classes if there is no class list.
           settings: batch size, mesh, limit and class list. `workers` is ignored, since reading an
             image takes little time compared with predicting its tiles.
@@ -245,7 +245,7 @@ def make_inference(
 
     Args:
       predictor: model and inference options.
-      dataset: split with the bands of the model. Model and split must have equal numbers of classes
+      dataset: split whose images have the bands of the model. Model and split must have equal numbers of classes
         if there is no class list.
       settings: size, batch size, mesh, workers, limit and class list.
 

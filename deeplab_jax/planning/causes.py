@@ -74,9 +74,9 @@ def communication(
 def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
-    All-reduces of vectors sum gradients of vectors, or statistics of batch normalization. Their
-    number is counted under statistics. Their bytes are counted under gradients up to the total size
-    of all vector parameters, and beyond it under statistics.
+    All-reduces of vectors add up either gradients or statistics of batch normalization. The number
+    of these all-reduces is counted under statistics. Their bytes are counted under gradients up to
+    the total size of all vector parameters, and beyond it under statistics.
 
     Args:
       collectives: collectives of a compiled training step.
