@@ -87,8 +87,8 @@ class WholeImageInference:
 
         Args:
           model: network that determines the legal sizes.
-          dataset: split whose images have the bands of the model. Model and split must have equal numbers of
-            classes if there is no class list.
+          dataset: split whose images have the bands of the model. Model and split must have equal
+            numbers of classes if there is no class list.
           settings: size, batch size, mesh, workers, limit and class list.
           scales: factors by which padded images are resized. They affect the legal sizes, see
             `size_grid`.
@@ -185,8 +185,8 @@ class TiledInference:
 
         Args:
           model: network to apply.
-          dataset: split whose images have the bands of the model. Model and split must have equal numbers of
-            classes if there is no class list.
+          dataset: split whose images have the bands of the model. Model and split must have equal
+            numbers of classes if there is no class list.
           settings: batch size, mesh, limit and class list. `workers` is ignored, since reading an
             image takes little time compared with predicting its tiles.
           tiling: division of images into tiles.
@@ -245,8 +245,8 @@ def make_inference(
 
     Args:
       predictor: model and inference options.
-      dataset: split whose images have the bands of the model. Model and split must have equal numbers of classes
-        if there is no class list.
+      dataset: split whose images have the bands of the model. Model and split must have equal
+        numbers of classes if there is no class list.
       settings: size, batch size, mesh, workers, limit and class list.
 
     Raises:
