@@ -80,8 +80,9 @@ def test_a_program_without_its_date_of_use_does_not_stop_the_cache(flags, tmp_pa
     with_limit = {LIMIT: "1000000"}
     compile_a_program(2)
     assert [file.name.endswith("-cache") for file in tmp_path.iterdir()] == [True]
-    # What JAX does of itself, and why this is needed.
-    assert "Error writing" in compile_a_program(3, **with_limit)
+    # The reason for this treatment: without it, JAX before version 0.12 does not store the program.
+    said = compile_a_program(3, **with_limit)
+    assert "Error writing" in said or jax.__version_info__ >= (0, 12)
     compile_cache.apply_flags(flags())
     assert compile_a_program(3, **with_limit) == ""
     assert len(list(tmp_path.glob("*-cache"))) == len(list(tmp_path.glob("*-atime"))) == 2

@@ -128,6 +128,7 @@ OPERATIONS = {
     "layer_norm": layer_norm,
     "rsqrt": lambda x, epsilon: 1 / np.sqrt(x + epsilon),
     "sigmoid": lambda x: jax.nn.sigmoid(x),
+    "silu": lambda x: x * jax.nn.sigmoid(x),
     "avg_pool": average_pool,
     "max_pool": max_pool,
     "reduce_argmax": lambda x, axis, keep_dims: x.argmax(int(axis)).astype(np.int32),
