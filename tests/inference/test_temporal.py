@@ -69,7 +69,7 @@ def test_keep_has_a_range(keep):
 
 
 def test_frames_are_of_one_size():
-    with pytest.raises(DeepLabError, match=r"same size; got probabilities \[1, 2, 2\] after"):
+    with pytest.raises(DeepLabError, match=r"the same shape; got \[1, 2, 2\] after"):
         list(stable_class_maps([certain([[0]]), certain([[0, 1]])]))
 
 
