@@ -106,6 +106,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         put_batch,
         replicated,
         state_shardings,
+        wait_for_hosts,
     )
     from deeplab_jax.planning.collectives import find_collectives, totals
     from deeplab_jax.planning.hlo import parse
@@ -158,6 +159,8 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         batch = put_batch({name: array[own] for name, array in whole.items()}, mesh)
         if not losses:
             step = step.lower(state, batch).compile()
+            # Gloo waits 30 s for the other processes, whose compilation may take longer.
+            wait_for_hosts("the compiled step")
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     params = jax.tree.leaves(place(state.variables["params"], replicated(mesh)))
