@@ -5,6 +5,7 @@ declarations; tables of measurements come from experiments/results/measured/*.cs
 nothing is written, and pages with outdated tables are an error.
 """
 
+import collections
 import csv
 import dataclasses
 import pathlib
@@ -168,11 +169,35 @@ def results(name: str) -> Iterator[str]:
     yield from table_lines(header, rows)
 
 
+def claims() -> Iterator[str]:
+    """Yields the table of claims: mean difference with its 95 % interval, effect and verdict."""
+    with (RESULTS / "claims.csv").open(newline="", encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    counts = collections.Counter(entry["verdict"] for entry in entries)
+    yield f"{len(entries)} claims: {', '.join(f'{n} {word}' for word, n in counts.items())}."
+    yield ""
+    rows = []
+    for entry in entries:
+        mean, low, high = (f"{float(entry[key]):+.1f}" for key in ("difference", "low", "high"))
+        difference = f"{mean} ({low} to {high})".replace("-", "−")
+        compared = f"{entry['better']} − {entry['worse']}"
+        name = f"`{entry['table'].removeprefix('diagnostic/')}`"
+        verdict = f"**{entry['verdict']}**"
+        cells = (entry["claim"], entry["source"], name, compared, difference)
+        rows.append([*cells, entry["effect"], entry["minutes"], verdict])
+    header = ["claim", "source", "table", "rows", "difference, % (95 % interval)"]
+    yield from table_lines([*header, "effect, %", "minutes", "verdict"], rows)
+    yield ""
+    pairs = dict.fromkeys(f"{entry['commit']} ({entry['date']})" for entry in entries)
+    yield f"*Commit {', '.join(pairs)}.*"
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "keywords": keywords,
     "fields": fields,
     "commands": commands,
     "catalog": catalog,
+    "claims": claims,
     "file_formats": file_formats,
     "crf_parameters": crf_parameters,
     "xla_options": xla_options,

@@ -1,7 +1,8 @@
-"""Plot of a table: published and measured value of each row."""
+"""Plots of tables (published and measured value of each row) and of claims."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -10,7 +11,11 @@ from deeplab_jax.files import replacing
 from experiments.measurements import Measurement, first_measured
 from experiments.table import METRICS, Table
 
+if TYPE_CHECKING:
+    from experiments.claims import Result
+
 PUBLISHED, OURS = "#999999", "#4477aa"
+VERDICTS = {"shown": OURS, "opposite": "#cc3311"}
 
 
 def write_plot(
@@ -51,6 +56,44 @@ def write_plot(
         axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
     axes.errorbar([], [], xerr=[], fmt="o", color=OURS, label="measured (± standard deviation)")
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def write_claims_plot(path: Path, results: Sequence["Result"]) -> None:
+    """Writes a PNG plot of the differences between the two rows of each claim.
+
+    Each line shows the differences of all seeds, their mean, the 95 % interval of the mean, and the
+    smallest relevant effect. The axis is linear between −1 and 1 and logarithmic elsewhere.
+
+    Args:
+      path: path of the file, which is written atomically.
+      results: results of the claims. Claims without values are left out.
+    """
+    run = [one for one in results if one.better]
+    figure = Figure(figsize=(9.5, 1.3 + 0.34 * len(run)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.axvline(0, color="black", linewidth=0.8)
+    for position, one in enumerate(run):
+        verdict = one.verdict
+        color = VERDICTS.get(verdict.decision, PUBLISHED)
+        axes.plot(one.differences, [position] * len(one.differences), ".", color=color, alpha=0.35)
+        if verdict.seeds > 1:
+            axes.plot([verdict.low, verdict.high], [position] * 2, color=color, linewidth=1.5)
+        axes.plot(verdict.mean, position, "o", color=color, markersize=5)
+        axes.plot(one.claim.effect, position, "|", color="black", markersize=9)
+    labels = [f"{one.claim.text} ({one.claim.source.split(';')[0]})" for one in run]
+    axes.set_yticks(range(len(run)), [_wrapped(label, 70) for label in labels], size=7)
+    axes.set_ylim(max(len(run), 1) - 0.5, -0.5)
+    axes.set_xscale("symlog", linthresh=1)
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("difference in mean IoU between the two rows, %")
+    for decision, color in (*VERDICTS.items(), ("cannot be shown here", PUBLISHED)):
+        axes.plot([], [], "o", color=color, label=decision)
+    axes.plot([], [], "|", color="black", label="smallest relevant effect")
+    figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
 
