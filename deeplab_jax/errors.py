@@ -50,6 +50,20 @@ def nearest_names(name: str, legal: Iterable[str]) -> list[str]:
     return [of_lower[candidate] for candidate in alike]
 
 
+def class_difference(found: Sequence[str], expected: Sequence[str]) -> str:
+    """Describes the first difference of two unequal lists of class names.
+
+    Args:
+      found: class names in label order.
+      expected: class names in label order, to which `found` is compared.
+    """
+    pairs = enumerate(zip(found, expected, strict=False))
+    index = next((index for index, (first, second) in pairs if first != second), None)
+    if index is None:
+        return f"{len(found)} classes instead of {len(expected)}"
+    return f"class {index} is {found[index]!r} instead of {expected[index]!r}"
+
+
 def shortened(items: Sequence[object], limit: int) -> str:
     """Joins the first `limit` items by commas, followed by "…" if there are more."""
     return ", ".join(map(str, items[:limit])) + (", …" if len(items) > limit else "")

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from deeplab_jax import checkpointing, losses
 from deeplab_jax import config as configs
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, class_difference
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.architectures import frozen
 from deeplab_jax.models.deeplab import DeepLab
@@ -138,9 +138,8 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
     theirs, ours = teacher.description.class_names, run.description.class_names
     if theirs != ours:
         raise DeepLabError(
-            f"the teacher has {len(theirs)} classes ({', '.join(theirs[:3])}, …), but the dataset "
-            f"{run.train.name} has {len(ours)} ({', '.join(ours[:3])}, …); give a teacher with the "
-            "classes of the dataset"
+            f"the classes of the teacher are not those of the dataset {run.train.name}: "
+            f"{class_difference(theirs, ours)}; give a teacher with the classes of the dataset"
         )
 
     def objective(

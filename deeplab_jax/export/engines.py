@@ -367,7 +367,7 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
     own = engines.get(Path(path).suffix.lower())
     if engine is not None and engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
-    if engine not in (None, own):
+    if own is not None and engine not in (None, own):
         raise DeepLabError(
             f"{path} requires engine={own}, but engine={engine} was given; omit engine (--engine), "
             "or give the model directory from which the file was exported"

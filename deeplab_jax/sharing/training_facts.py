@@ -9,7 +9,7 @@ from typing import Any
 from deeplab_jax import config as configs
 from deeplab_jax import models
 from deeplab_jax.checkpointing import CHECKPOINTS, ModelDescription
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, class_difference
 from deeplab_jax.files import as_path
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.hub import is_hub_address
@@ -130,7 +130,7 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
     scored = list(metrics["per_class_iou"])
     if "classes" not in metrics["settings"] and scored != list(description.class_names):
         raise DeepLabError(
-            f"{path} has the metrics of a model with other classes: {', '.join(scored[:3])}, …; "
-            f"this model has the classes {', '.join(description.class_names[:3])}, …"
+            f"{path} has the metrics of a model with other classes: "
+            f"{class_difference(scored, description.class_names)}; give the metrics of this model"
         )
     return metrics

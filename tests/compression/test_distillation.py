@@ -133,7 +133,8 @@ def test_the_teacher_sees_the_crops_as_in_inference():
 def test_a_teacher_of_other_classes_is_refused():
     other = dataclasses.replace(describe("resnet"), class_names=(*CLASSES[:2], "bus"))
     teacher = dataclasses.replace(stored("resnet"), description=other)
-    with pytest.raises(DeepLabError, match="give a teacher with the classes"):
+    difference = "class 2 is 'bus' instead of '" + CLASSES[2]
+    with pytest.raises(DeepLabError, match=f"{difference}'; give a teacher with the classes"):
         distilled(few_parts(), teacher, 1.0, 1.0)
     with pytest.raises(DeepLabError, match="above 0"):
         distilled(few_parts(), stored("resnet"), 1.0, 0.0)

@@ -159,7 +159,7 @@ def test_a_license_that_the_hub_does_not_list_gets_a_name(stored, tmp_path):
         (json.dumps({"mean_iou": 1}), "it must have the keys mean_iou, per_class_iou"),
         (
             json.dumps(METRICS | {"per_class_iou": {"sky": 1}}),
-            "has the metrics of a model with other classes",
+            "metrics of a model with other classes: class 0 is .sky. instead of",
         ),
     ],
 )

@@ -165,9 +165,9 @@ class CocoVoc(DrawnBuilder):
                 for image in kept
             }
         except (KeyError, TypeError) as error:
+            wrong = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
             raise DeepLabError(
-                f"{path}: not a COCO file of instances: {error} is missing or invalid; download "
-                "the annotations again"
+                f"{path} is not a COCO file of instances ({wrong}); download the annotations again"
             ) from error
         if len(listed) < len(kept):
             raise DeepLabError(f"{path}: two images have the same file name; rename one")
