@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
 from deeplab_jax.checkpointing.saved_states import (
@@ -162,22 +164,61 @@ def save_items(
     )
 
 
-def restore_items(
-    manager: ocp.CheckpointManager, step: int | None, like: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Restores items of a checkpoint, which are its separately saved parts; see `save_items`.
+def restore_items(manager: ocp.CheckpointManager, like: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Restores items (separately saved parts, see `save_items`) of the last checkpoint.
+
+    If there are several processes, only the first one reads the checkpoint. It sends the arrays to
+    the other processes.
 
     Args:
       manager: opened checkpoints.
-      step: step of the checkpoint; None: the last one.
       like: {name of each item to restore: tree of arrays or of `jax.ShapeDtypeStruct`}. The
         restored arrays have the shapes, dtypes and shardings of this tree.
 
     Returns:
       A tree of arrays for each item, by the name of the item.
     """
+    step = manager.latest_step()
+    if jax.process_count() > 1:
+        directory = manager.directory / str(step)
+        return {name: _read_once(directory / name, tree) for name, tree in like.items()}
     items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
     return manager.restore(step, args=ocp.args.Composite(**items))
+
+
+def _read_once(directory: epath.Path, like: Any) -> Any:
+    """Restores a tree of arrays, which only the first of several processes reads.
+
+    Args:
+      directory: directory of one item of a checkpoint.
+      like: tree of arrays or of `jax.ShapeDtypeStruct` on all devices of all processes.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    grid = np.asarray(devices).reshape(jax.process_count(), -1)
+    # Orbax reads on the devices of the first row of this mesh, and broadcasts along its columns.
+    everywhere = NamedSharding(Mesh(grid, ("process", "device")), PartitionSpec())
+    handlers = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.SingleReplicaArrayHandler())
+    )
+    arguments = jax.tree.map(
+        lambda leaf: ocp.type_handlers.SingleReplicaArrayRestoreArgs(
+            sharding=everywhere, global_shape=leaf.shape, dtype=leaf.dtype
+        ),
+        like,
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)) as reader:
+        restored = reader.restore(
+            directory, args=ocp.args.PyTreeRestore(item=like, restore_args=arguments)
+        )
+    return jax.tree.map(_resharded, restored, like)
+
+
+def _resharded(whole: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns an array with the sharding of `like`, from a copy of the array on each device."""
+    copies = {shard.device: shard.data for shard in whole.addressable_shards}
+    regions = like.sharding.addressable_devices_indices_map(whole.shape)
+    parts = [copies[device][region] for device, region in regions.items()]
+    return jax.make_array_from_single_device_arrays(whole.shape, like.sharding, parts)
 
 
 def save_tree(directory: pathlib.Path, tree: Any) -> None:

@@ -336,7 +336,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
     def restore(self, like: TrainState) -> TrainState:
         """Restores the last checkpoint with the shapes and shardings of the state `like`."""
-        found = restore_items(self._manager, self.latest_step, _items(like))
+        found = restore_items(self._manager, _items(like))
         optimizer = found[OPTIMIZER]
         return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))
 

@@ -44,13 +44,22 @@ def main(action: str, workdir: str, step: str, data: str, spatial: str, fsdp: st
             expected,
             shardings,
         )
+        before = bytes_read()
         restored = checkpointer.restore(like)
+        # The first process reads the checkpoint, of which each of four kernels has 2 MB.
+        assert jax.process_index() == 0 or bytes_read() - before < 2**20
     for leaf, wanted, own in zip(
         *map(jax.tree.leaves, (restored, expected, shardings)), strict=True
     ):
         assert leaf.sharding.is_equivalent_to(own, leaf.ndim), (leaf.sharding, own)
         for shard in leaf.addressable_shards:
             np.testing.assert_array_equal(np.asarray(shard.data), wanted[shard.index])
+
+
+def bytes_read() -> int:
+    """Returns the number of bytes that this process has read from files; 0 except on Linux."""
+    counts = pathlib.Path("/proc/self/io")
+    return int(counts.read_text().split()[1]) if counts.exists() else 0
 
 
 def _placed(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
