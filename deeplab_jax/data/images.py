@@ -12,7 +12,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from deeplab_jax.data.bands import bands_of, check_pixel_type, is_npy, read_npy, read_tiff, select
 from deeplab_jax.data.codecs import encode_bands, encode_png
@@ -31,7 +30,7 @@ from deeplab_jax.data.image_layout import (
     tiff_pages,
 )
 from deeplab_jax.data.intensity import own_range, scaled_to_bytes
-from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned
+from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned, upright
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.listing import absence
 
@@ -353,12 +352,6 @@ def _to_rgb(
     image = upright(image)
     # `convert` copies the image even if its mode is already RGB.
     return np.array(image if image.mode == "RGB" else image.convert("RGB")), transparent
-
-
-def upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Applies the EXIF orientation of an image in place, and returns the image."""
-    PIL.ImageOps.exif_transpose(image, in_place=True)
-    return image
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import PIL.Image
 
 from deeplab_jax.data.descriptors import Color, packed
 from deeplab_jax.data.image_layout import OPACITY_MODES, select_page, tiff_pages
-from deeplab_jax.data.images import is_deep, open_image, read_bytes, upright
-from deeplab_jax.data.orientation import UPRIGHT
+from deeplab_jax.data.images import is_deep, open_image, read_bytes
+from deeplab_jax.data.orientation import UPRIGHT, upright
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.listing import absence

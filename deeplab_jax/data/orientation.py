@@ -3,6 +3,7 @@
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
+import PIL.ImageOps
 
 from deeplab_jax.errors import DeepLabError
 
@@ -26,6 +27,17 @@ def orientation_of(image: PIL.Image.Image) -> int:
     """
     orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
     return orientation if orientation in range(1, 9) else UPRIGHT
+
+
+def upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Applies the EXIF orientation of an image in place, and returns the image."""
+    # If the encoded EXIF block is present, Pillow encodes all tags again, which fails if one of
+    # them has a value of the wrong type. `getexif` keeps the parsed tags.
+    image.getexif()
+    for key in ("exif", "Raw profile type exif"):
+        image.info.pop(key, None)
+    PIL.ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

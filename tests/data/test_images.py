@@ -1,5 +1,6 @@
 import concurrent.futures
 import io
+import struct
 import time
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 from deeplab_jax.data import images
 from deeplab_jax.data.codecs import decode_image, decode_label, encode_png, encoded_size
 from deeplab_jax.data.images import one_large_at_a_time, read_image, storable_image
+from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
 
 
@@ -83,6 +85,22 @@ def test_exif_orientation_is_applied_once(save, photo, orientation):
     assert np.array_equal(read_image(path), upright)
     assert np.array_equal(decode_image(encoded), upright)
     assert (encoded == path.read_bytes()) == (orientation == 1)
+
+
+def test_other_exif_tags_of_the_wrong_type_do_not_matter(tmp_path, save, photo):
+    """Some cameras store XResolution (0x011A), a fraction, as text."""
+    tags = struct.pack("<H", 2) + struct.pack("<HHIHH", 0x0112, 3, 1, 3, 0)
+    tags += struct.pack("<HHI4sI", 0x011A, 2, 3, b"72", 0)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + tags
+    path = save("x.jpg", photo, exif=block, quality=100)
+    expected = np.array(PIL.Image.open(path))[::-1, ::-1]
+    assert np.array_equal(read_image(path), expected)
+    encoded, _, orientation, *_ = storable_image(path)
+    assert orientation == 3
+    assert np.array_equal(decode_image(encoded), expected)
+    mask = tmp_path / "x.png"
+    PIL.Image.fromarray(expected[..., 0]).save(mask, exif=block)
+    assert np.array_equal(open_mask(mask).values(), expected[::-1, ::-1, 0])
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
