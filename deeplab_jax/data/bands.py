@@ -8,17 +8,23 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
+import PIL.Image
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION
 
 from deeplab_jax.data.codecs import MAX_PIXELS
 from deeplab_jax.data.descriptors import Bands
-from deeplab_jax.data.image_layout import max_whole_pixels
+from deeplab_jax.data.image_layout import max_whole_pixels, tiff_tag
+from deeplab_jax.data.orientation import turned
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.pixels import LARGEST_PIXEL
 
 NPY_START = b"\x93NUMPY"
 ORIENTATION_TAG = 274
+# Values of the TIFF tags PlanarConfiguration and PhotometricInterpretation.
+SEPARATE_PLANES, WHITE_IS_ZERO = 2, 0
 # An array [A, B, C] is taken to be [bands, H, W] if A is at most this number, and B and C are
 # larger.
 FEW_ROWS = 16
@@ -104,6 +110,37 @@ def _only_page(file: Any, name: str) -> Any:
             "with its bands in one page"
         )
     return pages[0]
+
+
+def deep_planes(image: PIL.Image.Image, encoded: bytes) -> list[np.ndarray]:
+    """Decodes all bits of a gray or RGB image of more than 8 bits per channel.
+
+    Args:
+      image: image as `images.open_image` returns it.
+      encoded: content of the file.
+
+    Returns:
+      Planes [H, W]: gray; or red, green, blue and optionally opacity. The EXIF orientation has been
+      applied only if the file is a TIFF.
+
+    Raises:
+      DeepLabError: the compression of a TIFF requires a package that is not installed.
+    """
+    decoded, is_color = None, len(image.getbands()) > 1
+    # OpenCV and Pillow read wrong values from separate planes of more than 8 bits.
+    if not is_color or tiff_tag(image, PLANAR_CONFIGURATION, 1) != SEPARATE_PLANES:
+        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None and is_color:
+        # Pillow would reduce colors to 8 bits.
+        pixels, orientation = read_tiff(encoded, image.info["name"])
+        return list(np.moveaxis(turned(pixels, orientation), -1, 0))
+    channels = np.atleast_3d(np.asarray(image) if decoded is None else decoded)
+    if tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == WHITE_IS_ZERO:
+        # Pillow inverts only images of 8 bits.
+        channels = ~channels if channels.dtype == np.uint16 else channels
+    planes = list(np.moveaxis(channels, -1, 0))
+    # OpenCV's channels are blue, green, red and optionally opacity.
+    return [*planes[2::-1], *planes[3:]] if len(planes) > 2 else planes[:1]
 
 
 def read_npy(encoded: bytes, name: str) -> np.ndarray:

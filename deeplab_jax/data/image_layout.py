@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -23,6 +23,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # ExtraSamples that mean opacity.
 TIFF_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 TIFF_OPACITY = (1, 2)
+# Values of the TIFF tags PhotometricInterpretation and SampleFormat.
+CMYK, SIGNED = 5, 2
 MPF_ENTRIES = 0xB002
 # Tag NewSubfileType of TIFF, and its bits for smaller copies and opacity masks of a page.
 NEW_SUBFILE_TYPE, NO_PAGE = 254, 0b101
@@ -262,6 +264,37 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
     )
 
 
+def is_deep(image: PIL.Image.Image) -> bool:
+    """Returns whether the file of an image stores more than 8 bits per channel."""
+    # Pillow does not report the bits of a TIFF with separate planes.
+    bits = tiff_tag(image, PIL.TiffImagePlugin.BITSPERSAMPLE, (8,))
+    return image.mode[0] in "IF" or ";16" in image.info["stored_as"] or max(bits) > 8
+
+
+def refuse_signed_bytes(image: PIL.Image.Image, name: str) -> None:
+    """Raises an error for a TIFF of signed 8-bit numbers, which Pillow reads as unsigned.
+
+    Args:
+      image: decoded image of at most 8 bits per channel.
+      name: name of the file in errors.
+
+    Raises:
+      DeepLabError: the image is a TIFF of signed numbers.
+    """
+    if SIGNED in tiff_tag(image, PIL.TiffImagePlugin.SAMPLEFORMAT, ()):
+        raise DeepLabError(
+            f"{name}: the TIFF contains signed 8-bit numbers; convert it to unsigned ones, for "
+            "example with `gdal_translate -ot Byte -scale LOW HIGH 0 255`"
+        )
+
+
+def tiff_tag(image: PIL.Image.Image, tag: int, default: Any) -> Any:
+    """Returns the value of a tag; the default if it is missing or the image is not a TIFF."""
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        return image.tag_v2.get(tag, default)
+    return default
+
+
 def check_opacity(opacity: np.ndarray, name: str) -> bool:
     """Checks that the last channel of an image contains opacity (alpha), and not a further band.
 
@@ -318,11 +351,15 @@ def _holds_previews(image: PIL.Image.Image) -> bool:
 
 
 def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> None:
-    bands = len(tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,)))
-    bands = max(bands, tags.get(PIL.TiffImagePlugin.SAMPLESPERPIXEL, 1))
+    bits = tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,))
+    bands = max(len(bits), tags.get(PIL.TiffImagePlugin.SAMPLESPERPIXEL, 1))
     extra = tags.get(PIL.TiffImagePlugin.EXTRASAMPLES, ())
     photometric = tags.get(PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)
     check_bands(photometric, bands, (extra,) if isinstance(extra, int) else tuple(extra), name)
+    if photometric == CMYK and max(bits) > 8:
+        raise DeepLabError(
+            f"{name}: the TIFF has CMYK colors of more than 8 bits; convert it to RGB"
+        )
 
 
 def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -> None:

@@ -9,11 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import PIL.Image
 
-from deeplab_jax.data.bands import bands_of, check_pixel_type, is_npy, read_npy, read_tiff, select
+from deeplab_jax.data.bands import (
+    bands_of,
+    check_pixel_type,
+    deep_planes,
+    is_npy,
+    read_npy,
+    read_tiff,
+    select,
+)
 from deeplab_jax.data.codecs import encode_bands, encode_png
 from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.image_layout import (
@@ -22,9 +29,11 @@ from deeplab_jax.data.image_layout import (
     VOLUME_HEADER,
     check_one_picture,
     check_opacity,
+    is_deep,
     max_whole_pixels,
     pillow_limit,
     refuse_bands_of_unreadable_tiff,
+    refuse_signed_bytes,
     refuse_volume,
     select_page,
     tiff_pages,
@@ -117,11 +126,7 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
     image = open_image(encoded, name)
     orientation = image.info["orientation"]
     if is_deep(image):
-        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-        channels = np.atleast_3d(np.asarray(image) if decoded is None else decoded)
-        # OpenCV's channels are blue, green, red and optionally opacity.
-        order = [2, 1, 0, 3][: channels.shape[2]] if channels.shape[2] > 2 else [0]
-        return turned(np.ascontiguousarray(channels[..., order]), orientation), orientation
+        return turned(np.stack(deep_planes(image, encoded), axis=-1), orientation), orientation
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("RGB")
     return np.atleast_3d(np.array(upright(image))), orientation
@@ -321,11 +326,6 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
     return image
 
 
-def is_deep(image: PIL.Image.Image) -> bool:
-    """Returns whether the file of an image stores more than 8 bits per channel."""
-    return image.mode[0] in "IF" or ";16" in image.info["stored_as"]
-
-
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, bool]:
@@ -344,6 +344,7 @@ def _to_rgb(
     name = image.info["name"]
     if is_deep(image):
         return _deep_to_rgb(image, encoded, intensity_range, name)
+    refuse_signed_bytes(image, name)
     # Pillow warns if an image with a transparent palette color is converted directly to RGB.
     if "transparency" in image.info:
         image = image.convert("RGBA")
@@ -371,19 +372,13 @@ def _deep_to_rgb(
 ) -> tuple[np.ndarray, bool]:
     """Maps an image of more than 8 bits per channel linearly to uint8 RGB.
 
-    OpenCV decodes color images with all bits, which Pillow would reduce to 8.
-
     Returns:
       [H, W, 3], and whether some pixels are more transparent than others.
     """
-    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    pixels = np.asarray(image) if decoded is None else decoded
-    channels = pixels.reshape(*pixels.shape[:2], -1)
-    # OpenCV's channels are blue, green, red and optionally opacity.
-    transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
-    planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
-    result = scaled_to_bytes(planes, intensity_range or own_range(planes))
-    # For a TIFF, both decoders have already applied the EXIF orientation.
+    planes = deep_planes(image, encoded)
+    transparent = len(planes) == 4 and check_opacity(planes[3], name)
+    result = scaled_to_bytes(planes[:3], intensity_range or own_range(planes[:3]))
+    # For a TIFF, all decoders have already applied the EXIF orientation.
     if image.format != "TIFF":
         result = turned(result, image.info["orientation"])
     return result, transparent

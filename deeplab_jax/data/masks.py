@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.descriptors import Color, packed
-from deeplab_jax.data.image_layout import OPACITY_MODES, select_page, tiff_pages
-from deeplab_jax.data.images import is_deep, open_image, read_bytes
+from deeplab_jax.data.image_layout import OPACITY_MODES, is_deep, select_page, tiff_pages
+from deeplab_jax.data.images import open_image, read_bytes
 from deeplab_jax.data.orientation import UPRIGHT, upright
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype, void_label

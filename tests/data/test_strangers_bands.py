@@ -22,10 +22,10 @@ import deeplab_jax
 from deeplab_jax.checkpointing import read_model, read_variables
 from deeplab_jax.data import ArrayDataset, Augmentation, open_dataset
 from deeplab_jax.data.augmentation import augment
-from deeplab_jax.data.codecs import decode_bands, encode_bands, encoded_size
+from deeplab_jax.data.codecs import decode_bands, decode_image, encode_bands, encoded_size
 from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.data.descriptors import Bands
-from deeplab_jax.data.images import file_bands, read_image
+from deeplab_jax.data.images import file_bands, read_image, storable_image
 from deeplab_jax.data.statistics import BandCounter
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.runtimes import load_exported
@@ -108,6 +108,56 @@ def test_overviews_are_no_further_pictures(tmp_path):
 def test_a_tiff_is_turned_by_its_orientation(tmp_path):
     path = write_tiff(tmp_path / "a.tif", NOISE, extratags=[(274, "H", 1, 6, True)])
     assert np.array_equal(read_image(path, bands=Bands(5, "uint16")), np.rot90(NOISE, -1))
+
+
+@pytest.mark.parametrize("opacity", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"planarconfig": "separate"},
+        {"planarconfig": "separate", "compression": "deflate"},
+        {"planarconfig": "separate", "compression": "lzw", "tile": (16, 16), "byteorder": ">"},
+        {"planarconfig": "separate", "extratags": [(274, "H", 1, 6, True)]},
+        {"compression": "deflate"},
+        {"compression": "zstd"},
+        {"compression": "zstd", "extratags": [(274, "H", 1, 6, True)]},
+    ],
+    ids=str,
+)
+def test_colors_of_16_bits_are_read_from_every_layout_of_a_tiff(tmp_path, options, opacity):
+    pixels = NOISE[..., : 3 + opacity].copy()
+    pixels[..., 3:] = 65535
+    expected = np.rint(NOISE[..., :3] * (255 / 65535)).astype(np.uint8)
+    if "extratags" in options:
+        expected = np.rot90(expected, -1)
+    if "planarconfig" in options:
+        pixels = np.moveaxis(pixels, -1, 0)
+    extra = {"extrasamples": ["unassalpha"]} if opacity else {}
+    path = write_tiff(tmp_path / "a.tif", pixels, photometric="rgb", **extra, **options)
+    assert np.array_equal(read_image(path, intensity_range=(0, 65535)), expected)
+    encoded = storable_image(path, (0, 65535)).encoded
+    assert np.array_equal(decode_image(encoded), expected)
+
+
+def test_gray_of_16_bits_with_a_white_zero_is_inverted(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", 65535 - NOISE[..., 0], photometric="miniswhite")
+    expected = np.rint(NOISE[..., 0] * (255 / 65535)).astype(np.uint8)
+    assert np.array_equal(read_image(path, intensity_range=(0, 65535))[..., 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "photometric", "complaint"),
+    [
+        (NOISE[..., 0].astype(np.int8), "minisblack", "signed 8-bit numbers"),
+        (NOISE[..., :4], "separated", "CMYK colors of more than 8 bits"),
+    ],
+    ids=["signed", "cmyk"],
+)
+def test_a_tiff_whose_values_would_be_misread_is_refused(tmp_path, pixels, photometric, complaint):
+    path = write_tiff(tmp_path / "a.tif", pixels, photometric=photometric)
+    for read in (read_image, storable_image):
+        with pytest.raises(DeepLabError, match=rf"a\.tif: .*{complaint}"):
+            read(path)
 
 
 def test_numpy_files_hold_bands_too(tmp_path):
