@@ -341,13 +341,21 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether an MPO file consists of one picture and of previews (smaller copies) of it.
+    """Returns whether an MPO file consists of one picture and of smaller pictures that extend it.
 
-    Cameras write such files.
+    Cameras store smaller copies as large thumbnails. They store the gain map of an HDR photograph,
+    which is smaller, too, as a picture of undefined type.
     """
     entries = (getattr(image, "mpinfo", None) or {}).get(MPF_ENTRIES, ())
     kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]
-    return bool(kinds) and all(kind.startswith("Large Thumbnail") for kind in kinds)
+    width, height = image.size
+    for frame, kind in enumerate(kinds, 1):
+        image.seek(frame)
+        is_smaller = image.width < width and image.height < height
+        image.seek(0)
+        if not (kind.startswith("Large Thumbnail") or (kind == "Undefined" and is_smaller)):
+            return False
+    return bool(kinds)
 
 
 def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> None:

@@ -9,6 +9,7 @@ import PIL.Image
 import PIL.TiffImagePlugin
 import pytest
 
+from deeplab_jax.data.codecs import decode_image
 from deeplab_jax.data.images import OWN_RANGE, TRANSPARENT, open_image, read_image, storable_image
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
@@ -58,20 +59,28 @@ def test_several_pictures_in_one_file_are_refused_with_their_number(tmp_path, ki
         read_image(path.read_bytes(), name="mine")
 
 
-def test_previews_in_a_camera_file_are_ignored(tmp_path):
-    """MPO marks a smaller copy of its first picture as a large thumbnail."""
-    file = io.BytesIO()
+@pytest.mark.parametrize("kind", [0x010001, 0], ids=["large thumbnail", "undefined"])
+def test_smaller_pictures_in_a_camera_file_are_ignored(tmp_path, kind):
+    """MPO marks a smaller copy as a large thumbnail, and the gain map of HDR as undefined."""
+    alone, file = io.BytesIO(), io.BytesIO()
+    PHOTO.save(alone, "jpeg")
     PHOTO.save(file, "mpo", save_all=True, append_images=[PHOTO.resize((8, 10))])
     content = file.getvalue()
     size = len(content) - content.rfind(b"\xff\xd8\xff")
     assert content.count(struct.pack("<LL", 0, size)) == 1
-    preview = struct.pack("<LL", 0x010001, size)
     path = tmp_path / "x.jpg"
-    path.write_bytes(content.replace(struct.pack("<LL", 0, size), preview))
-    assert read_image(path).shape == (21, 17, 3)
-    path.write_bytes(content)
+    path.write_bytes(content.replace(struct.pack("<LL", 0, size), struct.pack("<LL", kind, size)))
+    expected = read_image(alone.getvalue())
+    assert np.array_equal(read_image(path), expected)
+    assert np.array_equal(decode_image(storable_image(path).encoded), expected)
+
+
+@pytest.mark.parametrize("size", [(17, 21), (17, 10), (8, 21), (34, 42)])
+def test_undefined_pictures_that_are_not_smaller_are_refused(size):
+    file = io.BytesIO()
+    PHOTO.save(file, "mpo", save_all=True, append_images=[PHOTO.resize(size)])
     with pytest.raises(DeepLabError, match="2 pictures"):
-        read_image(path)
+        read_image(file.getvalue())
 
 
 def test_an_icon_of_several_sizes_is_refused():
