@@ -1,4 +1,6 @@
 import functools
+import math
+import os
 
 import numpy as np
 import PIL.Image
@@ -74,6 +76,28 @@ def test_even_two_images_give_a_val(save, classes, prepared, number):
     open_split = prepared()
     assert len(open_split("train")) >= 1
     assert len(open_split("val")) >= 1
+
+
+def test_images_that_would_all_become_val_give_a_train(save, classes, prepared):
+    """The hashes of both names are multiples of 5."""
+    for name in ("1", "2"):
+        save(f"images/{name}.png", IMAGE)
+        save(f"masks/{name}.png", LABEL)
+    open_split = prepared()
+    assert [len(open_split(split)) for split in ("train", "val")] == [1, 1]
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_names_that_are_not_utf8_are_listed_as_problems(save, classes, prepared, split):
+    for index in range(3):
+        save(f"images/{split}{index}.png", IMAGE)
+        save(f"masks/{split}{index}.png", LABEL)
+    for folder in ("images", "masks"):
+        save(f"{folder}/{split}0.png", LABEL if folder == "masks" else IMAGE).rename(
+            classes.parent / folder / os.fsdecode(split.encode() + b"caf\xe9.png")
+        )
+    with pytest.raises(DeepLabError, match=r"caf\\udce9': the name .* is not in UTF-8"):
+        prepared()
 
 
 @pytest.mark.parametrize(("values", "expected"), [([0, 255], [0, 1]), ([0, 1, 255], [0, 1, 255])])

@@ -235,6 +235,11 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     def _checked(self, split: str, image_id: str) -> Problem | Facts:
         try:
+            image_id.encode()
+        except UnicodeEncodeError:
+            reason = f"{image_id!a}: the name of this image is not in UTF-8; rename its file"
+            return Problem(split, image_id, reason)
+        try:
             example = self.load(split, image_id)
         except DeepLabError as error:
             return Problem(split, image_id, str(error))
@@ -333,8 +338,12 @@ def _held_out(names: list[str]) -> set[str]:
     If files are added later, the existing examples stay in their splits.
     """
     digests = {
-        name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+        # Lone surrogates in a name stand for bytes that are not UTF-8.
+        name: hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
         for name in names
     }
-    chosen = {name for name, digest in digests.items() if digest % VAL_SHARE == 0}
-    return chosen or set(sorted(names, key=digests.__getitem__)[: len(names) > 1])
+    ordered = sorted(names, key=digests.__getitem__)
+    chosen = {name for name in names if int.from_bytes(digests[name]) % VAL_SHARE == 0}
+    chosen = chosen or {ordered[0]}
+    # At least one image stays in train.
+    return chosen - {ordered[-1]} if len(chosen) == len(names) else chosen
