@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.resources
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,20 @@ def parse_text(text: str, origin: str) -> dict[str, Color]:
     """Parses lines of the form `r g b name`, and returns {class name: RGB}; skips empty lines.
 
     Raises:
-      DeepLabError: a line does not have this form. The message begins with `origin`.
+      DeepLabError: a line does not have this form, or a name occurs twice. The message begins with
+        `origin`.
     """
     colors: dict[str, Color] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         *channels, name = line.split(maxsplit=3)
-        colors[name.strip()] = _checked_color(channels, f"{origin}, line {number}")
+        color = _checked_color(channels, f"{origin}, line {number}")
+        if colors.setdefault(name.strip(), color) is not color:
+            raise DeepLabError(
+                f"{origin}, line {number}: the class {name.strip()!r} already has a color; give "
+                "each class one color, and merge classes in the masks"
+            )
     return colors
 
 
@@ -35,11 +42,11 @@ def read_color_map(path: Path) -> dict[str, Color]:
 
     Raises:
       DeepLabError: the file does not exist, does not have one of these forms, contains no class, or
-        contains two classes of the same color.
+        contains a class twice or two classes of the same color.
     """
     text = read_text(path, "color map")
     if path.suffix.lower() == ".json":
-        entries = parse_json(text, path)
+        entries = parse_json(text, path, unique=True)
         if not isinstance(entries, dict):
             raise DeepLabError(
                 f'{path}: a color map in JSON must have the form {{"name": [r, g, b], …}}'
@@ -67,21 +74,39 @@ def read_text(path: Path, kind: str) -> str:
     """
     try:
         return path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else "not a text file"
-        raise DeepLabError(f"{path}: cannot read the {kind}: {reason}") from error
+    except FileNotFoundError as error:
+        raise DeepLabError(f"{path}: cannot read the {kind}: no such file") from error
+    except OSError as error:
+        reason = "it is a directory" if path.is_dir() else error.strerror
+        raise DeepLabError(f"{path}: cannot read the {kind}: {reason}; give a text file") from error
+    except UnicodeDecodeError as error:
+        raise DeepLabError(f"{path}: cannot read the {kind}: not a text file in UTF-8") from error
 
 
-def parse_json(text: str, path: Path) -> object:
+def parse_json(text: str, path: Path, unique: bool = False) -> object:
     """Parses the text of a JSON file.
 
+    Args:
+      text: content of the file.
+      path: path of the file, for errors.
+      unique: whether it is an error if a key of an object occurs twice; otherwise the last is used.
+
     Raises:
-      DeepLabError: the text is not JSON. The message names the file.
+      DeepLabError: the text is not JSON, or a key occurs twice. The message names the file.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_keys if unique else None)
     except (RecursionError, ValueError) as error:
         raise DeepLabError(f"{path}: invalid JSON ({error})") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the name {twice!r} occurs twice; each name must occur once")
+    return found
 
 
 def _checked_color(channels: Any, origin: str) -> Color:
@@ -255,13 +280,13 @@ def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
     """Checks a range of pixel values to map to 0..255; None is legal.
 
     Raises:
-      DeepLabError: the first value is not below the second.
+      DeepLabError: the values are not finite, or the first is not below the second.
     """
-    if intensity_range and not intensity_range[0] < intensity_range[1]:
+    if intensity_range and not -math.inf < intensity_range[0] < intensity_range[1] < math.inf:
         low, high = intensity_range
         raise DeepLabError(
-            f"intensity_range={low:g},{high:g} is illegal; the first number must be below the "
-            "second"
+            f"intensity_range={low:g},{high:g} is illegal; the numbers must be finite, and the "
+            "first number must be below the second"
         )
 
 
@@ -318,7 +343,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     text = read_text(path, "class names")
     if path.suffix.lower() == ".json":
-        names = _from_json(parse_json(text, path), path)
+        names = _from_json(parse_json(text, path, unique=True), path)
     else:
         names = list(filter(None, map(str.strip, text.splitlines())))
     if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):

@@ -71,6 +71,25 @@ def test_illegal_color_maps_name_the_file(text_file, name, text):
         read_color_map(text_file(name, text))
 
 
+def test_a_class_with_two_colors_is_refused(text_file):
+    with pytest.raises(DeepLabError, match=r"m\.txt, line 3: the class 'sky' already has a color"):
+        read_color_map(text_file("m.txt", "0 0 1 sky\n0 0 2 sea\n0 0 3 sky\n"))
+    with pytest.raises(DeepLabError, match=r"m\.json: .*'sky' occurs twice"):
+        read_color_map(text_file("m.json", '{"sky": [0, 0, 1], "sky": [0, 0, 2]}'))
+    with pytest.raises(DeepLabError, match=r"c\.json: .*'sky' occurs twice"):
+        read_class_names(text_file("c.json", '{"sky": 0, "sea": 1, "sky": 0}'))
+
+
+def test_files_that_are_not_text_are_named_with_the_reason(tmp_path):
+    with pytest.raises(DeepLabError, match="class names: it is a directory; give a text file"):
+        read_class_names(tmp_path)
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DeepLabError, match=r"c\.txt: .*not a text file in UTF-8"):
+        read_class_names(tmp_path / "c.txt")
+    with pytest.raises(DeepLabError, match=r"none\.txt: .*no such file"):
+        read_class_names(tmp_path / "none.txt")
+
+
 def test_color_maps_define_classes_and_void(text_file, tmp_path):
     colors = text_file("m.txt", "9 9 9 Void\n1 1 1 cat\n2 2 2 dog\n")
     descriptor, labels = folder_classes(tmp_path, None, colors)

@@ -173,8 +173,10 @@ def test_sixteen_bit_images_without_a_range_use_their_own(save, classes, prepare
     assert val.descriptor.intensity_range is None
 
 
-@pytest.mark.parametrize("given", [(5.0, 5.0), (5.0, -5.0)])
-def test_an_empty_range_is_refused(save, classes, prepared, given):
+@pytest.mark.parametrize(
+    "given", [(5.0, 5.0), (5.0, -5.0), (0, math.inf), (-math.inf, 5), (0, math.nan)]
+)
+def test_an_empty_or_infinite_range_is_refused(save, classes, prepared, given):
     save("images/a.png", IMAGE)
     save("masks/a.png", LABEL)
     with pytest.raises(DeepLabError, match="first number must be below"):
