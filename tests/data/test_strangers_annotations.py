@@ -322,6 +322,16 @@ def test_objects_are_drawn_as_by_pycocotools():
             assert np.array_equal(draw_object(coco_masks, segmentation, size), expected)
 
 
+def test_compressed_run_lengths_that_are_cut_short_are_refused():
+    blob = np.random.default_rng(0).random((13, 17)) < 0.4
+    runs = compressed(blob)
+    assert np.array_equal(draw_object(coco_masks, runs, blob.shape), blob)
+    for end in range(len(runs["counts"])):
+        cut = runs | {"counts": runs["counts"][:end]}
+        with pytest.raises(DeepLabError, match="run lengths"):
+            draw_object(coco_masks, cut, blob.shape)
+
+
 def test_polygons_are_drawn_as_by_ultralytics(source, tmp_path):
     """The expected hash is that of the classes by polygons2masks_overlap of Ultralytics 8.4."""
     lines = [
@@ -664,7 +674,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "long runs": (
         "coco",
         thing(segmentation={"size": [48, 48], "counts": "ooo1ooo1"}),
-        "damaged run lengths",
+        "pixels in total, but the image has 2304",
     ),
     "unknown category": (
         "coco",

@@ -183,10 +183,7 @@ def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) 
             "the annotation has no outline (perhaps only a box); draw an outline, or remove the "
             "annotation"
         )
-    try:
-        return masks.decode(runs).astype(bool)
-    except ValueError as error:
-        raise DeepLabError(f"damaged run lengths ({error}); export the file again") from None
+    return masks.decode(runs).astype(bool)
 
 
 def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
@@ -223,7 +220,7 @@ def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]
         encoded = counts.encode()
         if not {*encoded} <= {*RUN_CHARACTERS} or (encoded and encoded[-1] - 48 & CONTINUED):
             raise DeepLabError("the compressed run lengths are damaged; export the file again")
-        return {"size": list(size), "counts": encoded}
+        counts = _uncompressed(encoded)
     if not isinstance(counts, list) or not all(type(count) is int for count in counts):
         raise DeepLabError(
             "the run lengths must be a list of integers or a compressed string; export the file "
@@ -235,6 +232,24 @@ def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]
             f"{size[0] * size[1]}; export the file again"
         )
     return masks.frPyObjects({"size": list(size), "counts": counts}, *size)
+
+
+def _uncompressed(encoded: bytes) -> list[int]:
+    """Returns the run lengths in a compressed string, like `rleFrString` of COCO's API."""
+    counts: list[int] = []
+    number = bits = 0
+    for byte in encoded:
+        digit = byte - RUN_CHARACTERS[0]
+        number |= (digit & 0x1F) << bits
+        bits += 5
+        if digit & CONTINUED:
+            continue
+        # The highest of the five bits is the sign.
+        number -= (digit & 0x10) << 1 << (bits - 5)
+        # From the fourth number on, differences to the last but one are stored.
+        counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+        number = bits = 0
+    return counts
 
 
 def _names(categories: Sequence[dict[str, Any]], path: Path) -> dict[int, str]:
