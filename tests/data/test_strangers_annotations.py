@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -483,6 +484,18 @@ def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     names = built("cvat", source, tmp_path).image_ids()
     assert {*names} == {"train", "val"}
     assert sum(map(len, names.values())) == len(drawings())
+
+
+@pytest.mark.parametrize("name", ["cvat", "yolo"])
+def test_several_exports_in_one_source_are_refused_with_their_names(name, source, tmp_path):
+    file = {"cvat": "labelmap.txt", "yolo": "data.yaml"}[name]
+    for number in (1, 2):
+        WRITERS[name](source / f"job_{number}")
+    with pytest.raises(DeepLabError, match=rf"2 exports, .*job_1/{file}, .*job_2/{file}; prepare"):
+        built(name, source, tmp_path)
+    shutil.move(source / "job_1", tmp_path / "top")
+    shutil.move(source / "job_2", tmp_path / "top" / "backup")
+    assert built(name, tmp_path / "top", tmp_path).problems() == []
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -18,6 +18,7 @@ from deeplab_jax.data.builders.exports import (
     given_directory,
     named_split,
     unpacked,
+    uppermost,
 )
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, files_by_name
 from deeplab_jax.data.descriptors import (
@@ -83,7 +84,8 @@ class Cvat(PairedFilesBuilder):
         found = [path for path in visible_files(directory, (".txt",)) if path.name == LABEL_MAP]
         if not found:
             raise DeepLabError(f"{source}: no {LABEL_MAP} in it; {self.LAYOUT}")
-        self._label_map, root = found[0], found[0].parent
+        self._label_map = uppermost(found)
+        root = self._label_map.parent
         self._images = given_directory(images) if images else root / IMAGES
         colors = read_label_map(self._label_map)
         file = find_class_file(root, classes)

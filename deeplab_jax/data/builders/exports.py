@@ -18,7 +18,7 @@ from deeplab_jax.data.descriptors import (
     describe,
     read_class_names,
 )
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.listing import is_hidden, unpack_zip
 
 # Names of labels whose pixels are void, unless the user lists them as classes. labelme's converter
@@ -26,6 +26,8 @@ from deeplab_jax.listing import is_hidden, unpack_zip
 IGNORED_NAMES = ("__ignore__", *VOID_NAMES)
 # Names of the background class, to which all pixels without a shape belong.
 BACKGROUND_NAMES = ("background", "_background_")
+# Maximum number of files that an error lists.
+SHOWN_FILES = 5
 # Maps names of directories, and words in names of annotation files, to splits.
 SPLIT_NAMES = {**{split: split for split in SPLITS}, **OTHER_SPLIT_NAMES}
 
@@ -69,6 +71,23 @@ def named_split(parts: Sequence[str]) -> str | None:
     """
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
     return named[-1] if named else None
+
+
+def uppermost(files: Sequence[Path]) -> Path:
+    """Returns the file in the uppermost directory, among files that each describe one export.
+
+    Raises:
+      DeepLabError: several files are in directories of the same depth.
+    """
+    least = min(len(path.parts) for path in files)
+    found = [path for path in files if len(path.parts) == least]
+    if len(found) > 1:
+        raise DeepLabError(
+            f"the source contains {len(found)} exports, described by "
+            f"{shortened(found, SHOWN_FILES)}; prepare each of them separately, with its "
+            "directory as --source, or merge them in the annotation tool"
+        )
+    return found[0]
 
 
 def image_name(file_name: str) -> str:

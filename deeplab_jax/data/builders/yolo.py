@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
-from deeplab_jax.data.builders.exports import is_class_name
+from deeplab_jax.data.builders.exports import is_class_name, uppermost
 from deeplab_jax.data.descriptors import CLASS_FILES, read_text
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.listing import list_images, visible_files
@@ -112,7 +112,7 @@ class Yolo(AnnotationsBuilder):
         ]
         if not files:
             raise DeepLabError(f"{self.source}: no {DATA_FILES[0]} in it; {self.LAYOUT}")
-        return min(files, key=lambda path: len(path.parts))
+        return uppermost(files)
 
     def _image_paths(
         self, data: dict[str, Any], key: str, path: Path
