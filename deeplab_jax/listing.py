@@ -3,6 +3,7 @@
 import lzma
 import os
 import shutil
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -21,6 +22,16 @@ OTHER_SUFFIXES = (".avif", ".heic", ".jp2", ".json", ".npz", ".pgm", ".ppm", ".t
 # all names that begin with a dot.
 SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db")
 HIDDEN = "hidden"
+
+
+def absolute(path: str | Path) -> Path:
+    """Returns the absolute path without `~` and `..`, so that paths can be compared."""
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def composed(name: str) -> str:
+    """Returns a file name in the Unicode form NFC; macOS writes names in the form NFD."""
+    return unicodedata.normalize("NFC", name)
 
 
 class Listing(NamedTuple):

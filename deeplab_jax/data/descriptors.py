@@ -12,6 +12,7 @@ import numpy as np
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import MAX_CLASSES, VOID_COLOR, void_label
+from deeplab_jax.listing import absolute
 
 Color = tuple[int, int, int]
 
@@ -296,7 +297,7 @@ def find_class_file(source: Path, given: str | Path | None) -> Path | None:
     It is `given` or, by default, `classes.txt` or `classes.json` in the folder `source`.
     """
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
-    return Path(given).expanduser() if given else next(iter(found), None)
+    return absolute(given) if given else next(iter(found), None)
 
 
 def folder_classes(

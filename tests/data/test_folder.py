@@ -100,6 +100,19 @@ def test_names_that_are_not_utf8_are_listed_as_problems(save, classes, prepared,
         prepared()
 
 
+def test_masks_below_the_images_are_no_images_for_any_spelling(
+    save, classes, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        save(f"set/{name}.jpg", IMAGE)
+        save(f"set/foo/{name}.png", LABEL)
+    for source, masks in (("set", "set/foo"), ("set", tmp_path / "set/foo")):
+        builder = Folder(source=source, masks=masks, classes=classes, data_dir=tmp_path / "out")
+        assert sum(map(len, builder.image_ids().values())) == 3
+        assert builder.problems() == []
+
+
 @pytest.mark.parametrize(("values", "expected"), [([0, 255], [0, 1]), ([0, 1, 255], [0, 1, 255])])
 def test_binary_masks_are_understood_from_the_whole_set(
     save, prepared, reporter, tmp_path, values, expected

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -484,6 +485,56 @@ def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     names = built("cvat", source, tmp_path).image_ids()
     assert {*names} == {"train", "val"}
     assert sum(map(len, names.values())) == len(drawings())
+
+
+def triangle(path: Path, image: str, **content: object) -> None:
+    """Writes a file of labelme with one shape."""
+    shapes = [{"label": "disc", "shape_type": "polygon", "points": [[1, 1], [9, 1], [9, 9]]}]
+    save_json(path, {"imagePath": image, "imageData": None, "shapes": shapes, **content})
+
+
+@pytest.mark.parametrize("given", ["source", "images", "neither"])
+def test_relative_and_absolute_paths_are_the_same(given, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    write_label_studio(source)
+    here = Path(source.name)
+    places = {"source": here, "images": here / "images"}
+    if given in places:
+        places[given] = places[given].absolute()
+    assert built("label_studio", tmp_path=tmp_path, **places).problems() == []
+    for path in (source / "images").iterdir():
+        triangle(source / f"{path.stem}.json", f"images/{path.name}")
+    (source / "project-1.json").rename(source / "names.json")
+    save_json(source / "names.json", ["background", "disc"])
+    shutil.rmtree(source / "masks")
+    builder = built("labelme", tmp_path=tmp_path, classes=source / "names.json", **places)
+    assert builder.problems() == []
+    assert not any("without annotation" in note for note in builder.notes())
+
+
+def test_an_image_of_label_studio_may_lie_beside_the_json_file(source, tmp_path):
+    write_label_studio(source)
+    shutil.move(source / "images", tmp_path / "photos")
+    shutil.move(tmp_path / "photos/drawing_0.png", source)
+    assert built("label_studio", source, tmp_path, images=tmp_path / "photos").problems() == []
+
+
+def test_images_of_yolo_may_lie_outside_the_source(source, tmp_path):
+    write_yolo(source)
+    for name in ("images", "labels"):
+        shutil.move(source / name, tmp_path / "photos" / name)
+    edited = (source / "data.yaml").read_text()
+    (source / "data.yaml").write_text(f"path: {tmp_path / 'photos'}\n{edited}")
+    builder = built("yolo", source, tmp_path, images=tmp_path / "photos")
+    assert np.array_equal(builder.load("val", "drawing_2").label, filled(drawings()[2]))
+
+
+def test_names_may_be_in_either_unicode_form(source, tmp_path):
+    names = [unicodedata.normalize("NFD", name) for name in ("Bäume", "Café")]
+    for name, drawing in zip(names, drawings(), strict=False):
+        write_picture(source / f"{name}.png", drawing.image)
+        triangle(source / f"{name}.json", unicodedata.normalize("NFC", f"{name}.png"))
+    assert built("labelme", source, tmp_path).problems() == []
 
 
 @pytest.mark.parametrize("name", ["cvat", "yolo"])

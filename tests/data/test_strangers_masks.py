@@ -139,6 +139,12 @@ def test_names_are_matched_by_one_rule(images, masks, expected):
     assert [matching.mask_of.get(key, "-") for key in images.split()] == expected.split()
 
 
+def test_names_are_matched_in_either_unicode_form():
+    names = [("Ba\u0308ume", "B\xe4ume"), ("b", "b")]
+    images, masks = ({name: Path(f"{name}.png") for name in of} for of in zip(*names, strict=True))
+    assert match_names(images, masks).mask_of == dict(names)
+
+
 @pytest.mark.parametrize(
     ("files", "pairs"),
     [

@@ -24,7 +24,7 @@ from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable
 from deeplab_jax.data.orientation import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.labels import label_dtype, void_label
-from deeplab_jax.listing import list_images, visible_files
+from deeplab_jax.listing import absolute, composed, list_images, visible_files
 
 # Remarks on an example, see `Facts.notes`.
 NO_PIXEL = "annotation that covers no pixel"
@@ -283,7 +283,7 @@ class AnnotationsBuilder(DrawnBuilder):
             # os.path.isfile returns False, without an error, for names that are not legal paths.
             if path and os.path.isfile(path):
                 return path
-        found = self._images_by_name[PurePosixPath(relative).name.lower()]
+        found = self._images_by_name[composed(PurePosixPath(relative).name.lower())]
         if len(found) > 1:
             raise DeepLabError(
                 f"the image {name!r} could be {found[0]} or {found[1]}; rename one of them, or "
@@ -304,16 +304,14 @@ class AnnotationsBuilder(DrawnBuilder):
     def _images_by_name(self) -> Mapping[str, list[Path]]:
         images = defaultdict(list)
         for path in filter(self.is_image, list_images(self.image_directory).images):
-            images[path.name.lower()].append(path)
+            images[composed(path.name.lower())].append(path)
         return images
 
     def below(self, path: Path) -> Path | None:
         """Returns `path` if it is below the source directory or the image directory, else None."""
-        absolute = Path(os.path.abspath(path))
-        for top in (self.source, self.image_directory):
-            if absolute.is_relative_to(os.path.abspath(top)):
-                return top / absolute.relative_to(os.path.abspath(top))
-        return None
+        path = absolute(path)
+        inside = any(path.is_relative_to(top) for top in (self.source, self.image_directory))
+        return path if inside else None
 
     def json_files(self) -> list[Path]:
         """Returns all JSON files in the source directory, except the file of class names."""

@@ -24,6 +24,7 @@ from deeplab_jax.data.builders.exports import (
 from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
+from deeplab_jax.listing import absolute
 
 # Names of annotation files. If such files exist, other JSON files are ignored, because COCO's
 # captions and keypoints have the same form.
@@ -71,7 +72,7 @@ class Coco(AnnotationsBuilder):
           DeepLabError: a file is missing or not in COCO format, or pycocotools is not installed.
         """
         self._masks = import_extra("pycocotools.mask", "annotations", "a COCO file")
-        self._annotations = Path(annotations).expanduser() if annotations else None
+        self._annotations = absolute(annotations) if annotations else None
         super().__init__(**kwargs)
 
     def read_annotations(

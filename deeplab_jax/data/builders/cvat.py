@@ -31,7 +31,7 @@ from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.data.masks import MaskFile, read_colored_mask
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.labels import label_dtype, void_label
-from deeplab_jax.listing import leads_out, visible_files
+from deeplab_jax.listing import composed, leads_out, visible_files
 
 LABEL_MAP, LISTS = "labelmap.txt", "ImageSets/Segmentation"
 LABEL_LINE = re.compile(r"([^:]+):(\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3}):[^:]*:[^:]*", re.ASCII)
@@ -116,7 +116,7 @@ class Cvat(PairedFilesBuilder):
             )
         masks_directory = self.source / MASKS
         images, masks = (
-            files_by_name(directory, lambda path: path.with_suffix("").as_posix())
+            files_by_name(directory, lambda path: composed(path.with_suffix("").as_posix()))
             for directory in (self._images, masks_directory)
         )
         lists = list(visible_files(self.source / LISTS, (".txt",)))
@@ -132,7 +132,7 @@ class Cvat(PairedFilesBuilder):
                 )
             for line in read_text(path, "list of images").splitlines():
                 # Names with spaces are in quotes.
-                if name := line.strip().strip('"'):
+                if name := composed(line.strip().strip('"')):
                     if leads_out(name):
                         raise DeepLabError(
                             f"{path}: {name!r} is outside {self._images}; correct the path"

@@ -1,6 +1,5 @@
 """Functions that several builders use to read the exports of annotation tools."""
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -19,7 +18,7 @@ from deeplab_jax.data.descriptors import (
     read_class_names,
 )
 from deeplab_jax.errors import DeepLabError, shortened
-from deeplab_jax.listing import is_hidden, unpack_zip
+from deeplab_jax.listing import absolute, is_hidden, unpack_zip
 
 # Names of labels whose pixels are void, unless the user lists them as classes. labelme's converter
 # assigns -1 to the first name.
@@ -188,7 +187,7 @@ def unpacked(source: str | Path, owner: object) -> Path:
     Raises:
       DeepLabError: the source does not exist, or the archive is damaged, too large or unsafe.
     """
-    path = Path(os.path.normpath(Path(source).expanduser()))
+    path = absolute(source)
     if not path.is_file():
         return given_directory(path)
     temporary = tempfile.mkdtemp(prefix="deeplab_jax-")
@@ -204,12 +203,12 @@ def unpacked(source: str | Path, owner: object) -> Path:
 
 
 def given_directory(directory: str | Path) -> Path:
-    """Returns the normalized path of a directory.
+    """Returns the absolute path of a directory.
 
     Raises:
       DeepLabError: the directory does not exist.
     """
-    path = Path(os.path.normpath(Path(directory).expanduser()))
+    path = absolute(directory)
     if not path.is_dir():
         raise DeepLabError(f"{path}: no such directory")
     return path

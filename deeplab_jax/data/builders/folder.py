@@ -27,7 +27,7 @@ from deeplab_jax.data.masks import (
 )
 from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
-from deeplab_jax.listing import absence
+from deeplab_jax.listing import absence, absolute
 
 # Value of the argument `bands` that keeps all bands.
 ALL_BANDS = "all"
@@ -87,8 +87,8 @@ class Folder(PairedFilesBuilder):
           DeepLabError: a directory is missing, there are fewer than two classes, the lower end of
             `intensity_range` is not below the upper end, or the bands do not exist.
         """
-        source = Path(source).expanduser()
-        self._masks = Path(masks).expanduser() if masks else None
+        source = absolute(source)
+        self._masks = absolute(masks) if masks else None
         if self._masks and not self._masks.is_dir():
             raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
         # Find the files first: without images, the error must not be that class names are missing.

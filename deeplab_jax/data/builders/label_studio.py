@@ -20,7 +20,7 @@ from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.data.images import read_bytes
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.listing import IMAGE_SUFFIXES, visible_files
+from deeplab_jax.listing import IMAGE_SUFFIXES, absolute, visible_files
 
 # Names of masks: task-ID-annotation-ID-by-ANNOTATOR-TAG-CLASS-NUMBER.png
 MASK_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+")
@@ -66,7 +66,7 @@ class LabelStudio(AnnotationsBuilder):
         Raises:
           DeepLabError: the JSON export is missing, or is not a list of tasks.
         """
-        self._annotations = Path(annotations).expanduser() if annotations else None
+        self._annotations = absolute(annotations) if annotations else None
         self._without_masks = 0
         super().__init__(**kwargs)
 
@@ -184,7 +184,9 @@ class LabelStudio(AnnotationsBuilder):
         return self.find_image(next(iter(names), ""), path.parent)
 
     def _relative(self, listed: ListedImage) -> str:
-        return listed.path.relative_to(self.image_directory).as_posix()
+        inside = listed.path.is_relative_to(self.image_directory)
+        top = self.image_directory if inside else self.source
+        return listed.path.relative_to(top).as_posix()
 
 
 def _file_name(value: object) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_jax.errors import DeepLabError, shortened
-from deeplab_jax.listing import MASK_SUFFIXES
+from deeplab_jax.listing import MASK_SUFFIXES, composed
 
 # Number of prefixes and suffixes of mask names to try, the most frequent first.
 TRIED_AFFIXES = 3
@@ -126,8 +126,9 @@ def match_names(images: Named, masks: Named) -> Matching:
     extension of its image, as in `a.jpg.png`. Each rule is tried for images and masks in folders of
     equal names, and without regard to folders.
 
-    If some images have no mask, the rules are tried again without case and without leading zeros of
-    numbers. The second result is used only if it has a mask for every image.
+    If some images have no mask, the rules are tried again without case, without leading zeros of
+    numbers, and with all names in the Unicode form NFC. The second result is used only if it has a
+    mask for every image.
 
     Args:
       images, masks: paths of the files by key; at least one each. The key of both
@@ -190,8 +191,8 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a path in lower case, without leading zeros of numbers, for a tolerant comparison."""
-    return re.sub(r"(?<!\d)0+(?=\d)", "", key.casefold())
+    """Returns a path in lower case and NFC, without leading zeros, for a tolerant comparison."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", composed(key.casefold()))
 
 
 def _rules(images: Named, masks: Named) -> Iterator[Rule]:

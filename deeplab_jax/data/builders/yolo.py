@@ -179,7 +179,7 @@ class Yolo(AnnotationsBuilder):
         labels = set()
         for image in images:
             labels.add(label := self._label_file(image))
-            base = place if place.is_dir() else self.source
+            base = place if place.is_dir() else self._top(image)
             identity = image.relative_to(base).with_suffix("").as_posix()
             try:
                 text = read_text(label, "polygons") if label.exists() else ""
@@ -205,10 +205,15 @@ class Yolo(AnnotationsBuilder):
         It is the path of the image with the file extension `.txt`, and with `labels/` in place of
         the last `images/`.
         """
-        parts = list(image.relative_to(self.source).parts)
+        top = self._top(image)
+        parts = list(image.relative_to(top).parts)
         if IMAGES in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
-        return self.source.joinpath(*parts).with_suffix(".txt")
+        return top.joinpath(*parts).with_suffix(".txt")
+
+    def _top(self, image: Path) -> Path:
+        """Returns the source, or the directory of the images if an image is not in the source."""
+        return self.source if image.is_relative_to(self.source) else self.image_directory
 
 
 def _class_names(data: dict[str, Any], path: Path) -> list[str]:
