@@ -493,6 +493,57 @@ def triangle(path: Path, image: str, **content: object) -> None:
     save_json(path, {"imagePath": image, "imageData": None, "shapes": shapes, **content})
 
 
+def stored(builder, split: str, name: str) -> np.ndarray:
+    return decode_image(builder.load(split, name).image)
+
+
+def test_an_embedded_image_is_not_replaced_by_one_of_the_same_name(source, tmp_path):
+    mine, other = (drawing.image for drawing in drawings()[:2])
+    write_picture(source / "two/0001.png", other)
+    triangle(source / "one/0001.json", "0001.png", imageData=png(mine))
+    triangle(source / "two/0001.json", "0001.png")
+    builder = built("labelme", source, tmp_path)
+    splits = {name: split for split, names in builder.image_ids().items() for name in names}
+    assert np.array_equal(stored(builder, splits["one/0001"], "one/0001"), mine)
+    assert np.array_equal(stored(builder, splits["two/0001"], "two/0001"), other)
+
+
+def test_an_image_of_another_annotation_is_not_used_for_a_missing_one(source, tmp_path):
+    write_picture(source / "two/0001.png", drawings()[0].image)
+    for folder in ("one", "two"):
+        triangle(source / folder / "0001.json", "0001.png")
+    (problem,) = built("labelme", source, tmp_path).problems()
+    assert re.search(r"one/0001.json: its image .*two/0001.png .* 2 annotations", problem.reason)
+
+
+@pytest.mark.parametrize("top", ["", "images/"])
+def test_equal_names_in_two_splits_of_coco_are_different_images(top, source, tmp_path):
+    write_coco(source)
+    shutil.move(source / "images", tmp_path / "all")
+    for drawing, (split, number) in zip(
+        drawings(),
+        [(split, number) for split in ("train", "val") for number in (0, 1)],
+        strict=False,
+    ):
+        write_picture(source / f"{top}{split}/{number}.png", drawing.image)
+    for split in ("train", "val"):
+        path = source / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["images"] = [
+            image | {"file_name": f"{number}.png"}
+            for number, image in enumerate(content["images"][:2])
+        ]
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] < 2]
+        save_json(path, content)
+    builder = built("coco", source, tmp_path)
+    images = [stored(builder, split, name) for split in ("train", "val") for name in "01"]
+    expected = [drawing.image for drawing in drawings()[:4]]
+    assert np.array_equal(images, expected)
+    (source / f"{top}train/0.png").unlink()
+    (problem,) = built("coco", source, tmp_path).problems()
+    assert re.search(r"no image '0.png' for the split train below", problem.reason)
+
+
 @pytest.mark.parametrize("given", ["source", "images", "neither"])
 def test_relative_and_absolute_paths_are_the_same(given, source, tmp_path, monkeypatch):
     monkeypatch.chdir(source.parent)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from deeplab_jax.data.builders.exports import (
     IGNORED_NAMES,
     annotation_classes,
     given_directory,
+    named_split,
     unpacked,
 )
 from deeplab_jax.data.descriptors import CLASS_FILES, check_intensity_range, find_class_file
@@ -205,6 +206,8 @@ class AnnotationsBuilder(DrawnBuilder):
         self.image_directory = given_directory(images) if images else self.source
         self.class_file = find_class_file(self.source, classes)
         check_intensity_range(intensity_range)
+        # Images that were found by their file names: (annotation file, image).
+        self._searched: set[tuple[Path, Path]] = set()
         found, names = self.read_annotations()
         if not any(found.values()):
             raise DeepLabError(f"{source}: no annotations found; {self.LAYOUT}")
@@ -214,7 +217,7 @@ class AnnotationsBuilder(DrawnBuilder):
         self.descriptor = dataclasses.replace(descriptor, intensity_range=intensity_range)
         self._background = self._labels[background]
         super().__init__(masks_drawn_on=masks_drawn_on or self.DRAWN_ON, **kwargs)
-        self._images = in_splits(found, self)
+        self._images = in_splits(self._without_shared_images(found), self)
 
     @abc.abstractmethod
     def read_annotations(
@@ -263,38 +266,76 @@ class AnnotationsBuilder(DrawnBuilder):
         unused = f"{count} images in {self.image_directory} without annotation are left out"
         return super().notes() + [unused] * bool(count)
 
-    def find_image(self, name: str, beside: Path) -> Path:
+    def find_image(self, name: str, origin: Path, split: str | None = None) -> Path:
         """Returns the image that an annotation file refers to.
 
         The image must be below the source directory or the image directory of the dataset. If there
         is no image at the given path, all subdirectories of the image directory are searched for an
-        image with this file name.
+        image with this file name. Directories of other splits are left out, and an image that
+        several annotations use is refused when all annotations have been read.
 
         Args:
           name: path of the image in the annotation file.
-          beside: directory of the annotation file.
+          origin: annotation file.
+          split: split of the image; None if it is unknown.
 
         Raises:
           DeepLabError: there is no such image, or there are several.
         """
-        relative = PureWindowsPath(name).as_posix()
-        for directory in (beside, self.image_directory, self.image_directory / "images"):
-            path = self.below(directory / relative)
-            # os.path.isfile returns False, without an error, for names that are not legal paths.
-            if path and os.path.isfile(path):
+        for directory in (origin.parent, self.image_directory, self.image_directory / "images"):
+            if path := self.image_at(directory, name):
                 return path
-        found = self._images_by_name[composed(PurePosixPath(relative).name.lower())]
+        file_name = PurePosixPath(PureWindowsPath(name).as_posix()).name
+        by_split = defaultdict(list)
+        for path in self._images_by_name[composed(file_name.lower())]:
+            parts = path.relative_to(self.image_directory).parts[:-1]
+            by_split[named_split(parts) if split else None].append(path)
+        found = by_split[split] or by_split[None]
         if len(found) > 1:
             raise DeepLabError(
                 f"the image {name!r} could be {found[0]} or {found[1]}; rename one of them, or "
                 "correct the path in the annotation file"
             )
         if not found:
+            of_split = f" for the split {split}" if any(by_split.values()) else ""
             raise DeepLabError(
-                f"no image {name!r} below {self.image_directory}; put it there, or give the "
-                "directory of the images with --images=DIR"
+                f"no image {name!r}{of_split} below {self.image_directory}; put it there, or give "
+                "the directory of the images with --images=DIR"
             )
+        self._searched.add((origin, found[0]))
         return found[0]
+
+    def image_at(self, directory: Path, name: str) -> Path | None:
+        """Returns the image at a path in an annotation file, or None if there is no such file.
+
+        Args:
+          directory: directory to which the path is relative.
+          name: path of the image in the annotation file.
+        """
+        path = self.below(directory / PureWindowsPath(name).as_posix())
+        # os.path.isfile returns False, without an error, for names that are not legal paths.
+        return path if path and os.path.isfile(path) else None
+
+    def _without_shared_images(
+        self, found: Mapping[str | None, dict[str, ListedImage]]
+    ) -> dict[str | None, dict[str, ListedImage]]:
+        """Marks images as damaged that were found by name, but that other annotations use, too."""
+        uses = Counter(listed.path for images in found.values() for listed in images.values())
+
+        def checked(listed: ListedImage) -> ListedImage:
+            if (listed.origin, listed.path) not in self._searched or uses[listed.path] < 2:
+                return listed
+            fault = (
+                f"{listed.origin}: its image {listed.path} was found only by the file name, but "
+                f"{uses[listed.path]} annotations use it; add the missing image, or correct the "
+                "path in the annotation file"
+            )
+            return listed._replace(fault=listed.fault or fault)
+
+        return {
+            split: {image_id: checked(listed) for image_id, listed in images.items()}
+            for split, images in found.items()
+        }
 
     def is_image(self, path: Path) -> bool:
         """Returns whether a file is an image of the dataset rather than a mask."""

@@ -141,18 +141,24 @@ class Coco(AnnotationsBuilder):
             name = None if thing.get("iscrowd") else names[category]
             objects[image].append(CocoObject(identity, name, thing.get("segmentation")))
         for image in images:
-            listed = self._listed(image, objects[image["id"]], path, faults.get(image["id"], ""))
+            fault = faults.get(image["id"], "")
+            listed = self._listed(image, objects[image["id"]], path, split, fault)
             name = image_name(str(image.get("file_name"))) or f"images/{image['id']}"
             add_image(found, split, name, listed)
         return [names[category] for category in sorted(names)]
 
     def _listed(
-        self, image: dict[str, Any], objects: Sequence[CocoObject], path: Path, fault: str
+        self,
+        image: dict[str, Any],
+        objects: Sequence[CocoObject],
+        path: Path,
+        split: str | None,
+        fault: str,
     ) -> ListedImage:
         try:
             size = declared_size(image.get("height"), image.get("width"))
             name = image.get("file_name")
-            file = self.find_image(name if isinstance(name, str) else "", path.parent)
+            file = self.find_image(name if isinstance(name, str) else "", path, split)
         except DeepLabError as error:
             fault = fault or f"{path}: image {image['id']}: {error}"
             return ListedImage(path, None, (), path, fault)

@@ -180,8 +180,8 @@ class LabelStudio(AnnotationsBuilder):
         without_prefix = [UPLOAD_PREFIX.sub("", name, count=1) for name in last]
         for name in dict.fromkeys((*names, *last, *without_prefix)):
             with contextlib.suppress(DeepLabError):
-                return self.find_image(name, path.parent)
-        return self.find_image(next(iter(names), ""), path.parent)
+                return self.find_image(name, path)
+        return self.find_image(next(iter(names), ""), path)
 
     def _relative(self, listed: ListedImage) -> str:
         inside = listed.path.is_relative_to(self.image_directory)

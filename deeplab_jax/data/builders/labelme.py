@@ -4,7 +4,6 @@ Source of the format and of the drawing rules: github.com/wkentaro/labelme.
 """
 
 import base64
-import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,6 +47,7 @@ class Labelme(AnnotationsBuilder):
 
     The directories `train/`, `val/` and `test/` define the splits. `imagePath` in a JSON file is
     the path of its image. If this path does not exist, the image embedded as `imageData` is used.
+    Only without `imageData`, the image is searched by its file name.
     """
 
     LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"
@@ -96,11 +96,12 @@ class Labelme(AnnotationsBuilder):
             if not is_class_name(shape.get("label")):
                 raise DeepLabError(f"{path}: shape {number} has no label; add one in labelme")
         name, embedded = content.get("imagePath"), isinstance(content.get("imageData"), str)
-        image = path
         try:
             size = declared_size(content.get("imageHeight"), content.get("imageWidth"))
-            with contextlib.suppress(*[DeepLabError] * embedded):
-                image = self.find_image(name if isinstance(name, str) else "", path.parent)
+            name = name if isinstance(name, str) else ""
+            # An image of this name elsewhere may be another one.
+            beside = self.image_at(path.parent, name)
+            image = beside or (path if embedded else self.find_image(name, path))
         except DeepLabError as error:
             raise DeepLabError(f"{path}: {error}") from None
         return ListedImage(image, size, shapes, path)
