@@ -237,7 +237,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         try:
             image_id.encode()
         except UnicodeEncodeError:
-            reason = f"{image_id!a}: the name of this image is not in UTF-8; rename its file"
+            name = f"{split}/{image_id}"
+            reason = f"{name!a}: the name of this image is not in UTF-8; rename its file"
             return Problem(split, image_id, reason)
         try:
             example = self.load(split, image_id)
