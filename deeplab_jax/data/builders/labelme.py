@@ -47,7 +47,7 @@ class Labelme(AnnotationsBuilder):
 
     The directories `train/`, `val/` and `test/` define the splits. `imagePath` in a JSON file is
     the path of its image. If this path does not exist, the image embedded as `imageData` is used.
-    Only without `imageData`, the image is searched by its file name.
+    The image is searched by its file name only if there is no `imageData`.
     """
 
     LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"
