@@ -55,8 +55,8 @@ class Evaluator:
             size.
 
         Raises:
-          DeepLabError: there is no image, or dataset and model differ in their bands or number of
-            classes.
+          DeepLabError: there is no image, an image is larger than the given size, or dataset and
+            model differ in their bands or number of classes.
         """
         self._model, chosen = model, EvaluationSettings(**settings)
         minimum = None if chosen.size else _common_size(dataset)
@@ -84,7 +84,7 @@ class Evaluator:
             ends, and the result is None. It must return the same value on all hosts.
 
         Raises:
-          DeepLabError: an image is damaged, or larger than the size to which images are padded.
+          DeepLabError: an image is damaged.
         """
         mesh, classes = self._inference.mesh, self._model.architecture.num_classes
         network = FoldedNetwork(self._model, place(variables, replicated(mesh)))

@@ -95,12 +95,15 @@ class WholeImageInference:
           minimum_size: (H, W) to which smaller images are padded, or None.
 
         Raises:
-          DeepLabError: there is no image, or `dataset` does not match the model.
+          DeepLabError: there is no image, an image is larger than the size in `settings`, or
+            `dataset` does not match the model.
         """
         self.dataset = dataset
         self.num_images = count_images(model, dataset, settings)
         if settings.size is not None:
-            self.sizes = [padded_size(model, settings.size, scales=scales)] * self.num_images
+            size = padded_size(model, settings.size, scales=scales)
+            check_size(size, dataset, self.num_images)
+            self.sizes = [size] * self.num_images
         else:
             own = image_sizes(dataset, self.num_images).tolist()
             self.sizes = [canvas_size(model, tuple(one), minimum_size, scales) for one in own]
@@ -251,7 +254,8 @@ def make_inference(
 
     Raises:
       DeepLabError: the model is a classifier of whole images, there is no image, `dataset` does not
-        match the model, or a size is given although the images are predicted in tiles.
+        match the model, an image is larger than the given size, or a size is given although the
+        images are predicted in tiles.
     """
     if isinstance(predictor, ImageClassification):
         raise DeepLabError(
@@ -273,6 +277,27 @@ def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
     if hasattr(dataset, "image_sizes"):
         return dataset.image_sizes()[:count]
     return np.array([dataset[index]["label"].shape for index in range(count)])
+
+
+def check_size(size: Size, dataset: Dataset, count: int) -> None:
+    """Checks that images fit into the size to which they are padded.
+
+    Args:
+      size: (H, W) to which images are padded.
+      dataset: split of the images.
+      count: number of images to check, from the start of the split.
+
+    Raises:
+      DeepLabError: one of the images is higher or wider than `size`.
+    """
+    height, width = image_sizes(dataset, count).max(axis=0).tolist()
+    if height > size[0] or width > size[1]:
+        raise DeepLabError(
+            f"{dataset.name}/{dataset.split} has images of up to {height}x{width} (height x "
+            f"width), larger than the evaluation size {size[0]}x{size[1]}; leave evaluation.size "
+            f"(--size) unset, as in --config.evaluation.size=None, or give at least "
+            f"{height}x{width}"
+        )
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:

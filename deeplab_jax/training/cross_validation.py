@@ -10,10 +10,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from deeplab_jax.data.datasets import fingerprint
+from deeplab_jax.data.datasets import Dataset, fingerprint
 from deeplab_jax.data.folds import folds
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.passes import check_size
 from deeplab_jax.files import as_path, write_text
+from deeplab_jax.inference.padding import size_grid
+from deeplab_jax.models import Architecture
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import checkpoints as workdirs
@@ -92,6 +95,7 @@ def cross_validate(
     version = workdirs.format_version(workdir)
     network = network_of(config, version=version, bands=whole.descriptor.bands)
     config = with_network(config, network)
+    _check_evaluation_size(config, network, [unseen for _, unseen in divided])
     if is_first_host():
         workdirs.claim(workdir, config, {"whole": fingerprint(whole)})
     for number, (seen, unseen) in enumerate(divided, start=1):
@@ -104,6 +108,20 @@ def cross_validate(
         if is_first_host():
             _write(workdir, count, done)
     return CrossValidation(workdir, tuple(done))
+
+
+def _check_evaluation_size(
+    config: ConfigDict, network: Architecture, validation_sets: Sequence[Dataset]
+) -> None:
+    """Checks before the first fold that the images of all folds fit into `evaluation.size`.
+
+    A cross-validation cannot be resumed with another size.
+    """
+    if config.evaluation.size is None:
+        return
+    size = size_grid(network).round_up(config.evaluation.size)
+    for unseen in validation_sets:
+        check_size(size, unseen, min(len(unseen), config.evaluation.limit or len(unseen)))
 
 
 def _finished(workdir: pathlib.Path, count: int) -> list[float]:

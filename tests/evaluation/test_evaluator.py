@@ -119,9 +119,12 @@ def test_an_absent_class_is_null(tmp_path):
     assert "–" in table(metrics)
 
 
-def test_an_image_larger_than_the_size_is_an_error(dataset):
-    with pytest.raises(DeepLabError, match="larger than the evaluation size 33x33"):
-        Evaluator(RedReader(), dataset, size=(32, 32)).run({})
+def test_a_size_below_that_of_an_image_is_refused_before_anything_runs(dataset):
+    message = "up to 40x50 .*larger than the evaluation size 33x33; .*at least 40x50"
+    with pytest.raises(DeepLabError, match=message):
+        Evaluator(RedReader(), dataset, size=(32, 32))
+    # The first two images fit.
+    assert Evaluator(RedReader(), dataset, size=(32, 32), limit=2).size == (33, 33)
 
 
 def test_mistakes_are_named(dataset):

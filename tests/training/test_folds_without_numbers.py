@@ -2,7 +2,11 @@ import json
 import math
 
 import pytest
+from stand_ins import random_dataset
 
+from deeplab_jax import config as configs
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import cross_validation
 from deeplab_jax.training.cross_validation import CrossValidation
 
@@ -38,3 +42,13 @@ def test_the_file_is_json_and_finished_folds_stay_finished(tmp_path):
     done = cross_validation._finished(tmp_path, 3)
     assert done[1:] == [0.2, 0.4]
     assert math.isnan(done[0])
+
+
+def test_a_size_below_that_of_an_image_of_any_fold_is_refused_before_the_first_fold(tmp_path):
+    for large in range(3):
+        dataset = random_dataset([(40, 20) if index == large else (20, 20) for index in range(3)])
+        config = configs.default()
+        config.evaluation.size = (33, 33)
+        with pytest.raises(DeepLabError, match=r"up to 40x20 .*larger than the evaluation size"):
+            cross_validation.cross_validate(config, tmp_path, 3, dataset, reporter=Reporter())
+        assert not list(tmp_path.iterdir())
