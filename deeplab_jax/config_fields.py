@@ -9,10 +9,12 @@ from deeplab_jax.declarations import (
     ABOVE_ZERO,
     COUNT,
     FRACTION,
+    NAMES,
     NONZERO_FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
     PROBABILITY,
+    SEED,
     SIZE,
     WRITERS,
     Rule,
@@ -27,6 +29,8 @@ NOT_IN_CONFIG = ("num_classes", "in_channels", "image_dtype", "quantization")
 # Keywords that have a default in the config. All others have the default of the architecture or of
 # the backbone.
 SET_IN_CONFIG = ("architecture", "dtype")
+# Legal values of `training.init_scope`, see `initialize_from`.
+INIT_SCOPES = ("all", "backbone", "matching", "vgg_decimated")
 MAGNITUDE = Rule(
     lambda value: isinstance(value, int | float) and 0 <= value <= 30, "a number from 0 to 30"
 )
@@ -41,15 +45,20 @@ class Data:
     train_split: str = keyword("train", "Split of the dataset to train on.")
     validation_split: str = keyword("val", "Split of the dataset to validate on.")
     class_names: tuple[str, ...] | None = keyword(
-        None, "Class names in label order; required if the dataset does not store them."
+        None,
+        "Class names in label order; required if the dataset does not store them.",
+        rule=NAMES,
     )
     oversample_classes: tuple[str, ...] | None = keyword(
         None,
         "Names of classes; images that contain one of them appear twice per training epoch.",
         source="DeepLab v3, section 4.3",
+        rule=NAMES,
     )
     workers: int = keyword(
-        0, "Number of data-loading processes; 0: threads of the training process load the data."
+        0,
+        "Number of data-loading processes; 0: threads of the training process load the data.",
+        rule=COUNT,
     )
 
 
@@ -83,6 +92,7 @@ class Augmentation:
         0.25,
         "Step between random scale factors; 0: any factor in the range.",
         source="released code",
+        rule=NOT_NEGATIVE,
     )
     min_resize: int = keyword(
         0,
@@ -115,9 +125,14 @@ class Augmentation:
     )
     flip: bool = keyword(True, "Random left-right flip with probability ½.")
     rotation: float = keyword(
-        0.0, "Maximum angle of the random rotation, to either side; 0: off.", unit="degrees"
+        0.0,
+        "Maximum angle of the random rotation, to either side; 0: off.",
+        unit="degrees",
+        rule=NOT_NEGATIVE,
     )
-    photometric: float = keyword(0.0, "Strength of the random color distortion, 0..1; 0: off.")
+    photometric: float = keyword(
+        0.0, "Strength of the random color distortion, from 0 to 1; 0: off.", rule=PROBABILITY
+    )
     randaugment: int = keyword(
         0,
         "Number of random color operations of RandAugment per image; 0: off.",
@@ -153,6 +168,7 @@ class Augmentation:
     copy_paste_classes: tuple[str, ...] | None = keyword(
         None,
         "Names of the classes whose objects `copy_paste` copies; an object is a connected region.",
+        rule=NAMES,
     )
 
 
@@ -179,7 +195,7 @@ class Training:
         rule=FRACTION,
     )
     patience: int = keyword(
-        0, "Number of evaluations without improvement before early stopping; 0: off."
+        0, "Number of evaluations without improvement before early stopping; 0: off.", rule=COUNT
     )
     remat: str = keyword(
         "none",
@@ -213,6 +229,7 @@ class Training:
         "`backbone`, `matching` (all variables whose name and shape are equal) or `vgg_decimated` "
         "(VGG-16 with subsampled fc6 and fc7).",
         source="DeepLab v1, section 3.2",
+        legal=INIT_SCOPES,
     )
 
 
@@ -253,10 +270,12 @@ class Evaluation:
         "Height and width to which all images are padded, as in the released code; unset: the "
         "padded size depends on the size of each image, as in `predict`.",
         unit="pixels",
+        rule=SIZE,
     )
     limit: int | None = keyword(
         None,
         "Maximum number of images to evaluate, from the start of the split; unset: all images.",
+        rule=POSITIVE,
     )
 
 
@@ -272,7 +291,9 @@ class Config:
     """Config of a run, without the section `model`, whose fields `model_fields` lists."""
 
     seed: int = keyword(
-        0, "Seed of initialization, data order, augmentation and dropout, at least 0."
+        0,
+        "Seed of initialization, data order, augmentation and dropout, from 0 to 2^32 − 1.",
+        rule=SEED,
     )
     data: Data
     augmentation: Augmentation

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -89,7 +90,8 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -math.inf < value < math.inf
 
 
 def _all(values: Any, holds: Callable[[Any], bool]) -> bool:
@@ -106,22 +108,32 @@ def _is_width(pair: Any) -> bool:
 
 
 POSITIVE = Rule(_is_positive, "a whole number of at least 1")
+# JAX silently uses only the lowest 32 bits of a seed.
+SEED = Rule(
+    lambda value: _is_whole(value) and 0 <= value < 2**32, "a whole number from 0 to 2**32 - 1"
+)
 COUNT = Rule(lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0")
 FRACTION = Rule(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
 PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]")
 NONZERO_FRACTION = Rule(lambda value: _is_number(value) and 0 < value <= 1, "in (0, 1]")
-ABOVE_ZERO = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
-NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "at least 0")
+ABOVE_ZERO = Rule(lambda value: _is_number(value) and value > 0, "a finite number above 0")
+NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "at least 0 and finite")
 POSITIVES = Rule(lambda values: _all(values, _is_positive), "whole numbers of at least 1")
 DIFFERENT_POSITIVES = Rule(
     lambda values: _all(values, _is_positive) and len(set(values)) == len(values),
     "different whole numbers of at least 1",
 )
 FRACTIONS = Rule(lambda values: _all(values, FRACTION.holds), "numbers in [0, 1)")
-NUMBERS = Rule(lambda values: _all(values, _is_number), "numbers, one for each channel")
+NUMBERS = Rule(lambda values: _all(values, _is_number), "finite numbers, one for each channel")
 ABOVE_ZEROS = Rule(
     lambda values: _all(values, lambda value: _is_number(value) and value > 0),
-    "numbers above 0, one for each channel",
+    "finite numbers above 0, one for each channel",
+)
+CLASS_WEIGHTS = Rule(
+    lambda values: _all(values, NOT_NEGATIVE.holds), "finite numbers of at least 0, one per class"
+)
+NAMES = Rule(
+    lambda names: _all(names, lambda name: isinstance(name, str)), "names, as in ('road', 'car')"
 )
 SIZE = Rule(
     lambda size: _all(size, _is_positive) and len(size) == 2,

@@ -2,21 +2,39 @@
 
 import dataclasses
 
-from deeplab_jax.declarations import COUNT, FRACTION, NONZERO_FRACTION, NOT_NEGATIVE, keyword
+from deeplab_jax.declarations import (
+    ABOVE_ZERO,
+    CLASS_WEIGHTS,
+    COUNT,
+    FRACTION,
+    NONZERO_FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    keyword,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """Weighted sum of losses; deeplab_jax/losses contains the formula and source of each loss."""
 
-    cross_entropy: float = keyword(1.0, "Weight of the cross-entropy; 0: off.")
-    focal: float = keyword(0.0, "Weight of the focal loss; 0: off.", source="arXiv 1708.02002")
-    dice: float = keyword(0.0, "Weight of the Dice loss; 0: off.", source="arXiv 1606.04797")
+    cross_entropy: float = keyword(1.0, "Weight of the cross-entropy; 0: off.", rule=NOT_NEGATIVE)
+    focal: float = keyword(
+        0.0, "Weight of the focal loss; 0: off.", source="arXiv 1708.02002", rule=NOT_NEGATIVE
+    )
+    dice: float = keyword(
+        0.0, "Weight of the Dice loss; 0: off.", source="arXiv 1606.04797", rule=NOT_NEGATIVE
+    )
     lovasz: float = keyword(
-        0.0, "Weight of the Lovász-softmax loss; 0: off.", source="arXiv 1705.08790"
+        0.0,
+        "Weight of the Lovász-softmax loss; 0: off.",
+        source="arXiv 1705.08790",
+        rule=NOT_NEGATIVE,
     )
     class_weights: tuple[float, ...] | None = keyword(
-        None, "Weight of each class in the cross-entropy; unset: 1 for all."
+        None,
+        "Weight of each class in the cross-entropy, at least 0; unset: 1 for all.",
+        rule=CLASS_WEIGHTS,
     )
     label_smoothing: float = keyword(
         0.0, "Label smoothing of the cross-entropy, in [0, 1).", rule=FRACTION
@@ -115,6 +133,7 @@ class Optimizer:
         0.9,
         "Momentum of `sgd` and `lars`, or decay of the first moment of `adam`, `adamw` and `lamb`, "
         "in [0, 1).",
+        rule=FRACTION,
     )
     weight_decay: float = keyword(
         4e-5,
@@ -150,6 +169,7 @@ class Schedule:
         0.007,
         "Learning rate at the start of the schedule, without warm-up; above 0.",
         source="DeepLab v3, section 4",
+        rule=ABOVE_ZERO,
     )
     name: str = keyword(
         "poly",
@@ -159,17 +179,21 @@ class Schedule:
     power: float = keyword(
         0.9,
         "Power of the schedule `poly`, which multiplies the learning rate by "
-        "(1 − step/num_steps)^power.",
+        "(1 − step/num_steps)^power; at least 0.",
         source="DeepLab v2, section 4.1.1",
+        rule=NOT_NEGATIVE,
     )
     steps_per_drop: int = keyword(
         2000,
         "Number of training steps between two drops of the learning rate in the schedule `step`.",
         source="DeepLab v1, section 4.1",
+        rule=POSITIVE,
     )
     drop_factor: float = keyword(
         0.1,
-        "Factor, below 1, by which each drop multiplies the learning rate in the schedule `step`.",
+        "Factor, in (0, 1], by which each drop multiplies the learning rate in the schedule "
+        "`step`.",
+        rule=NONZERO_FRACTION,
     )
     warmup_steps: int = keyword(
         0,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from deeplab_jax import config as configs
 from deeplab_jax.data.datasets import Dataset, fingerprint
 from deeplab_jax.data.folds import folds
 from deeplab_jax.errors import DeepLabError
@@ -87,6 +88,7 @@ def cross_validate(
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     workdirs.check_workdir(workdir)
+    configs.check(config)
     whole = open_source(dataset, config, config.data.train_split)
     warn_of_absent_classes(whole, reporter)
     divided = list(folds(whole, count, config.seed))

@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
+from deeplab_jax.config_fields import INIT_SCOPES
 from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.output_stride import rename_branches_to_match
@@ -139,8 +140,6 @@ def for_bands(
 
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
-# Legal values of `training.init_scope`, see `initialize_from`.
-PARTS = ("all", "backbone", "matching", "vgg_decimated")
 # Keywords that affect the values of trained variables, but not their shapes. The last keyword does
 # not affect backbones.
 CONVENTIONS = (
@@ -185,7 +184,7 @@ def initialize_from(
     Raises:
       DeepLabError: a variable that must be loaded is missing or has another shape.
     """
-    check_name("training.init_scope", parts, PARTS)
+    check_name("training.init_scope", parts, INIT_SCOPES)
     description = checkpointing.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))

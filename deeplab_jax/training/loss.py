@@ -172,10 +172,8 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
     """
     configs.check(config, "loss.")
     weights: dict[str, Any] = {name: config[name] for name in TERMS}
-    if min(weights.values()) < 0 or not any(weights.values()):
-        raise DeepLabError(
-            f"the loss weights must be at least 0, and one of them above 0; got {weights}"
-        )
+    if not any(weights.values()):
+        raise DeepLabError(f"one of the loss weights must be above 0; got {weights}")
     pure = config.hard_pixel_fraction == 1 and not any(config[name] for name in TERMS[1:])
     if config.chunk_rows and not (config.upsample_logits and pure):
         raise DeepLabError(

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -117,12 +118,14 @@ def assemble(
       DeepLabError: a field is invalid, a dataset does not exist, or the two datasets have different
         classes.
     """
+    config = _checked(config, batch_size, epochs)
     binary = _binary_arrays(train, validation, config.data.class_names)
     train_set = open_source(train, config, config.data.train_split, binary)
     warn_of_absent_classes(train_set, reporter)
     if config.data.oversample_classes:
         train_set = duplicated(train_set, config.data.oversample_classes)
-    config = _adjusted(config, len(train_set), batch_size, epochs)
+    if epochs is not None:
+        _set_epochs(config, epochs, len(train_set))
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
     check_bands(train_set, validation_set, config.augmentation)
@@ -168,20 +171,23 @@ def _check_fit(
     check_frozen_parts(config, architecture, reporter)
 
 
-def _adjusted(
-    config: ConfigDict, num_images: int, batch_size: int | None, epochs: float | None
-) -> ConfigDict:
-    """Returns a checked copy of the config with the given batch size and number of epochs."""
-    adjusted = copy.deepcopy(config)
+def _checked(config: ConfigDict, batch_size: int | None, epochs: float | None) -> ConfigDict:
+    """Returns a copy of the config with the given batch size, after checking all fields."""
+    config = copy.deepcopy(config)
     if batch_size is not None:
-        adjusted.training.batch_size = batch_size
-    configs.check(adjusted)
-    if epochs is not None:
-        steps_per_epoch = max(1, round(num_images / adjusted.training.batch_size))
-        adjusted.training.num_steps = max(1, round(epochs * steps_per_epoch))
-        adjusted.evaluation.every_steps = steps_per_epoch
-        adjusted.checkpoint.every_steps = steps_per_epoch
-    return adjusted
+        config.training.batch_size = batch_size
+    configs.check(config)
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise DeepLabError(f"epochs={epochs!r} must be a finite number above 0")
+    return config
+
+
+def _set_epochs(config: ConfigDict, epochs: float, num_images: int) -> None:
+    """Sets the number of steps, and the steps between evaluations and between checkpoints."""
+    steps_per_epoch = max(1, round(num_images / config.training.batch_size))
+    config.training.num_steps = max(1, round(epochs * steps_per_epoch))
+    config.evaluation.every_steps = steps_per_epoch
+    config.checkpoint.every_steps = steps_per_epoch
 
 
 def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:

@@ -60,6 +60,20 @@ def test_a_field_has_help_a_type_and_a_legal_default(name, owner, field):
         check_value(owner, field, field.default)
 
 
+# Fields whose legal values depend on the number of devices, or on other keywords.
+CHECKED_WITH_OTHERS = ("parallel.data", "parallel.spatial", "model.output_stride")
+
+
+def test_every_number_and_tuple_of_the_config_has_a_rule():
+    unchecked = [
+        name
+        for name, owner, field in EVERY
+        if kind(owner, field) in (int, float, tuple)
+        and not (declaration(field).legal or declaration(field).rule)
+    ]
+    assert sorted(unchecked) == sorted(CHECKED_WITH_OTHERS)
+
+
 @pytest.mark.parametrize("value", ["yes", 1, None])
 def test_a_switch_takes_true_or_false_alone(value):
     with pytest.raises(ValueError, match=r"aux_head=.* must be True or False"):

@@ -52,3 +52,10 @@ def test_a_size_below_that_of_an_image_of_any_fold_is_refused_before_the_first_f
         with pytest.raises(DeepLabError, match=r"up to 40x20 .*larger than the evaluation size"):
             cross_validation.cross_validate(config, tmp_path, 3, dataset, reporter=Reporter())
         assert not list(tmp_path.iterdir())
+
+
+def test_illegal_fields_are_refused_before_the_data_are_divided(tmp_path):
+    config = configs.default()
+    config.seed = -1
+    with pytest.raises(DeepLabError, match="seed=-1 must be a whole number"):
+        cross_validation.cross_validate(config, tmp_path, 2, random_dataset([(20, 20)] * 3))

@@ -224,8 +224,8 @@ def test_parts_of_a_batch_add_up_to_it(architecture, changes):
     ("changes", "complaint"),
     [
         ({"normalization": "image"}, "did you mean 'images'"),
-        ({"cross_entropy": 0.0}, "one of them above 0"),
-        ({"dice": -1.0}, "must be at least 0"),
+        ({"cross_entropy": 0.0}, "one of the loss weights must be above 0"),
+        ({"dice": -1.0}, "loss.dice=-1.0 must be at least 0"),
         ({"hard_pixel_fraction": 0.0}, r"must be in \(0, 1\]"),
         ({"label_smoothing": 1.0}, r"must be in \[0, 1\)"),
         ({"l1": -0.1}, "l1=-0.1 must be at least 0"),

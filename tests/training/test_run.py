@@ -75,6 +75,26 @@ def test_arrays_are_a_data_set():
         ("augmentation.crop_size=33", "crop_size=(33,) must be a height and a width"),
         ("augmentation.crop_size=33,33,3", "crop_size=(33, 33, 3) must be a height and a width"),
         ("augmentation.min_scale=0", "min_scale"),
+        ("augmentation.max_scale=1e999", "max_scale=inf must be a finite number above 0"),
+        ("augmentation.scale_step=-1", "scale_step=-1.0 must be at least 0 and finite"),
+        ("augmentation.rotation=-30", "rotation=-30.0 must be at least 0 and finite"),
+        ("augmentation.photometric=9", "photometric=9.0 must be in [0, 1]"),
+        ("schedule.base_learning_rate=-0.01", "base_learning_rate=-0.01 must be a finite number"),
+        ("schedule.power=-2", "schedule.power=-2.0 must be at least 0"),
+        ("schedule.steps_per_drop=0", "steps_per_drop=0 must be a whole number of at least 1"),
+        ("schedule.drop_factor=10", "schedule.drop_factor=10.0 must be in (0, 1]"),
+        ("optimizer.momentum=1.5", "optimizer.momentum=1.5 must be in [0, 1)"),
+        ("loss.dice=1e999", "loss.dice=inf must be at least 0 and finite"),
+        ("loss.class_weights=1,-1,1,1", "must be finite numbers of at least 0, one per class"),
+        ("training.patience=-3", "training.patience=-3 must be a whole number of at least 0"),
+        ("training.init_scope=backbones", "did you mean 'backbone'?"),
+        ("seed=-1", "seed=-1 must be a whole number from 0 to 2**32 - 1"),
+        ("seed=4294967296", "seed=4294967296 must be a whole number from 0 to 2**32 - 1"),
+        ("data.workers=-1", "data.workers=-1 must be a whole number of at least 0"),
+        ("data.class_names=1,2,3,4", "data.class_names=(1, 2, 3, 4) must be names"),
+        ("data.oversample_classes=1", "data.oversample_classes=(1,) must be names"),
+        ("evaluation.size=5", "evaluation.size=(5,) must be a height and a width"),
+        ("evaluation.limit=0", "evaluation.limit=0 must be a whole number of at least 1"),
         ("loss.class_weights=1.0,2.0", "4 weights, one per class (sky, tree, road, car), got 2"),
     ],
 )
@@ -112,6 +132,12 @@ def test_epochs_become_steps(batch_size, epochs, steps, per_epoch):
     assert found.training.batch_size == batch_size
     assert found.training.num_steps == steps
     assert found.evaluation.every_steps == found.checkpoint.every_steps == per_epoch
+
+
+@pytest.mark.parametrize("epochs", [0, -5, float("inf"), float("nan")])
+def test_an_illegal_number_of_epochs_is_refused(epochs):
+    with pytest.raises(DeepLabError, match=r"epochs=.* must be a finite number above 0"):
+        assembled(batch_size=1, epochs=epochs)
 
 
 def test_the_callers_config_stays_as_it_was():
