@@ -9,6 +9,7 @@ import json
 import pathlib
 import re
 import runpy
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from ml_collections.config_dict import placeholder
 
 from deeplab_jax.config_fields import SET_IN_CONFIG, declared_fields, model_fields
 from deeplab_jax.declarations import check_value, kind, parse_literal
-from deeplab_jax.errors import DeepLabError, check_name
+from deeplab_jax.errors import DeepLabError, check_name, shortened
 from deeplab_jax.formats import (
     FORMAT_FIELD,
     check_format_version,
@@ -106,7 +107,8 @@ def load(reference: str) -> ConfigDict:
       reference: `FILE[:arguments]`, where FILE is a path or the name of a packaged config.
 
     Raises:
-      DeepLabError: there is no such file, or it sets a field that does not exist.
+      DeepLabError: there is no such file, it does not define a config, it sets a field that does
+        not exist, or its code raises an exception.
     """
     name, _, text = reference.partition(":")
     path = _find(name)
@@ -116,24 +118,47 @@ def load(reference: str) -> ConfigDict:
             raise DeepLabError(
                 "the file does not define the function get_config, which must return the config"
             )
-        return names["get_config"](text or None)
+        config = names["get_config"](text or None)
+        _check_fields(config)
+        return config
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
-    except (AttributeError, KeyError) as error:
+    except Exception as error:
         unknown = _unknown_field(error)
         if unknown is None:
-            raise
+            raise DeepLabError(f"{path}: {_described(error, path)}") from error
         fields = [field for field, _ in flatten(default())]
         sections = {field.rpartition(".")[0] for field in fields} - {""}
         fields += sorted(sections)
         name = unknown if is_old_name(unknown) else _nearest_field(unknown, fields)
         raise DeepLabError(f"{path}: {unknown_field('config field', name, fields)}") from None
-    except (SyntaxError, TypeError) as error:
-        raise DeepLabError(f"{path}: {error}") from error
 
 
-def _unknown_field(error: AttributeError | KeyError) -> str | None:
+def _described(error: Exception, path: pathlib.Path) -> str:
+    """Describes an exception in a config file: line, type and message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f"line {lines[-1]}: " if lines else ""
+    return f"{where}{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _check_fields(config: Any) -> None:
+    """Checks that the value that `get_config` returned is a config with all fields."""
+    start = "start from deeplab_jax.config.default(), and return the changed config"
+    if not isinstance(config, ConfigDict):
+        raise DeepLabError(
+            f"get_config must return a ConfigDict, but returned {type(config).__name__}; {start}"
+        )
+    found = dict(flatten(config))
+    missing = [field for field, _ in flatten(default()) if field not in found]
+    if missing:
+        raise DeepLabError(f"the config lacks {shortened(missing, 3)}; {start}")
+
+
+def _unknown_field(error: Exception) -> str | None:
     """Returns the field that ml_collections reports as missing; None for other errors."""
+    if not isinstance(error, AttributeError | KeyError):
+        return None
     # ml_collections wraps the KeyError of a missing attribute, and calls an unknown field a "Key".
     wrapped = any(isinstance(argument, KeyError) for argument in error.args)
     if not wrapped and "does not exist" not in str(error):
@@ -159,6 +184,12 @@ def _nearest_field(name: str, fields: list[str]) -> str:
 def _find(name: str) -> pathlib.Path:
     path = pathlib.Path(name)
     if path.is_file():
+        if path.suffix != ".py":
+            raise DeepLabError(
+                f"{path} is not a Python file; give a .py file that defines get_config, or the "
+                "name of a packaged config. The config.json of a workdir only records a run; to "
+                "resume the run, give the config that it was started with"
+            )
         return path
     packaged = _packaged_recipes()
     names = sorted(p.stem for p in packaged.glob("[!_]*.py"))

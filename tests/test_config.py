@@ -214,8 +214,34 @@ def test_differences_are_those_that_decide_results():
     ]
 
 
-def test_a_defect_of_a_config_file_is_not_taken_for_an_unknown_field(tmp_path):
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("return {}['zzz']", "line 2: KeyError: 'zzz'"),
+        ("return null", "line 2: NameError: name 'null' is not defined"),
+        ("return 1 / 0", "line 2: ZeroDivisionError: division by zero"),
+        ("raise ValueError('two\\nlines')", "line 2: ValueError: two lines"),
+        ("pass", "get_config must return a ConfigDict, but returned NoneType; start from"),
+        ("return {'seed': 3}", "get_config must return a ConfigDict, but returned dict"),
+        (
+            "import ml_collections; return ml_collections.ConfigDict({'seed': 3})",
+            "the config lacks augmentation.classmix, augmentation.copy_paste, ",
+        ),
+    ],
+)
+def test_a_defect_of_a_config_file_names_the_file_and_the_line(tmp_path, body, complaint):
     path = tmp_path / "mine.py"
-    path.write_text("def get_config(text=None):\n    return {}['zzz']\n")
-    with pytest.raises(KeyError, match="zzz"):
+    path.write_text(f"def get_config(text=None):\n    {body}\n")
+    with pytest.raises(DeepLabError) as caught:
+        configs.load(str(path))
+    assert str(caught.value).startswith(f"{path}: {complaint}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_config_of_a_workdir_is_not_a_config_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(configs.to_json(configs.default()))
+    with pytest.raises(
+        DeepLabError, match=r"config\.json is not a Python file.*only records a run"
+    ):
         configs.load(str(path))
