@@ -5,7 +5,6 @@ and writes one to stdout.
 """
 
 import json
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -54,8 +53,7 @@ def measure(
         config.augmentation.crop_size, config.training.batch_size = (height, width), batch_size
         drawn = random_batch(IMAGES, (height, width), NUM_CLASSES)
         data = drawn["image"], drawn["label"]
-        workdir = pathlib.Path("unwritten")
-        run = assemble(config, workdir, make_mesh(), data, data, reporter=Reporter())
+        run = assemble(config, None, make_mesh(), data, data, reporter=Reporter())
         batch = next(run_batches(run, 0))
     with _timed(parts, "initialization_seconds"):
         state = run.state_spec.create(seed=0)

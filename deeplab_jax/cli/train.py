@@ -92,7 +92,7 @@ def _preview(path: pathlib.Path, config: "ConfigDict", reporter: Reporter) -> st
     if path.suffix.lower() != ".png":
         raise DeepLabError(f"--preview={path} must end in .png")
     mesh = make_mesh(data=config.parallel.data, spatial=config.parallel.spatial)
-    draw_first_batch(assemble(config, path.parent, mesh, None, None, reporter=reporter), path)
+    draw_first_batch(assemble(config, None, mesh, None, None, reporter=reporter), path)
     return f"the first training batch is in {path}"
 
 

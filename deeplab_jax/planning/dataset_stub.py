@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import pathlib
 from typing import NoReturn
 
 from jax.sharding import Mesh
@@ -75,4 +74,4 @@ def assemble_unseen(
     config.data.oversample_classes = None
     config.augmentation.copy_paste, config.augmentation.copy_paste_classes = 0.0, None
     unseen = unseen_dataset(config, num_classes)
-    return assemble(config, pathlib.Path("unwritten"), mesh, unseen, unseen, reporter=reporter)
+    return assemble(config, None, mesh, unseen, unseen, reporter=reporter)

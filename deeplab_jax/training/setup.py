@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -55,7 +56,7 @@ class Run:
     Attributes:
       config: config of the run, with the arguments of `train` applied and all keywords of the
         network set.
-      workdir: directory of the run.
+      workdir: directory of the run; the null device for a run that is not trained.
       mesh: device mesh.
       train, validation: datasets.
       model, description: network, and the content of its `model.json`.
@@ -91,7 +92,7 @@ class Run:
 
 def assemble(
     config: ConfigDict,
-    workdir: pathlib.Path,
+    workdir: pathlib.Path | None,
     mesh: Mesh,
     train: Source,
     validation: Source,
@@ -105,7 +106,7 @@ def assemble(
     Args:
       config: config of the run, see deeplab_jax/config_fields.py.
       workdir: directory of the run. If an earlier release started the run, the defaults of that
-        release apply.
+        release apply. None: a run that is not trained, for which no directory is read.
       mesh: device mesh.
       train, validation: name of a prepared dataset, a pair of arrays (images, masks), or an opened
         dataset; None: the dataset of the config.
@@ -140,7 +141,7 @@ def assemble(
     learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(
         config=config,
-        workdir=workdir,
+        workdir=workdir or pathlib.Path(os.devnull),
         mesh=mesh,
         train=train_set,
         validation=validation_set,

@@ -60,6 +60,14 @@ def test_another_config_does_not_enter_a_workdir(commands, trained, tmp_path):
     assert "training.batch_size: 8 → 4" in failed.stderr
 
 
+def test_a_preview_ignores_a_config_beside_the_picture(commands, tmp_path):
+    (tmp_path / "config.json").write_text('{"unknown": 1}')
+    words = commands.train_words(tmp_path / "run", "training.batch_size=2")
+    words = [word for word in words if not word.startswith("--workdir")]
+    commands.run_here(*words, f"--preview={tmp_path / 'batch.png'}")
+    assert (tmp_path / "batch.png").is_file()
+
+
 def test_an_indivisible_batch_size_names_the_nearest(commands, tmp_path):
     words = commands.train_words(tmp_path / "run", "training.batch_size=10")
     failed = commands.run(*words, status=2, JAX_NUM_CPU_DEVICES="8")
