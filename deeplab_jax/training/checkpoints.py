@@ -45,6 +45,8 @@ from deeplab_jax.training.state import TrainState
 CONFIG_FILE = "config.json"
 # File with the fingerprints of the training and validation data.
 DATA_FILE = "data.json"
+# Role, in this file, of the dataset that a cross-validation divides into folds.
+WHOLE = "whole"
 MANIFEST_FILE = "manifest.json"
 PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -127,16 +129,17 @@ def claim(
     Args:
       workdir: directory of the run.
       config: config of the run.
-      data: {`train` or `validation`: fingerprint of this dataset}, where a fingerprint consists of
-        name, number of images, classes and a hash of the examples; None: fingerprints are
-        neither written nor compared. A workdir of an earlier release may have no fingerprints and
-        then accepts any data.
+      data: {role: fingerprint of this dataset}, where the roles are `train` and `validation`, or
+        `whole` for a cross-validation, and a fingerprint consists of name, number of images,
+        classes and a hash of the examples; None: fingerprints are neither written nor compared. A
+        workdir of an earlier release may have no fingerprints and then accepts any data.
 
     Returns:
       The config with every field of the section `model` set.
 
     Raises:
-      DeepLabError: the workdir has another config or other data. The message lists the differences,
+      DeepLabError: the workdir has another config or other data, or one of workdir and `data` is
+        of a cross-validation and the other one of a single run. The message lists the differences,
         and nothing is written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
@@ -169,6 +172,12 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
             f"{path}, which describes the data of the run, cannot be read: {error}; delete it to "
             "continue with the data of the current config"
         ) from error
+    if before and before.keys() != data.keys():
+        owner = "a cross-validation" if WHOLE in before else "a single run"
+        raise DeepLabError(
+            f"{workdir} is the workdir of {owner}, with the data {', '.join(before)} instead of "
+            f"{', '.join(data)}; give another --workdir"
+        )
     changed = [
         f"{role} {difference}"
         for role, facts in data.items()

@@ -99,7 +99,7 @@ def cross_validate(
     config = with_network(config, network)
     _check_evaluation_size(config, network, [unseen for _, unseen in divided])
     if is_first_host():
-        workdirs.claim(workdir, config, {"whole": fingerprint(whole)})
+        workdirs.claim(workdir, config, {workdirs.WHOLE: fingerprint(whole)})
     for number, (seen, unseen) in enumerate(divided, start=1):
         if number <= len(done):
             reporter.message(f"fold {number} of {count} is done: {done[number - 1]:.4f} mean IoU")

@@ -64,6 +64,21 @@ def test_other_data_are_refused_with_what_differs_and_nothing_is_written(tmp_pat
     claim(tmp_path, changed(data__data_dir="elsewhere"), {"train": FACTS, "validation": FACTS})
 
 
+@pytest.mark.parametrize(
+    ("roles", "others", "owner"),
+    [
+        (("train", "validation"), ("whole",), "a single run"),
+        (("whole",), ("train", "validation"), "a cross-validation"),
+    ],
+)
+def test_a_run_and_a_cross_validation_do_not_share_a_workdir(tmp_path, roles, others, owner):
+    claim(tmp_path, changed(), dict.fromkeys(roles, FACTS))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DeepLabError, match=f"is the workdir of {owner}, .*give another --workdir"):
+        claim(tmp_path, changed(), dict.fromkeys(others, FACTS))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_workdir_without_recorded_data_accepts_and_records_them(tmp_path):
     claim(tmp_path, changed())
     claim(tmp_path, changed(), {"train": FACTS})
