@@ -74,7 +74,8 @@ def dense_kernels(names: tuple[str, ...]) -> bool:
     Args:
       names: path of the parameter, see `kernels`.
     """
-    return kernels(names) and "depthwise" not in names
+    # MobileNetV4 also has `first_depthwise`.
+    return kernels(names) and not any(name.endswith("depthwise") for name in names)
 
 
 def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.losses import dense_kernels, kernels
 
 
 def poly_schedule(
@@ -144,10 +145,10 @@ def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
     `decay_depthwise` is set; the code of DeepLab's authors does not decay them. Biases, scales and
     offsets have no weight decay.
     """
+    group = kernels if decay_depthwise else dense_kernels
 
     def decayed(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
-        names = [key.key for key in path]
-        return names[-1] == "kernel" and (decay_depthwise or "depthwise" not in names)
+        return group(_names(path))
 
     return jax.tree_util.tree_map_with_path(decayed, params)
 
@@ -310,7 +311,8 @@ def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, 
     part = names[0] if names[0] in PARTS else "head"
     if part == "head" and _gives_scores(names[:-1], present):
         part = "classifier"
-    if names[-2] == "norm":
+    # For example `norm`, `stem/norm`, and `response_norm` of ConvNeXt V2.
+    if names[-2].endswith("norm"):
         return multipliers[part] * multipliers["norm"]
     return multipliers[part] * (multipliers["bias"] if names[-1] == "bias" else 1)
 

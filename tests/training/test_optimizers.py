@@ -107,12 +107,18 @@ def test_two_updates_by_hand(name, decay_depthwise):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
-@pytest.mark.parametrize("decay_depthwise", [False, True])
-def test_weight_decay_acts_on_convolution_kernels_alone(decay_depthwise):
-    model = create_model("deeplab_v3plus", backbone="mobilenet_v2", separable=True)
+def parameter_shapes(name, **keywords):
+    """Returns the parameters of a network without their values."""
+    model = create_model(name, **keywords)
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
     with ops.dispatching(export=True):
-        params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+        return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "timm/mobilenetv4_conv_small_035"])
+@pytest.mark.parametrize("decay_depthwise", [False, True])
+def test_weight_decay_acts_on_convolution_kernels_alone(backbone, decay_depthwise):
+    params = parameter_shapes("deeplab_v3plus", backbone=backbone, separable=True)
     mask = traverse_util.flatten_dict(decayed_parameters(params, decay_depthwise), sep="/")
     shapes = traverse_util.flatten_dict(params, sep="/")
     for path, decayed in mask.items():
@@ -275,10 +281,7 @@ def test_updates_of_deeplab_v2_by_hand():
 def test_every_classifier_of_a_network_is_found(keywords, classifiers):
     """Exactly the classifiers have as many outputs as there are classes."""
     name = "deeplab_v3" if keywords.get("head") == "lr_aspp" else "deeplab_v2"
-    model = create_model(name, num_classes=13, **keywords)
-    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
-    with ops.dispatching(export=True):
-        shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    shapes = parameter_shapes(name, num_classes=13, **keywords)
     scaling = scale_by_part(dict(configs.default().optimizer.multipliers) | {"classifier": 0.0})
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape[-1:]), shapes)
     updates, _ = scaling.update(ones, scaling.init(ones), ones)
@@ -292,6 +295,21 @@ def test_every_classifier_of_a_network_is_found(keywords, classifiers):
         path.rpartition("/")[0]
         for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()
         if leaf.shape[-1] == 13
+    }
+
+
+@pytest.mark.parametrize(
+    "backbone", ["resnet_18", "mobilenet_v2", "timm/convnext_atto", "timm/convnextv2_atto"]
+)
+def test_every_normalization_of_a_network_is_found(backbone):
+    """Exactly the normalizations have a scale."""
+    shapes = parameter_shapes("deeplab_v3plus", backbone=backbone)
+    scaling = scale_by_part(dict(configs.default().optimizer.multipliers) | {"norm": 0.0})
+    ones = jax.tree.map(lambda leaf: np.ones(1), shapes)
+    updates = traverse_util.flatten_dict(scaling.update(ones, scaling.init(ones), ones)[0])
+    modules = {path[:-1] for path in updates if path[-1] == "scale"}
+    assert {path for path, update in updates.items() if not update.any()} == {
+        path for path in updates if path[:-1] in modules
     }
 
 
