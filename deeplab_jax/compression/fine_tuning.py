@@ -117,14 +117,14 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
 
     Args:
       run: training run of the student.
-      teacher: segmentation model with the same classes.
+      teacher: segmentation model with the same classes and bands.
       weight: factor of the distillation loss, above 0; the weights of the other losses do not
         change.
       temperature: temperature of the softmax, above 0; see `distillation_loss`.
 
     Raises:
       DeepLabError: weight or temperature is not above 0, the teacher is a classifier, or the
-        classes of teacher and student differ.
+        classes or bands of teacher and student differ.
     """
     if weight <= 0 or temperature <= 0:
         raise DeepLabError(
@@ -140,6 +140,12 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
         raise DeepLabError(
             f"the classes of the teacher are not those of the dataset {run.train.name}: "
             f"{class_difference(theirs, ours)}; give a teacher with the classes of the dataset"
+        )
+    taken, found = teacher.description.image_bands, run.description.image_bands
+    if (taken.count, taken.dtype) != (found.count, found.dtype):
+        raise DeepLabError(
+            f"the teacher takes {taken}, but the images of the dataset {run.train.name} have "
+            f"{found}; give a teacher with the bands of the dataset"
         )
 
     def objective(

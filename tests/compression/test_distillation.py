@@ -138,3 +138,17 @@ def test_a_teacher_of_other_classes_is_refused():
         distilled(few_parts(), teacher, 1.0, 1.0)
     with pytest.raises(DeepLabError, match="above 0"):
         distilled(few_parts(), stored("resnet"), 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("bands", "shown"),
+    [
+        ({"in_channels": 4}, "4 bands of uint8"),
+        ({"image_dtype": "uint16"}, "3 bands of uint16"),
+    ],
+)
+def test_a_teacher_of_other_bands_is_refused(bands, shown):
+    run = dataclasses.replace(few_parts(), description=describe("mobilenet_v2", **bands))
+    message = rf"takes three bands of uint8 \(RGB\), but .* shapes have {shown}; give a teacher"
+    with pytest.raises(DeepLabError, match=message):
+        distilled(run, stored("resnet"), 1.0, 1.0)
