@@ -116,8 +116,7 @@ def assemble(
       reporter: receives warnings.
 
     Raises:
-      DeepLabError: a field is invalid, a dataset does not exist, or the two datasets have different
-        classes.
+      DeepLabError: a field is invalid, a dataset does not exist, or the datasets do not match.
     """
     config = _checked(config, batch_size, epochs)
     binary = _binary_arrays(train, validation, config.data.class_names)
@@ -125,8 +124,7 @@ def assemble(
     warn_of_absent_classes(train_set, reporter)
     if config.data.oversample_classes:
         train_set = duplicated(train_set, config.data.oversample_classes)
-    if epochs is not None:
-        _set_epochs(config, epochs, len(train_set))
+    _set_epochs(config, epochs, len(train_set))
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
     check_bands(train_set, validation_set, config.augmentation)
@@ -183,8 +181,13 @@ def _checked(config: ConfigDict, batch_size: int | None, epochs: float | None) -
     return config
 
 
-def _set_epochs(config: ConfigDict, epochs: float, num_images: int) -> None:
-    """Sets the number of steps, and the steps between evaluations and between checkpoints."""
+def _set_epochs(config: ConfigDict, epochs: float | None, num_images: int) -> None:
+    """Sets the number of steps, and the steps between evaluations and between checkpoints.
+
+    If `epochs` is None, the config stays as it is.
+    """
+    if epochs is None:
+        return
     steps_per_epoch = max(1, round(num_images / config.training.batch_size))
     config.training.num_steps = max(1, round(epochs * steps_per_epoch))
     config.evaluation.every_steps = steps_per_epoch
