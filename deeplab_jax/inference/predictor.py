@@ -58,11 +58,15 @@ class Prediction:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Fraction of pixels, 0..1, of each class that occurs, by class name, largest first."""
-        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
+        """Fraction of pixels, 0..1, of each class that occurs, by class name, largest first.
+
+        Pixels whose value is not a class index, such as void, belong to no class.
+        """
+        num_classes = len(self.class_names)
+        counts = np.bincount(self.class_map.ravel(), minlength=num_classes)[:num_classes]
         order = np.argsort(-counts, kind="stable")
         return {
-            self.class_names[index]: counts[index] / counts.sum()
+            self.class_names[index]: counts[index] / self.class_map.size
             for index in order[: np.count_nonzero(counts)].tolist()
         }
 

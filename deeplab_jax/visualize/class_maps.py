@@ -29,7 +29,13 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     Returns:
       uint8 [H, W, 3] RGB.
     """
-    return color_table(palette)[class_map]
+    return color_table(palette)[_labels(class_map, len(palette))]
+
+
+def _labels(class_map: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns a class map in which all values that are not class indices are replaced by void."""
+    is_class = (class_map >= 0) & (class_map < num_classes)
+    return np.where(is_class, class_map, np.intp(void_label(num_classes)))
 
 
 # Percentiles of the values of a band that `displayed` maps to black and to white.
@@ -101,7 +107,7 @@ class Overlay:
           palette: color of each class, 0..255, in the channel order of the images.
           opacity: opacity of the colors, 0..1.
         """
-        self._opacity = opacity
+        self._opacity, self._num_classes = opacity, len(palette)
         self._colors = color_table(palette)
         clear = (self._colors == CLEAR_COLOR).all(-1) | (
             np.arange(len(self._colors)) >= len(palette)
@@ -126,6 +132,8 @@ class Overlay:
         """
         # OpenCV's look-up tables are faster, but limited to 256 values.
         eight_bit = class_map.dtype == np.uint8
+        if not eight_bit:
+            class_map = _labels(class_map, self._num_classes)
         shown = cv2.LUT(class_map, self._shown[:256]) if eight_bit else self._shown[class_map]
         colors = np.take(self._colors, class_map, axis=0)
         blended = cv2.addWeighted(image, 1 - self._opacity, colors, self._opacity, 0)

@@ -97,6 +97,17 @@ def test_a_prediction_shows_itself_in_a_notebook():
     assert "<road>" not in page
 
 
+def test_pixels_without_a_class_are_not_in_the_legend():
+    image = noise(40, 50)
+    image[..., 0] = 1
+    prediction = make_predictor().predict(image)
+    prediction.class_map[:10] = 255
+    prediction.class_map[10:20] = 65535
+    assert prediction.shares == {"tree": 0.5}
+    np.testing.assert_array_equal(prediction.overlay[2:8], image[2:8])
+    assert "tree 50.0" in prediction._repr_html_()
+
+
 def test_an_unknown_path_is_named(tmp_path):
     with pytest.raises(DeepLabError, match="nowhere"):
         load(tmp_path / "nowhere")

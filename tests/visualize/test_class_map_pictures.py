@@ -22,6 +22,18 @@ def test_colors_are_the_palette_and_void_is_light(class_map):
         assert (colors[class_map == index] == color).all()
 
 
+@pytest.mark.parametrize(
+    "values", [np.array([[0, 3, 254, 300, 65535, -1, -300]]), np.array([[0, 3, 65535]], np.uint16)]
+)
+def test_all_values_that_are_no_class_are_drawn_as_void(values):
+    colors = visualize.colorize(values, PALETTE)
+    assert colors.dtype == np.uint8
+    assert (colors[0, 0] == PALETTE[0]).all()
+    assert (colors[0, 1:] == VOID_COLOR).all()
+    image = np.full((*values.shape, 3), 100, np.uint8)
+    assert visualize.overlay(image, values, PALETTE).shape == image.shape
+
+
 def test_class_map_file_holds_indices_and_palette(class_map, tmp_path):
     visualize.write_class_map(tmp_path / "new" / "map.png", class_map, PALETTE)
     with Image.open(tmp_path / "new" / "map.png") as picture:
