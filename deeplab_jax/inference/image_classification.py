@@ -84,7 +84,8 @@ class ImageClassification:
           DeepLabError: `image` does not have this shape and dtype.
         """
         batch = central_crop(image, self.inference_size)[None]
-        return np.asarray(self._probabilities(self.variables, batch))[0]
+        # A copy is writable, whereas JAX owns the memory of its results.
+        return np.array(self._probabilities(self.variables, batch)[0])
 
 
 def central_crop(image: np.ndarray, size: Size) -> np.ndarray:

@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import functools
 import html
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -378,10 +377,15 @@ class Predictor:
             batch = np.stack([pad(images[position], size, self._fill) for position in positions])
             outputs = jax.device_get(forward(batch))
             for row, position in enumerate(positions):
-                height, width = images[position].shape[:2]
-                inside = row, slice(height), slice(width)
-                results[position] = jax.tree.map(operator.itemgetter(inside), outputs)
+                results[position] = _result_of_one(outputs, row, images[position].shape[:2])
         return [results[position] for position in range(len(images))]
+
+
+def _result_of_one(outputs: Any, row: int, size: tuple[int, ...]) -> Any:
+    """Returns a row of the results of a padded batch, [N, h, w, …], cropped to `size` (H, W)."""
+    # A view would be read-only, and would keep the results of the whole batch in memory.
+    inside = row, slice(size[0]), slice(size[1])
+    return jax.tree.map(lambda output: output[inside].copy(), outputs)
 
 
 def _class_map_and_probabilities(

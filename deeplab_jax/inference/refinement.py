@@ -56,4 +56,6 @@ def refine(logits: np.ndarray, image: np.ndarray, parameters: CRFParameters) -> 
       float32 [H, W, num_classes].
     """
     scores, colors = jnp.asarray(logits), jnp.asarray(image)
-    return np.asarray(jax.device_get(dense_crf(scores[None], colors[None], parameters))[0])
+    refined = jax.device_get(dense_crf(scores[None], colors[None], parameters))[0]
+    # JAX owns the memory of `refined`, which is read-only.
+    return np.array(refined)

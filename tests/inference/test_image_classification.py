@@ -61,6 +61,7 @@ def test_the_most_probable_classes_come_first(classifier):
     probabilities = [entry.probability for entry in found]
     assert probabilities == sorted(probabilities, reverse=True)
     every = classifier.probabilities(image)
+    assert every.flags.writeable
     np.testing.assert_allclose(every.sum(), 1, rtol=1e-5)
     assert found[0] == (NAMES[int(every.argmax())], every.max())
     batch = central_crop(image, (64, 96))[None]

@@ -4,7 +4,7 @@ from stand_ins import NUM_CLASSES, RedReader, SizeReader, noise
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference import Predictor, load
+from deeplab_jax.inference import InferenceOptions, Predictor, load
 from deeplab_jax.inference.forward import forward_pass, only_class_map
 from deeplab_jax.inference.padding import padded_size
 from deeplab_jax.models import Architecture
@@ -30,6 +30,27 @@ def test_class_map_and_probabilities_have_the_images_own_size(size):
     own = np.take_along_axis(prediction.probabilities, class_map[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(own, odds / (odds + 3), rtol=1e-5)
     np.testing.assert_allclose(prediction.probabilities.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [InferenceOptions(), InferenceOptions(tile=(65, 65)), InferenceOptions(crf="default")],
+)
+def test_results_are_writable_and_do_not_retain_the_padded_batch(options):
+    predictor = make_predictor(inference_size=(129, 129)).with_options(options)
+    image = noise(20, 30)
+    prediction = predictor.predict(image)
+    for result in (
+        prediction.class_map,
+        prediction.probabilities,
+        predictor(image),
+        predictor.logits(image),
+    ):
+        assert result.flags.writeable
+        owner = result
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        assert owner.nbytes < 2 * result.nbytes
 
 
 @pytest.mark.parametrize(
