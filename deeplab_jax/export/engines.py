@@ -1,9 +1,12 @@
 """Predictors that execute their network with a runtime (engine) other than JAX."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from deeplab_jax.checkpointing import parse_description
 from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 from deeplab_jax.export.program import ExportOptions, Size
 from deeplab_jax.export.runtimes import ExportedNetwork, check_exports, export, load_exported
-from deeplab_jax.files import ENGINE_SUFFIX, ENGINES, program_directory
+from deeplab_jax.files import ENGINE_SUFFIX, ENGINES, check_writable, program_directory
 from deeplab_jax.inference import InferenceOptions, programs
 from deeplab_jax.inference.forward import (
     Finish,
@@ -186,7 +189,7 @@ class _ModelFiles:
     ) -> None:
         self._predictor, self._variables, self._format = predictor, variables, format
         self._threads, self._reporter = threads, reporter
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: Path | None = None
         self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
 
     def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
@@ -199,7 +202,7 @@ class _ModelFiles:
           classes: True: the file returns class maps. False: it returns logits.
         """
         options = ExportOptions(size=size, batch=1, preprocessing=pixels, argmax=classes)
-        path = self._directory() / f"{self._name(model, options)}.{self._format}{ENGINE_SUFFIX}"
+        path = self._path(f"{self._name(model, options)}.{self._format}{ENGINE_SUFFIX}")
         if path.is_file():
             try:
                 return load_exported(path, self._threads)
@@ -218,14 +221,22 @@ class _ModelFiles:
         programs.remove_oldest(path.parent, ENGINE_SUFFIX, MAX_FILES)
         return load_exported(path, self._threads)
 
-    def _directory(self) -> Path:
-        """Returns the directory of the files; a temporary one if the program cache is disabled."""
+    def _path(self, name: str) -> Path:
+        """Returns the path at which a file is or will be stored.
+
+        It is in the program cache, or in a temporary directory if the cache is disabled, or if the
+        cache does not contain the file and cannot be written.
+        """
         directory = program_directory()
         if directory is not None:
-            return directory
+            with contextlib.suppress(DeepLabError, OSError):
+                if not (directory / name).is_file():
+                    check_writable(directory)
+                return directory / name
         if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="deeplab_jax-")
-        return Path(self._temporary.name)
+            self._temporary = Path(tempfile.mkdtemp(prefix="deeplab_jax-"))
+            weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
+        return self._temporary / name
 
     def _name(self, model: DeepLab, options: ExportOptions) -> str:
         """Returns the name of a file: the SHA-256 of everything that determines its content."""

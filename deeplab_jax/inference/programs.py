@@ -63,16 +63,20 @@ def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
 
 
 def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
-    """Reads a program from disk; if the file is missing or damaged, traces and writes it."""
+    """Reads a program from disk; if the file is missing or damaged, traces and writes it.
+
+    The program is not stored if the directory of the cache cannot be written.
+    """
     try:
         return jax.export.deserialize(bytearray(path.read_bytes()))
     except FileNotFoundError:
         pass
     # On damaged files, the parser raises exceptions of many types.
     except Exception:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     exported = jax.export.export(forward)(*arguments)
-    with replacing(path) as temporary:
+    with contextlib.suppress(OSError), replacing(path) as temporary:
         temporary.write_bytes(exported.serialize())
     remove_oldest(path.parent, PROGRAM_SUFFIX, MAX_PROGRAMS)
     return exported
@@ -83,10 +87,12 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
     ages = {}
     for path in directory.glob(f"*{suffix}"):
         # Another process may have removed the file.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             ages[path] = path.stat().st_mtime_ns
     for path in sorted(ages, key=ages.__getitem__)[:-most]:
-        path.unlink(missing_ok=True)
+        # The directory may not be writable.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @functools.cache

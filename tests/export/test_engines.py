@@ -131,6 +131,14 @@ def test_a_damaged_file_is_exported_again(predictor, tmp_path, monkeypatch):
     assert len(path.read_bytes()) > 1000
 
 
+def test_a_cache_that_cannot_be_written_is_replaced(predictor, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(PROGRAM_CACHE, str(tmp_path / "file" / "programs"))
+    image = noise(20, 20)
+    assert_same_classes(predictor, with_engine(predictor, "onnx")(image), image)
+
+
 def test_other_weights_have_another_file(predictor, stored):
     pytest.importorskip("onnxruntime")
     image = noise(65, 65)

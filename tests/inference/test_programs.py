@@ -76,6 +76,14 @@ def test_a_damaged_program_is_written_again(network, directory):
         assert len(path.read_bytes()) == len(whole)
 
 
+def test_a_cache_that_cannot_be_written_is_ignored(network, tmp_path, monkeypatch):
+    monkeypatch.delenv(PROGRAM_CACHE, raising=False)
+    expected = logits(network)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(PROGRAM_CACHE, str(tmp_path / "file" / "programs"))
+    np.testing.assert_array_equal(logits(network), expected)
+
+
 def test_the_oldest_programs_are_removed(network, directory, monkeypatch):
     monkeypatch.setattr(programs, "MAX_PROGRAMS", 2)
     for number in range(3):
