@@ -21,6 +21,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.crops import fitted
+from deeplab_jax.data.image_layout import select_page
 from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.inference import ImageClassification, Prediction, Predictor, read_input
 from deeplab_jax.inference.uncertainty import CONFIDENCE, ENTROPY, of_probabilities
@@ -33,6 +34,8 @@ DEFAULT_SIZE = (513, 513)
 MODELS_KEPT = 2
 # Uncertainties that require only the probabilities of one prediction.
 OF_ONE_PASS = (CONFIDENCE, ENTROPY)
+# Name of an uploaded file in errors.
+NAME_OF_UPLOAD = "this file"
 LOGGER = logging.getLogger("deeplab_jax")
 
 
@@ -173,7 +176,7 @@ class SegmentationService:
         # A loaded model is used without queuing, since only its intensity range is needed here.
         predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
         begun = time.perf_counter()
-        pixels = read_input(predictor, encoded, name="this file")
+        pixels = read_input(predictor, encoded, name=NAME_OF_UPLOAD)
         return pixels, predictor, time.perf_counter() - begun
 
     def _checked(self, path: Path) -> bytes:
@@ -183,7 +186,8 @@ class SegmentationService:
             raise DeepLabError(
                 f"the file is larger than {limits.megabytes:g} MB; send a smaller file"
             )
-        encoded = path.read_bytes()
+        # In a TIFF, smaller copies may precede the page that is read.
+        encoded = select_page(path.read_bytes(), None, NAME_OF_UPLOAD)
         # Reads only the header; the image is not decoded here.
         try:
             pixels: float = math.prod(PIL.Image.open(io.BytesIO(encoded)).size)

@@ -103,6 +103,19 @@ def test_limits(tmp_path):
         answers.answer(path, "rod")
 
 
+def test_the_limit_applies_to_the_page_that_is_read_and_not_to_a_smaller_copy(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    page, path = np.zeros((200, 200, 3), np.uint8), tmp_path / "page.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(page[:10, :10], subfiletype=1, photometric="rgb")
+        file.write(page, photometric="rgb")
+    service = SegmentationService(["red"], predictor, Limits(megapixels=0.03))
+    with pytest.raises(DeepLabError, match=r"more than 0.03 million pixels"):
+        service.answer(path, "red")
+    answer = SegmentationService(["red"], predictor, Limits()).answer(path, "red")
+    assert answer.mask.shape == page.shape
+
+
 def test_a_timed_out_request_is_refused_and_the_next_is_served(tmp_path):
     write(tmp_path / "image.png", 8, 8)
     busy = threading.Event()
