@@ -181,6 +181,29 @@ def check_writable(directory: Path) -> None:
         ) from error
 
 
+def check_output_directory(directory: Path) -> None:
+    """Checks that files can be written into a directory, which need not exist; creates nothing.
+
+    Raises:
+      DeepLabError: no file can be written into the directory, or into its nearest parent directory
+        that exists.
+    """
+    while is_local(directory) and not directory.exists():
+        directory = directory.parent
+    check_writable(directory)
+
+
+def check_output_file(path: Path) -> None:
+    """Checks that a file can be written, whose directory need not exist; creates nothing.
+
+    Raises:
+      DeepLabError: `path` is a directory, or its directory cannot be written.
+    """
+    check_output_directory(path.parent)
+    if path.is_dir():
+        raise DeepLabError(f"{path} is a directory; give the path of a file in it")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(path) as temporary:

@@ -23,7 +23,7 @@ from deeplab_jax.evaluation.passes import (
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.results import image_results
-from deeplab_jax.files import as_path, write_text
+from deeplab_jax.files import as_path, check_output_directory, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.options import DEFAULT_CRF
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
@@ -141,9 +141,9 @@ def compare_strategies(
       paired bootstrap over images (1,000 resamples, seed 0).
 
     Raises:
-      DeepLabError: there is no strategy, the model does not support the options, all pixels are
-        void, an image is damaged, or the numbers of classes of model and dataset differ without
-        `class_map` and `classes`.
+      DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
+        written, all pixels are void, an image is damaged, or the numbers of classes of model and
+        dataset differ without `class_map` and `classes`.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:
@@ -158,6 +158,8 @@ def compare_strategies(
     inferences = {name: make_inference(one, dataset, chosen) for name, one in predictors.items()}
     if class_list is None:
         warn_of_other_names(predictor, dataset, reporter)
+    if output is not None and jax.process_index() == 0:
+        check_output_directory(as_path(output))
     for name, inference in inferences.items():
         reporter.message(f"strategy: {name}")
         results[name] = _measure(predictors[name], inference, chosen, reporter)

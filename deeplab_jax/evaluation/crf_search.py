@@ -22,7 +22,7 @@ from deeplab_jax.evaluation.passes import (
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.results import image_scores
-from deeplab_jax.files import as_path, write_text
+from deeplab_jax.files import as_path, check_output_file, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import LoggingReporter, Reporter
@@ -106,8 +106,8 @@ def search_crf(
       If several points have the highest mean IoU, `parameters` is the first of them in the grid.
 
     Raises:
-      DeepLabError: the grid is empty or has invalid values, all pixels are void, an image is
-        damaged, or the numbers of classes of model and dataset differ.
+      DeepLabError: the grid is empty or has invalid values, `output` cannot be written, all pixels
+        are void, an image is damaged, or the numbers of classes of model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     points = (grid or CRFGrid()).points()
@@ -121,6 +121,9 @@ def search_crf(
     chosen = EvaluationSettings(limit=limit, **settings)
     inference = make_inference(predictor, dataset, chosen)
     warn_of_other_names(predictor, dataset, reporter)
+    # The search takes long, so its result must not be lost.
+    if output is not None and jax.process_index() == 0:
+        check_output_file(as_path(output))
     counts = sum_over_hosts(_count(inference, predictor, points, reporter))
     check_labelled(counts, inference)
     described = describe_settings(predictor, inference, chosen)

@@ -21,7 +21,7 @@ from deeplab_jax.evaluation.passes import (
 )
 from deeplab_jax.evaluation.report import SegmentationMetrics, metrics_dictionary, write_report
 from deeplab_jax.evaluation.results import ImageResult, image_results, only_labels
-from deeplab_jax.files import as_path
+from deeplab_jax.files import as_path, check_output_directory
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import FoldedNetwork, fusion_rule
 from deeplab_jax.inference.padding import Size
@@ -137,9 +137,10 @@ def evaluate(
       The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.
 
     Raises:
-      DeepLabError: the model classifies whole images or does not support the options, all pixels
-        are void, an image is damaged or larger than the setting `size`, or the numbers of classes
-        of model and dataset differ without `class_map` and `classes`.
+      DeepLabError: the model classifies whole images or does not support the options, `output`
+        cannot be written, all pixels are void, an image is damaged or larger than the setting
+        `size`, or the numbers of classes of model and dataset differ without `class_map` and
+        `classes`.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):
@@ -152,6 +153,9 @@ def evaluate(
         outcomes, palette = class_list.outcomes, class_list.palette
     else:
         warn_of_other_names(predictor, dataset, reporter)
+    # The evaluation takes long, so its result must not be lost.
+    if output is not None and jax.process_index() == 0:
+        check_output_directory(as_path(output))
     measured = len(outcomes), trimap_widths, calibration_bins, chosen.uncertainty
     counted, sheet = _count(inference, predictor, chosen, measured, reporter)
     metrics = metrics_dictionary(outcomes[: len(counted.confusion.counts)], counted) | {

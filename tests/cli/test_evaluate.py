@@ -77,6 +77,15 @@ def test_the_table_measures_each_step(evaluate, world):
     assert "flip: yes" in printed
 
 
+@pytest.mark.parametrize("flag", ["--notable", "--table"])
+def test_an_output_that_is_a_file_is_refused_before_the_evaluation(evaluate, world, flag):
+    (world / "file").write_text("mine")
+    status, printed, error = evaluate("--flip", flag, "--limit=1", output="file")
+    assert (status, printed, error.count("\n")) == (2, "", 1)
+    assert "file cannot be written (File exists)" in error
+    assert (world / "file").read_text() == "mine"
+
+
 def test_another_list_of_classes_is_scored(evaluate, world):
     (world / "map.txt").write_text("sky: background\ntree: disc\n")
     status, printed, _ = evaluate("--limit=2", model="other", class_map="map.txt", output="listed")

@@ -72,6 +72,19 @@ def test_each_point_is_what_its_crf_gives(dataset, predictor, tmp_path):
     assert len(table) == 5
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_search(
+    dataset, predictor, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("deeplab_jax.evaluation.crf_search._count", None)
+    for output, message in (
+        (tmp_path, "is a directory; give the path of a file in it"),
+        (tmp_path / "file" / "crf.json", r"file cannot be written \(File exists\)"),
+    ):
+        with pytest.raises(DeepLabError, match=message):
+            search_crf(predictor, dataset, GRID, output=output, reporter=Reporter())
+
+
 def test_batches_limits_and_tiles(dataset, predictor):
     results = [
         search_crf(predictor, dataset, GRID, batch_size=size, limit=2)["table"] for size in (1, 3)
