@@ -19,6 +19,7 @@ from ml_collections.config_dict import placeholder
 from deeplab_jax.config_fields import SET_IN_CONFIG, declared_fields, model_fields
 from deeplab_jax.declarations import check_value, kind, parse_literal
 from deeplab_jax.errors import DeepLabError, check_name, shortened
+from deeplab_jax.files import as_path
 from deeplab_jax.formats import (
     FORMAT_FIELD,
     check_format_version,
@@ -182,7 +183,7 @@ def _nearest_field(name: str, fields: list[str]) -> str:
 
 
 def _find(name: str) -> pathlib.Path:
-    path = pathlib.Path(name)
+    path = as_path(name)
     if path.is_file():
         if path.suffix != ".py":
             raise DeepLabError(

@@ -18,15 +18,17 @@ from deeplab_jax.errors import DeepLabError
 def as_path(place: str | os.PathLike[str]) -> Path:
     """Converts a string to a path; gs://BUCKET/… and s3://BUCKET/… are paths in a bucket.
 
-    Local paths and paths in a bucket have the same methods. gs:// requires the package gcsfs or
-    tensorflow, and s3:// requires s3fs.
+    `~` at the start of a local path is replaced by the home directory, since shells do not replace
+    it in `--flag=~/path`. Local paths and paths in a bucket have the same methods. gs:// requires
+    the package gcsfs or tensorflow, and s3:// requires s3fs.
 
     Raises:
       DeepLabError: the path begins with gs:// and neither gcsfs nor tensorflow is installed, or it
         begins with an unknown scheme such as http://.
     """
     if is_local(place):
-        return Path(place)
+        # Unlike Path.expanduser, this accepts names such as `~draft`, which begin with ~ as well.
+        return Path(os.path.expanduser(place))
     _prepare_buckets()
     scheme = str(place).partition("://")[0]
     if scheme == "gs" and not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
@@ -63,7 +65,8 @@ def is_local(path: str | os.PathLike[str]) -> bool:
 
 def absolute(path: str | os.PathLike[str]) -> epath.Path:
     """Returns the absolute path that Orbax requires, on this machine or in a bucket."""
-    return epath.Path(as_path(path) if not is_local(path) else Path(path).absolute())
+    place = as_path(path)
+    return epath.Path(place.absolute() if is_local(path) else place)
 
 
 def remove_directory(path: Path) -> None:
@@ -228,14 +231,14 @@ ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 
 def is_exported(reference: str | os.PathLike[str]) -> bool:
     """Returns whether a reference is an existing `.stablehlo`, `.onnx` or `.tflite` file."""
-    path = Path(reference).expanduser()
+    path = Path(os.path.expanduser(reference))
     return path.suffix.lower() in ENGINES.values() and path.is_file()
 
 
 def program_directory() -> Path | None:
     """Returns $DEEPLAB_PROGRAM_CACHE, the cache directory for traced programs; None if not set."""
     directory = os.environ.get(PROGRAM_CACHE)
-    return Path(directory) if directory else None
+    return Path(directory).expanduser() if directory else None
 
 
 def sha256(path: Path) -> str:

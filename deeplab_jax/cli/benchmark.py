@@ -37,7 +37,7 @@ from deeplab_jax import loading
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError, check_name
-from deeplab_jax.files import ENGINES
+from deeplab_jax.files import ENGINES, as_path
 
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
@@ -274,7 +274,7 @@ def _scaling(flags: Flags, console: Console) -> dict[str, object]:
         network, sizes, *counts, repetitions=flags.repetitions, reporter=console
     )
     if flags.output:
-        folder = pathlib.Path(flags.output)
+        folder = as_path(flags.output)
         scaling.write_csv(folder / "scaling.csv", points)
         scaling.write_plot(folder / "scaling.png", points, f"{network}, forward pass")
     exponents = scaling.exponents(points)
@@ -308,7 +308,7 @@ def _shapes(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.shapes_task import network_mean_iou, per_pixel_mean_iou
     from deeplab_jax.data import open_dataset
 
-    workdir, data_dir = pathlib.Path(flags.workdir), pathlib.Path(flags.data_dir)
+    workdir, data_dir = as_path(flags.workdir), as_path(flags.data_dir)
     splits = [open_dataset("shapes", data_dir, split) for split in ("train", "val")]
     return {
         "per_pixel_mean_iou": per_pixel_mean_iou(*splits),
@@ -325,7 +325,7 @@ def _crf(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.data.images import read_image
 
     parameters = crf_parameters(flags.crf)
-    image = read_image(pathlib.Path(flags.image)) if flags.image else made_image()
+    image = read_image(as_path(flags.image)) if flags.image else made_image()
     height, width = image.shape[:2]
     console.message(
         f"timing {height}x{width} pixels (height x width) with {flags.num_classes} classes"

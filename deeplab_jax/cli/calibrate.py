@@ -17,12 +17,11 @@ examples:
 """
 
 import dataclasses
-from pathlib import Path
 
 from deeplab_jax import checkpointing, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
-from deeplab_jax.files import check_new_directory
+from deeplab_jax.files import as_path, check_new_directory
 
 
 def define_flags(flags: Flags) -> None:
@@ -37,7 +36,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Fits the temperature, writes the model, and prints the result."""
     flags.refuse("calibrate", paths, "give the model as --model")
     flags.require("model", "output", "dataset", "split", "data_dir")
-    check_new_directory(Path(flags.output))
+    check_new_directory(as_path(flags.output))
     settings, options = flags.split_settings(), flags.inference_options()
     flags.check_sources()
     source, dataset = pretrained.locate(flags.model, console), flags.open_split()

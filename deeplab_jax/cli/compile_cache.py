@@ -72,7 +72,7 @@ def apply_flags(flags: Flags) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         os.environ[PROGRAM_CACHE] = ""
     elif flags.compile_cache:
-        folder = str(absolute(as_path(flags.compile_cache).expanduser()))
+        folder = str(absolute(as_path(flags.compile_cache)))
         jax.config.update("jax_compilation_cache_dir", folder)
         if is_local(folder):
             os.environ[PROGRAM_CACHE] = folder

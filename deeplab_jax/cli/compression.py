@@ -8,7 +8,7 @@ from deeplab_jax import checkpointing, data, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_new_directory
+from deeplab_jax.files import as_path, check_new_directory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -41,7 +41,7 @@ def open_sources(
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
-    check_new_directory(Path(flags.output))
+    check_new_directory(as_path(flags.output))
     flags.check_sources()
     source = pretrained.locate(flags.model, console)
     stored = checkpointing.read_model(source, flags.checkpoint, flags.ema)
@@ -70,7 +70,7 @@ def fine_tuned(
 
     if not flags.steps:
         return stored
-    config, output = _fine_tuning_config(flags, source, console), Path(flags.output)
+    config, output = _fine_tuning_config(flags, source, console), as_path(flags.output)
     workdir = output.with_name(f"{output.name}-training")
     return fine_tune(stored, config, workdir, flags.steps, console, adjust)
 
@@ -129,13 +129,13 @@ def write_compressed(
     """
     from deeplab_jax.compression.effects import compare, report_table, write_comparison
 
-    output, before = Path(flags.output), inference.load(source, flags.checkpoint, flags.ema)
+    output, before = as_path(flags.output), inference.load(source, flags.checkpoint, flags.ema)
     checkpointing.write_model(output, made.description, made.variables)
     report = compare(
         {"before": before, name: inference.load(output)},
         dataset,
         **flags.split_settings(),
-        tflite=Path(flags.tflite) if flags.tflite else None,
+        tflite=as_path(flags.tflite) if flags.tflite else None,
         reporter=console,
     )
     write_comparison(output, report)

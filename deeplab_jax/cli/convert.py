@@ -61,7 +61,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("give one SOURCE to convert; --help shows an example")
     flags.require("output")
     overrides = parse_keywords(flags.set or "")
-    output = as_path(flags.output).expanduser()
+    output = as_path(flags.output)
     check_new_directory(output)
     names = (
         data.read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None

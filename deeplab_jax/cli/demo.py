@@ -9,12 +9,12 @@ example:
 """
 
 import functools
-import pathlib
 
 import deeplab_jax
 from deeplab_jax import data, loading
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
+from deeplab_jax.files import as_path
 
 DATASET = "shapes"
 CONFIG = "shapes:cpu"
@@ -35,7 +35,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     from deeplab_jax.data.preparation import prepare
     from deeplab_jax.evaluation import table
 
-    workdir = pathlib.Path(flags.workdir)
+    workdir = as_path(flags.workdir)
     data_dir = workdir / "data"
     if not (data_dir / DATASET).exists():
         builder = functools.partial(BUILDERS[DATASET], data_dir=data_dir, reporter=console)

@@ -136,7 +136,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "format", "output")
     if paths:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
-    output = as_path(flags.output).expanduser()
+    output = as_path(flags.output)
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or replace it (--overwrite)")
     if flags.verify_size and not flags.verify:

@@ -46,7 +46,7 @@ from deeplab_jax import checkpointing, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import is_exported
+from deeplab_jax.files import as_path, is_exported
 
 if TYPE_CHECKING:
     from deeplab_jax.data.descriptors import Bands
@@ -166,7 +166,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
     try:
         inference.find_images(paths, output)
     except DeepLabError:
-        if not videos or not all(pathlib.Path(path).is_dir() for path in paths):
+        if not videos or not all(as_path(path).is_dir() for path in paths):
             raise
         return []
     return paths

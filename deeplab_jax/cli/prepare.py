@@ -25,13 +25,13 @@ examples:
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.data.orientation import DISPLAYED, STORED
 from deeplab_jax.errors import DeepLabError, check_name
+from deeplab_jax.files import as_path
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -206,7 +206,7 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
 
     make_builder = functools.partial(
         BUILDERS[name],
-        data_dir=Path(flags.data_dir).expanduser(),
+        data_dir=as_path(flags.data_dir),
         reporter=console,
         **options,
     )

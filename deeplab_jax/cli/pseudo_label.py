@@ -19,12 +19,12 @@ examples:
 """
 
 import re
-from pathlib import Path
 
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 
 
 def define_flags(flags: Flags) -> None:
@@ -54,7 +54,7 @@ def define_flags(flags: Flags) -> None:
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Writes the folder of images and masks, and prints the command that prepares it."""
     flags.require("model", "dataset", "data_dir", "output")
-    options, output = flags.inference_options(), Path(flags.output).expanduser()
+    options, output = flags.inference_options(), as_path(flags.output)
     flags.check_sources()
     found = inference.find_images(paths, output)
     labeled = {

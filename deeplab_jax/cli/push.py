@@ -72,7 +72,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("--repo or --output must be given; --help shows an example")
     address = _address(flags)
     if flags.output:
-        check_new_directory(as_path(flags.output).expanduser())
+        check_new_directory(as_path(flags.output))
     pretrained.check_reference(flags.model)
     with _directory(flags, console) as directory:
         if address is None:
@@ -121,7 +121,7 @@ def _directory(flags: Flags, console: Console) -> Iterator[Path]:
         return
     with contextlib.ExitStack() as stack:
         if flags.output:
-            directory = as_path(flags.output).expanduser()
+            directory = as_path(flags.output)
         else:
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab-jax-push-"))
             directory = Path(temporary) / "model"

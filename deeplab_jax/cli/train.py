@@ -30,6 +30,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.cli.job import define_hosts, joined_job
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("--profile requires a single run; omit --folds")
     data.prepared_directory(config.data.name, config.data.data_dir, console)
     if flags.preview:
-        console.print(_preview(pathlib.Path(flags.preview).expanduser(), config, console))
+        console.print(_preview(as_path(flags.preview), config, console))
         return
     if flags.xla_options:
         from deeplab_jax.parallel.chips import set_xla_options

@@ -43,7 +43,7 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
     Raises:
       DeepLabError: the dataset is not prepared. The message lists the prepared datasets.
     """
-    root = as_path(data_dir).expanduser()
+    root = as_path(data_dir)
     versions = _versions(root / name)
     legal = [] if versions else prepared_names(root)
     below = [other for other in legal if other.startswith(f"{name}/")]

@@ -256,7 +256,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
     Raises:
       DeepLabError: the file is missing or has another format, or its runtime is not installed.
     """
-    path = Path(path)
+    path = as_path(path)
     if (path / PAGE_NETWORK).is_file():
         path = path / PAGE_NETWORK
     if not path.is_file():

@@ -172,7 +172,7 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
     """
     found = find_inputs(paths, output, IMAGE_SUFFIXES)
     if not found:
-        for path in map(Path, paths):
+        for path in map(as_path, paths):
             refuse_volumes(path)
         place = f" in {', '.join(map(str, paths))}" if paths else ""
         raise DeepLabError(
@@ -206,7 +206,7 @@ def find_inputs(
     output, found = as_path(output), []
     if output.exists() and not output.is_dir():
         raise DeepLabError(f"--output={output} is a file; give a directory")
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         if not path.exists():
             reason = absence(path) if path.is_symlink() else "no such file or folder"
             raise DeepLabError(f"{path}: {reason}")

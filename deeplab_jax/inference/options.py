@@ -8,6 +8,7 @@ from typing import Any
 from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters
 from deeplab_jax.declarations import ABOVE_ZERO, FRACTION, POSITIVE
 from deeplab_jax.errors import DeepLabError, check_name, unknown_name
+from deeplab_jax.files import as_path
 
 # (height, width) in pixels.
 Size = tuple[int, int]
@@ -108,7 +109,7 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
     Raises:
       DeepLabError: the file does not exist, contains no such object, or a value is invalid.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise DeepLabError(f"{path}: no such file; give a JSON file, as crf-search writes it")
     try:

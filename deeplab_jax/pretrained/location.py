@@ -105,7 +105,7 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
     if is_hub_address(reference):
         address = parse_hub_address(str(reference))
         return download_model(address, reporter or LoggingReporter())
-    path = as_path(reference).expanduser()
+    path = as_path(reference)
     if str(reference) in list_pretrained() and not is_model(path):
         return _converted(list_pretrained()[str(reference)], reporter or LoggingReporter())
     # If the directory contains no model, reading it reports what is missing.
@@ -122,7 +122,7 @@ def check_reference(reference: str | Path) -> None:
     if is_hub_address(reference):
         parse_hub_address(str(reference))
         return
-    path = as_path(reference).expanduser()
+    path = as_path(reference)
     if path.is_dir() or str(reference) in list_pretrained():
         return
     if is_exported(path):

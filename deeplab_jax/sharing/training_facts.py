@@ -111,7 +111,7 @@ def read_metrics(paths: Sequence[str], description: ModelDescription) -> list[di
 
 
 def _read_metrics(reference: str, description: ModelDescription) -> dict[str, Any]:
-    path = as_path(reference).expanduser()
+    path = as_path(reference)
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
         raise DeepLabError(

@@ -1,6 +1,10 @@
+import dataclasses
+import json
+
 import pytest
 
 from deeplab_jax.cli.flags import Flags
+from deeplab_jax.crf import crf_parameters
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
 
@@ -29,6 +33,12 @@ def test_the_crf_may_have_a_name(argument, expected):
     options, rest = parse(argument, "photo.jpg")
     assert options.crf == expected
     assert rest == ["photo.jpg"]
+
+
+def test_the_crf_may_be_a_file_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "crf.json").write_text(json.dumps(dataclasses.asdict(crf_parameters("deeplab"))))
+    assert parse("--crf=~/crf.json")[0].crf == crf_parameters("deeplab")
 
 
 def test_every_flag_becomes_its_option():

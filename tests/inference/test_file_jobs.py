@@ -80,3 +80,9 @@ def test_mistakes_are_named(photos, paths, output, reason):
     pathlib.Path("empty").mkdir()
     with pytest.raises(DeepLabError, match=reason):
         plan_files(paths, output)
+
+
+def test_outputs_may_be_in_the_home_directory(photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos.absolute()))
+    (job,) = plan_files([photos / "a.jpg"], "~/out")
+    assert job.class_map == photos.absolute() / "out/a.png"
