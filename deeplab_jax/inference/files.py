@@ -186,7 +186,7 @@ def find_inputs(
 ) -> list[tuple[Path, Path]]:
     """Returns pairs of a file to predict and the path of its result in `output`.
 
-    The path of the result has the suffix of the file.
+    The path of the result has the suffix of the file. A file that is given twice occurs once.
 
     Args:
       paths: files, and folders that are searched recursively.
@@ -219,7 +219,7 @@ def find_inputs(
             for file in visible_files(path, suffixes)
             if earlier not in file.resolve().parents
         ]
-    return found
+    return list({(os.path.realpath(pair[0]), pair[1]): pair for pair in found}.values())
 
 
 def plan(

@@ -71,6 +71,10 @@ class InferenceOptions:
                 "must be in [0, 0.5)"
             )
         names = (DEFAULT_CRF, *PARAMETERS)
+        if not isinstance(self.crf, str | CRFParameters | None):
+            raise DeepLabError(
+                f"crf={self.crf!r} must be None, {', '.join(map(repr, names))} or CRFParameters"
+            )
         if isinstance(self.crf, str) and self.crf not in names:
             raise unknown_name("CRF parameter set", self.crf, names)
 

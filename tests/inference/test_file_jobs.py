@@ -82,6 +82,12 @@ def test_mistakes_are_named(photos, paths, output, reason):
         plan_files(paths, output)
 
 
+def test_a_file_that_is_given_twice_is_predicted_once(photos):
+    paths = [photos / "a.jpg", photos, photos / "a.jpg", photos.absolute() / "a.jpg"]
+    jobs = plan_files(paths, "out")
+    assert [job.class_map.name for job in jobs] == ["a.png", "b.png", "c.v2.png"]
+
+
 def test_outputs_may_be_in_the_home_directory(photos, monkeypatch):
     monkeypatch.setenv("HOME", str(photos.absolute()))
     (job,) = plan_files([photos / "a.jpg"], "~/out")

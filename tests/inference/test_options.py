@@ -28,6 +28,8 @@ from deeplab_jax.models.architectures import resolve
         ({"overlap": float("nan")}, r"\[0, 0.5\)"),
         ({"crf": "deeplab_largefow"}, "did you mean 'deeplab_largefov'"),
         ({"crf": "defalt"}, "did you mean 'default'"),
+        ({"crf": True}, "crf=True must be None, 'default'"),
+        ({"crf": {"bilateral_weight": 4}}, "or CRFParameters"),
     ],
 )
 def test_errors_state_the_legal_values(options, complaint):
