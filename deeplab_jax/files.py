@@ -120,9 +120,12 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         if not is_local(path):
+            if overwrite and path.exists():
+                remove_directory(path)
             _upload(temporary, path)
             return
-        if overwrite and path.exists():
+        # A symbolic link is replaced, and the directory that it refers to is kept.
+        if overwrite and os.path.lexists(path):
             os.replace(path, Path(folder) / f"{path.name}.replaced")
         # `path` may be an empty directory, which this replaces.
         os.replace(temporary, path)

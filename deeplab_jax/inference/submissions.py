@@ -12,6 +12,7 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, Descriptor
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.inference.files import ImageJob, find_images, plan, read_input
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture
@@ -83,7 +84,7 @@ def plan_submission(
     """
 
     def job(image: Path, _: Path) -> SubmissionJob:
-        return SubmissionJob(image, Path(output) / SERVERS[server].place(image))
+        return SubmissionJob(image, as_path(output) / SERVERS[server].place(image))
 
     return plan(find_images(paths, output), job, overwrite)
 

@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import mmap
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import replacing
+from deeplab_jax.files import as_path, replacing, replacing_directory
 from deeplab_jax.inference.files import Job, find_inputs, plan
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize.class_maps import Color, class_map_picture
@@ -77,7 +75,7 @@ def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> 
     Raises:
       DeepLabError: an output file exists, and `overwrite` is False.
     """
-    (job,) = plan([(number, Path(output) / f"camera_{number}")], _job, overwrite)
+    (job,) = plan([(number, as_path(output) / f"camera_{number}")], _job, overwrite)
     return job
 
 
@@ -110,12 +108,15 @@ class VideoSource:
 
         Args:
           source: path of a video, or index of a camera.
+# Maximum denominator of the duration of a frame, in seconds, in MPEG-4 part 2. For a rate with
+# three decimals, OpenCV writes the duration 1000 / (1000 · rate).
+MAX_TICKS = 65535
 
         Raises:
           DeepLabError: no frame can be read.
         """
         self.name = str(source) if isinstance(source, Path) else f"camera {source}"
-        self._capture = cv2.VideoCapture(str(source) if isinstance(source, Path) else source)
+        self._capture = cv2.VideoCapture(_file_name(source) if isinstance(source, Path) else source)
         first = self._capture.read()[1] if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
@@ -184,7 +185,8 @@ def writing(
     """
     job.masks.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=job.masks.parent, prefix=".writing-") as folder,
+        # Without permission to overwrite, `plan_videos` has refused an existing directory.
+        replacing_directory(job.masks, overwrite=True) as masks,
         replacing(job.overlay) as temporary,
     ):
         masks = Path(folder) / job.masks.name
@@ -211,13 +213,17 @@ def writing(
                 f"{size[0]}x{size[1]}, since the installed OpenCV writes even sizes only; the "
                 "masks have the size of the frames"
             )
-        if job.masks.is_dir():
-            shutil.rmtree(job.masks)
-        masks.rename(job.masks)
+
+
+def _file_name(path: Path) -> str:
+    """Returns the name of a file for FFmpeg, which reads `12:30.mp4` as the protocol `12`."""
+    return str(path.absolute())
 
 
 def _opened_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODEC), rate, size[::-1])
+    # Exact rates such as 119.873 require more than MAX_TICKS.
+    rate = round(rate, next(digits for digits in (3, 2, 1) if rate * 10**digits <= MAX_TICKS))
+    writer = cv2.VideoWriter(_file_name(path), cv2.VideoWriter.fourcc(*CODEC), rate, size[::-1])
     if not writer.isOpened():
         raise DeepLabError(
             f"the installed OpenCV cannot write {path.suffix} files with the codec {CODEC}; "

@@ -1,10 +1,12 @@
 import numpy as np
 import PIL.Image
 import pytest
+from memory_bucket import use_memory_bucket
 from stand_ins import RedReader
 
 from deeplab_jax.data.descriptors import CITYSCAPES, VOC
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.inference import (
     Predictor,
     check_submission,
@@ -78,3 +80,14 @@ def test_mistakes_are_named(tmp_path):
         plan_submission([tmp_path / "images"], tmp_path / "out", "voc")
     with pytest.raises(DeepLabError, match="the voc server requires the 21"):
         check_submission(make_predictor(CITYSCAPES), "voc")
+
+
+def test_a_submission_may_be_in_a_bucket(tmp_path, monkeypatch):
+    use_memory_bucket(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "images" / "a.png")
+    jobs = plan_submission([tmp_path / "images"], "s3://bucket/out", "voc")
+    write_submission(make_predictor(VOC), jobs, "voc", Reporter())
+    target = "s3://bucket/out/results/VOC2012/Segmentation/comp6_test_cls/a.png"
+    assert as_path(target).read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]

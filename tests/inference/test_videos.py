@@ -5,13 +5,21 @@ import itertools
 import cv2
 import numpy as np
 import pytest
+from memory_bucket import use_memory_bucket
 from PIL import Image
 from reporters import RecordingReporter
 from stand_ins import NUM_CLASSES, RedReader
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference import Predictor, plan_camera, plan_videos, predict_video, video_files
+from deeplab_jax.files import as_path
+from deeplab_jax.inference import (
+    Predictor,
+    plan_camera,
+    plan_videos,
+    predict_video,
+    video_files,
+)
 from deeplab_jax.inference import videos as module
 from deeplab_jax.inference.videos import network_size, produced_ahead
 from deeplab_jax.models import Architecture
@@ -111,6 +119,53 @@ def test_an_encoder_that_rounds_sizes_is_reported(predictor, tmp_path, monkeypat
     assert frames_of(job.overlay)[0].shape == (76, 102, 3)
     (warning,) = reporter.warnings
     assert "camera_0.mp4 has 76x102 pixels (height x width) instead of 75x101, since" in warning
+
+
+@pytest.mark.parametrize("rate", [23.976, 59.94, 65.537, 100.001, 119.873, 239.653, 999.99])
+def test_all_frame_rates_can_be_written(predictor, tmp_path, rate):
+    job, frame = plan_camera(0, tmp_path), np.zeros((16, 16, 3), np.uint8)
+    with video_files.writing(job, rate, (16, 16), PALETTE, Reporter()) as write:
+        write(frame, frame[..., 0])
+    capture = cv2.VideoCapture(str(job.overlay))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["2026-11-30T12:30:00.mp4", "cam:front%02d.mp4"])
+def test_names_may_contain_a_colon(predictor, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "walk.mp4", count=2).rename(name)
+    (job,) = plan_videos([name], "out:1")
+    assert predict_video(predictor, job, Reporter()).frames == 2
+    assert len(frames_of(job.overlay.absolute())) == 2
+
+
+def test_results_may_be_in_a_bucket(predictor, tmp_path, monkeypatch):
+    use_memory_bucket(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    path = write_video(tmp_path / "walk.mp4", count=3)
+    for seconds, count in ((None, 3), (0.1, 1)):
+        (job,) = plan_videos([path], "s3://bucket/out", overwrite=True)
+        predict_video(predictor, job, Reporter(), seconds=seconds)
+        assert as_path("s3://bucket/out/walk.mp4").read_bytes()
+        masks = sorted(one.name for one in as_path("s3://bucket/out/walk_masks").iterdir())
+        assert masks == [f"{number:06}.png" for number in range(count)]
+    assert [one.name for one in tmp_path.iterdir()] == ["walk.mp4"]
+    assert str(plan_camera(0, "s3://bucket/new").masks) == "s3://bucket/new/camera_0_masks"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_at_the_place_of_the_masks_is_replaced(predictor, tmp_path, exists):
+    path, linked = write_video(tmp_path / "walk.mp4", count=2), tmp_path / "linked"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/walk_masks").symlink_to(linked)
+    if exists:
+        linked.mkdir()
+        (linked / "mine.png").touch()
+    (job,) = plan_videos([path], tmp_path / "out", overwrite=True)
+    predict_video(predictor, job, Reporter())
+    assert sorted(one.name for one in job.masks.iterdir()) == ["000000.png", "000001.png"]
+    assert not job.masks.is_symlink()
+    assert not exists or [one.name for one in linked.iterdir()] == ["mine.png"]
 
 
 @pytest.mark.parametrize(
