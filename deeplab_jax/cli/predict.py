@@ -119,7 +119,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         if task == checkpointing.CLASSIFICATION:
             _classify(flags, paths, console)
         else:
-            _segment(flags, paths, bands, len(class_names), console)
+            _segment(flags, paths, videos, bands, len(class_names), console)
     if videos:
         _predict_videos(flags, videos, console)
 
@@ -183,7 +183,12 @@ def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: C
 
 
 def _segment(
-    flags: Flags, paths: list[str], bands: "Bands", num_classes: int, console: Console
+    flags: Flags,
+    paths: list[str],
+    videos: "list[inference.VideoJob]",
+    bands: "Bands",
+    num_classes: int,
+    console: Console,
 ) -> None:
     server, overwrite = flags.submission, flags.overwrite
     shown = _overlay_bands(flags, bands.count)
@@ -204,6 +209,7 @@ def _segment(
         jobs,
         skip_bad=flags.skip_bad,
         bands=bands,
+    inference.check_masks(videos, jobs)
         reporter=console,
         by_rows=by_rows and not flags.probabilities,
         page=flags.page,

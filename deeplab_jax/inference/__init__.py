@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".stored": "load predictor_of",
         ".submissions": "SERVERS SubmissionJob check_submission plan_submission write_submission",
         ".uncertainty": "UNCERTAINTIES uncertainty_functions",
-        ".video_files": "VideoJob is_video plan_camera plan_videos",
+        ".video_files": "VideoJob check_masks is_video plan_camera plan_videos",
         ".videos": (
             "VideoReport averaged_over_time changed_share class_areas predict_video "
             "stable_class_maps"

@@ -57,11 +57,33 @@ def plan_videos(
         file, the result of the second video is kept.
 
     Raises:
-      DeepLabError: a video does not exist, `output` is a file, or an output file is also an input
-        file; without `overwrite`, an output file exists, or two videos have the same output file.
+      DeepLabError: a video does not exist, `output` is a file, an output file is also an input
+        file, or it is inside the masks of another video; without `overwrite`, an output file
+        exists, or two videos have the same output file.
     """
-    given = [path for path in paths if Path(path).is_dir() or is_video(path)]
-    return plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
+    given = [path for path in paths if as_path(path).is_dir() or is_video(path)]
+    videos = plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
+    check_masks(videos, videos)
+    return videos
+
+
+def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
+    """Checks that no file is written into the masks of a video, which replace a whole directory.
+
+    Args:
+      videos: result of `plan_videos` or `plan_camera`.
+      jobs: jobs whose output files are checked.
+
+    Raises:
+      DeepLabError: an output file is inside the masks of a video.
+    """
+    owners = {job.masks: job for job in videos}
+    for target in (target for job in jobs for target in job.targets):
+        for folder in owners.keys() & set(target.parents):
+            raise DeepLabError(
+                f"{target} would be inside {folder}, the directory of the masks of "
+                f"{owners[folder].image}; predict one of the two with another --output"
+            )
 
 
 def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> VideoJob:
@@ -86,6 +108,9 @@ def _job(source: Path | int, target: Path) -> VideoJob:
 
 # MPEG-4 part 2 is the only codec that OpenCV's wheels encode fast.
 CODEC = "mp4v"
+# Maximum denominator of the duration of a frame, in seconds, in MPEG-4 part 2. For a rate with
+# three decimals, OpenCV writes the duration 1000 / (1000 · rate).
+MAX_TICKS = 65535
 # Frame rate, in frames per second, of sources that do not report theirs, such as some cameras.
 DEFAULT_RATE = 25.0
 # PNG compression level of the masks. The highest level takes ten times as long for files that are
@@ -108,9 +133,6 @@ class VideoSource:
 
         Args:
           source: path of a video, or index of a camera.
-# Maximum denominator of the duration of a frame, in seconds, in MPEG-4 part 2. For a rate with
-# three decimals, OpenCV writes the duration 1000 / (1000 · rate).
-MAX_TICKS = 65535
 
         Raises:
           DeepLabError: no frame can be read.
@@ -183,14 +205,11 @@ def writing(
     Raises:
       DeepLabError: the installed OpenCV cannot write the video.
     """
-    job.masks.parent.mkdir(parents=True, exist_ok=True)
     with (
         # Without permission to overwrite, `plan_videos` has refused an existing directory.
         replacing_directory(job.masks, overwrite=True) as masks,
         replacing(job.overlay) as temporary,
     ):
-        masks = Path(folder) / job.masks.name
-        masks.mkdir()
         bottom, right = (length % 2 for length in size)
         even = (size[0] + bottom, size[1] + right)
         writer = _opened_writer(temporary, rate, even)

@@ -118,6 +118,16 @@ def test_impossible_requests_give_one_line_and_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_masks_of_a_video_do_not_replace_predictions_of_images(predict, photos, tmp_path, flags):
+    (photos / "sub.avi").touch()
+    (photos / "sub").rename(photos / "sub_masks")
+    status, error = predict(photos, *flags)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "out/sub_masks/b.png would be inside" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_existing_outputs_are_kept_without_overwrite(predict, photos, tmp_path):
     target = tmp_path / "out" / "a.png"
     target.parent.mkdir()

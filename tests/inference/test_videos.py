@@ -15,7 +15,9 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
 from deeplab_jax.inference import (
     Predictor,
+    check_masks,
     plan_camera,
+    plan_files,
     plan_videos,
     predict_video,
     video_files,
@@ -166,6 +168,19 @@ def test_a_link_at_the_place_of_the_masks_is_replaced(predictor, tmp_path, exist
     assert sorted(one.name for one in job.masks.iterdir()) == ["000000.png", "000001.png"]
     assert not job.masks.is_symlink()
     assert not exists or [one.name for one in linked.iterdir()] == ["mine.png"]
+
+
+def test_nothing_is_written_into_the_masks_of_a_video(tmp_path):
+    (tmp_path / "in/a_masks").mkdir(parents=True)
+    (tmp_path / "in/a.mp4").touch()
+    videos = plan_videos([tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "in/a_masks/b.png").touch()
+    jobs = plan_files([tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(DeepLabError, match=r"a_masks/b\.png would be inside .*out/a_masks"):
+        check_masks(videos, jobs)
+    (tmp_path / "in/a_masks/c.mp4").touch()
+    with pytest.raises(DeepLabError, match=r"a_masks/c\.mp4 would be inside .*out/a_masks"):
+        plan_videos([tmp_path / "in"], tmp_path / "out", overwrite=True)
 
 
 @pytest.mark.parametrize(
