@@ -39,7 +39,7 @@ examples:
   deeplab-jax predict --model=camvid8.tflite --output=predictions photos
 """
 
-import pathlib
+import math
 from typing import TYPE_CHECKING
 
 from deeplab_jax import checkpointing, inference, pretrained
@@ -106,6 +106,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "output")
     # Checks the flags before weights are downloaded.
     flags.inference_options()
+    _frame_size(flags)
     videos = _plan_videos(flags, paths)
     paths = [path for path in paths if not inference.is_video(path)]
     if paths or not videos:
@@ -147,9 +148,14 @@ def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
         videos.append(inference.plan_camera(flags.camera, flags.output, overwrite=flags.overwrite))
     if videos and flags.probabilities:
         raise DeepLabError("probabilities cannot be written for videos; omit --probabilities")
-    if flags.seconds is not None and flags.seconds <= 0:
-        raise DeepLabError(f"--seconds={flags.seconds} is not legal; give a number above 0")
+    if flags.seconds is not None and not 0 < flags.seconds < math.inf:
+        raise DeepLabError(f"--seconds={flags.seconds} is not legal; give a finite number above 0")
     return videos
+
+
+def _frame_size(flags: Flags) -> tuple[int, int] | None:
+    """Returns the (H, W) that --frame_size gives; None if it is not given, or if it is `full`."""
+    return None if flags.frame_size == "full" else parse_size(flags.frame_size)
 
 
 def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
@@ -174,9 +180,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
 
 def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:
     predictor = _load(flags, console)
-    limit = predictor.inference_size
-    if flags.frame_size:
-        limit = None if flags.frame_size == "full" else parse_size(flags.frame_size)
+    limit = _frame_size(flags) if flags.frame_size else predictor.inference_size
     for job in videos:
         report = inference.predict_video(predictor, job, console, limit, flags.seconds)
         console.print(f"{job.overlay}: {report}")
@@ -205,11 +209,11 @@ def _segment(
         jobs = inference.plan_files(
             paths, flags.output, overwrite=overwrite, by_rows=by_rows, page=flags.page, **kinds
         )
+    inference.check_masks(videos, jobs)
     jobs = inference.readable_files(
         jobs,
         skip_bad=flags.skip_bad,
         bands=bands,
-    inference.check_masks(videos, jobs)
         reporter=console,
         by_rows=by_rows and not flags.probabilities,
         page=flags.page,

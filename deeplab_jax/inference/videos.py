@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import math
 import queue
 import threading
 import time
@@ -263,12 +264,16 @@ def predict_video(
       job: result of `plan_videos` or `plan_camera`.
       reporter: receives progress events.
       limit: maximum (H, W) of the network's input; None keeps the size of the frames.
-      seconds: maximum duration, in seconds of the video or of the recording; None: no limit.
+      seconds: maximum duration, in seconds of the video or of the recording; None: no limit. At
+        least one frame is read.
 
     Raises:
-      DeepLabError: the video cannot be read, the size of its frames changes, or the input of the
-        model is not RGB.
+      DeepLabError: the video cannot be read, the size of its frames changes, the input of the model
+        is not RGB, `seconds` is not a finite number above 0, or a recording is ended before its
+        first frame.
     """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise DeepLabError(f"seconds={seconds} must be None, or a finite number above 0")
     if not predictor.bands.are_rgb:
         raise DeepLabError(
             f"the model takes {predictor.bands}, but videos have three bands of uint8 (RGB); give "
@@ -334,6 +339,11 @@ class _Run:
             for remaining in drawn:
                 remaining.result()
         self._spent = time.perf_counter() - started
+        if not self._times["draw"]:
+            raise DeepLabError(
+                f"{self._source.name}: the recording was ended before its first frame; nothing was "
+                "written; start it again"
+            )
 
     def report(self) -> VideoReport:
         """Returns the number of frames, and the time that each stage took per frame."""
@@ -347,7 +357,7 @@ class _Run:
     def _decoded(self, started: float) -> Iterator[_Frame]:
         while True:
             begun = time.perf_counter()
-            if self._seconds is not None:
+            if self._seconds is not None and self._times["decode"]:
                 decoded = len(self._times["decode"]) / self._source.rate
                 if (begun - started if self._source.live else decoded) >= self._seconds:
                     return

@@ -107,6 +107,9 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
         (["--submission=voc", "--probabilities"], "omit --probabilities"),
         (["--scales=1,1"], "contain one scale twice"),
         (["--output_stride=9"], "must be one of 4, 8, 16, 32"),
+        (["--frame_size=abc"], "size 'abc' is not legal; give height x width"),
+        (["--seconds=inf"], "--seconds=inf is not legal; give a finite number above 0"),
+        (["--seconds=nan"], "--seconds=nan is not legal"),
     ],
 )
 def test_impossible_requests_give_one_line_and_write_nothing(

@@ -183,6 +183,13 @@ def test_nothing_is_written_into_the_masks_of_a_video(tmp_path):
         plan_videos([tmp_path / "in"], tmp_path / "out", overwrite=True)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_the_duration_must_be_finite_and_above_zero(predictor, tmp_path, seconds):
+    with pytest.raises(DeepLabError, match="a finite number above 0"):
+        predict_video(predictor, plan_camera(0, tmp_path), Reporter(), seconds=seconds)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("size", "limit", "align_corners", "expected"),
     [
@@ -318,6 +325,22 @@ def test_a_camera_ends_after_its_seconds(predictor, tmp_path, monkeypatch):
     assert len(list(job.masks.iterdir())) == report.frames == len(frames_of(job.overlay))
     # The newest frame is taken, so none waits for long.
     assert report.milliseconds["end to end"][0] < 1000
+
+
+def test_a_short_recording_has_one_frame_and_an_interrupted_one_is_an_error(
+    predictor, tmp_path, monkeypatch
+):
+    class Interrupted(Reporter):
+        def track(self, items, description, total=None):
+            raise KeyboardInterrupt
+
+    job = plan_camera(0, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", _Camera)
+        with pytest.raises(DeepLabError, match="ended before its first frame"):
+            predict_video(predictor, job, Interrupted())
+        assert not list(tmp_path.iterdir())
+        assert predict_video(predictor, job, Reporter(), seconds=1e-9).frames == 1
 
 
 def test_an_error_of_the_producing_thread_is_reraised():
