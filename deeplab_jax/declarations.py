@@ -90,8 +90,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and -math.inf < value < math.inf
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _all(values: Any, holds: Callable[[Any], bool]) -> bool:

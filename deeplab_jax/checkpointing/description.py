@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +74,8 @@ def check_temperature(temperature: float) -> None:
     Raises:
       DeepLabError: the temperature is not a finite number above 0.
     """
-    if not (ABOVE_ZERO.holds(temperature) and math.isfinite(temperature)):
-        raise DeepLabError(f"temperature={temperature!r} must be a finite number above 0")
+    if not ABOVE_ZERO.holds(temperature):
+        raise DeepLabError(f"temperature={temperature!r} must be {ABOVE_ZERO.words}")
 
 
 def is_model(directory: pathlib.Path) -> bool:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -195,6 +196,9 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"fusion": "sum", "decoder": "v3plus"}, "use decoder='none'"),
         ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be scale factors in (0, 1], 1"),
         ({"pooling_crop": (513,)}, "pooling_crop=(513,) must be a height and a width"),
+        ({"depth_multiplier": math.inf}, "depth_multiplier=inf must be a finite number above 0"),
+        ({"pixel_mean": (math.inf, 2, 3)}, "pixel_mean=(inf, 2, 3) must be finite numbers"),
+        ({"pixel_std": (1, math.inf, 3)}, "pixel_std=(1, inf, 3) must be finite numbers above 0"),
     ],
 )
 def test_illegal_combinations_give_a_one_line_error(keywords, complaint):

@@ -135,6 +135,7 @@ def test_weight_decay_acts_on_convolution_kernels_alone(backbone, decay_depthwis
     [
         ({"name": "adamW"}, "unknown optimizer.name 'adamW'; did you mean 'adamw'?"),
         ({"clip_norm": -1.0}, r"clip_norm=-1.0 must be at least 0"),
+        ({"clip_norm": float("inf")}, r"clip_norm=inf must be at least 0 and finite"),
         ({"weight_decay": -1.0}, r"weight_decay=-1.0 must be at least 0"),
     ],
 )
