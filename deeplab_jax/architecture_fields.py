@@ -13,7 +13,9 @@ from deeplab_jax.declarations import (
     DIFFERENT_POSITIVES,
     FRACTION,
     FRACTIONS,
+    NAME,
     NUMBERS,
+    OUTPUT_STRIDE,
     POSITIVE,
     POSITIVES,
     SCALES,
@@ -37,6 +39,7 @@ class ArchitectureFields:
 
     backbone: str = keyword(
         help="Name of the backbone.",
+        rule=NAME,
         shown_default="`vgg_16` in v1, `resnet_101` in v2, `resnet_101_beta` in v3, `xception_65` "
         "in v3+",
     )
@@ -50,6 +53,7 @@ class ArchitectureFields:
         "Output stride of the encoder: 4, 8, 16 or 32; up to 256 with a cascade.",
         unit="image pixels",
         source="DeepLab v3, section 3.1",
+        rule=OUTPUT_STRIDE,
         shown_default="8 in v1, in v2 and in torchvision's two networks on ResNets; else 16",
     )
     head: str = keyword(

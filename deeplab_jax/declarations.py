@@ -112,6 +112,11 @@ SEED = Rule(
     lambda value: _is_whole(value) and 0 <= value < 2**32, "a whole number from 0 to 2**32 - 1"
 )
 COUNT = Rule(lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0")
+NAME = Rule(lambda value: isinstance(value, str), "a name")
+OUTPUT_STRIDE = Rule(
+    lambda value: _is_whole(value) and value in (4, 8, 16, 32, 64, 128, 256),
+    "one of 4, 8, 16, 32, or up to 256 with head='cascade'",
+)
 FRACTION = Rule(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
 PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]")
 NONZERO_FRACTION = Rule(lambda value: _is_number(value) and 0 < value <= 1, "in (0, 1]")
@@ -185,7 +190,10 @@ def check_value(owner: type, field: dataclasses.Field[Any], value: Any, shown: s
     declared, name = declaration(field), shown or field.name
     if value is None and field.default is None:
         return
-    if declared.legal and value not in declared.legal:
+    # The types are compared, too, because 16.0 and True are equal to 16 and 1.
+    if declared.legal and not any(
+        type(value) is type(legal) and value == legal for legal in declared.legal
+    ):
         if isinstance(value, str) and isinstance(declared.legal[0], str):
             raise unknown_name(name, value, declared.legal)
         legal = ", ".join(map(str, declared.legal))
@@ -201,5 +209,6 @@ def parse_literal(text: str) -> Any:
     """Parses a Python literal, `true` or `false`; returns any other text unchanged."""
     try:
         return ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, TypeError, ValueError):
+        # TypeError: a key of a dictionary or a member of a set is a list.
         return text

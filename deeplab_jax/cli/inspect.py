@@ -34,7 +34,7 @@ from deeplab_jax.architecture_fields import ArchitectureFields, Shorthands
 from deeplab_jax.cli.console import Console, make_table
 from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
 from deeplab_jax.declarations import declaration, default_text, help_text, kind
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 from deeplab_jax.named_architectures import BACKBONE_KEYWORDS, check_names
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
         keywords[name] = flags[name].value
     check_names(paths[0], keywords)
     backbone = keywords.get("backbone")
-    if backbone is not None and backbone not in BACKBONE_KEYWORDS:
-        raise unknown_name("backbone", str(backbone), BACKBONE_KEYWORDS)
+    if backbone is not None:
+        check_name("backbone", str(backbone), BACKBONE_KEYWORDS)
     return models.create_model(paths[0], **keywords)
 
 

@@ -1,11 +1,13 @@
 """Builds networks by the name of the architecture, and resolves the defaults of all keywords."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.architecture_fields import KEYWORDS
 from deeplab_jax.backbones import find_backbone
+from deeplab_jax.declarations import check_value
 from deeplab_jax.formats import with_new_keywords
 from deeplab_jax.models.deeplab import DeepLab
 from deeplab_jax.models.keywords import settled
@@ -52,7 +54,14 @@ def with_defaults(
       given: keywords that the caller set, with tuples instead of lists.
       rate_defaults: function that maps (name of the architecture, keywords) to a dictionary, which
         contains the default of `atrous_rates`.
+
+    Raises:
+      DeepLabError: a value is invalid; the message states which are legal.
     """
+    # The defaults of other keywords are computed from these values.
+    for field in dataclasses.fields(Architecture):
+        if field.name in given:
+            check_value(Architecture, field, given[field.name])
     values = {**ARCHITECTURES[architecture], **given}
     for decide in (_backbone_defaults, _head_defaults, rate_defaults):
         values = decide(architecture, values) | values
