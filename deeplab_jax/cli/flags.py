@@ -368,7 +368,8 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
       separator: character between pairs; inside brackets it is part of the value.
 
     Raises:
-      DeepLabError: a part is not KEY=VALUE, a key is repeated, or brackets do not match.
+      DeepLabError: a part is not KEY=VALUE, a key is repeated, or a value in brackets is not a
+        Python literal.
     """
     keywords: dict[str, Any] = {}
     # A separator that is not followed by KEY= is part of a value.
@@ -385,5 +386,8 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
             raise DeepLabError(f"{key} is given twice; give each key once")
         keywords[key] = parse_literal(value)
         if keywords[key] == value and re.search(r"[()\[\]{}]", value):
-            raise DeepLabError(f"the brackets of {value!r} do not match; close every bracket")
+            raise DeepLabError(
+                f"{value!r} is not a Python literal; close every bracket, and write only numbers, "
+                "True, False, None or quoted text in brackets"
+            )
     return keywords
