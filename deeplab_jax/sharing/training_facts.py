@@ -21,6 +21,8 @@ METRICS_FILE = "metrics.json"
 # Fields that name directories of the machine or do not change the result.
 UNSTATED = frozenset(configs.FREE_FIELDS) | {"training.init_from"}
 METRIC_KEYS = ("mean_iou", "per_class_iou", "num_images", "settings")
+# Keys of METRIC_KEYS whose values are JSON objects.
+METRIC_OBJECTS = ("per_class_iou", "settings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,11 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
         raise DeepLabError(
             f"{path} is not a metrics.json of evaluate: it must have the keys "
             f"{', '.join(METRIC_KEYS)}"
+        )
+    if not all(isinstance(metrics[key], dict) for key in METRIC_OBJECTS):
+        raise DeepLabError(
+            f"{path} is not a metrics.json of evaluate: {' and '.join(METRIC_OBJECTS)} must be "
+            "JSON objects; give a file that `deeplab-jax evaluate --output` wrote"
         )
     scored = list(metrics["per_class_iou"])
     if "classes" not in metrics["settings"] and scored != list(description.class_names):

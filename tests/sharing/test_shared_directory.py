@@ -158,6 +158,14 @@ def test_a_license_that_the_hub_does_not_list_gets_a_name(stored, tmp_path):
         ("{", "is not a metrics.json of evaluate"),
         (json.dumps({"mean_iou": 1}), "it must have the keys mean_iou, per_class_iou"),
         (
+            json.dumps(METRICS | {"per_class_iou": None}),
+            "per_class_iou and settings must be JSON objects",
+        ),
+        (
+            json.dumps(METRICS | {"settings": ["val"]}),
+            "per_class_iou and settings must be JSON objects",
+        ),
+        (
             json.dumps(METRICS | {"per_class_iou": {"sky": 1}}),
             "metrics of a model with other classes: class 0 is .sky. instead of",
         ),
