@@ -28,10 +28,20 @@ READ_BYTES = 2**16
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
+def has_suffix(path: Path, suffixes: str | tuple[str, ...]) -> bool:
+    """Returns whether a file name ends in one of the suffixes, in upper or lower case.
+
+    Args:
+      path: path of the file.
+      suffixes: one or several suffixes in lower case.
+    """
+    return path.name.lower().endswith(suffixes)
+
+
 def is_archive(path: Path) -> bool:
     """Returns whether the suffix of a path is that of an archive."""
-    is_torch = path.name.endswith(TORCH_TAR_SUFFIXES)
-    return not is_torch and path.name.endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
+    is_torch = has_suffix(path, TORCH_TAR_SUFFIXES)
+    return not is_torch and has_suffix(path, TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
 def extract(
@@ -50,7 +60,7 @@ def extract(
         that leads out of `folder`; or a matching member is not a regular file, or has the file
         name of another matching member.
     """
-    unpack = _unpack_tar if archive.name.endswith(TAR_SUFFIXES) else _unpack_zip
+    unpack = _unpack_tar if has_suffix(archive, TAR_SUFFIXES) else _unpack_zip
     left = max_bytes
     try:
         for name, content in unpack(archive, wanted, max_bytes):
@@ -66,7 +76,7 @@ Members = Iterator[tuple[str, IO[bytes]]]
 
 
 def _unpack_tar(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Members:
-    opener = open if archive.name.endswith(".tar") else gzip.open
+    opener = open if has_suffix(archive, ".tar") else gzip.open
     with opener(archive, "rb") as compressed:
         stream = _Limited(compressed, max_bytes)
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedInfo) as tar:
@@ -184,7 +194,7 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
         yield find_weights(path)
         return
     endings = "|".join(re.escape(suffix) for suffix in SUFFIXES)
-    wanted = re.compile(rf"{re.escape(member)}.*({endings}|\.data-\d+-of-\d+)$")
+    wanted = re.compile(rf"{re.escape(member)}.*(?i:{endings}|\.data-\d+-of-\d+)$")
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
         extract(path, Path(folder), wanted)
         try:
@@ -244,7 +254,7 @@ def _only_one(folder: Path) -> Path:
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
     preferred = (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")
     for suffix in SUFFIXES:
-        found = [file for file in visible if file.name.endswith(suffix)]
+        found = [file for file in visible if has_suffix(file, suffix)]
         if len(found) > 1:
             found = [file for file in found if file.name in preferred] or found
         if len(found) > 1:

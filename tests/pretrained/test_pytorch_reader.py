@@ -107,6 +107,13 @@ def test_files_of_pytorch_with_other_suffixes(name, tmp_path):
     assert list(read_weights(tmp_path).arrays) == ["conv.weight", "mean", "std"]
 
 
+@pytest.mark.parametrize("name", ["MODEL.PTH", "MODEL.PTH.TAR", "EPOCH.CKPT"])
+def test_suffixes_of_pytorch_in_upper_case(name, tmp_path):
+    torch.save(state_dict(), tmp_path / name)
+    assert list(read_weights(tmp_path / name).arrays) == ["conv.weight"]
+    assert list(read_weights(tmp_path).arrays) == ["conv.weight"]
+
+
 CONFIGURATION = """
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(

@@ -4,7 +4,13 @@ import importlib
 from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.archives import INDEX, TORCH_TAR_SUFFIXES, find_weights, index_of
+from deeplab_jax.pretrained.archives import (
+    INDEX,
+    TORCH_TAR_SUFFIXES,
+    find_weights,
+    has_suffix,
+    index_of,
+)
 from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
@@ -40,14 +46,16 @@ def weights_file(path: Path) -> Path:
 
 
 def _suffix(path: Path) -> str:
-    """Returns the suffix of a file, or `.pth` for files of torch.save with another suffix.
+    """Returns the suffix of a file in lower case.
 
-    For example, PyTorch Lightning writes `epoch=3.ckpt`, other codebases `checkpoint.pth.tar`.
+    The result is `.pth` also for files of torch.save with another suffix. For example, PyTorch
+    Lightning writes `epoch=3.ckpt`, other codebases `checkpoint.pth.tar`.
     """
-    if path.suffix == ".ckpt":
+    suffix = path.suffix.lower()
+    if suffix == ".ckpt":
         with path.open("rb") as file:
-            return ".pth" if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC else path.suffix
-    return ".pth" if path.name.endswith(TORCH_TAR_SUFFIXES) else path.suffix
+            return ".pth" if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC else suffix
+    return ".pth" if has_suffix(path, TORCH_TAR_SUFFIXES) else suffix
 
 
 def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
