@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
@@ -47,24 +47,24 @@ def is_archive(path: Path) -> bool:
 def extract(
     archive: Path, folder: Path, wanted: re.Pattern[str], max_bytes: int = MAX_BYTES
 ) -> None:
-    """Extracts the files of an archive whose paths match a pattern, into a single directory.
+    """Extracts the files of an archive whose paths match a pattern.
 
     Args:
       archive: path that ends in `.tar.gz`, `.tgz`, `.tar` or `.zip`.
-      folder: directory that receives all files; no subdirectories are created.
+      folder: directory that receives the files, in the subdirectories of the archive.
       wanted: pattern to search for in the paths.
       max_bytes: maximum unpacked size of the archive; tar members that do not match count, too.
 
     Raises:
       DeepLabError: the archive is damaged or unpacks to more than `max_bytes`; a member has a path
-        that leads out of `folder`; or a matching member is not a regular file, or has the file
-        name of another matching member.
+        that leads out of `folder`; or a matching member is not a regular file, or has the path
+        of another matching member.
     """
     unpack = _unpack_tar if has_suffix(archive, TAR_SUFFIXES) else _unpack_zip
     left = max_bytes
     try:
         for name, content in unpack(archive, wanted, max_bytes):
-            left -= _copy(content, folder / PurePosixPath(name).name, left)
+            left -= _copy(content, folder, PurePosixPath(name), left)
     except DeepLabError as error:
         raise DeepLabError(f"{archive}: {error}") from error
     except (*DAMAGED, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
@@ -114,14 +114,18 @@ def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: 
     return True
 
 
-def _copy(content: IO[bytes], target: Path, max_bytes: int) -> int:
-    """Copies a file of at most `max_bytes` and returns the number of bytes."""
-    if target.exists():
+def _copy(content: IO[bytes], folder: Path, name: PurePosixPath, max_bytes: int) -> int:
+    """Copies a file of at most `max_bytes` to `folder / name`; returns the number of bytes."""
+    target = folder / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = target.open("xb")
+    except (FileExistsError, NotADirectoryError) as error:
         raise DeepLabError(
-            f"the archive contains two files named {target.name}; unpack it, and give the path of "
-            "one of them"
-        )
-    with target.open("wb") as file:
+            f"the archive contains two files with the path {name}, or a file and a directory; "
+            "unpack it, and give the path of the weights"
+        ) from error
+    with file:
         shutil.copyfileobj(_Limited(content, max_bytes), file)
         return file.tell()
 
@@ -174,6 +178,8 @@ SUFFIXES = (
 USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")
 # File in which TensorFlow lists the checkpoints of a directory, and its entry for the last one.
 STATE, LATEST = "checkpoint", re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
+# File with the settings of a network, which several codebases write beside the weights.
+CONFIGURATION = "config.json"
 
 
 @contextlib.contextmanager
@@ -194,11 +200,14 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
         yield find_weights(path)
         return
     endings = "|".join(re.escape(suffix) for suffix in SUFFIXES)
-    wanted = re.compile(rf"{re.escape(member)}.*(?i:{endings}|\.data-\d+-of-\d+)$")
+    weights = rf"{re.escape(member)}.*(?i:{endings}|\.data-\d+-of-\d+)$"
+    beside = "|".join(map(re.escape, (CONFIGURATION, STATE)))
+    wanted = re.compile(rf"{weights}|(^|/)({beside})$")
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
         extract(path, Path(folder), wanted)
         try:
-            found = find_weights(Path(folder))
+            files = (file for file in Path(folder).rglob("*") if file.is_file())
+            found = find_weights(_only_one(Path(folder), files))
         except DeepLabError as error:
             # The message contains the archive in place of the temporary directory.
             raise DeepLabError(str(error).replace(folder, str(path))) from error
@@ -227,7 +236,7 @@ def find_weights(path: Path) -> Path:
         no index.
     """
     if path.is_dir():
-        path = _only_one(path)
+        path = _only_one(path, path.iterdir())
     prefix = path.with_name(PART_OF_CHECKPOINT.sub("", path.name))
     if index_of(prefix).exists():
         return prefix
@@ -239,31 +248,40 @@ def find_weights(path: Path) -> Path:
     return path
 
 
-def _only_one(folder: Path) -> Path:
-    """Returns the weights file of a directory.
+def _only_one(folder: Path, files: Iterable[Path]) -> Path:
+    """Returns the weights file among the files of a directory.
 
-    It is the file with the first suffix in `SUFFIXES` that occurs in the directory. If several
-    files have this suffix, it is the one with a name in `USUAL_NAMES`, or the index of the last
-    TensorFlow checkpoint.
+    It is the file with the first suffix in `SUFFIXES` that occurs. If several files have this
+    suffix, it is the one with a name in `USUAL_NAMES`, or the index of the last TensorFlow
+    checkpoint.
+
+    Args:
+      folder: the directory, for the error message.
+      files: files in the directory or below it.
 
     Raises:
       DeepLabError: no file has one of the suffixes, or none of these rules selects one of several.
     """
-    visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
-    state = folder / STATE
-    latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
-    preferred = (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")
+    visible = [file for file in sorted(files) if not file.name.startswith(".")]
     for suffix in SUFFIXES:
         found = [file for file in visible if has_suffix(file, suffix)]
         if len(found) > 1:
-            found = [file for file in found if file.name in preferred] or found
+            found = [file for file in found if _is_preferred(file)] or found
         if len(found) > 1:
-            names = ", ".join(file.name.removesuffix(INDEX) for file in found)
+            names = ", ".join(str(file.relative_to(folder)).removesuffix(INDEX) for file in found)
             raise DeepLabError(
-                f"{folder} contains several weights files: {names}; give the path of one of them"
+                f"{folder} contains several weights files: {names}; give the path of one of them "
+                "(unpack an archive first)"
             )
         if found:
             return found[0]
     raise DeepLabError(
         f"{folder} contains no weights; legal: files that end in {', '.join(SUFFIXES)}"
     )
+
+
+def _is_preferred(file: Path) -> bool:
+    """Returns whether a file has a usual name, or is the last checkpoint of its directory."""
+    state = file.with_name(STATE)
+    latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
+    return file.name in (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")

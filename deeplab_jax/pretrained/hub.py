@@ -13,13 +13,13 @@ from typing import NamedTuple
 from deeplab_jax.checkpointing import SAFETENSORS, is_model
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import quiet_logger
+from deeplab_jax.pretrained.archives import CONFIGURATION
 from deeplab_jax.pretrained.download import by_hand
 from deeplab_jax.pretrained.published_models import PretrainedModel
 from deeplab_jax.reporter import Reporter
 
 # Environment variables that huggingface_hub reads on import; the user's values take precedence.
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-CONFIGURATION = "config.json"
 SCHEME = "hf://"
 # Files of a repository from which a model is loaded; all others are documentation.
 MODEL_FILES = ("model.json", SAFETENSORS)

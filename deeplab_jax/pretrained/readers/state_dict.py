@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
+from deeplab_jax.pretrained.archives import CONFIGURATION
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-CONFIGURATION = "config.json"
 # Keys that distinguish the configuration of a network (transformers, timm,
 # segmentation_models.pytorch) from other files named `config.json`.
 MARKS = ("architectures", "architecture", "encoder_name")
