@@ -1,5 +1,6 @@
 """Conversion of published weights into a model with class names and palette."""
 
+import collections
 import dataclasses
 import importlib.resources
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC, Descriptor, de
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import sha256
 from deeplab_jax.layers import record_inputs
-from deeplab_jax.models import DeepLab, ImageClassifier
+from deeplab_jax.models import DeepLab, ImageClassifier, create_classifier, create_model
 from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
 from deeplab_jax.pretrained.name_maps import CONVENTIONS, IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.published_models import PretrainedModel
@@ -34,24 +35,15 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(line for line in file.read_text("utf-8").splitlines() if not line.startswith("#"))
 
 
-def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> Descriptor:
+def describe_classes(count: int, names: Sequence[str] | None) -> Descriptor:
     """Returns the names and colors of the classes of a model.
 
     Args:
       count: number of outputs of the model.
-      names: class names (default: those of the known dataset with `count` classes, else
+      names: `count` class names (default: those of the known dataset with `count` classes, else
         `class_0`, `class_1`, …).
-      source: path of the weights, for the error message.
-
-    Raises:
-      DeepLabError: the number of names differs from the number of outputs.
     """
-    if names is not None:
-        if len(names) != count:
-            raise DeepLabError(
-                f"{source} has {count} outputs, but {len(names)} class names were given; "
-                "the numbers must be equal"
-            )
+    if names:
         same = KNOWN.get(count)
         palette = same.palette if same and same.class_names == tuple(names) else None
         return describe("", names, palette)
@@ -61,6 +53,55 @@ def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> D
         # The first output of classifiers from TensorFlow-Slim is the background.
         return describe("imagenet", [BACKGROUND] * (count - 1000) + list(imagenet_classes()))
     return describe("", [f"class_{number}" for number in range(count)])
+
+
+def _check_class_names(
+    names: Sequence[str], model: DeepLab | ImageClassifier, origin: str, source: Path
+) -> None:
+    """Checks the class names of a model.
+
+    Args:
+      names: class names.
+      model: the network.
+      origin: words for the error message that state whether the names are given or stored.
+      source: path of the weights, for the error message.
+
+    Raises:
+      DeepLabError: the number of names differs from the number of outputs, or a segmentation
+        network has two classes of the same name.
+    """
+    advice = "give a different name for each output (--classes=FILE, class_names in Python)"
+    count = model.architecture.num_classes
+    if len(names) != count:
+        raise DeepLabError(
+            f"{source} has {count} outputs, but {len(names)} class names are {origin}; {advice}"
+        )
+    # Reports on segmentation store metrics by class name. Some published lists of the classes of
+    # ImageNet contain a name twice, which is legal for image classifiers.
+    repeated = [name for name, times in collections.Counter(names).items() if times > 1]
+    if repeated and isinstance(model, DeepLab):
+        raise DeepLabError(
+            f"{source}: the class name {repeated[0]!r} occurs several times among the names that "
+            f"are {origin}; {advice}"
+        )
+
+
+def _create_network(identified: Identified) -> DeepLab | ImageClassifier:
+    """Builds the network of a weights file.
+
+    Raises:
+      DeepLabError: a keyword or value is invalid, or the network would be quantized.
+    """
+    if identified.architecture == IMAGE_CLASSIFIER:
+        return create_classifier(**identified.overrides)
+    model = create_model(identified.architecture, **identified.overrides)
+    if model.architecture.quantization != "none":
+        raise DeepLabError(
+            f"quantization={model.architecture.quantization!r} requires the ranges of the "
+            "features, which published weights do not contain; convert without quantization, and "
+            "then run `deeplab-jax quantize` on the model"
+        )
+    return model
 
 
 # Maximum number of missing or mismatched arrays that an error names.
@@ -108,7 +149,8 @@ def convert(
 
     Raises:
       DeepLabError: the file cannot be read, contains no known network, or its arrays do not fit
-        the variables of the network.
+        the variables of the network; a keyword is invalid; or there is not exactly one class name
+        for each output.
     """
     weights = read_weights(source, prefer_averages)
     convention, found = identify(weights, source)
@@ -117,10 +159,15 @@ def convert(
         architecture or (entry and entry.architecture) or found.architecture,
         {**found.overrides, **(entry.overrides if entry else {}), **(overrides or {})},
     )
-    names = class_names or (entry and entry.class_names) or known or weights.class_names
-    description = _describe(source, weights, found, names, entry)
-    wanted = wanted_variables(description.create_model())
-    assignment = assign(wanted, weights, convention, convention.rules(found))
+    model = _create_network(found)
+    given = class_names or (entry and entry.class_names)
+    names = given or known or weights.class_names
+    if names:
+        origin = "given" if given else "stored with the weights"
+        _check_class_names(names, model, origin, source)
+    classes = describe_classes(model.architecture.num_classes, names)
+    description = _describe(source, weights, found, classes, entry)
+    assignment = assign(wanted_variables(model), weights, convention, convention.rules(found))
     wrong = list(assignment.mismatched)
     wrong += [f"{'/'.join(path)}: {why}" for path, why in assignment.missing.items()]
     if wrong:
@@ -140,11 +187,10 @@ def _describe(
     source: Path,
     weights: PublishedWeights,
     identified: Identified,
-    class_names: Sequence[str] | None,
+    classes: Descriptor,
     entry: PretrainedModel | None,
 ) -> ModelDescription:
     is_classifier = identified.architecture == IMAGE_CLASSIFIER
-    classes = describe_classes(identified.overrides["num_classes"], class_names, source)
     size = weights.graph.image_size if weights.graph else None
     origin = {"file": source.name, "sha256": sha256(weights_file(source))}
     return ModelDescription(

@@ -96,6 +96,9 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
         (["WEIGHTS", "--output=out", "--set=aux_head=True"], "does not fit the network"),
         (["WEIGHTS", "--output=out", "--classes=text.txt"], "21 outputs, but 1 class names"),
         (["WEIGHTS", "--output=out", "--classes=none.txt"], "none.txt"),
+        (["WEIGHTS", "--output=out", "--set=quantization=int8"], "run `deeplab-jax quantize`"),
+        (["WEIGHTS", "--output=out", "--set=num_classes=[21]"], "num_classes=(21,) must be"),
+        (["WEIGHTS", "--output=out", "--set=output_stride=16.0"], "output_stride=16.0 must be"),
         (["WEIGHTS", "--output=out", "--architeture=x"], "architeture"),
     ],
 )

@@ -166,6 +166,25 @@ def test_a_single_output_is_the_score_of_the_foreground(tmp_path):
     np.testing.assert_array_equal(classifier["bias"], [0, arrays["segmentation_head.0.bias"][0]])
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["sky", "tree"], "has 5 outputs, but 2 class names are stored with the weights; give"),
+        (["sky", "tree", "sky", "sea", "car"], "the class name 'sky' occurs several times"),
+    ],
+)
+def test_class_names_in_the_configuration_that_do_not_fit_are_refused(names, reason, tmp_path):
+    arrays = {key: np.zeros(shape, np.float32) for key, shape in read_listing(SMP).items()}
+    save_file(arrays, tmp_path / "model.safetensors")
+    labels = {str(number): name for number, name in enumerate(names)}
+    configuration = {"encoder_name": "mobilenet_v2", "id2label": labels}
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    with pytest.raises(DeepLabError, match=reason + r".*--classes=FILE"):
+        convert(tmp_path)
+    names = [f"class {number}" for number in range(5)]
+    assert convert(tmp_path, class_names=names).description.class_names == tuple(names)
+
+
 def test_sizes_of_segmentation_models_are_multiples_of_the_output_stride(tmp_path):
     from deeplab_jax.inference.padding import size_grid
     from deeplab_jax.models import create_model
