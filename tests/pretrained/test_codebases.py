@@ -113,6 +113,9 @@ STEM = "backbone.low_level_features.0.0.weight"
         (SMP, {}, {"activation": "sigmoid"}, "activation is 'sigmoid'.*set activation to null"),
         (SMP, {}, {"encoder_depth": 4}, "encoder_depth is 4, not 5"),
         (SMP, {}, {"upsampling": 8}, "upsamples by a factor of 8, not 4"),
+        (SMP, {}, {"upsampling": "4"}, "upsamples by a factor of '4', not 4"),
+        (SMP, {}, {"decoder_atrous_rates": None}, r"decoder_atrous_rates .* is None.*\[12, 24, 36"),
+        (SMP, {}, {"decoder_atrous_rates": 12}, r"decoder_atrous_rates .* is 12, .*list of rates"),
         (
             SMP,
             {"encoder.features.18.0.weight": None},
@@ -142,6 +145,19 @@ STEM = "backbone.low_level_features.0.0.weight"
             {},
             {"model": {"backbone": {"style": "caffe", "dilations": [1, 1, 2, 4]}}},
             "contract_dilation=False",
+        ),
+        (MM, {}, {"model": None}, "model in the training configuration of the checkpoint is None"),
+        (
+            MM,
+            {},
+            {"model": {"backbone": {"dilations": 4}}},
+            "dilations .* is 4, but must be a list",
+        ),
+        (
+            MM,
+            {},
+            {"model": {"backbone": {"dilations": [1, 1, 2, 4], "multi_grid": [1, 2]}}},
+            r"multi_grid=\(1, 2\) must have 3 rates, each a multiple of .* \[2, 4, 4\]",
         ),
     ],
 )

@@ -5,10 +5,12 @@ These settings are read from the training configuration in the checkpoint. If th
 configuration, the settings of the published `d8` networks are used.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab_jax.backbones import mobilenet
+from deeplab_jax.declarations import POSITIVES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models.architectures import resolve
 from deeplab_jax.pretrained.name_maps.rules import (
@@ -48,8 +50,8 @@ def identify(weights: PublishedWeights) -> Identified | None:
         raise _unsupported("the decode head has no ASPP")
     if classes == 1:
         raise _unsupported("a network with a single output (out_channels=1) is not supported")
-    model = weights.configuration.get("model", {})
-    head, backbone = model.get("decode_head", {}), model.get("backbone", {})
+    model = _section(weights.configuration, "model")
+    head, backbone = _section(model, "decode_head"), _section(model, "backbone")
     channels = arrays["decode_head.bottleneck.conv.weight"].shape[0]
     overrides = {
         "num_classes": classes,
@@ -62,9 +64,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
         **_preprocessing(weights.configuration),
         "aux_head": _has_auxiliary_head(arrays),
     }
-    dilations = head.get("dilations")
+    dilations = _rates(head, "dilations")
     if dilations:
-        overrides["atrous_rates"] = tuple(dilations[1:])
+        overrides["atrous_rates"] = dilations[1:]
     dropout = head.get("dropout_ratio", 0.1)
     if plain:
         return Identified("deeplab_v3", {**overrides, "separable": False, "dropout_rate": dropout})
@@ -86,6 +88,28 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 def _unsupported(reason: str) -> DeepLabError:
     return DeepLabError(f"{reason}; supported networks of {NAME}: {SUPPORTED}")
+
+
+def _section(configuration: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns a section of the training configuration; {} if the section is missing."""
+    section = configuration.get(name, {})
+    if not isinstance(section, Mapping):
+        raise DeepLabError(
+            f"{name} in the training configuration of the checkpoint is {section!r}, but must be a "
+            "dict; to use the settings of the published d8 networks, save only the state_dict"
+        )
+    return section
+
+
+def _rates(section: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """Returns the rates that a section of the training configuration lists; () if none."""
+    rates = section.get(name) or ()
+    if not (isinstance(rates, list | tuple) and POSITIVES.holds(tuple(rates))):
+        raise DeepLabError(
+            f"{name} in the training configuration of the checkpoint is {rates!r}, but must be a "
+            f"list of {POSITIVES.words}"
+        )
+    return tuple(rates)
 
 
 def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,15 +141,15 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         "output_stride": stride,
         "rate_start": "next_unit" if caffe or contract else "same_unit",
     }
-    multi_grid = settings.get("multi_grid")
+    multi_grid = _rates(settings, "multi_grid")
     if multi_grid:
         # In mmsegmentation, these are the rates themselves. Here, they are relative to the rate of
         # the unit, which in the first unit can be that of the previous block.
         base = dilations[-1]
         bases = [base if caffe or not contract else base // 2, base, base]
-        if any(rate % unit for rate, unit in zip(multi_grid, bases, strict=True)):
+        if len(multi_grid) != len(bases) or any(map(operator.mod, multi_grid, bases)):
             raise _unsupported(
-                f"each rate of multi_grid={multi_grid} must be a multiple of the number at the "
+                f"multi_grid={multi_grid} must have 3 rates, each a multiple of the number at the "
                 f"same position in {bases}"
             )
         keywords["multi_grid"] = tuple(
@@ -168,7 +192,7 @@ def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
     Args:
       settings: section `backbone` of the training configuration.
     """
-    dilations = settings.get("dilations") or (1, 1, 2, 4)
+    dilations = _rates(settings, "dilations") or (1, 1, 2, 4)
     return 32 // dilations[-1], dilations
 
 

@@ -134,7 +134,13 @@ def _unsupported(reason: str) -> DeepLabError:
 
 def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
     if values["encoder_depth"] != 5:
-        raise _unsupported(f"the encoder_depth is {values['encoder_depth']}, not 5")
+        raise _unsupported(f"the encoder_depth is {values['encoder_depth']!r}, not 5")
+    rates = values["decoder_atrous_rates"]
+    if not isinstance(rates, list | tuple):
+        raise DeepLabError(
+            f"decoder_atrous_rates in config.json is {rates!r}, but must be a list of rates, as in "
+            "[12, 24, 36]; correct it, or remove it if the network has the default rates"
+        )
     if values["activation"] not in (None, "identity"):
         raise DeepLabError(
             f"the activation is {values['activation']!r}, but networks of deeplab_jax return "
@@ -143,7 +149,7 @@ def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
     published = 4 if architecture == V3_PLUS else values["encoder_output_stride"]
     if values["upsampling"] not in (None, published):
         raise _unsupported(
-            f"the network upsamples by a factor of {values['upsampling']}, not {published}"
+            f"the network upsamples by a factor of {values['upsampling']!r}, not {published!r}"
         )
 
 
