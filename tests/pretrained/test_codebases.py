@@ -103,6 +103,12 @@ def test_configurations_of_mmsegmentation(tmp_path):
     assert (found["pixel_mean"], found["pixel_std"]) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
 
+def test_a_multi_grid_without_atrous_convolutions_in_the_backbone(tmp_path):
+    backbone = MODEL["backbone"] | {"dilations": [1, 1, 1, 1]}
+    found = overrides_of(weights_of(MM, model=MODEL | {"backbone": backbone}), tmp_path)
+    assert (found["output_stride"], found["multi_grid"]) == (32, (1, 2, 4))
+
+
 VAINF, JF, MM = "vainf_v3plus_mobilenet", "jfzhang95_resnet", "mmseg_v3_resnet50"
 STEM = "backbone.low_level_features.0.0.weight"
 

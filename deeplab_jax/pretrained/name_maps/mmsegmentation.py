@@ -146,7 +146,7 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         # In mmsegmentation, these are the rates themselves. Here, they are relative to the rate of
         # the unit, which in the first unit can be that of the previous block.
         base = dilations[-1]
-        bases = [base if caffe or not contract else base // 2, base, base]
+        bases = [base if caffe or not contract else max(1, base // 2), base, base]
         if len(multi_grid) != len(bases) or any(map(operator.mod, multi_grid, bases)):
             raise _unsupported(
                 f"multi_grid={multi_grid} must have 3 rates, each a multiple of the number at the "
