@@ -114,6 +114,7 @@ def test_a_section_or_a_field_is_described_alone(inspect):
         (["deeplab_v3", "--backbone=resnet_50", "--set=backbone=resnet_101"], "given twice"),
         (["deeplab_v3", "--num_classes=0"], "num_classes"),
         (["deeplab_v3", "--size=513"], "513x513"),
+        (["deeplab_v3", "--size=9x1000000"], "is too large; give sides of at most 32768 pixels"),
         (["--model=nowhere"], "nowhere is not a model"),
         (["deeplab_v3", "--model=nowhere"], "omit deeplab_v3"),
         (["--model=nowhere", "--backbone=resnet_50"], "omit --backbone"),
