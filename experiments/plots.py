@@ -1,5 +1,6 @@
 """Plots of tables (published and measured value of each row) and of claims."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,10 +84,15 @@ def write_claims_plot(path: Path, results: Sequence["Result"]) -> None:
             axes.plot([verdict.low, verdict.high], [position] * 2, color=color, linewidth=1.5)
         axes.plot(verdict.mean, position, "o", color=color, markersize=5)
         axes.plot(one.claim.effect, position, "|", color="black", markersize=9)
-    labels = [f"{one.claim.text} ({one.claim.source.split(';')[0]})" for one in run]
+    # Only the first source, without its remark.
+    sources = [re.split(r"; | \(", one.claim.source)[0] for one in run]
+    labels = [f"{one.claim.text} ({source})" for one, source in zip(run, sources, strict=True)]
     axes.set_yticks(range(len(run)), [_wrapped(label, 70) for label in labels], size=7)
     axes.set_ylim(max(len(run), 1) - 0.5, -0.5)
     axes.set_xscale("symlog", linthresh=1)
+    axes.xaxis.set_major_formatter(
+        lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"
+    )
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("difference in mean IoU between the two rows, %")
