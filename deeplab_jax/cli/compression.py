@@ -57,7 +57,7 @@ def fine_tuned(
 ) -> "StoredModel":
     """Fine-tunes a model for --steps steps, and returns the fine-tuned model.
 
-    The workdir of the training run is the path given by --output, with the suffix `-training`.
+    The workdir of the training run is `training_workdir(flags)`.
 
     Args:
       flags: flags of the command.
@@ -70,9 +70,14 @@ def fine_tuned(
 
     if not flags.steps:
         return stored
-    config, output = _fine_tuning_config(flags, source, console), as_path(flags.output)
-    workdir = output.with_name(f"{output.name}-training")
+    config, workdir = _fine_tuning_config(flags, source, console), training_workdir(flags)
     return fine_tune(stored, config, workdir, flags.steps, console, adjust)
+
+
+def training_workdir(flags: Flags) -> Path:
+    """Returns the workdir of the fine-tuning: the path given by --output, with `-training`."""
+    output = as_path(flags.output)
+    return output.with_name(f"{output.name}-training")
 
 
 def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":

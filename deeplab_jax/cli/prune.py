@@ -23,6 +23,7 @@ examples:
       --data_dir=data --sparsity=0.8 --steps=300 --config.training.ema_decay=0
 """
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from deeplab_jax import data
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from deeplab_jax.training.setup import Run
 
 TEACHER_TEMPERATURE = 2.0
+# Flags that determine which channels are removed.
+NARROWING = ("macs", "criterion", "multiple", "calibration_limit", "size")
 CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
 
 
@@ -90,12 +93,16 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         )
     source, stored, dataset = compression.open_sources(flags, "prune", paths, console)
     # The import is local, so that --help and wrong flags do not wait for JAX.
-    from deeplab_jax.compression.fine_tuning import distilled
+    from deeplab_jax.compression.fine_tuning import digest, distilled
     from deeplab_jax.compression.magnitude_pruning import pruned_gradually
     from deeplab_jax.compression.pruning import check_prunable
 
     def adjust(run: "Run") -> "Run":
-        if not flags.structured:
+        if flags.structured:
+            settings = {name: flags[name].value for name in NARROWING}
+            settings["pruned_model"] = digest(stored)
+            run = dataclasses.replace(run, adjustments=run.adjustments | settings)
+        else:
             run = pruned_gradually(run, flags.sparsity)
         if flags.teacher_weight:
             run = distilled(run, stored, flags.teacher_weight, TEACHER_TEMPERATURE)
@@ -108,11 +115,20 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _narrowed(flags: Flags, stored: "StoredModel", console: Console) -> "StoredModel":
+    """Returns the model without the removed channels.
+
+    To resume a fine-tuning, the network that it started from is read from the workdir: pruning the
+    same model again can result in other rounding errors.
+    """
     from deeplab_jax.compression.calibration import calibration_images
+    from deeplab_jax.compression.fine_tuning import initial_model
     from deeplab_jax.compression.pruning import prune_channels
     from deeplab_jax.data.datasets import largest_size
     from deeplab_jax.inference.padding import padded_size
 
+    started = initial_model(compression.training_workdir(flags)) if flags.steps else None
+    if started is not None:
+        return started
     dataset = data.open_dataset(flags.dataset, flags.data_dir, "train")
     limit, size = flags.calibration_limit, parse_size(flags.size)
     return prune_channels(

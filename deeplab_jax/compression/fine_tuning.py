@@ -2,17 +2,21 @@
 
 import copy
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from deeplab_jax import checkpointing, losses
 from deeplab_jax import config as configs
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
 from deeplab_jax.errors import DeepLabError, class_difference
+from deeplab_jax.files import remove_directory
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.architectures import frozen
 from deeplab_jax.models.deeplab import DeepLab
@@ -24,6 +28,8 @@ from deeplab_jax.training.setup import Run
 
 # Keywords of `create_model` that follow from the dataset of a training run, not from its config.
 FROM_DATA = ("num_classes", "in_channels", "image_dtype")
+# Directory of the initial model in the workdir of a fine-tuning run.
+START = "start"
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture)}
 
 
@@ -55,6 +61,48 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
     return changed
 
 
+def initial_model(workdir: Path) -> StoredModel | None:
+    """Returns the model that a run of `fine_tune` started from; None if there is no run.
+
+    Args:
+      workdir: directory of the run.
+    """
+    # A call that failed before the run began leaves a model, but no config.
+    if (workdir / CONFIG_FILE).is_file() and checkpointing.is_model(workdir / START):
+        return checkpointing.read_model(workdir / START)
+    return None
+
+
+def _write_initial_model(workdir: Path, stored: StoredModel) -> None:
+    """Writes the initial model of a new run, or compares it with that of an existing run."""
+    earlier = initial_model(workdir)
+    if earlier is None:
+        if (workdir / START).exists():
+            remove_directory(workdir / START)
+        checkpointing.write_model(workdir / START, stored.description, stored.variables)
+    elif digest(earlier) != digest(stored):
+        raise DeepLabError(
+            f"{workdir} contains a run of another model; give another --output, or remove {workdir}"
+        )
+
+
+def digest(stored: StoredModel) -> str:
+    """Returns 16 hexadecimal digits that identify the network, classes and variables of a model.
+
+    Keywords with their default values are left out, so that keywords of later releases do not
+    change the digest.
+    """
+    keywords = stored.model.architecture.describe()
+    chosen = {name: value for name, value in keywords.items() if value != DEFAULTS.get(name)}
+    facts = [stored.description.architecture, chosen, stored.description.class_names]
+    found = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8)
+    flat = traverse_util.flatten_dict(jax.device_get(stored.variables))
+    for path in sorted(flat):
+        found.update(f"{path} {flat[path].dtype} {flat[path].shape}".encode())
+        found.update(flat[path].tobytes())
+    return found.hexdigest()
+
+
 def fine_tune(
     stored: StoredModel,
     config: ConfigDict,
@@ -66,7 +114,7 @@ def fine_tune(
     """Fine-tunes a model and returns it with the parameters after the last step.
 
     The initial model is stored in `workdir/start`. A call with the workdir of an interrupted run
-    resumes this run.
+    resumes this run if the initial model is the same.
 
     Args:
       stored: initial model.
@@ -78,15 +126,14 @@ def fine_tune(
       adjust: function that modifies the run before it starts; see `train`.
 
     Raises:
-      DeepLabError: the config, dataset or workdir is invalid, the loss became infinite or NaN, or
-        model and dataset have different numbers of classes.
+      DeepLabError: the config, dataset or workdir is invalid, the workdir contains a run of another
+        model or with other settings, the loss became infinite or NaN, or model and dataset have
+        different numbers of classes.
     """
-    start = workdir / "start"
-    if not checkpointing.is_model(start):
-        checkpointing.write_model(start, stored.description, stored.variables)
+    _write_initial_model(workdir, stored)
     config = with_network(config, stored.description)
     config.training.num_steps = steps
-    config.training.init_from = str(start)
+    config.training.init_from = str(workdir / START)
     config.training.init_scope = "all"
     num_classes = len(stored.description.class_names)
 
@@ -157,7 +204,12 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
         return run.objective(outputs, label, batch_label, step) + weight * taught
 
     model = _taught_network(run.model, teacher)
-    return dataclasses.replace(run, model=model, objective=objective)
+    adjustments = run.adjustments | {
+        "teacher": digest(teacher),
+        "teacher_weight": weight,
+        "teacher_temperature": temperature,
+    }
+    return dataclasses.replace(run, model=model, objective=objective, adjustments=adjustments)
 
 
 def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:

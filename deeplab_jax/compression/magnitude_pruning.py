@@ -128,7 +128,8 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
         )
     end = max(1, int(run.config.training.num_steps * PRUNING_FRACTION))
     optimizer = pruning_optimizer(run.optimizer, sparsity, end, every=max(1, end // MASK_UPDATES))
-    return dataclasses.replace(run, optimizer=optimizer)
+    adjustments = run.adjustments | {"sparsity": sparsity}
+    return dataclasses.replace(run, optimizer=optimizer, adjustments=adjustments)
 
 
 def sparsity_of(params: Any) -> float:

@@ -154,4 +154,5 @@ def quantization_aware(run: Run) -> Run:
     calibration images.
     """
     quantizer()
-    return dataclasses.replace(run, model=run.model.clone(kind="rounded"))
+    adjustments = run.adjustments | {"quantization_aware": True}
+    return dataclasses.replace(run, model=run.model.clone(kind="rounded"), adjustments=adjustments)

@@ -47,6 +47,8 @@ CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
 # Role, in this file, of the dataset that a cross-validation divides into folds.
 WHOLE = "whole"
+# File with the settings of a run that its config does not contain; see `Run.adjustments`.
+ADJUSTMENTS_FILE = "adjustments.json"
 MANIFEST_FILE = "manifest.json"
 PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -118,9 +120,12 @@ def check_workdir(workdir: pathlib.Path) -> None:
 
 
 def claim(
-    workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    data: Mapping[str, dict[str, Any]] | None = None,
+    adjustments: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """Writes config and data fingerprints to a new workdir; compares them in an existing workdir.
+    """Writes config, data fingerprints and adjustments to a new workdir, or compares them.
 
     In the written config, every field of the section `model` is set. An existing config of format
     version 1 keeps this version, which determines the defaults of unset fields. All other configs
@@ -133,14 +138,16 @@ def claim(
         `whole` for a cross-validation, and a fingerprint consists of name, number of images,
         classes and a hash of the examples; None: fingerprints are neither written nor compared. A
         workdir of an earlier release may have no fingerprints and then accepts any data.
+      adjustments: settings of the run that the config does not contain, see `Run.adjustments`
+        (default: none).
 
     Returns:
       The config with every field of the section `model` set.
 
     Raises:
-      DeepLabError: the workdir has another config or other data, or one of workdir and `data` is
-        of a cross-validation and the other one of a single run. The message lists the differences,
-        and nothing is written.
+      DeepLabError: the workdir has another config, other data or other adjustments, or one of
+        workdir and `data` is of a cross-validation and the other one of a single run. The message
+        lists the differences, and nothing is written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path, version = workdir / CONFIG_FILE, format_version(workdir)
@@ -152,13 +159,35 @@ def claim(
                 f"{workdir} has a run with another config ({'; '.join(changed)}); "
                 "use another --workdir, or the same config to resume"
             )
+        _check_adjustments(workdir, adjustments or {})
     if data is not None:
         _check_data(workdir, data)
     values = resolved.to_dict() | {FORMAT_FIELD: rewritten_version(version)}
     write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     if data is not None:
         write_text(workdir / DATA_FILE, json.dumps(data, indent=2, sort_keys=True) + "\n")
+    if adjustments:
+        text = json.dumps(dict(adjustments), indent=2, sort_keys=True) + "\n"
+        write_text(workdir / ADJUSTMENTS_FILE, text)
     return resolved
+
+
+def _check_adjustments(workdir: pathlib.Path, adjustments: Mapping[str, Any]) -> None:
+    path = workdir / ADJUSTMENTS_FILE
+    try:
+        before = dict(json.loads(path.read_text())) if path.exists() else {}
+    except (TypeError, ValueError) as error:
+        raise DeepLabError(f"{path} cannot be read: {error}; give another directory") from error
+    changed = [
+        f"{name}: {before.get(name)} → {adjustments.get(name)}"
+        for name in sorted(before | dict(adjustments))
+        if before.get(name) != adjustments.get(name)
+    ]
+    if changed:
+        raise DeepLabError(
+            f"{workdir} has a run with other settings ({'; '.join(changed)}); use the same "
+            f"settings to resume, give another directory, or remove {workdir}"
+        )
 
 
 def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> None:

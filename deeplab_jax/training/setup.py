@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -63,6 +64,9 @@ class Run:
       augmentation: augmentation of training examples.
       learning_rate, optimizer: learning-rate schedule and optimizer.
       objective: loss to minimize.
+      adjustments: settings of the functions that changed the run after it was built, for example
+        the weight of a distillation loss. The values are JSON-ready. A run is resumed only with
+        equal adjustments.
     """
 
     config: ConfigDict
@@ -76,6 +80,7 @@ class Run:
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
     objective: Objective
+    adjustments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def state_spec(self) -> StateSpec:

@@ -106,7 +106,8 @@ def train(
       mesh: device mesh (default: all devices of the job, divided as in `config.parallel`).
       profile: whether to write a trace of a few steps to `workdir/profile`.
       adjust: function that changes the run before training, for example its network, objective or
-        optimizer. A resumed run requires the same function.
+        optimizer. A resumed run requires the same function. Its settings belong in
+        `Run.adjustments`, which are stored in the workdir and compared when the run is resumed.
       started: start of the process, in seconds since 1970, for the goodput (default: now).
 
     Raises:
@@ -196,13 +197,13 @@ def _make_evaluator(run: Run) -> Evaluator:
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
     """Checks that all hosts have the same config, datasets, versions and mesh, and opens a workdir.
 
-    Process 0 writes config, data fingerprints and description of the run. All processes wait until
-    the files are written.
+    Process 0 writes config, data fingerprints, adjustments and description of the run. All
+    processes wait until the files are written.
     """
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
     check_hosts_agree(_facts(run, data))
     if is_first_host():
-        workdirs.claim(run.workdir, run.config, data)
+        workdirs.claim(run.workdir, run.config, data, run.adjustments)
         description = dataclasses.replace(run.description, inference_size=evaluator.size)
         checkpointing.write_description(run.workdir, description)
         workdirs.write_manifest(run.workdir, run.mesh)
@@ -214,7 +215,9 @@ LOCAL_FIELDS = ("data.data_dir", "data.workers")
 
 
 def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns the values that must be equal on all hosts: config, datasets, versions and mesh.
+    """Returns the values that must be equal on all hosts.
+
+    They are config, datasets, adjustments, versions and mesh.
 
     The fields `LOCAL_FIELDS` of the config, which may differ between hosts, are left out.
     """
@@ -222,6 +225,7 @@ def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         **{name: value for name, value in fields.items() if name not in LOCAL_FIELDS},
         **{f"the {role} data": facts for role, facts in data.items()},
+        "the adjustments": run.adjustments,
         **workdirs.versions(),
         "the mesh": dict(run.mesh.shape),
     }

@@ -1,7 +1,9 @@
 """`quantize`, `prune` and `distill`, from a model directory to a report."""
 
+import importlib
 import json
 
+import jax
 import numpy as np
 import pytest
 from random_variables import random_variables
@@ -9,11 +11,15 @@ from small_models import describe
 from tiny_recipe import write_tiny_recipe
 
 from deeplab_jax import checkpointing, inference
+from deeplab_jax import config as configs
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
+from deeplab_jax.compression.fine_tuning import digest, fine_tune
 from deeplab_jax.compression.magnitude_pruning import sparsity_of
 from deeplab_jax.data.descriptors import SHAPES
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models.summary import summarize
+from deeplab_jax.reporter import Reporter
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,106 @@ def test_prune_channels_and_weights(compress, world):
     assert status == 0
     sparse = checkpointing.read_variables(world / "sparse")
     assert sparsity_of(sparse["params"]) == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Every training run is interrupted after its workdir is opened."""
+
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("deeplab_jax.training.train"), "_train", interrupt)
+
+
+@pytest.fixture
+def other_model(world):
+    """Path of a model with the network of `model`, but other variables."""
+    path = world / "other"
+    if not path.exists():
+        stored = checkpointing.read_model(world / "model")
+        variables = jax.tree.map(lambda array: array / 2, stored.variables)
+        checkpointing.write_model(path, stored.description, variables)
+    return path.name
+
+
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize(
+    ("command", "flags", "changes"),
+    [
+        ("prune", ["--sparsity=0.5"], [(["--sparsity=0.9"], "sparsity: 0.5 → 0.9")]),
+        (
+            "prune",
+            ["--sparsity=0.5", "--teacher_weight=1"],
+            [(["--teacher_weight=2"], "teacher_weight: 1.0 → 2.0")],
+        ),
+        ("quantize", [], []),
+    ],
+)
+def test_only_the_same_model_and_settings_resume_a_fine_tuning(
+    compress, other_model, tmp_path, command, flags, changes
+):
+    common = [f"--output={tmp_path / 'x'}", "--steps=2", "--config=recipe.py", *flags]
+    for _ in range(2):
+        assert compress(command, *common)[0] == 130
+    for change, complaint in [*changes, ([f"--model={other_model}"], "a run of another model")]:
+        status, _, error = compress(command, *common, *change)
+        assert status == 2
+        assert complaint in error
+        assert f"remove {tmp_path / 'x-training'}" in error
+    assert compress(command, *common)[0] == 130
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_only_the_same_model_and_settings_resume_a_structured_pruning(
+    compress, other_model, tmp_path
+):
+    output = [f"--output={tmp_path / 'x'}", "--steps=2", "--config=recipe.py", "--structured"]
+    common = [*output, "--macs=0.8", "--multiple=1", "--calibration_limit=1"]
+    for _ in range(2):
+        assert compress("prune", *common)[0] == 130
+    status, _, error = compress("prune", *common, "--macs=0.7")
+    assert status == 2
+    assert "macs: 0.8 → 0.7" in error
+    status, _, error = compress("prune", *common, f"--model={other_model}")
+    assert status == 2
+    assert "pruned_model: " in error
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_only_the_same_teacher_and_settings_resume_a_distillation(
+    world, other_model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(world)
+    flags = ["--config=recipe.py", f"--output={tmp_path / 'x'}", "--config.data.data_dir=data"]
+
+    def distill(*changes):
+        capsys.readouterr()
+        return run(["distill", "--model=model", *flags, *changes], Console())
+
+    assert [distill(), distill()] == [130, 130]
+    for change, name in (
+        (f"--model={other_model}", "teacher"),
+        ("--weight=2", "teacher_weight"),
+        ("--temperature=3", "teacher_temperature"),
+    ):
+        assert distill(change) == 2
+        assert f"other settings ({name}: " in capsys.readouterr().err
+    plain = ["--config=recipe.py", f"--workdir={tmp_path / 'x'}", "--config.data.data_dir=data"]
+    assert run(["train", *plain], Console()) == 2
+
+
+def test_a_model_left_by_a_call_that_failed_is_replaced(world, other_model, tmp_path):
+    def fail(run):
+        raise DeepLabError("no")
+
+    config = configs.load(str(world / "recipe.py"))
+    config.data.data_dir = str(world / "data")
+    for name in ("model", other_model):
+        stored = checkpointing.read_model(world / name)
+        with pytest.raises(DeepLabError, match="no"):
+            fine_tune(stored, config, tmp_path, 1, Reporter(), fail)
+        assert digest(checkpointing.read_model(tmp_path / "start")) == digest(stored)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_models import CLASSES, describe, images, stored
 
-from deeplab_jax.compression.fine_tuning import distilled
+from deeplab_jax.compression.fine_tuning import digest, distilled
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses import distillation_loss
 from deeplab_jax.training.loss import Outputs
@@ -73,6 +73,7 @@ class FewParts:
     objective: object
     description: object
     train: object = None
+    adjustments: dict = dataclasses.field(default_factory=dict)
 
 
 def few_parts():
@@ -91,6 +92,15 @@ def test_the_teachers_loss_comes_on_top():
     label = np.zeros((1, 1, 2), np.uint8)
     expected = 5 + 0.5 * distillation_loss(STUDENT, TEACHER, label, temperature=2.0)
     assert float(run.objective(outputs, label, label, 0)) == pytest.approx(float(expected))
+
+
+def test_a_digest_identifies_network_and_variables():
+    model = stored("resnet")
+    changed = jax.tree.map(np.copy, model.variables)
+    changed["params"]["classifier"]["bias"][0] += 1e-6
+    assert digest(model) == digest(dataclasses.replace(model, variables=model.variables))
+    assert digest(model) != digest(dataclasses.replace(model, variables=changed))
+    assert digest(model) != digest(model.changed(model.variables, {"output_stride": 16}))
 
 
 def test_evaluation_applies_the_student_alone():

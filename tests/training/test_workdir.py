@@ -86,6 +86,31 @@ def test_a_workdir_without_recorded_data_accepts_and_records_them(tmp_path):
         claim(tmp_path, changed(), {"train": FACTS | {"content": "01"}})
 
 
+def test_other_adjustments_are_refused_with_what_differs_and_nothing_is_written(tmp_path):
+    claim(tmp_path, changed(), adjustments={"sparsity": 0.5, "teacher": "1f"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    message = r"other settings \(sparsity: 0\.5 → 0\.9; teacher: 1f → None\); use the same settings"
+    with pytest.raises(DeepLabError, match=message):
+        claim(tmp_path, changed(data__data_dir="elsewhere"), adjustments={"sparsity": 0.9})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    claim(tmp_path, changed(), adjustments={"sparsity": 0.5, "teacher": "1f"})
+
+
+def test_a_run_without_adjustments_is_not_resumed_with_adjustments(tmp_path):
+    claim(tmp_path, changed())
+    with pytest.raises(DeepLabError, match=r"sparsity: None → 0\.5"):
+        claim(tmp_path, changed(), adjustments={"sparsity": 0.5})
+    claim(tmp_path, changed())
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[1]"])
+def test_recorded_adjustments_that_cannot_be_read_are_named(tmp_path, content):
+    claim(tmp_path, changed())
+    (tmp_path / "adjustments.json").write_text(content)
+    with pytest.raises(DeepLabError, match=r"adjustments\.json cannot be read"):
+        claim(tmp_path, changed())
+
+
 @pytest.mark.parametrize("content", ["{", "3", '{"train": 3}'])
 def test_recorded_data_that_cannot_be_read_are_named(tmp_path, content):
     (tmp_path / "data.json").write_text(content)
