@@ -104,15 +104,22 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary directory to write to, and moves it to `path` if the block succeeds.
 
+    If `path` is a symbolic link, the directory that it points to is written, and the link is kept.
+
     Args:
       path: path of the directory.
       overwrite: whether to replace an existing file or directory at `path` (default: False).
 
     Raises:
-      DeepLabError: `path` exists, is not an empty directory, and `overwrite` is False.
+      DeepLabError: `path` exists, is not an empty directory, and `overwrite` is False; or `path`
+        cannot be replaced, because it is a mount point or the current directory.
     """
     if not overwrite:
         check_new_directory(path)
+    check_replaceable(path)
+    if is_local(path):
+        # A directory cannot be moved to a link or to `..`.
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent if is_local(path) else None
     with tempfile.TemporaryDirectory(dir=beside, prefix=".writing-") as folder:
@@ -124,8 +131,7 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
                 remove_directory(path)
             _upload(temporary, path)
             return
-        # A symbolic link is replaced, and the directory that it refers to is kept.
-        if overwrite and os.path.lexists(path):
+        if overwrite and path.exists():
             os.replace(path, Path(folder) / f"{path.name}.replaced")
         # `path` may be an empty directory, which this replaces.
         os.replace(temporary, path)
@@ -159,6 +165,16 @@ def local_output(path: Path) -> Iterator[Path]:
 
 
 def check_new_directory(path: Path) -> None:
+    """Checks that `replacing_directory` can write to `path`, and that nothing would be overwritten.
+
+    Raises:
+      DeepLabError: `path` exists and is not an empty directory, or it cannot be replaced.
+    """
+    check_empty(path)
+    check_replaceable(path)
+
+
+def check_empty(path: Path) -> None:
     """Checks that nothing would be overwritten: `path` is an empty directory or does not exist.
 
     Raises:
@@ -166,6 +182,21 @@ def check_new_directory(path: Path) -> None:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
+
+
+def check_replaceable(path: Path) -> None:
+    """Checks that a directory can be moved to `path`.
+
+    Raises:
+      DeepLabError: `path` is a mount point or the current directory.
+    """
+    if not is_local(path) or not path.is_dir():
+        return
+    if os.path.ismount(os.path.realpath(path)) or os.path.samefile(path, os.curdir):
+        raise DeepLabError(
+            f"{path} is a mount point or the current directory, which cannot be replaced; give a "
+            "new directory inside it"
+        )
 
 
 def check_writable(directory: Path) -> None:

@@ -1,6 +1,19 @@
+import os
+from pathlib import Path
+
 import pytest
 
-from deeplab_jax.files import absolute, as_path, is_exported, replacing, write_text
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import (
+    absolute,
+    as_path,
+    check_empty,
+    check_new_directory,
+    is_exported,
+    replacing,
+    replacing_directory,
+    write_text,
+)
 
 
 def test_a_file_appears_whole_in_new_folders(tmp_path):
@@ -33,3 +46,37 @@ def test_a_tilde_at_the_start_of_a_path_is_the_home_directory(tmp_path, monkeypa
     # Other names may begin with a tilde, too.
     assert str(as_path("~$draft.png")) == "~$draft.png"
     assert str(as_path("runs/~/a")) == "runs/~/a"
+
+
+@pytest.mark.parametrize(
+    ("output", "written"), [("link", "real"), ("to_nothing", "new"), ("deep/inner/..", "deep")]
+)
+def test_a_directory_is_written_where_a_link_or_dots_lead(tmp_path, output, written):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "to_nothing").symlink_to("new")
+    for overwrite in (False, True):
+        with replacing_directory(tmp_path / output, overwrite) as temporary:
+            (temporary / "model.json").write_text("{}")
+        assert (tmp_path / written / "model.json").read_text() == "{}"
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "to_nothing").is_symlink()
+
+
+def test_a_directory_that_cannot_be_replaced_is_refused_before_the_work(tmp_path, monkeypatch):
+    mount, here = tmp_path / "mount", tmp_path / "here"
+    for path in (mount, here):
+        path.mkdir()
+    (tmp_path / "link").symlink_to("mount")
+    monkeypatch.setattr("os.path.ismount", lambda path: path == os.path.realpath(mount))
+    monkeypatch.chdir(here)
+    for path in (mount, tmp_path / "link", here, Path()):
+        with pytest.raises(DeepLabError, match="cannot be replaced; give a new directory inside"):
+            check_new_directory(path)
+        with (
+            pytest.raises(DeepLabError, match="cannot be replaced"),
+            replacing_directory(path, overwrite=True),
+        ):
+            raise AssertionError
+    check_new_directory(mount / "model")
+    check_empty(mount)

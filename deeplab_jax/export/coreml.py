@@ -27,7 +27,7 @@ from deeplab_jax.export.translation import (
     flat_padding,
     translate,
 )
-from deeplab_jax.files import replacing_directory
+from deeplab_jax.files import check_replaceable, replacing_directory
 from deeplab_jax.lazy import import_extra, quiet_logger
 from deeplab_jax.ops import Padding
 
@@ -149,8 +149,8 @@ def write_coreml(program: Program, path: str | Path) -> None:
       path: path of the package, a directory that ends in `.mlpackage`; it is written atomically.
 
     Raises:
-      DeepLabError: coremltools is not installed, the path or the batch size is illegal, or an
-        operation of the network cannot be exported.
+      DeepLabError: coremltools is not installed, the path or the batch size is illegal, the path
+        is a mount point, or an operation of the network cannot be exported.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -159,6 +159,7 @@ def write_coreml(program: Program, path: str | Path) -> None:
         raise DeepLabError(
             "a Core ML file takes one image per call; omit --batch, or give --batch=1"
         )
+    check_replaceable(path)
     coremltools = _import_coremltools()
     metadata = _describe(program)
     with quiet_logger("coremltools"), warnings.catch_warnings():

@@ -1,9 +1,7 @@
 """Web export: a static page that runs the network in the browser with onnxruntime-web."""
 
 import json
-import os
 import shutil
-import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import describe
 from deeplab_jax.export.onnx import write_onnx
 from deeplab_jax.export.program import Program
+from deeplab_jax.files import replacing_directory
 
 PACKAGE = "onnxruntime-web"
 # Subdirectory of the page that contains onnxruntime-web, and the files in it that the page loads:
@@ -65,16 +64,15 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
 
     Raises:
       DeepLabError: the program does not map one uint8 RGB image to a class map, onnxruntime-web is
-        not found, or `path` exists and is neither an exported page nor an empty directory.
+        not found, or `path` is a mount point, or exists and is neither an exported page nor an
+        empty directory.
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
     if path.exists() and not is_page(path) and not (path.is_dir() and not any(path.iterdir())):
         raise DeepLabError(f"{path} exists and is not an exported page; give another --output")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        page = Path(folder) / "page"
-        (page / RUNTIME).mkdir(parents=True)
+    with replacing_directory(path, overwrite=True) as page:
+        (page / RUNTIME).mkdir()
         write_onnx(program, page / NETWORK)
         (page / DESCRIPTION).write_text(_description(program, package), encoding="utf-8")
         sources = resources.files("deeplab_jax.export") / "page"
@@ -86,9 +84,6 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
         for name in ("package.json", "LICENSE", "ThirdPartyNotices.txt"):
             if (package / name).is_file():
                 shutil.copyfile(package / name, page / RUNTIME / name)
-        if path.exists():
-            os.replace(path, Path(folder) / "earlier")
-        os.replace(page, path)
 
 
 def is_page(path: Path) -> bool:

@@ -20,7 +20,7 @@ from deeplab_jax.data.images import storable_image
 from deeplab_jax.data.prepared import PreparedDataset
 from deeplab_jax.declarations import FRACTION
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_new_directory, replacing, write_text
+from deeplab_jax.files import check_empty, replacing, write_text
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.labels import label_dtype, void_label
@@ -220,7 +220,7 @@ def _open_folder(output: Path, settings: dict[str, Any]) -> None:
     """
     path = output / SETTINGS_FILE
     if not path.is_file():
-        check_new_directory(output)
+        check_empty(output)
         write_text(path, json.dumps(settings, indent=2))
         return
     try:

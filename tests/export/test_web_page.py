@@ -76,9 +76,12 @@ def test_a_page_contains_all_that_it_loads(predictor, tmp_path):
     assert described["sizes"]["minimum"] == [65, 81]
     assert described["sizes"]["fixed"] is None
     assert load_exported(page).metadata.input["shape"] == [1, None, None, 3]
-    # An earlier page is replaced as a whole.
+    # An earlier page is replaced as a whole, also through a link.
     (page / "runtime" / "earlier.mjs").write_text("")
-    export(predictor, page, "web", ExportOptions(size=(65, 65)))
+    link = tmp_path / "link"
+    link.symlink_to("page")
+    export(predictor, link, "web", ExportOptions(size=(65, 65)))
+    assert link.is_symlink()
     assert not (page / "runtime" / "earlier.mjs").exists()
     assert json.loads((page / web.DESCRIPTION).read_text())["sizes"]["fixed"] == [65, 65]
 
