@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deeplab_jax import checkpointing, data, inference, pretrained
 from deeplab_jax.cli.console import Console
@@ -36,16 +36,48 @@ def open_sources(
       The path of the model, the model, and the split to evaluate on.
 
     Raises:
-      DeepLabError: a flag is missing, an argument is not a flag, --output exists, or the model or
-        dataset does not exist.
+      DeepLabError: a flag is missing, an argument is not a flag, --output exists, the model or the
+        dataset does not exist or cannot be evaluated on it, or the TFLite file cannot be run.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
     check_new_directory(as_path(flags.output))
+    settings = flags.split_settings()
     flags.check_sources()
     source = pretrained.locate(flags.model, console)
     stored = checkpointing.read_model(source, flags.checkpoint, flags.ema)
-    return source, stored, flags.open_split()
+    dataset = flags.open_split()
+    # The report is written after the model, so everything that it requires is checked first.
+    _check_evaluation(inference.predictor_of(stored, str(source)), dataset, settings)
+    if flags.tflite:
+        from deeplab_jax.compression.effects import tflite_call
+
+        tflite_call(as_path(flags.tflite))
+    return source, stored, dataset
+
+
+def _check_evaluation(
+    predictor: "inference.Predictor | inference.ImageClassification",
+    dataset: "data.Dataset",
+    settings: dict[str, Any],
+) -> None:
+    """Checks that a model can be evaluated on a split with keywords of `evaluate`.
+
+    Raises:
+      DeepLabError: the model classifies whole images, model and split have different bands or
+        numbers of classes, or an image is larger than the size.
+    """
+    # The import is local, so that --help and wrong flags do not wait for JAX.
+    from deeplab_jax.evaluation.passes import EvaluationSettings, image_sizes, make_inference
+
+    passes = make_inference(predictor, dataset, EvaluationSettings(**settings))
+    height, width = image_sizes(dataset, passes.num_images).max(axis=0)
+    padded = passes.sizes[0] if settings["size"] and passes.sizes else (height, width)
+    if height > padded[0] or width > padded[1]:
+        raise DeepLabError(
+            f"images of {dataset.name}/{dataset.split} have up to {height}x{width} pixels (height "
+            f"x width), more than --size; omit --size, or give at least {height}x{width}"
+        )
 
 
 def fine_tuned(

@@ -1,5 +1,6 @@
 """`quantize`, `prune` and `distill`, from a model directory to a report."""
 
+import dataclasses
 import importlib
 import json
 
@@ -36,6 +37,10 @@ def world(tmp_path_factory):
     model = description.create_model()
     variables = random_variables(model, np.zeros((1, 33, 33, 3), np.uint8))
     checkpointing.write_model(folder / "model", description, variables)
+    two = describe("mobilenet_v2", num_classes=2)
+    two = dataclasses.replace(two, class_names=names[:2], palette=palette[:2])
+    image = np.zeros((1, 33, 33, 3), np.uint8)
+    checkpointing.write_model(folder / "two", two, random_variables(two.create_model(), image))
     write_tiny_recipe(
         folder / "recipe.py",
         training__num_steps=2,
@@ -225,10 +230,22 @@ def test_distill_from_a_teacher(world, monkeypatch, capsys):
             "--model defines the network",
         ),
         ("quantize", ["--output=x", "folder"], "takes no argument 'folder'"),
+        ("prune", ["--output=x", "--steps=1", "--size=33"], "size '33' is not legal"),
+        ("prune", ["--output=x", "--steps=1", "--size=33x33"], "give at least 48x48"),
+        ("quantize", ["--output=x", "--model=two"], "2 classes, but the dataset shapes has 6"),
     ],
 )
 def test_mistakes_are_reported_before_any_work(compress, world, command, flags, complaint):
     status, _, told = compress(command, *(flags[::-1] if flags[-1] == "folder" else flags))
     assert status == 2
     assert complaint in told
+    assert not (world / "x").exists()
+    assert not (world / "x-training").exists()
+
+
+def test_a_tflite_file_that_cannot_be_run_is_reported_before_any_work(compress, world):
+    pytest.importorskip("ai_edge_litert")
+    status, _, error = compress("quantize", "--output=x", "--tflite=typo.tflite")
+    assert status == 2
+    assert "typo.tflite cannot be run as a TFLite file" in error
     assert not (world / "x").exists()
