@@ -128,7 +128,7 @@ def _define_images(flags: Flags) -> None:
         "257x257,513x513 (default: --size; without it, the inference size of the model and, if the "
         "file accepts any size, a smaller and a larger size).",
     )
-    flags.define("verify_limit", 50, "Maximum number of images for --verify.")
+    flags.define("verify_limit", 50, "Maximum number of images for --verify.", least=1)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

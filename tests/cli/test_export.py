@@ -57,6 +57,7 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
         (["--model=m", "--format=onnx", "--output=x", "--calibrate=a"], "requires --format=tflite"),
         (["--model=m", "--format=onnx", "--output=x", "--verify_size=65x65"], "--verify=photos"),
         (["--model=m", "--format=coreml", "--output=x", "--verify=."], "Apple devices only"),
+        (["--model=m", "--format=onnx", "--output=x", "--verify_limit=0"], "--verify_limit=0"),
     ],
 )
 def test_mistakes_are_reported_before_any_work(arguments, reason, capsys, tmp_path, monkeypatch):
