@@ -1,6 +1,7 @@
 """Entry point `deeplab-jax COMMAND`: finds the command, parses its flags, reports errors."""
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -177,7 +178,13 @@ def exit_status(
 
 
 def prepare_environment() -> None:
-    """Sets environment variables that libraries read on import, unless the user has set them."""
+    """Prepares stdout, warnings and environment variables that libraries read on import.
+
+    Variables that the user has set are not changed.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Results contain characters, such as × and …, that not every encoding has.
+        sys.stdout.reconfigure(errors="replace")
     # TensorFlow's log lines would hide error messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # This avoids TensorFlow's notice on oneDNN. TensorFlow is only used to read and write files.

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from deeplab_jax.cli.console import Console, duration
@@ -25,6 +29,16 @@ def test_nothing_at_all_is_a_mistake_that_gets_the_overview(deeplab):
     status, printed, _ = deeplab()
     assert status == 2
     assert "usage: deeplab-jax COMMAND" in printed
+
+
+def test_characters_that_the_encoding_of_stdout_lacks_are_replaced():
+    process = subprocess.run(
+        [sys.executable, "-m", "deeplab_jax.cli.main", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"usage: deeplab-jax COMMAND [--flag=value ?]" in process.stdout
 
 
 @pytest.mark.parametrize("word", ["--help", "-h"])
