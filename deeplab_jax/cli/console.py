@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
 
 import rich.box
 import rich.console
@@ -61,8 +62,10 @@ class Console(Reporter):
     """Prints results to stdout, and progress, warnings and errors to stderr."""
 
     def __init__(self) -> None:
-        self._out = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
-        self._err = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        # All text is printed as it is, because file names may contain `[red]` or `:car:`.
+        plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+        self._out = rich.console.Console(soft_wrap=True, **plain)
+        self._err = rich.console.Console(stderr=True, soft_wrap=True, **plain)
         self._live: rich.progress.Progress | None = None
         self._last_plain_line = -PLAIN_INTERVAL
 
@@ -88,7 +91,8 @@ class Console(Reporter):
             total = len(items)
         if self._err.is_terminal and self._live is None:
             with rich.progress.Progress(
-                *rich.progress.Progress.get_default_columns(),
+                rich.progress.TextColumn("{task.description}", markup=False),
+                *rich.progress.Progress.get_default_columns()[1:],
                 rich.progress.MofNCompleteColumn(),
                 console=self._err,
                 transient=True,
@@ -116,7 +120,7 @@ class Console(Reporter):
     def _show_live(self, line: str, step: int, num_steps: int) -> None:
         if self._live is None:
             self._live = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
+                rich.progress.TextColumn("{task.description}", markup=False),
                 rich.progress.BarColumn(),
                 console=self._err,
             )

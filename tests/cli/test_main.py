@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from deeplab_jax.cli.console import Console, duration
+from deeplab_jax.cli.console import Console, duration, make_table
 from deeplab_jax.cli.main import COMMANDS, run, spell_out_overrides
 from deeplab_jax.errors import DeepLabError
 
@@ -119,6 +119,29 @@ def test_other_errors_are_ours_and_keep_their_traceback(deeplab, monkeypatch):
 )
 def test_overrides_are_spelled_out(given, spelled):
     assert spell_out_overrides(given) == spelled
+
+
+# Markup and emoji codes of rich, in the names of files.
+NAME = "a[bold]b[/bold] :car: [1/2].png"
+
+
+def test_text_is_printed_as_it_is(capsys):
+    console = Console()
+    console.print(NAME)
+    console.print(make_table([NAME], [[NAME]]))
+    console.message(NAME)
+    console.warning(NAME)
+    console.error(NAME)
+    printed, error = capsys.readouterr()
+    assert printed.count(NAME) == 3
+    assert error.count(NAME) == 3
+
+
+def test_the_live_line_shows_a_description_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    list(Console().track([1, 2], NAME))
+    assert NAME in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
