@@ -273,8 +273,14 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
 
 def _load_tflite(path: Path, threads: int) -> ExportedNetwork:
     interpreters = import_extra("ai_edge_litert.interpreter", "tflite", "this file")
+    try:
+        # This verifies the file, whose metadata cannot be read safely otherwise.
+        interpreter = interpreters.Interpreter(str(path), num_threads=threads)
+    except (ValueError, RuntimeError) as error:
+        raise DeepLabError(
+            f"{path} cannot be run as a TFLite file ({error}); {NO_METADATA}"
+        ) from error
     metadata = read_tflite_metadata(path)
-    interpreter = interpreters.Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
     given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 

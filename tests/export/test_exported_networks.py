@@ -309,6 +309,15 @@ def test_mistakes(made, tmp_path):
         load_exported(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("content", [b"", bytes(1000), bytes(range(256)) * 40])
+def test_a_damaged_tflite_file_is_refused(tmp_path, content):
+    pytest.importorskip("ai_edge_litert")
+    path = tmp_path / "network.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3" + content)
+    with pytest.raises(DeepLabError, match=r"network\.tflite cannot be run as a TFLite file"):
+        load_exported(path)
+
+
 def test_networks_of_several_scales_suit_fewer_sizes(made):
     """Every scale of the image is to be k · output stride + 1."""
     assert make_program(made("msc"), LOGITS).step == (32, 1)
