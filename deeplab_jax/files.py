@@ -252,8 +252,8 @@ def cache_directory() -> Path:
 
     It is $DEEPLAB_CACHE, or ~/.cache/deeplab_jax if that variable is not set.
     """
-    default = Path.home() / ".cache" / "deeplab_jax"
-    return Path(os.environ.get("DEEPLAB_CACHE") or default).expanduser()
+    directory = os.environ.get("DEEPLAB_CACHE") or "~/.cache/deeplab_jax"
+    return Path(directory).expanduser()
 
 
 PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"

@@ -7,6 +7,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import (
     absolute,
     as_path,
+    cache_directory,
     check_empty,
     check_new_directory,
     is_exported,
@@ -80,3 +81,15 @@ def test_a_directory_that_cannot_be_replaced_is_refused_before_the_work(tmp_path
             raise AssertionError
     check_new_directory(mount / "model")
     check_empty(mount)
+
+
+def test_a_cache_directory_that_is_set_requires_no_home_directory(tmp_path, monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path))
+    assert cache_directory() == tmp_path
+    monkeypatch.delenv("DEEPLAB_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / ".cache" / "deeplab_jax"
