@@ -139,7 +139,9 @@ def run(argv: Sequence[str], console: Console) -> int:
             console.print(command_help(module.__doc__ or "", flag_values))
             return
         try:
-            paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
+            # A command without a config must report `--config.FIELD` as the user typed it.
+            spelled = spell_out_overrides(arguments) if "override" in flag_values else arguments
+            paths = flag_values([name, *spelled])[1:]
         except absl_flags.UnrecognizedFlagError as error:
             new = RENAMED_FLAGS.get(error.flagname)
             if new is None or new not in flag_values:

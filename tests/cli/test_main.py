@@ -59,6 +59,7 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["predict", "--ema=perhaps"], "--ema=perhaps"),
         (["evaluate", "--space=2"], "flag --space is now called --spatial"),
         (["predict", "--space=2"], "Unknown command line flag 'space'"),
+        (["inspect", "deeplab_v3", "--config.seed=3"], "Unknown command line flag 'config.seed'"),
         (["train", "shapes"], "train takes no argument 'shapes'"),
         (["train"], "give --config=FILE and --workdir=DIR"),
         (["train", "--config=shape", "--workdir=unwritten"], "did you mean 'shapes'?"),
