@@ -53,5 +53,6 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     stored = compression.fine_tuned(flags, source, stored, quantization_aware, console)
     limit, size = flags.calibration_limit, parse_size(flags.size)
     images = calibration_images(calibrating, stored.model, limit=limit, size=size, reporter=console)
-    made = quantize(stored, images, f"{limit} images of {name}/{split}")
+    count = min(limit, len(calibrating))
+    made = quantize(stored, images, f"{count} images of {name}/{split}")
     compression.write_compressed(flags, source, "int8", made, dataset, console)

@@ -72,7 +72,7 @@ def report(world, name):
 @pytest.mark.timeout(3000)
 def test_quantize_with_steps_of_training(compress, world):
     status, printed, _ = compress(
-        "quantize", "--output=int8", "--steps=2", "--config=recipe.py", "--calibration_limit=2"
+        "quantize", "--output=int8", "--steps=2", "--config=recipe.py", "--calibration_limit=9"
     )
     assert status == 0
     assert "bytes on disk" in printed
@@ -81,6 +81,7 @@ def test_quantize_with_steps_of_training(compress, world):
     assert found["settings"]["num_images"] == 2
     source = checkpointing.read_description(world / "int8").source
     assert source["fine_tuned"] == {"steps": 2, "on": "shapes"}
+    assert source["quantized"]["calibrated_on"] == "4 images of shapes/train"
     assert inference.load(world / "int8").model.architecture.quantization == "int8"
     again, _, complaint = compress("quantize", "--output=int8")
     assert again == 2
