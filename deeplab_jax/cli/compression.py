@@ -68,16 +68,9 @@ def _check_evaluation(
         numbers of classes, or an image is larger than the size.
     """
     # The import is local, so that --help and wrong flags do not wait for JAX.
-    from deeplab_jax.evaluation.passes import EvaluationSettings, image_sizes, make_inference
+    from deeplab_jax.evaluation.passes import EvaluationSettings, make_inference
 
-    passes = make_inference(predictor, dataset, EvaluationSettings(**settings))
-    height, width = image_sizes(dataset, passes.num_images).max(axis=0)
-    padded = passes.sizes[0] if settings["size"] and passes.sizes else (height, width)
-    if height > padded[0] or width > padded[1]:
-        raise DeepLabError(
-            f"images of {dataset.name}/{dataset.split} have up to {height}x{width} pixels (height "
-            f"x width), more than --size; omit --size, or give at least {height}x{width}"
-        )
+    make_inference(predictor, dataset, EvaluationSettings(**settings))
 
 
 def fine_tuned(
