@@ -14,7 +14,7 @@ from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.models.output_stride import rates_at_output_stride
-from deeplab_jax.training.checkpoints import network_of
+from deeplab_jax.training.workdir import network_of
 from experiments.fields import set_field
 from experiments.grid import Grid, shown
 from experiments.presets import Preset

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from deeplab_jax.models import Architecture, DeepLab, summarize
 from deeplab_jax.models.output_stride import rates_at_output_stride
 from deeplab_jax.ops import scaled_size
-from deeplab_jax.training.checkpoints import network_of as config_network
+from deeplab_jax.training.workdir import network_of as config_network
 from experiments.cases import Case, ResolvedTraining
 from experiments.storage import read_json, write_json
 

@@ -5,7 +5,7 @@ import copy
 from ml_collections import ConfigDict
 
 from deeplab_jax.models import Architecture, read_keywords
-from deeplab_jax.training.checkpoints import network_of
+from deeplab_jax.training.workdir import network_of
 from experiments.fields import set_field
 from experiments.presets import Preset
 from experiments.presets.preset import Size

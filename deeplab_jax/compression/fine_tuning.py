@@ -22,9 +22,9 @@ from deeplab_jax.models.architectures import frozen
 from deeplab_jax.models.deeplab import DeepLab
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
-from deeplab_jax.training.checkpoints import CONFIG_FILE
 from deeplab_jax.training.loss import Outputs
 from deeplab_jax.training.setup import Run
+from deeplab_jax.training.workdir import CONFIG_FILE
 
 # Keywords of `create_model` that follow from the dataset of a training run, not from its config.
 FROM_DATA = ("num_classes", "in_channels", "image_dtype")

@@ -13,8 +13,8 @@ from deeplab_jax.errors import DeepLabError, class_difference
 from deeplab_jax.files import as_path
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.hub import is_hub_address
-from deeplab_jax.training.checkpoints import CONFIG_FILE, DATA_FILE
 from deeplab_jax.training.hooks import VALIDATION
+from deeplab_jax.training.workdir import CONFIG_FILE, DATA_FILE
 from deeplab_jax.training.writers import read_rows
 
 METRICS_FILE = "metrics.json"

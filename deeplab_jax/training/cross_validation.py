@@ -20,10 +20,10 @@ from deeplab_jax.inference.padding import size_grid
 from deeplab_jax.models import Architecture
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
-from deeplab_jax.training import checkpoints as workdirs
-from deeplab_jax.training.checkpoints import network_of, with_network
+from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.setup import Source, open_source, warn_of_absent_classes
 from deeplab_jax.training.train import train
+from deeplab_jax.training.workdir import network_of, with_network
 
 RESULTS_FILE = "cross_validation.json"
 

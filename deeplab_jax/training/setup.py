@@ -29,7 +29,6 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checkpoints import format_version, network_of, with_network
 from deeplab_jax.training.checks import (
     check_bands,
     check_batch,
@@ -43,6 +42,7 @@ from deeplab_jax.training.checks import (
 from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import StateSpec
+from deeplab_jax.training.workdir import format_version, network_of, with_network
 
 # Maximum number of classes that a warning lists.
 SHOWN_CLASSES = 5

@@ -25,7 +25,7 @@ from deeplab_jax.parallel import (
     watchdog,
 )
 from deeplab_jax.reporter import LoggingReporter, Reporter
-from deeplab_jax.training import checkpoints as workdirs
+from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.goodput import Timeline
 from deeplab_jax.training.hooks import (

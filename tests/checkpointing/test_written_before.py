@@ -14,7 +14,7 @@ from deeplab_jax.checkpointing import read_description, read_model, write_descri
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.formats import RENAMES, with_new_keywords
 from deeplab_jax.models import create_model
-from deeplab_jax.training.checkpoints import claim, format_version
+from deeplab_jax.training.workdir import claim, format_version
 
 BEFORE = pathlib.Path(__file__).parent / "written_before"
 NETWORKS = ("v1", "v2", "torchvision")

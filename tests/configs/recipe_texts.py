@@ -7,7 +7,7 @@ import pathlib
 from deeplab_jax import config as configs
 from deeplab_jax.data import descriptors
 from deeplab_jax.models import Architecture
-from deeplab_jax.training.checkpoints import network_of
+from deeplab_jax.training.workdir import network_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 DESCRIPTORS = {

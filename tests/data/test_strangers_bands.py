@@ -32,8 +32,8 @@ from deeplab_jax.export.runtimes import load_exported
 from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.preprocessing import preprocess
-from deeplab_jax.training.checkpoints import network_of
 from deeplab_jax.training.initialization import for_bands, initialize_from
+from deeplab_jax.training.workdir import network_of
 from deeplab_jax.visualize import displayed
 
 NOISE = np.random.default_rng(0).integers(0, 65536, (21, 17, 5), np.uint16)

@@ -19,7 +19,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, replacing_directory
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.training import train
-from deeplab_jax.training.checkpoints import claim, write_manifest
+from deeplab_jax.training.workdir import claim, write_manifest
 from deeplab_jax.training.writers import Monitor, read_rows
 
 

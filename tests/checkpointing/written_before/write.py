@@ -20,7 +20,7 @@ from random_variables import random_variables
 from deeplab_jax import config as configs
 from deeplab_jax import train
 from deeplab_jax.checkpointing import ModelDescription, read_model, write_model
-from deeplab_jax.training.checkpoints import claim
+from deeplab_jax.training.workdir import claim
 
 HERE = pathlib.Path(__file__).parent
 SMALL = {"backbone": "mobilenet_v2", "depth_multiplier": 0.05, "num_classes": 3}
