@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from deeplab_jax.arrays import Float, Integer
+from deeplab_jax.arrays import Bool, Float, Integer
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.metrics.confusion import ConfusionMatrix
@@ -175,14 +175,16 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
     return np.where(edge & (labels != void), labels.astype(np.int32), -1)
 
 
+# Class, row and column of each of several positions, three int64 arrays.
+Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
     """Finds the boundary pixels of `outline` that match a boundary pixel of `other`.
 
     Two boundary pixels match if they have the same class and their distance is at most `radius`.
-    The loop tries all offsets between two pixels, shortest first, for the pixels without a match.
-    Outlines have few pixels, so this is faster than a distance map per class.
 
     Args:
       outline, other: class of each boundary pixel, −1 elsewhere; results of `_outline`.
@@ -192,23 +194,52 @@ def _meetings(
       Two arrays: the classes of all boundary pixels of `outline`, and the classes of those boundary
       pixels of `outline` that match.
     """
-    reach = int(radius)
-    padded = np.pad(other, reach, constant_values=-1)
-    rows, columns = np.nonzero(outline >= 0)
-    classes = outline[rows, columns]
-    flat, waiting = padded.ravel(), (rows + reach) * padded.shape[1] + columns + reach
-    wanted, met = classes, []
-    for row, column in _disc(radius):
-        meets = flat[waiting + row * padded.shape[1] + column] == wanted
-        met.append(wanted[meets])
-        waiting, wanted = waiting[~meets], wanted[~meets]
-    return classes, np.concatenate(met)
+    own, others = _positions(outline), _positions(other)
+    axis = np.arange(int(radius) + 1)
+    disc = (np.hypot.outer(axis, axis) <= radius).sum(axis=1) - 1
+    # Pixels match only within the same or adjacent squares of this side. This excludes most of the
+    # pixels without a match, for which the search would try every row of the disc.
+    side = len(axis)
+    near = _found(_squares(own, side), _squares(others, side), (1, 1), outline.shape)
+    classes, rows, columns = (array[near] for array in own)
+    return own[0], classes[_found((classes, rows, columns), others, disc, outline.shape)]
 
 
-def _disc(radius: float) -> Integer[np.ndarray, "n 2"]:
-    """Returns all offsets (row, column) of length up to `radius`, shortest first."""
-    axis = np.arange(-int(radius), int(radius) + 1)
-    offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
-    length = np.hypot(*offsets.T)
-    order = np.argsort(length, kind="stable")
-    return offsets[order[length[order] <= radius]]
+def _positions(outline: Integer[np.ndarray, "H W"]) -> Positions:
+    """Returns the positions of all boundary pixels, in ascending order."""
+    flat = np.flatnonzero(outline >= 0)
+    classes = outline.ravel()[flat]
+    order = np.argsort(classes.astype(np.uint16), kind="stable")
+    rows, columns = np.divmod(flat[order], outline.shape[1])
+    return classes[order].astype(np.int64), rows, columns
+
+
+def _squares(pixels: Positions, side: int) -> Positions:
+    """Returns the positions of the squares of `side` × `side` pixels that contain pixels."""
+    classes, rows, columns = pixels
+    return classes, rows // side, columns // side
+
+
+def _found(
+    own: Positions, others: Positions, halves: Sequence[int], size: tuple[int, ...]
+) -> Bool[np.ndarray, " n"]:
+    """Returns whether the neighborhood of each position of `own` contains a position of `others`.
+
+    Args:
+      own, others: positions. Only positions of the same class count.
+      halves: shape of the neighborhood. `halves[k]` is the largest distance in columns, for
+        positions whose distance in rows is k. Larger distances in rows are outside.
+      size: numbers of rows and columns of the positions.
+    """
+    # Numbers of positions ascend by class, row and column. With margins around each class, the
+    # numbers of the neighbors in one row are successive and do not include other rows or classes.
+    height, width = (length + 2 * max(len(halves), *halves) for length in size)
+    numbers, sought = ((one[0] * height + one[1]) * width + one[2] for one in (own, others))
+    sought = np.append(np.sort(sought), np.iinfo(np.int64).max)
+    found, waiting = np.zeros(len(numbers), bool), np.arange(len(numbers))
+    for row in sorted(range(1 - len(halves), len(halves)), key=abs):
+        first = numbers[waiting] + row * width - halves[abs(row)]
+        here = sought[np.searchsorted(sought, first)] <= first + 2 * halves[abs(row)]
+        found[waiting[here]] = True
+        waiting = waiting[~here]
+    return found
