@@ -55,6 +55,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "limit",
         None,
         "Maximum number of images, from the start of the split (default: all).",
+        lower_bound=1,
         **own,
     )
     absl_flags.DEFINE_integer("batch_size", 4, "Number of images per batch.", lower_bound=1, **own)
@@ -82,12 +83,13 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
     dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
     predictors = {
-        name: deeplab_jax.load(path, flags.checkpoint, reporter=console).with_options(options)
+        name: deeplab_jax.load(path, flags.checkpoint, reporter=console)
         for name, path in references.items()
     }
     comparison = compare(
         predictors,
         dataset,
+        options=options,
         num_images=flags.images,
         trimap_widths=widths,
         limit=flags.limit,

@@ -10,7 +10,8 @@ import numpy as np
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
-from deeplab_jax.inference import Predictor
+from deeplab_jax.evaluation.passes import EvaluationSettings, make_inference
+from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.padding import canvas_size
 from deeplab_jax.models import summarize
 from deeplab_jax.reporter import Reporter
@@ -41,7 +42,7 @@ class Shown:
 
     Attributes:
       name: name of the image.
-      image: uint8 [H, W, 3].
+      image: uint8 or uint16 [H, W, C].
       truth: label map, uint8 or uint16 [H, W].
       predictions: class maps int32 [H, W], by the name of the model.
     """
@@ -58,7 +59,7 @@ class Comparison:
 
     Attributes:
       dataset: name and split of the dataset, and number of evaluated images, as text.
-      class_names, palette: names and colors of the classes.
+      class_names, palette: names and colors of the classes, those of the first model.
       models: results by the name of the model.
       shown: images that the page shows.
     """
@@ -74,6 +75,7 @@ def compare(
     predictors: Mapping[str, Predictor],
     dataset: Dataset,
     *,
+    options: InferenceOptions | None = None,
     num_images: int = 4,
     trimap_widths: Sequence[int] = (1, 2, 5, 10, 20, 40),
     limit: int | None = None,
@@ -85,6 +87,7 @@ def compare(
     Args:
       predictors: models by name.
       dataset: dataset split to evaluate. It must have the classes of the models.
+      options: inference options for all models (default: those of each predictor).
       num_images: number of images to show, evenly spaced over the split.
       trimap_widths: widths, in pixels, of the bands around void pixels in which mean IoU is also
         computed.
@@ -93,10 +96,16 @@ def compare(
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: no model is given, or a model and the dataset have different numbers of classes.
+      DeepLabError: no model is given, a model classifies whole images or does not support the
+        options, or a model and the dataset have different bands or numbers of classes.
     """
     if not predictors:
         raise DeepLabError("no model to compare; give --models=NAME=MODEL,NAME=MODEL")
+    for predictor in predictors.values():
+        # Errors are raised before any evaluation.
+        make_inference(predictor, dataset, EvaluationSettings(batch_size=batch_size, limit=limit))
+    if options is not None:
+        predictors = {name: one.with_options(options) for name, one in predictors.items()}
     count = len(dataset) if limit is None else min(limit, len(dataset))
     indexes = dict.fromkeys(np.linspace(0, count - 1, min(num_images, count)).round().astype(int))
     examples = [dataset[int(index)] for index in indexes]

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_jax.labels import void_label, void_of
-from deeplab_jax.visualize import colorize, png_bytes
+from deeplab_jax.visualize import colorize, displayed, png_bytes
 from experiments.comparison.gathering import Compared, Comparison
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
@@ -24,9 +24,11 @@ PALE = 0.35
 
 
 def shown_image(image: np.ndarray) -> bytes:
-    """Returns an image uint8 [H, W, 3], downsampled for the page, as the bytes of a JPEG file."""
+    """Returns an image [H, W, C], downsampled for the page, as the bytes of a JPEG file."""
     buffer = io.BytesIO()
-    Image.fromarray(_small(image, Image.Resampling.LANCZOS)).save(buffer, "JPEG", quality=85)
+    Image.fromarray(_small(displayed(image), Image.Resampling.LANCZOS)).save(
+        buffer, "JPEG", quality=85
+    )
     return buffer.getvalue()
 
 
@@ -39,14 +41,14 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
     """Returns a pale gray image with wrong pixels in red and void pixels in light gray.
 
     Args:
-      image: uint8 [H, W, 3].
+      image: uint8 or uint16 [H, W, C].
       truth: label map, uint8 or uint16 [H, W].
       prediction: class map, integers [H, W].
 
     Returns:
       uint8 [H, W, 3].
     """
-    grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    grey = displayed(image).mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     picture = 255 - PALE * (255 - grey)
     known = truth != void_of(truth)
     picture[known & (truth != prediction)] = WRONG
@@ -104,7 +106,8 @@ def class_bars(comparison: Comparison) -> bytes:
     figure, axes = _figure(min(max(7.0, width), MAX_INCHES), 3.4)
     width = 0.8 / len(comparison.models)
     for number, (model, compared) in enumerate(comparison.models.items()):
-        ious = [compared.metrics["per_class_iou"][name] for name in names]
+        # Models may have other names for the classes; `evaluate` warns of them.
+        ious = compared.metrics["per_class_iou"].values()
         places = np.arange(len(names)) + (number - (len(comparison.models) - 1) / 2) * width
         heights = [np.nan if iou is None else 100 * iou for iou in ious]
         axes.bar(places, heights, width, label=model, color=_color(number))

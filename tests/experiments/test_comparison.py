@@ -1,19 +1,26 @@
 """The page of a comparison: right numbers, nothing from elsewhere, nothing that breaks it."""
 
+import dataclasses
 import io
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from reporters import RecordingReporter
+from stand_ins import RedReader, random_dataset, red_predictor
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference import ImageClassification, InferenceOptions, Predictor
 from deeplab_jax.metrics import ConfusionMatrix
-from experiments.compare import parse_models
-from experiments.comparison import Compared, Comparison, Shown, class_maps, html_page
+from deeplab_jax.models import Architecture
+from experiments.commands import main
+from experiments.compare import define_flags, parse_models, run
+from experiments.comparison import Compared, Comparison, Shown, class_maps, compare, html_page
 from experiments.comparison.pictures import (
     VOID,
     WRONG,
+    class_bars,
     error_map,
     shown_names,
     trimap_curves,
@@ -92,6 +99,40 @@ def test_errors_are_red_and_void_is_grey():
     assert red.tolist() == [[False, True, False], [False, True, False]]
     assert tuple(picture[0, 2]) == VOID
     assert tuple(picture[0, 0]) == (201, 201, 201)
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(1, np.uint8), (4, np.uint8), (3, np.uint16)])
+def test_images_with_other_bands_are_shown(bands, dtype):
+    found = comparison(None)
+    image = np.random.default_rng(0).integers(0, 256, (33, 41, bands)).astype(dtype)
+    shown = dataclasses.replace(found.shown[0], image=image)
+    assert "data:image/jpeg" in html_page(dataclasses.replace(found, shown=(shown,)), "x")
+
+
+def test_classes_of_models_with_other_names_are_compared_by_position():
+    found = comparison(None)
+    other = found.models["v1 & co"]
+    ious = dict(zip("abc", other.metrics["per_class_iou"].values(), strict=True))
+    other = dataclasses.replace(other, metrics=other.metrics | {"per_class_iou": ious})
+    changed = dataclasses.replace(found, models=dict(found.models) | {"v1 & co": other})
+    assert class_bars(changed) == class_bars(found)
+
+
+def test_models_that_do_not_match_the_dataset_are_refused_before_any_is_measured():
+    dataset, reporter = random_dataset([(20, 31)]), RecordingReporter()
+    other = Predictor(RedReader(Architecture("mobilenet_v2", num_classes=2)), {}, "ab", PALETTE[:2])
+    with pytest.raises(DeepLabError, match="has 2 classes, but the dataset arrays has 4"):
+        compare({"a": red_predictor(dataset), "b": other}, dataset, reporter=reporter)
+    whole = ImageClassification.__new__(ImageClassification)
+    whole.source = "imagenet"
+    with pytest.raises(DeepLabError, match="imagenet classifies whole images"):
+        compare({"a": whole}, dataset, options=InferenceOptions(), reporter=reporter)
+    assert not reporter.messages
+
+
+def test_a_limit_below_one_is_refused(capsys):
+    assert main(["experiments.compare", "--limit=-1"], "usage", define_flags, run) != 0
+    assert "limit" in capsys.readouterr().err
 
 
 def test_models_are_named():
