@@ -132,9 +132,11 @@ def make_cases(
 def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> Case:
     changes, inference = _by_kind(point)
     if point:
-        label = f"{row.label}, {shown(point)}" if len(table.rows) > 1 else shown(point)
+        label, minus = _label(table, row.label, point), row.minus
+        # A difference is that of two rows at the same point of the grid.
+        minus = None if minus is None else _label(table, minus, point)
         # The published values belong to the row without the changes of the grid.
-        row = dataclasses.replace(row, label=label, published=None, costs={}, minus=None)
+        row = dataclasses.replace(row, label=label, published=None, costs={}, minus=minus)
     options = _options(row.inference | inference, row.label)
     why_not = _why_not(table, row, preset, init)
     if why_not:
@@ -145,6 +147,11 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
         raise DeepLabError(f"row {row.label!r}: {error}") from error
     why_not = _no_such_stride(resolved, options)
     return Case(row, None if why_not else resolved, options, why_not)
+
+
+def _label(table: Table, label: str, point: Changes) -> str:
+    """Returns the label of the case of a row, given by its label, at a point of a grid."""
+    return f"{label}, {shown(point)}" if len(table.rows) > 1 else shown(point)
 
 
 def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:

@@ -134,6 +134,19 @@ def test_a_difference_is_taken_seed_by_seed(tmp_path):
     assert decoder["published"] == "4.8"
 
 
+def test_a_difference_is_that_of_two_rows_at_the_same_point_of_a_grid(tmp_path):
+    grid = ("training.batch_size=4,8",)
+    opened = opened_table(tmp_path, "v3plus/figure5", preset="paper", grid=grid)
+    fabricate(opened, [0])
+    write_reports(opened, Reporter())
+    # The cases are bilinear and decoder of ResNet-101, each with both batch sizes.
+    bilinear, decoder = (read_csv(opened)[start : start + 2] for start in (0, 2))
+    for position, (before, after) in enumerate(zip(bilinear, decoder, strict=True)):
+        bands = [(STORED[0] - (position + shift) / 97) / 3 for shift in (0, 2)]
+        assert float(before["mean"]) == pytest.approx(100 * bands[0])
+        assert float(after["mean"]) == pytest.approx(100 * (bands[1] - bands[0]))
+
+
 def test_rows_that_a_preset_cannot_show_give_the_reason(tmp_path):
     opened = opened_table(tmp_path, "v3/table8")
     write_reports(opened, Reporter())
