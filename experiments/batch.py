@@ -61,10 +61,23 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
     return OpenRequest(request, table, preset, cases, storage)
 
 
-def open_requests(workdir: str | pathlib.Path) -> list[OpenRequest]:
-    """Returns all requests to run a table that a workdir contains, for all presets."""
-    found = (Storage(pathlib.Path(workdir) / name) for name in PRESETS)
-    return [open_request(one, workdir) for storage in found for one in storage.requests()]
+def open_requests(workdir: str | pathlib.Path, reporter: Reporter) -> list[OpenRequest]:
+    """Returns all requests to run a table that a workdir contains, for all presets.
+
+    Args:
+      workdir: directory of all training runs, results and reports.
+      reporter: receives a warning for each request that cannot be opened, for example because the
+        file of its table was deleted.
+    """
+    opened = []
+    for preset in PRESETS:
+        storage = Storage(pathlib.Path(workdir) / preset)
+        for name in storage.request_names():
+            try:
+                opened.append(open_request(storage.read_request(name), workdir))
+            except DeepLabError as error:
+                reporter.warning(f"{preset}/{name} is skipped: {error}")
+    return opened
 
 
 def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> None:
@@ -82,7 +95,7 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
       DeepLabError: a job failed. The message states the number of failed jobs and the first error.
       KeyboardInterrupt: the run was interrupted; completed training steps are saved.
     """
-    _prepare(opened, reporter)
+    reported = _prepare(opened, reporter)
     jobs = _waiting(opened, cases, reporter)
     failures = []
     for number, job in enumerate(jobs, start=1):
@@ -92,8 +105,8 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
         except DeepLabError as error:
             reporter.warning(f"{describe(job)} failed: {error}")
             failures.append((job, error))
-        write_reports(opened, reporter)
-    write_reports(opened, reporter, announce=True)
+        write_reports(reported, reporter)
+    write_reports(reported, reporter, announce=True)
     if failures:
         job, error = failures[0]
         raise DeepLabError(
@@ -131,7 +144,7 @@ def submit(
     from experiments.submission import make_executor, wait_for
 
     executor = make_executor(cluster, opened.storage.folder / "submissions", settings)
-    _prepare(opened, reporter)
+    reported = _prepare(opened, reporter)
     jobs = _waiting(opened, cases, reporter)
     shares = [jobs[start::processes] for start in range(min(processes, len(jobs)))]
     if cluster == "slurm":
@@ -143,7 +156,7 @@ def submit(
         reporter.message(f"{cluster} job {handle.job_id}: {'; '.join(map(describe, share))}")
     if cluster == "local":
         failures = wait_for(submitted)
-        write_reports(opened, reporter, announce=True)
+        write_reports(reported, reporter, announce=True)
         if failures:
             raise DeepLabError(f"{len(failures)} jobs failed; the first is {failures[0]}")
 
@@ -181,15 +194,28 @@ def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
     return waiting
 
 
-def _prepare(opened: OpenRequest, reporter: Reporter) -> None:
-    """Stores the request; for the preset `smoke`, also prepares the dataset `shapes`."""
-    opened.storage.write_request(opened.request)
-    if opened.preset is not SMOKE:
-        return
+def _prepare(opened: OpenRequest, reporter: Reporter) -> OpenRequest:
+    """Stores the request, and returns the request to report on.
+
+    If the same cases were run before with more seeds, both requests keep that number, so that
+    reports contain all stored results. For the preset `smoke`, the function also prepares the
+    dataset `shapes`.
+    """
+    request, before = opened.request, opened.storage.read_request(opened.request.name)
+    same = {"seeds": request.seeds, "data_dir": request.data_dir}
+    if before and dataclasses.replace(before, **same) == request:
+        request = dataclasses.replace(request, seeds=max(request.seeds, before.seeds))
+    opened.storage.write_request(request)
+    if opened.preset is SMOKE:
+        _prepare_shapes(opened.request.data_dir, reporter)
+    return dataclasses.replace(opened, request=request)
+
+
+def _prepare_shapes(data_dir: str, reporter: Reporter) -> None:
+    """Prepares the dataset `shapes`, unless it exists."""
     from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare
 
-    data_dir = opened.request.data_dir
     if not (pathlib.Path(data_dir) / "shapes").exists():
         make = functools.partial(BUILDERS["shapes"], data_dir=data_dir, reporter=reporter)
         prepare(make, reporter=reporter)

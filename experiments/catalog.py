@@ -22,7 +22,8 @@ def find_table(reference: str) -> Table:
       reference: name, such as v3/table5, or path of a Python file that defines `TABLE`.
 
     Raises:
-      DeepLabError: there is no such table, or `check_table` finds a fault in it.
+      DeepLabError: there is no such table, its file cannot be imported, or `check_table` finds a
+        fault in it.
     """
     path = pathlib.Path(reference)
     if path.suffix != ".py":
@@ -33,7 +34,13 @@ def find_table(reference: str) -> Table:
         raise DeepLabError(f"there is no file {path}; start from a copy of experiments/example.py")
     spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    # The code of a user can raise any exception.
+    except Exception as error:
+        raise DeepLabError(
+            f"{path} cannot be imported: {type(error).__name__}: {error}; correct this file"
+        ) from error
     table = getattr(module, "TABLE", None)
     if not isinstance(table, Table):
         raise DeepLabError(f"{path} must define TABLE, a `Table`; see experiments/example.py")

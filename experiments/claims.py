@@ -145,9 +145,13 @@ def results(requests: Iterable["OpenRequest"]) -> list[Result]:
 
     Args:
       requests: requests that were run. Requests with a grid are ignored, because a grid changes the
-        rows that a claim compares.
+        rows that a claim compares, and so are presets that cannot run the table. If a table
+        has several requests, the one with the most seeds is used.
     """
-    run = {one.request.table: one for one in requests if not one.request.grid}
+    usable = [
+        one for one in requests if not one.request.grid and any(case.training for case in one.cases)
+    ]
+    run = {one.request.table: one for one in sorted(usable, key=lambda one: one.request.seeds)}
     return [
         _result(name, claim, run.get(name))
         for name in claim_tables()
@@ -273,7 +277,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     from experiments.plots import write_claims_plot
 
     flags.refuse("experiments.claims", paths)
-    found = results(open_requests(flags.workdir))
+    found = results(open_requests(flags.workdir, console))
     if flags.output is None:
         console.print(markdown(found))
         return

@@ -33,7 +33,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     """Writes the reports and prints their paths."""
     from experiments.batch import open_requests
 
-    opened = open_requests(flags.workdir)
+    opened = open_requests(flags.workdir, console)
     wanted = [one for one in opened if not paths or any(part in one.request.name for part in paths)]
     if not wanted:
         names = ", ".join(one.request.name for one in opened) or "none"

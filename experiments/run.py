@@ -21,6 +21,7 @@ examples:
 """
 
 import hashlib
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -97,9 +98,11 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     from experiments.grid import parse_grid
     from experiments.storage import Request
 
+    # Reports of a stored request are also written from other directories.
+    is_file = paths[0].endswith(".py")
     request = Request(
         name=flags.name or request_name(paths[0], flags.grid, flags.init),
-        table=paths[0],
+        table=str(pathlib.Path(paths[0]).absolute()) if is_file else paths[0],
         preset=flags.preset,
         grid=tuple(flags.grid),
         seeds=flags.seeds,

@@ -30,7 +30,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     """Prints the progress of each table."""
     from experiments.batch import open_requests
 
-    opened = open_requests(flags.workdir)
+    opened = open_requests(flags.workdir, console)
     if not opened:
         console.print(f"nothing was run in {flags.workdir}")
     for one in opened:

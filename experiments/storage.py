@@ -81,10 +81,14 @@ class Storage:
         path = self.folder / "tables" / f"{request.name}.json"
         write_json(path, dataclasses.asdict(request))
 
-    def requests(self) -> list[Request]:
-        """Returns all stored requests to run a table with this preset."""
-        found = (read_json(path) for path in sorted(self.folder.glob("tables/*.json")))
-        return [Request(**(values | {"grid": tuple(values["grid"])})) for values in found]
+    def request_names(self) -> list[str]:
+        """Returns the names of all stored requests to run a table with this preset."""
+        return sorted(path.stem for path in self.folder.glob("tables/*.json"))
+
+    def read_request(self, name: str) -> Request | None:
+        """Returns the stored request of a name, or None if there is none."""
+        values = read_json(self.folder / "tables" / f"{name}.json")
+        return values and Request(**(values | {"grid": tuple(values["grid"])}))
 
 
 def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[str, Any]:

@@ -87,6 +87,16 @@ def test_inconsistent_claims_are_refused(claim, message):
         check_table(Table("t", "own", "1", "shapes", rows, claims=(claim,)), "here")
 
 
+def test_a_request_with_fewer_seeds_does_not_hide_one_with_more(tmp_path):
+    values = [[0.30, 0.31, 0.29, 0.30, 0.32], [0.40, 0.41, 0.38, 0.41, 0.42]]
+    store_results(tmp_path, values)
+    requests = [
+        open_request(Request(name, "diagnostic/thin", preset, seeds=seeds), tmp_path)
+        for name, preset, seeds in (("thin", "paper", 5), ("z", "paper", 1), ("thin", "smoke", 9))
+    ]
+    assert max(len(one.better) for one in results(requests)) == 5
+
+
 def store_results(workdir, values):
     """Stores mean IoU of the rows of diagnostic/thin for each seed, as training runs do."""
     request = Request(name="thin", table="diagnostic/thin", preset="paper", seeds=5)

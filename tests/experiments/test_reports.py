@@ -1,26 +1,31 @@
 """Reports say what is stored, to the last digit; status and selection say what is there."""
 
 import csv
+import dataclasses
 import io
 import json
+import pathlib
 import re
 import statistics
 from fractions import Fraction
 
 import pytest
 from PIL import Image
+from reporters import RecordingReporter
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 from experiments import status
-from experiments.batch import describe, open_request, open_requests
+from experiments.batch import describe, open_request, open_requests, run_here
+from experiments.commands import main
 from experiments.grid import parse_grid, shown
 from experiments.jobs import is_done, make_jobs
 from experiments.report import write_reports
-from experiments.run import request_name
+from experiments.run import define_flags, request_name, run
 from experiments.selection import select_rows
 from experiments.storage import Request, training_summary
 
+ROOT = pathlib.Path(__file__).parents[2]
 # Neither has a short decimal, and their sum is rounded.
 STORED = {0: 0.7321987654321123, 1: 0.1 + 0.2, 2: 2 / 3}
 
@@ -100,7 +105,7 @@ def test_a_table_that_is_half_done(tmp_path):
     assert re.search(r"Rows with results: 2 of 5.\nNot run: multi-grid \(1, 2, 4\)", text)
     jobs = make_jobs(opened.cases, 2)
     assert [is_done(job, opened.storage) for job in jobs] == [True, True] + [False] * 8
-    (again,) = open_requests(tmp_path)
+    (again,) = open_requests(tmp_path, Reporter())
     assert again.request == opened.request
     assert [case.training.key for case in again.cases] == [
         case.training.key for case in opened.cases
@@ -145,6 +150,51 @@ def test_a_difference_is_that_of_two_rows_at_the_same_point_of_a_grid(tmp_path):
         bands = [(STORED[0] - (position + shift) / 97) / 3 for shift in (0, 2)]
         assert float(before["mean"]) == pytest.approx(100 * bands[0])
         assert float(after["mean"]) == pytest.approx(100 * (bands[1] - bands[0]))
+
+
+def test_a_request_that_cannot_be_opened_does_not_block_the_others(tmp_path):
+    opened = opened_table(tmp_path)
+    table, reporter = tmp_path / "mine.py", RecordingReporter()
+    table.write_text((ROOT / "experiments/example.py").read_text("utf-8"))
+    for name in ("deleted", "invalid"):
+        opened.storage.write_request(Request(name=name, table=str(table), preset="smoke"))
+    table.unlink()
+    (opened.storage.folder / "tables/invalid.json").write_text("{")
+    assert [one.request for one in open_requests(tmp_path, reporter)] == [opened.request]
+    deleted, invalid = reporter.warnings
+    assert deleted.startswith("smoke/deleted is skipped: there is no file")
+    assert invalid.startswith("smoke/invalid is skipped: ")
+
+
+def test_a_table_file_that_cannot_be_imported_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text("TABLE = Table()")
+    with pytest.raises(DeepLabError, match=r"mine\.py cannot be imported: NameError.*correct"):
+        open_request(Request("mine", str(tmp_path / "mine.py"), "smoke"), tmp_path)
+
+
+def test_a_table_file_is_stored_with_its_absolute_path(tmp_path, monkeypatch):
+    stored = []
+    monkeypatch.setattr("experiments.batch.run_here", lambda opened, *_: stored.append(opened))
+    monkeypatch.chdir(ROOT)
+    words = ["experiments.run", "experiments/example.py", f"--workdir={tmp_path}"]
+    assert main(words, "usage", define_flags, run) == 0
+    assert stored[0].request.table == str(ROOT / "experiments/example.py")
+    assert stored[0].request.name == "experiments-example"
+
+
+def test_a_run_of_some_rows_with_fewer_seeds_keeps_the_seeds_of_the_report(tmp_path):
+    opened = opened_table(tmp_path, seeds=3)
+    fabricate(opened, STORED)
+    again = open_request(dataclasses.replace(opened.request, seeds=1), tmp_path)
+    run_here(again, again.cases[:1], Reporter())
+    assert [line["seeds"] for line in read_csv(opened)] == ["3"] * 5
+    (stored,) = open_requests(tmp_path, Reporter())
+    assert stored.request.seeds == 3
+    # Other values of a grid are other cases.
+    changed = dataclasses.replace(again.request, grid=("inference.flip=true",))
+    run_here(open_request(changed, tmp_path), (), Reporter())
+    (stored,) = open_requests(tmp_path, Reporter())
+    assert stored.request.seeds == 1
 
 
 def test_rows_that_a_preset_cannot_show_give_the_reason(tmp_path):
