@@ -101,8 +101,8 @@ def make_class_list(
       classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:
-      DeepLabError: a name is unknown, or a scored class contains no class of the dataset or no
-        class of the model.
+      DeepLabError: a name is unknown, no class is scored, or a scored class contains no class of
+        the dataset or no class of the model.
     """
     if class_map is None and not classes:
         return None
@@ -126,6 +126,11 @@ def make_class_list(
         for name in classes:
             check_name("class", name, legal)
         targets = [name for name in targets if name in classes]
+    if not targets:
+        raise DeepLabError(
+            f"{origin}: no class is scored, because every class is mapped to void or none is "
+            "listed; map at least one class to a class that is not void, as in car: vehicle"
+        )
     part_of = {name: name for name in targets} | given
     for kind, members in (("dataset", dataset.class_names), ("model", class_names)):
         for target in targets:

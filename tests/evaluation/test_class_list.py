@@ -171,6 +171,7 @@ def test_a_class_map_is_read_from_lines_or_json(tmp_path, name, text):
     [
         ("map.txt", "car vehicle\n", r"map\.txt, line 1: expected `from: to`, got 'car vehicle'"),
         ("map.txt", "car: a\ncar: b\n", r"map\.txt: 'car' occurs twice"),
+        ("map.txt", "car: void\nroad: void\n", r"map\.txt: no class is scored"),
         ("map.txt", "\n", r"map\.txt: the file is empty"),
         ("map.json", '["car"]', r"map\.json: a class map in JSON must"),
         ("map.json", '{"car": 1}', r"map\.json: a class map in JSON must"),
@@ -198,6 +199,7 @@ def test_mistakes_in_a_class_map_are_named(dataset, predictor, tmp_path, name, t
         (["vehicle"], None, "class 'vehicle' cannot be scored: the model has no such class"),
         (["road"], CLASS_MAP, "unknown class 'road'.* legal: ground, vehicle"),
         (["ground"], {"road": "void"}, "unknown class 'ground'"),
+        (None, {}, "class_map: no class is scored"),
     ],
 )
 def test_scored_classes_must_exist_on_both_sides(dataset, predictor, classes, class_map, complaint):
