@@ -47,7 +47,9 @@ def write_plot(
         else:
             beside_axis = axes.get_yaxis_transform()
             axes.text(0.01, position, "not run", size=8, va="center", transform=beside_axis)
-    axes.set_yticks(range(len(rows)), [_wrapped(one.case.row.label) for one in rows], size=8)
+    labels = [_wrapped(one.case.row.label) for one in rows]
+    # A pair of dollar signs in a label does not start a formula.
+    axes.set_yticks(range(len(rows)), labels, size=8, parse_math=False)
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -33,8 +33,10 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     if len(class_names) <= MAX_NAMED:
         ticks = range(len(class_names))
-        axes.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks[: len(counts)], class_names[: len(counts)])
+        # A pair of dollar signs in a name does not start a formula.
+        turned: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(ticks, class_names, parse_math=False, **turned)
+        axes.set_yticks(ticks[: len(counts)], class_names[: len(counts)], parse_math=False)
     axes.tick_params(length=0, labelsize="small" if len(class_names) <= MAX_ANNOTATED else 4)
     axes.set(xlabel="prediction", ylabel="truth", title="fraction of each true class, %")
     axes.spines[:].set_visible(False)

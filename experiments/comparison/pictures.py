@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from PIL import Image
 
 from deeplab_jax.labels import void_label, void_of
@@ -192,6 +193,9 @@ def _color(number: int) -> str:
 
 
 def _png(figure: Figure) -> bytes:
+    # A pair of dollar signs in the name of a class or a model does not start a formula.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
     return buffer.getvalue()

@@ -135,6 +135,19 @@ def test_a_limit_below_one_is_refused(capsys):
     assert "limit" in capsys.readouterr().err
 
 
+def test_names_with_dollar_signs_are_shown():
+    name, found = "a $\\frac$", comparison({"1": 0.5})
+    models = {name: found.models["v1 & co"], "b $_$": found.models['v3"+']}
+    shown = (
+        dataclasses.replace(
+            found.shown[0], predictions=dict.fromkeys(models, found.shown[0].truth)
+        ),
+    )
+    changed = dataclasses.replace(found, models=models, shown=shown, class_names=(name, "b", "c"))
+    assert class_maps(changed)
+    assert "a $\\frac$" in html_page(changed, "x")
+
+
 def test_models_are_named():
     assert parse_models(["a=x", "b=y=z"]) == {"a": "x", "b": "y=z"}
     for texts in (["x"], ["=x"], ["a="], ["a=x", "a=y"]):

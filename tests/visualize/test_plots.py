@@ -27,7 +27,8 @@ def test_curves_have_a_panel_for_each_known_quantity(tmp_path):
 def test_confusion_matrix_is_drawn_for_few_and_many_classes(num_classes, tmp_path):
     counts = np.eye(num_classes, dtype=np.int64) * 7
     counts[1] = 0
-    names = [f"class {index}" for index in range(num_classes)]
+    # matplotlib would read two dollar signs as a formula, and refuse an invalid one.
+    names = [f"class $\\frac{index}$" for index in range(num_classes)]
     visualize.write_confusion_matrix(tmp_path / "matrix.png", counts, names)
     assert ink(tmp_path / "matrix.png") > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["matrix.png"]
