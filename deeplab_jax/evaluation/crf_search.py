@@ -107,7 +107,8 @@ def search_crf(
 
     Raises:
       DeepLabError: the grid is empty or has invalid values, `output` cannot be written, all pixels
-        are void, an image is damaged, or the numbers of classes of model and dataset differ.
+        are void, an image is damaged, the outputs of the network are not finite, or the numbers of
+        classes of model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     points = (grid or CRFGrid()).points()

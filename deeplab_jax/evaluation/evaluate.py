@@ -139,8 +139,8 @@ def evaluate(
     Raises:
       DeepLabError: the model classifies whole images or does not support the options, `output`
         cannot be written, all pixels are void, an image is damaged or larger than the setting
-        `size`, or the numbers of classes of model and dataset differ without `class_map` and
-        `classes`.
+        `size`, the outputs of the network are not finite, or the numbers of classes of model and
+        dataset differ without `class_map` and `classes`.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):

@@ -5,9 +5,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.data import Batch
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import ClassList
 from deeplab_jax.evaluation.passes import Inference
 from deeplab_jax.inference import Predictor
@@ -15,7 +17,7 @@ from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.inference.options import DEFAULT_SAMPLES
 from deeplab_jax.inference.refinement import refine
 from deeplab_jax.inference.uncertainty import of_probabilities, uncertainty_functions
-from deeplab_jax.labels import label_dtype
+from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.metrics import NUM_BINS, probability_bins
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import Panel
@@ -79,8 +81,8 @@ def image_results(
       dropout_samples: number of dropout masks of the uncertainty `dropout`, at least 2.
 
     Raises:
-      DeepLabError: the predictor does not support an uncertainty, for example because its model has
-        no dropout layer.
+      DeepLabError: the outputs of the network are not finite, or the predictor does not support an
+        uncertainty, for example because its model has no dropout layer.
     """
     mesh, options = inference.mesh, predictor.options
     variances = uncertainty_functions(predictor, uncertainty, mesh, dropout_samples)
@@ -102,6 +104,7 @@ def image_results(
 
     for index, image, label, outputs in _own(inference.run(run, reporter)):
         (class_map, ranking), computed = outputs
+        _check_finite(class_map != void_label(len(predictor.class_names)), inference, index)
         panel = Panel(image, label, class_map)
         if only_bins:
             result = ImageResult(index, panel, np.moveaxis(ranking, -1, 0))
@@ -122,10 +125,34 @@ def image_scores(
 
     Yields:
       Index of the image in the split, logits [H, W, C], image [H, W, bands], and label [H, W].
+
+    Raises:
+      DeepLabError: the outputs of the network are not finite.
     """
     forward = predictor.network.forward(predictor.options, only_logits, inference.mesh)
     for index, image, label, scores in _own(inference.run(forward, reporter)):
+        _check_finite(np.isfinite(scores), inference, index)
         yield index, scores, np.ascontiguousarray(image), label
+
+
+def _check_finite(finite: np.ndarray, inference: Inference, index: int) -> None:
+    """Checks the outputs of the network for one image.
+
+    Args:
+      finite: whether outputs are finite, of any shape.
+      inference: inference over the split.
+      index: index of the image in the split.
+
+    Raises:
+      DeepLabError: some outputs are NaN or infinite, so their classes have no meaning.
+    """
+    if not finite.all():
+        dataset = inference.dataset
+        raise DeepLabError(
+            f"{dataset.name}/{dataset.split}, image {index}: the outputs of the network are not "
+            "finite (NaN or infinite), so they define no classes; check the weights of the model, "
+            "or use another checkpoint"
+        )
 
 
 def _own(
@@ -178,16 +205,27 @@ def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
     return class_map.astype(label_dtype(logits.shape[-1]))
 
 
+def _finite_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns the result of `only_labels`, with void at pixels whose logits are not all finite."""
+    labels = only_labels(class_map, logits)
+    void = np.iinfo(labels.dtype).max
+    return jnp.where(jnp.isfinite(logits).all(axis=-1), labels, void)
+
+
 def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the class map [N, H, W], and the bin of each probability [N, H, W, C].
 
-    A bin is the index (0..999) of one of 1,000 equal intervals of 0..1.
+    The class map is void where the logits are not finite. A bin is the index (0..999) of one of
+    1,000 equal intervals of 0..1.
     """
-    return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
+    return _finite_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
 
 
 def classes_and_probabilities(
     class_map: jax.Array, logits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the class map [N, H, W] and the probabilities, float32 [N, H, W, C]."""
-    return only_labels(class_map, logits), jax.nn.softmax(logits, axis=-1)
+    """Returns the class map [N, H, W] and the probabilities, float32 [N, H, W, C].
+
+    The class map is void where the logits are not finite.
+    """
+    return _finite_labels(class_map, logits), jax.nn.softmax(logits, axis=-1)

@@ -72,7 +72,8 @@ def fit_temperature(
 
     Raises:
       DeepLabError: the options have a CRF, the likelihood has no maximum in 1/16..16, all pixels
-        are void, an image is damaged, or the numbers of classes of model and dataset differ.
+        are void, an image is damaged, the outputs of the network are not finite, or the numbers of
+        classes of model and dataset differ.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
     """

@@ -1,16 +1,18 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
 from reporters import RecordingReporter
 from stand_ins import RedReader, random_dataset, red_predictor
 
+from deeplab_jax.crf import CRFParameters
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation import Evaluator, evaluate, table
+from deeplab_jax.evaluation import Evaluator, evaluate, fit_temperature, search_crf, table
 from deeplab_jax.evaluation.results import only_labels
-from deeplab_jax.inference import Predictor
+from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import forward_pass
 from deeplab_jax.metrics import BoundaryMatch
 from deeplab_jax.models import Architecture
@@ -136,6 +138,37 @@ def test_mistakes_are_named(dataset):
     void = random_dataset([(5, 5)], void=1)
     with pytest.raises(DeepLabError, match="every pixel is void"):
         evaluate(red_predictor(dataset), ArrayDataset(void._images, void._masks, "abcd"))
+
+
+class NotANumberAt(RedReader):
+    """Has NaN outputs at one pixel of each image."""
+
+    def __call__(self, image, train=False):
+        return super().__call__(image).at[:, 3, 4, 1].set(jnp.nan)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"calibration_bins": 5},
+        {"uncertainty": ("confidence",)},
+        {"classes": ["sky", "car"]},
+        {"options": InferenceOptions(crf=CRFParameters(3.0, 5.0, 5.0, iterations=1))},
+        {"options": InferenceOptions(flip=True)},
+        {"options": InferenceOptions(tile=(17, 17), overlap=0)},
+    ],
+)
+def test_outputs_that_are_not_finite_are_an_error(settings, tmp_path):
+    dataset = random_dataset([(20, 31)])
+    names, palette = dataset.descriptor.class_names, dataset.descriptor.palette
+    predictor = Predictor(NotANumberAt(), {}, names, palette)
+    with pytest.raises(DeepLabError, match=r"arrays/.*, image 0: the outputs .* are not finite"):
+        evaluate(predictor, dataset, output=tmp_path / "out", **settings)
+    assert not (tmp_path / "out/metrics.json").exists()
+    for measure in (fit_temperature, search_crf):
+        with pytest.raises(DeepLabError, match="are not finite"):
+            measure(predictor, dataset)
 
 
 def test_other_class_names_are_warned_of(dataset):
