@@ -142,8 +142,9 @@ def compare_strategies(
 
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
-        written, all pixels are void, an image is damaged, or the numbers of classes of model and
-        dataset differ without `class_map` and `classes`.
+        written, all pixels are void, an image is damaged, the outputs of the network are not
+        finite, or the numbers of classes of model and dataset differ without `class_map` and
+        `classes`.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_variables import random_variables
+from reporters import RecordingReporter
 from stand_ins import Convolution, random_dataset
 
 from deeplab_jax.crf import CRFParameters, dense_crf
@@ -121,6 +122,22 @@ def test_steps_lead_from_the_plain_network_to_the_strategy():
     assert [one.output_stride for one in papers.values()] == [16, 8, 8, 8, 8]
     assert {one.tile for one in papers.values()} == {(65, 65)}
     assert list(papers)[1:] == list(strategy_steps(papers["+ CRF"]))[1:]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_strategy(
+    dataset, predictor, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    reporter = RecordingReporter()
+    with pytest.raises(DeepLabError, match="file cannot be written"):
+        compare_strategies(
+            predictor,
+            dataset,
+            strategy_steps(InferenceOptions()),
+            output=tmp_path / "file",
+            reporter=reporter,
+        )
+    assert not reporter.messages
 
 
 def test_rows_hold_each_strategys_numbers_and_its_change(dataset, predictor, tmp_path):
