@@ -132,10 +132,9 @@ class Overlay:
         """
         # OpenCV's look-up tables are faster, but limited to 256 values.
         eight_bit = class_map.dtype == np.uint8
-        if not eight_bit:
-            class_map = _labels(class_map, self._num_classes)
-        shown = cv2.LUT(class_map, self._shown[:256]) if eight_bit else self._shown[class_map]
-        colors = np.take(self._colors, class_map, axis=0)
+        labels = class_map if eight_bit else _labels(class_map, self._num_classes)
+        shown = cv2.LUT(labels, self._shown[:256]) if eight_bit else self._shown[labels]
+        colors = np.take(self._colors, labels, axis=0)
         blended = cv2.addWeighted(image, 1 - self._opacity, colors, self._opacity, 0)
         result = image.copy()
         cv2.copyTo(blended, shown, result)

@@ -60,8 +60,8 @@ def test_a_field_has_help_a_type_and_a_legal_default(name, owner, field):
         check_value(owner, field, field.default)
 
 
-# Fields whose legal values depend on the number of devices, or on other keywords.
-CHECKED_WITH_OTHERS = ("parallel.data", "parallel.spatial", "model.output_stride")
+# Fields whose legal values depend on the number of devices.
+CHECKED_WITH_OTHERS = ("parallel.data", "parallel.spatial")
 
 
 def test_every_number_and_tuple_of_the_config_has_a_rule():

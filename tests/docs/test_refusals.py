@@ -58,6 +58,12 @@ SHOWN = {
         ("several frames or sizes", "data/test_one_picture.py::test_several_pictures_in_one_file"),
         ("RGB with further bands", "data/test_one_picture.py::test_further_bands_of_a_tiff"),
         ("float, signed or 32-bit", "data/test_strangers_bands.py::test_spoilt_bands_give_one"),
+        ("CMYK of more than 8", "data/test_strangers_bands.py::test_a_tiff_whose_values_would"),
+        ("signed 8-bit numbers", "data/test_strangers_bands.py::test_a_tiff_whose_values_would"),
+        (
+            "An image that was found in this way is refused",
+            "data/test_strangers_annotations.py::test_an_image_of_another_annotation_is_not_used",
+        ),
         ("photograph with opacity", "data/test_one_picture.py::test_near_infrared_stored_as"),
         ("mask with opacity", "data/test_folder.py::test_objects_in_the_opacity_of_a_mixed_set"),
         ("palette masks that disagree", "data/test_folder.py::test_palettes_that_disagree"),
@@ -90,6 +96,10 @@ SHOWN = {
     "training.md": [
         ("another config is refused", "training/test_workdir.py::test_another_config_is_refused"),
         ("other data is refused", "training/test_workdir.py::test_other_data_are_refused"),
+        (
+            "resuming with other settings is refused",
+            "compression/test_compression_commands.py::test_only_the_same_model_and_settings",
+        ),
     ],
     "few_labels.md": [
         ("the directory is refused", "inference/test_pseudo_labels.py::test_other_settings_and"),
