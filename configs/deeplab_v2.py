@@ -58,7 +58,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: a config, and its uncertain values."""
+    """Returns the recipe for the arguments in `text`: a config, and which values are uncertain."""
     given = configs.arguments(
         text,
         dataset="voc",

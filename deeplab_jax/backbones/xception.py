@@ -75,7 +75,7 @@ class XceptionModule(nn.Module):
     """Three separable convolutions, of which the third is strided, and a shortcut.
 
     Attributes:
-      row: numbers of channels, shortcut and positions of the ReLUs.
+      row: configuration of the module.
       unit: stride of the third separable convolution and of the shortcut, and atrous rate of all
         separable convolutions.
       separable: `SeparableConvNorm` with the arguments common to the separable convolutions.

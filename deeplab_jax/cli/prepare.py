@@ -98,26 +98,28 @@ def _define_synthetic_flags(flags: Flags) -> None:
     flags.define(
         "num_train",
         int,
-        "Only for shapes and the diagnostic datasets: number of training images (default: 1600).",
+        "Only for `prepare shapes` and the diagnostic datasets: number of training images "
+        "(default: 1600).",
         least=0,
     )
     flags.define(
         "num_val",
         int,
-        "Only for shapes and the diagnostic datasets: number of validation images (default: 200).",
+        "Only for `prepare shapes` and the diagnostic datasets: number of validation images "
+        "(default: 200).",
         least=0,
     )
     flags.define(
         "size",
         int,
-        "Only for shapes and the diagnostic datasets: height and width of the images, in pixels "
-        "(default: 96).",
+        "Only for `prepare shapes` and the diagnostic datasets: height and width of the images, in "
+        "pixels (default: 96).",
         least=1,
     )
     flags.define(
         "seed",
         int,
-        "Only for shapes and the diagnostic datasets: random seed (default: 0).",
+        "Only for `prepare shapes` and the diagnostic datasets: random seed (default: 0).",
         least=0,
     )
     flags.define(

@@ -1,4 +1,4 @@
-"""Variable names in timm of the backbones `timm/…`; FAMILIES lists families of networks."""
+"""Names that timm gives to the variables of `timm/…` backbones; FAMILIES lists the families."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
