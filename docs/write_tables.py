@@ -174,21 +174,22 @@ def claims() -> Iterator[str]:
     with (RESULTS / "claims.csv").open(newline="", encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
     counts = collections.Counter(entry["verdict"] for entry in entries)
-    yield f"{len(entries)} claims: {', '.join(f'{n} {word}' for word, n in counts.items())}."
+    yield f"{len(entries)} claims: {', '.join(f'{n} {verdict}' for verdict, n in counts.items())}."
     yield ""
     rows = []
     for entry in entries:
         mean, low, high = (f"{float(entry[key]):+.1f}" for key in ("difference", "low", "high"))
-        difference = f"{mean} ({low} to {high})".replace("-", "−")
+        difference = f"{mean} ({low} to {high})".replace("-", "−") if int(entry["seeds"]) else "–"
         compared = f"{entry['better']} − {entry['worse']}"
         name = f"`{entry['table'].removeprefix('diagnostic/')}`"
         verdict = f"**{entry['verdict']}**"
         cells = (entry["claim"], entry["source"], name, compared, difference)
-        rows.append([*cells, entry["effect"], entry["minutes"], verdict])
+        rows.append([*cells, entry["effect"], entry["seeds"], entry["minutes"], verdict])
     header = ["claim", "source", "table", "rows", "difference, % (95 % interval)"]
-    yield from table_lines([*header, "effect, %", "minutes", "verdict"], rows)
+    yield from table_lines([*header, "effect, %", "seeds", "minutes", "verdict"], rows)
     yield ""
-    pairs = dict.fromkeys(f"{entry['commit']} ({entry['date']})" for entry in entries)
+    run = [entry for entry in entries if int(entry["seeds"])]
+    pairs = dict.fromkeys(f"{entry['commit']} ({entry['date']})" for entry in run)
     yield f"*Commit {', '.join(pairs)}.*"
 
 
