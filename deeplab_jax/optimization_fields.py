@@ -3,7 +3,6 @@
 import dataclasses
 
 from deeplab_jax.declarations import (
-    ABOVE_ZERO,
     CLASS_WEIGHTS,
     COUNT,
     FRACTION,
@@ -167,9 +166,9 @@ class Schedule:
 
     base_learning_rate: float = keyword(
         0.007,
-        "Learning rate at the start of the schedule, without warm-up; above 0.",
+        "Learning rate at the start of the schedule, without warm-up; at least 0.",
         source="DeepLab v3, section 4",
-        rule=ABOVE_ZERO,
+        rule=NOT_NEGATIVE,
     )
     name: str = keyword(
         "poly",

@@ -79,7 +79,7 @@ def test_arrays_are_a_data_set():
         ("augmentation.scale_step=-1", "scale_step=-1.0 must be at least 0 and finite"),
         ("augmentation.rotation=-30", "rotation=-30.0 must be at least 0 and finite"),
         ("augmentation.photometric=9", "photometric=9.0 must be in [0, 1]"),
-        ("schedule.base_learning_rate=-0.01", "base_learning_rate=-0.01 must be a finite number"),
+        ("schedule.base_learning_rate=-0.01", "base_learning_rate=-0.01 must be at least 0"),
         ("schedule.power=-2", "schedule.power=-2.0 must be at least 0"),
         ("schedule.steps_per_drop=0", "steps_per_drop=0 must be a whole number of at least 1"),
         ("schedule.drop_factor=10", "schedule.drop_factor=10.0 must be in (0, 1]"),
