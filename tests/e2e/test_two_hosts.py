@@ -47,9 +47,11 @@ def test_two_hosts_train_as_one_process(commands, trained, together, tmp_path):
     words = commands.train_words(workdir, "parallel.spatial=2")
     first, second = together(*words, devices=2)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-    # One speaks and writes; what carries sums between CPUs says on stdout that it is connected.
+    # Only the first process prints results. Threads of Gloo, which carries sums between CPUs, print
+    # the number of connected processes, sometimes into each other's lines.
     assert "mean IoU" in first[1]
-    assert all(line.startswith("[Gloo]") for line in second[1].splitlines())
+    others = [line for line in second[1].splitlines() if "[Gloo]" not in line]
+    assert not "".join(others).strip(" 0123456789"), others
     assert "in 2 processes, mesh data=2 × spatial=2" in first[2]
     losses, alone = rows_of(workdir, "loss"), rows_of(trained, "loss")
     assert len(losses) == len(alone) == 12
