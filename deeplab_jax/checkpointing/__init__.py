@@ -12,7 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(
             "description_values is_model parse_description read_description write_description"
         ),
         ".store": (
-            "StoredModel WEIGHTS_SHA256 read_model read_variables write_model write_shared_model"
+            "StoredModel WEIGHTS_SHA256 digest_of_variables read_model read_variables write_model "
+            "write_shared_model"
         ),
     },
 )

@@ -14,6 +14,7 @@ from .description import read_description as read_description
 from .description import write_description as write_description
 from .store import StoredModel as StoredModel
 from .store import WEIGHTS_SHA256 as WEIGHTS_SHA256
+from .store import digest_of_variables as digest_of_variables
 from .store import read_model as read_model
 from .store import read_variables as read_variables
 from .store import write_model as write_model

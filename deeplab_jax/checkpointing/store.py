@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import tensorstore
 from etils import epath
@@ -247,6 +248,16 @@ def _read_safetensors(directory: epath.Path) -> Variables:
     except SafetensorError as error:
         raise DeepLabError(f"{path} is damaged: {error}; copy or download it again") from error
     return _nested({tuple(name.split("/")): array for name, array in arrays.items()})
+
+
+def digest_of_variables(variables: Variables) -> str:
+    """Returns the SHA-256 of paths, dtypes, shapes and values of all variables, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
 
 
 def _nested(arrays: dict[tuple[str, ...], np.ndarray]) -> Variables:

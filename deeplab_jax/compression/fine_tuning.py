@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from deeplab_jax import checkpointing, losses
@@ -87,20 +86,16 @@ def _write_initial_model(workdir: Path, stored: StoredModel) -> None:
 
 
 def digest(stored: StoredModel) -> str:
-    """Returns 16 hexadecimal digits that identify the network, classes and variables of a model.
+    """Returns the SHA-256 of the network, classes and variables of a model, in hexadecimal.
 
     Keywords with their default values are left out, so that keywords of later releases do not
     change the digest.
     """
     keywords = stored.model.architecture.describe()
     chosen = {name: value for name, value in keywords.items() if value != DEFAULTS.get(name)}
-    facts = [stored.description.architecture, chosen, stored.description.class_names]
-    found = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8)
-    flat = traverse_util.flatten_dict(jax.device_get(stored.variables))
-    for path in sorted(flat):
-        found.update(f"{path} {flat[path].dtype} {flat[path].shape}".encode())
-        found.update(flat[path].tobytes())
-    return found.hexdigest()
+    variables = checkpointing.digest_of_variables(stored.variables)
+    facts = [stored.description.architecture, chosen, stored.description.class_names, variables]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def fine_tune(

@@ -132,13 +132,8 @@ def make_class_list(
             "listed; map at least one class to a class that is not void, as in car: vehicle"
         )
     part_of = {name: name for name in targets} | given
-    for kind, members in (("dataset", dataset.class_names), ("model", class_names)):
-        for target in targets:
-            if target not in [part_of.get(name) for name in members]:
-                raise DeepLabError(
-                    f"class {target!r} cannot be scored: the {kind} has no such class, and none "
-                    f"that is mapped to it; {unknown_name('class', target, members)}"
-                )
+    _check_members("dataset", dataset.class_names, targets, part_of)
+    _check_members("model", class_names, targets, part_of)
     index = {name: position for position, name in enumerate(targets)}
     colors = dict(zip(dataset.class_names, dataset.palette, strict=True))
     first = {part_of.get(name): color for name, color in reversed(colors.items())}
@@ -149,6 +144,19 @@ def make_class_list(
         np.array([index.get(part_of.get(name, ""), -1) for name in dataset.class_names]),
         np.array([index.get(part_of.get(name, ""), len(targets)) for name in class_names]),
     )
+
+
+def _check_members(
+    kind: str, members: Sequence[str], targets: Sequence[str], part_of: Mapping[str, str]
+) -> None:
+    """Checks that every scored class contains a class of the dataset or of the model (`kind`)."""
+    contained = {part_of.get(name) for name in members}
+    for target in targets:
+        if target not in contained:
+            raise DeepLabError(
+                f"class {target!r} cannot be scored: the {kind} has no such class, and none that "
+                f"is mapped to it; {unknown_name('class', target, members)}"
+            )
 
 
 def read_class_map(path: Path) -> dict[str, str]:

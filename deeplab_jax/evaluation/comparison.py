@@ -15,7 +15,7 @@ import numpy as np
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import make_class_list
-from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, warn_of_other_names
+from deeplab_jax.evaluation.evaluate import check_labelled, check_start, describe_settings
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
@@ -23,7 +23,7 @@ from deeplab_jax.evaluation.passes import (
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.results import image_results
-from deeplab_jax.files import as_path, check_output_directory, write_text
+from deeplab_jax.files import as_path, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.options import DEFAULT_CRF
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
@@ -157,10 +157,7 @@ def compare_strategies(
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
     chosen, results = EvaluationSettings(class_list=class_list, **settings), {}
     inferences = {name: make_inference(one, dataset, chosen) for name, one in predictors.items()}
-    if class_list is None:
-        warn_of_other_names(predictor, dataset, reporter)
-    if output is not None and jax.process_index() == 0:
-        check_output_directory(as_path(output))
+    check_start(predictor, dataset, class_list, output, reporter)
     for name, inference in inferences.items():
         reporter.message(f"strategy: {name}")
         results[name] = _measure(predictors[name], inference, chosen, reporter)

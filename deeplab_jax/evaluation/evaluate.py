@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation.class_list import make_class_list
+from deeplab_jax.evaluation.class_list import ClassList, make_class_list
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
@@ -151,11 +151,7 @@ def evaluate(
     outcomes, palette = predictor.class_names, predictor.palette
     if class_list is not None:
         outcomes, palette = class_list.outcomes, class_list.palette
-    else:
-        warn_of_other_names(predictor, dataset, reporter)
-    # The evaluation takes long, so its result must not be lost.
-    if output is not None and jax.process_index() == 0:
-        check_output_directory(as_path(output))
+    check_start(predictor, dataset, class_list, output, reporter)
     measured = len(outcomes), trimap_widths, calibration_bins, chosen.uncertainty
     counted, sheet = _count(inference, predictor, chosen, measured, reporter)
     metrics = metrics_dictionary(outcomes[: len(counted.confusion.counts)], counted) | {
@@ -220,6 +216,32 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
         raise DeepLabError(
             f"{name} cannot be evaluated: every pixel is void; give a split with labeled pixels"
         )
+
+
+def check_start(
+    predictor: Predictor,
+    dataset: Dataset,
+    class_list: ClassList | None,
+    output: str | Path | None,
+    reporter: Reporter,
+) -> None:
+    """Checks an evaluation before it starts, and warns if model and dataset name classes otherwise.
+
+    Args:
+      predictor: model to evaluate.
+      dataset: split of the images.
+      class_list: classes to score, in which case names may differ; None: those of the model.
+      output: directory for the results, or None.
+      reporter: receives the warning.
+
+    Raises:
+      DeepLabError: no file can be written into `output`. The evaluation takes long, so its result
+        must not be lost.
+    """
+    if class_list is None:
+        warn_of_other_names(predictor, dataset, reporter)
+    if output is not None and jax.process_index() == 0:
+        check_output_directory(as_path(output))
 
 
 def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from deeplab_jax.checkpointing import parse_description
+from deeplab_jax.checkpointing import digest_of_variables, parse_description
 from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 from deeplab_jax.export.program import ExportOptions, Size
 from deeplab_jax.export.runtimes import ExportedNetwork, check_exports, export, load_exported
@@ -246,13 +246,7 @@ class _ModelFiles:
 
     @functools.cached_property
     def _weights(self) -> str:
-        """SHA-256 of paths, dtypes, shapes and values of the variables, in hexadecimal."""
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_flatten_with_path(self._variables)[0]:
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            digest.update(array.data if array.size else b"")
-        return digest.hexdigest()
+        return digest_of_variables(self._variables)
 
 
 def _version(distribution: str) -> str | None:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from deeplab_jax.checkpointing import digest_of_variables
 from deeplab_jax.data.codecs import PNG_START, decode_bands, decode_image, decode_label
 from deeplab_jax.data.datasets import Example, fingerprint
 from deeplab_jax.data.descriptors import Bands, Descriptor
@@ -196,13 +196,9 @@ def _settings(
     predictor: Predictor, labeled: Mapping[str, PreparedDataset], min_confidence: float
 ) -> dict[str, Any]:
     """Returns the values on which the masks depend, with lists instead of tuples as in JSON."""
-    weights = hashlib.blake2b(digest_size=16)
-    for path, value in jax.tree_util.tree_leaves_with_path(predictor.variables):
-        weights.update(f"{jax.tree_util.keystr(path)}{np.shape(value)}".encode())
-        weights.update(np.ascontiguousarray(value).tobytes())
     settings = {
         "model": predictor.source,
-        "weights": weights.hexdigest(),
+        "weights": digest_of_variables(predictor.variables),
         "temperature": predictor.temperature,
         "inference": predictor.options.describe(),
         "min_confidence": min_confidence,

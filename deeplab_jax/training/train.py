@@ -106,8 +106,7 @@ def train(
       mesh: device mesh (default: all devices of the job, divided as in `config.parallel`).
       profile: whether to write a trace of a few steps to `workdir/profile`.
       adjust: function that changes the run before training, for example its network, objective or
-        optimizer. A resumed run requires the same function. Its settings belong in
-        `Run.adjustments`, which are stored in the workdir and compared when the run is resumed.
+        optimizer. A resumed run requires the same function and the same `Run.adjustments`.
       started: start of the process, in seconds since 1970, for the goodput (default: now).
 
     Raises:
