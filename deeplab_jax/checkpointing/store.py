@@ -256,7 +256,8 @@ def digest_of_variables(variables: Variables) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         array = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {np.shape(leaf)}".encode())
-        digest.update(array.data if array.size else b"")
+        # The bytes, because bfloat16 arrays have no buffer interface.
+        digest.update(array.reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

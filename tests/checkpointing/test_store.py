@@ -3,12 +3,18 @@
 import pathlib
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 import deeplab_jax
-from deeplab_jax.checkpointing import open_checkpoints, read_model, read_variables
+from deeplab_jax.checkpointing import (
+    digest_of_variables,
+    open_checkpoints,
+    read_model,
+    read_variables,
+)
 from deeplab_jax.errors import DeepLabError
 
 SCORES = {10: 0.3, 20: 0.5, 30: None}
@@ -67,6 +73,19 @@ def test_a_directory_without_model_or_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(DeepLabError, match="no checkpoint yet"):
         read_variables(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.int8])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+def test_digests_of_variables_depend_on_path_dtype_shape_and_values(dtype, shape):
+    array = jnp.ones(shape, dtype)
+    digest = digest_of_variables({"params": {"kernel": array}})
+    assert digest == digest_of_variables({"params": {"kernel": np.ones(shape, dtype)}})
+    changed = [{"kernel": jnp.ones(shape, jnp.float16)}, {"kernel": array[None]}, {"scale": array}]
+    if array.size:
+        changed.append({"kernel": array + array})
+    others = [digest_of_variables({"params": variables}) for variables in changed]
+    assert len({digest, *others}) == len(others) + 1
 
 
 def test_one_module_imports_orbax():
