@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import math
 import os
 import tempfile
 import uuid
@@ -152,9 +153,10 @@ def serving(
       DeepLabError: Gradio is not installed, or the server cannot listen on this host and port.
     """
     gradio = import_gradio()
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    with tempfile.TemporaryDirectory(prefix="deeplab-jax-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    with (
+        tempfile.TemporaryDirectory(prefix="deeplab-jax-app-") as folder,
+        _environment(GRADIO_TEMP_DIR=folder, no_proxy=_without_proxy(host)),
+    ):
         page = build_page(service)
         try:
             _, address, _ = page.launch(
@@ -164,7 +166,7 @@ def serving(
                 prevent_thread_lock=True,
                 quiet=True,
                 show_error=True,
-                max_file_size=f"{service.limits.megabytes:g}mb",
+                max_file_size=math.ceil(service.limits.megabytes * 1e6),
                 state_session_capacity=VISITORS,
                 enable_monitoring=False,
                 ssr_mode=False,
@@ -179,9 +181,34 @@ def serving(
             raise DeepLabError(message) from error
         finally:
             page.close(verbose=False)
-            os.environ.pop("GRADIO_TEMP_DIR")
-            if before is not None:
-                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Context manager that sets environment variables and restores them at the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _without_proxy(host: str) -> str:
+    """Returns the hosts that are reached without a proxy, separated by commas.
+
+    When it starts, Gradio sends requests to its own server. An HTTP proxy cannot reach the server
+    if it listens on this machine only.
+
+    Args:
+      host: host on which the server listens.
+    """
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join(filter(None, (given, "localhost", "127.0.0.1", "::1", host)))
 
 
 @contextmanager

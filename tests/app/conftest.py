@@ -19,7 +19,12 @@ def address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent / "helpers")}
+    # Nothing listens on this port. The server must start although a proxy is configured.
+    environment = os.environ | {
+        "PYTHONPATH": str(HERE.parent / "helpers"),
+        "http_proxy": "http://127.0.0.1:9",
+        "no_proxy": "example.org",
+    }
     server = subprocess.Popen(
         [sys.executable, str(HERE / "serve_stand_in.py"), str(port)],
         stdout=subprocess.PIPE,

@@ -32,7 +32,7 @@ def load(name: str) -> Predictor:
 
 
 if __name__ == "__main__":
-    limits = Limits(megabytes=1, megapixels=1, seconds=1.5)
+    limits = Limits(megabytes=1.5, megapixels=1, seconds=1.5)
     with serving(
         SegmentationService(["red", "slow"], load, limits), port=int(sys.argv[1])
     ) as address:

@@ -102,7 +102,7 @@ def test_bad_uploads_are_refused_with_the_reason(address, content, reason):
 
 def test_a_file_that_is_too_large_is_not_taken(address):
     with pytest.raises(RefusedError, match="exceeded"):
-        upload(address, b"\0" * 1_200_000)
+        upload(address, b"\0" * 1_500_001)
 
 
 @pytest.mark.parametrize(
