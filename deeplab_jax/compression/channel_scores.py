@@ -203,18 +203,26 @@ def _relative_magnitudes(
     Returns:
       float64 [graph.num_channels].
     """
-    flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
+    flat = flatten_dict(variables["params"], sep="/")
+    scores, scored = np.zeros(graph.num_channels), np.zeros(graph.num_channels, bool)
     for path, layer in graph.layers.items():
-        # A depthwise convolution after a dense one has the same channels. With `norm/scale`, the
-        # scale of the depthwise convolution replaces that of the dense one.
-        if f"{path}/{parameter}" in flat and not (layer.depthwise and parameter == "kernel"):
-            weights = np.abs(flat[f"{path}/{parameter}"])
-            known = layer.outputs != NO_CHANNEL
-            scores[layer.outputs[known]] = weights.sum(tuple(range(weights.ndim - 1)))[known]
+        outputs = layer.outputs[layer.outputs != NO_CHANNEL]
+        # With `norm/scale`, the scale of a depthwise convolution replaces that of the dense one
+        # before it, which has the same channels. A gate also has the channels of the map that it
+        # multiplies, but its kernel does not compute them.
+        gate = parameter == "kernel" and scored[outputs].any()
+        if f"{path}/{parameter}" not in flat or gate:
+            continue
+        weights = np.abs(flat[f"{path}/{parameter}"])
+        norms = weights.sum(tuple(range(weights.ndim - 1)))
+        scores[outputs] = norms[layer.outputs != NO_CHANNEL]
+        scored[outputs] = True
     relative = scores.copy()
     for layer in graph.layers.values():
+        # A layer and its gate have the same channels, so this may assign the same values twice.
         if not layer.depthwise:
-            relative[layer.outputs] /= max(scores[layer.outputs].mean(), 1e-30)
+            mean = max(scores[layer.outputs].mean(), 1e-30)
+            relative[layer.outputs] = scores[layer.outputs] / mean
     return relative
 
 

@@ -9,7 +9,7 @@ from small_models import SIZE, describe, images, logits, stored
 
 from deeplab_jax import checkpointing, inference
 from deeplab_jax.checkpointing import StoredModel
-from deeplab_jax.compression.channel_scores import CRITERIA, measure
+from deeplab_jax.compression.channel_scores import CRITERIA, SCORES, measure
 from deeplab_jax.compression.pruning import (
     choose,
     compensated,
@@ -217,6 +217,44 @@ def test_channels_with_the_lowest_scores_are_pruned():
     assert kept[layer.outputs].mean() > kept[others].mean() + 0.2
     for channels in (layer.outputs, others):
         assert scores[channels][~kept[channels]].max() < scores[channels][kept[channels]].min()
+
+
+GATE = "squeeze_excitation/excite"
+
+
+def gated_units(graph):
+    """Returns the paths of the units with an expansion and a gate, each with a final slash."""
+    units = [path.removesuffix(GATE) for path in graph.layers if path.endswith(GATE)]
+    return [unit for unit in units if f"{unit}expand" in graph.layers]
+
+
+@pytest.mark.parametrize("criterion", ["batch_norm_scale", "norm"])
+def test_the_scales_of_a_layer_and_of_its_gate_do_not_change_the_scores(criterion):
+    model = stored("mobilenet_v3")
+    graph = channel_graph(model.model, SIZE)
+    flat = traverse_util.flatten_dict(model.variables, sep="/")
+    before = SCORES[criterion](graph, model.model, model.variables, {})
+    assert gated_units(graph)
+    for layer, gate in ((100, 1), (1, 100), (0.01, 0.01)):
+        factors = {"expand/kernel": layer, "depthwise/norm/scale": layer, f"{GATE}/kernel": gate}
+        scaled = dict(flat)
+        for unit in gated_units(graph):
+            for name, factor in factors.items():
+                scaled[f"params/{unit}{name}"] = flat[f"params/{unit}{name}"] * factor
+        variables = traverse_util.unflatten_dict(scaled, sep="/")
+        after = SCORES[criterion](graph, model.model, variables, {})
+        np.testing.assert_allclose(after, before, rtol=1e-5)
+
+
+def test_the_norm_of_a_gated_channel_is_that_of_the_kernel_that_computes_it():
+    model = stored("mobilenet_v3")
+    graph = channel_graph(model.model, SIZE)
+    scores = SCORES["norm"](graph, model.model, model.variables, {})
+    flat = traverse_util.flatten_dict(model.variables["params"], sep="/")
+    for unit in gated_units(graph):
+        norms = np.abs(flat[f"{unit}expand/kernel"]).sum((0, 1, 2))
+        found = scores[graph.layers[f"{unit}expand"].outputs]
+        np.testing.assert_allclose(found, norms / norms.mean(), rtol=1e-5)
 
 
 @SLOW
