@@ -70,10 +70,15 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.refuse("plan", paths)
     flags.require("config", "topology")
     config = flags.read_config()
-    # The accelerators of this machine are not used. JAX reads the variable on first use.
+    # The accelerators of this machine are not used.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # The import is local, so that --help and wrong flags do not wait for JAX.
+    # The imports are local, so that --help and wrong flags do not wait for JAX.
+    import jax
+
     from deeplab_jax.planning import plan
+
+    # JAX reads the variable when it is imported; flags such as --compile_cache import it earlier.
+    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 
     planned = plan(
         config,

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -104,6 +107,23 @@ def printed(monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+def test_a_compile_cache_does_not_make_a_plan_use_accelerators(tmp_path):
+    """A flag of the compile cache imports JAX before the platform is selected."""
+    program = f"""
+import jax, deeplab_jax.planning
+deeplab_jax.planning.plan = lambda *_, **__: print(jax.config.jax_platforms) or exit()
+from deeplab_jax.cli.main import console_script
+import sys
+sys.argv = "deeplab-jax plan --config=voc --topology=v5e:2x2 --compile_cache={tmp_path}".split()
+console_script()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert found.stdout == "cpu\n", found.stderr
 
 
 @pytest.mark.parametrize("fits", [True, False])
