@@ -16,27 +16,26 @@ from deeplab_jax.files import (
     is_local,
 )
 
-VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+VARIABLE, LIMIT = "JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE"
+# Maximum size of the default directory of compiled programs, in bytes.
+DEFAULT_BYTES = 4 * 2**30
 OFF = "off"
 # JAX's cache contains two files per program, with these suffixes: the program, and the time of its
 # last use.
 PROGRAM, USED = "-cache", "-atime"
 
 
-def set_defaults(most_bytes: int) -> None:
+def set_defaults() -> None:
     """Sets the environment variables of the cache directories to their defaults, if they are unset.
 
     JAX reads the directory of compiled programs and its size limit from such variables on import.
     If the user has set this directory, no limit is set: other programs may use the directory
     without a limit, and JAX does not support using one directory in both ways.
-
-    Args:
-      most_bytes: maximum size of the default directory of compiled programs, in bytes.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
         os.environ[VARIABLE] = str(cache_directory() / "compiled")
-        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(most_bytes))
+        os.environ.setdefault(LIMIT, str(DEFAULT_BYTES))
 
 
 def define_flags(flags: Flags) -> None:
@@ -64,7 +63,7 @@ def apply_flags(flags: Flags) -> None:
       DeepLabError: the cache cannot be cleared.
     """
     if flags.compile_cache is None and not flags.clear_compile_cache:
-        mend(as_path(os.environ.get(VARIABLE, "")))
+        mend(os.environ.get(VARIABLE, ""))
         return
     import jax
 
@@ -74,16 +73,18 @@ def apply_flags(flags: Flags) -> None:
     elif flags.compile_cache:
         folder = str(absolute(as_path(flags.compile_cache)))
         jax.config.update("jax_compilation_cache_dir", folder)
+        # The default limit is for the default directory, see `set_defaults`. JAX can limit the size
+        # of local directories only.
+        if not is_local(folder) or os.environ.get(LIMIT) == str(DEFAULT_BYTES):
+            jax.config.update("jax_compilation_cache_max_size", -1)
+        # Traced programs are stored locally.
         if is_local(folder):
             os.environ[PROGRAM_CACHE] = folder
-        else:
-            # JAX can limit the size of local directories only. Traced programs are stored locally.
-            jax.config.update("jax_compilation_cache_max_size", -1)
     if flags.clear_compile_cache:
         for place in (_compiled_directory(), os.environ.get(PROGRAM_CACHE)):
             if place:
                 clear(as_path(place))
-    mend(as_path(_compiled_directory()))
+    mend(_compiled_directory())
 
 
 def _compiled_directory() -> str:
@@ -94,14 +95,19 @@ def _compiled_directory() -> str:
     return jax.config.jax_compilation_cache_dir or ""  # type: ignore[attr-defined]
 
 
-def mend(folder: pathlib.Path) -> None:
+def mend(directory: str) -> None:
     """Writes the missing last-use times of compiled programs.
 
     JAX writes a program first and its last-use time second. If a process is killed in between, the
     time is missing. JAX then stops writing to the cache if the cache has a size limit.
+
+    Args:
+      directory: directory of compiled programs; "": there is none.
     """
     # A cache in a bucket has no size limit, and therefore no last-use times.
-    for program in folder.glob(f"*{PROGRAM}") if is_local(folder) else ():
+    if not directory or not is_local(directory):
+        return
+    for program in as_path(directory).glob(f"*{PROGRAM}"):
         used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
         # Another process may have removed the program, or the directory may not be writable.
         with contextlib.suppress(OSError):

@@ -47,8 +47,6 @@ COMMANDS = {
 USAGE_ERROR, INTERRUPTED = 2, 130
 # Default at the end of the description of a flag.
 STATED_DEFAULT = re.compile(r" \((default: [^()]*)\)\.$")
-# Maximum size of the compile cache, in bytes.
-COMPILED_BYTES = 4 * 2**30
 
 
 def overview() -> str:
@@ -194,7 +192,7 @@ def prepare_environment() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     # Pillow's warnings about damaged images do not contain the file name; errors here do.
     warnings.filterwarnings("ignore", module="PIL")
-    compile_cache.set_defaults(COMPILED_BYTES)
+    compile_cache.set_defaults()
 
 
 def console_script() -> None:

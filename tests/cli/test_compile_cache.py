@@ -43,14 +43,34 @@ def test_clearing_takes_compiled_programs_and_nothing_else(flags, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-LIMIT = "JAX_COMPILATION_CACHE_MAX_SIZE"
+LIMIT = compile_cache.LIMIT
+
+
+def test_a_given_directory_has_no_default_limit(flags, tmp_path, monkeypatch):
+    before = jax.config.jax_compilation_cache_max_size
+    try:
+        for limit, expected in ((str(compile_cache.DEFAULT_BYTES), -1), ("1000", 1000)):
+            monkeypatch.setenv(LIMIT, limit)
+            jax.config.update("jax_compilation_cache_max_size", int(limit))
+            compile_cache.apply_flags(flags(f"--compile_cache={tmp_path}"))
+            assert jax.config.jax_compilation_cache_max_size == expected
+    finally:
+        jax.config.update("jax_compilation_cache_max_size", before)
+
+
+def test_an_empty_variable_leaves_the_current_folder_unchanged(flags, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(compile_cache.VARIABLE, "")
+    (tmp_path / "pip-cache").write_text("not a compiled program")
+    compile_cache.apply_flags(flags())
+    assert [file.name for file in tmp_path.iterdir()] == ["pip-cache"]
 
 
 def test_the_user_s_own_place_wins_and_has_no_limit(monkeypatch, tmp_path):
     monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path))
     monkeypatch.setenv(PROGRAM_CACHE, "")
     monkeypatch.delenv(LIMIT, raising=False)
-    compile_cache.set_defaults(10)
+    compile_cache.set_defaults()
     assert os.environ[compile_cache.VARIABLE] == str(tmp_path)
     assert LIMIT not in os.environ
 
