@@ -221,15 +221,24 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
     """
 
     def scaled_updates(updates: Any, _: Any) -> Any:
-        leaves = jax.tree_util.tree_leaves_with_path(updates)
-        present = {_names(path) for path, _ in leaves}
-
-        def scaled(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
-            return update * _factor(_names(path), present, multipliers)
-
-        return jax.tree_util.tree_map_with_path(scaled, updates)
+        return jax.tree.map(jnp.multiply, updates, factors(updates, multipliers))
 
     return optax.stateless(scaled_updates)
+
+
+def factors(params: Any, multipliers: Mapping[str, float]) -> Any:
+    """Returns the learning-rate multiplier of each parameter, as a tree of numbers.
+
+    Args:
+      params: tree with the structure of the parameters.
+      multipliers: multipliers of the parts, as in `scale_by_part`.
+    """
+    present = {_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+
+    def factor(path: tuple[jax.tree_util.DictKey, ...], _: Any) -> float:
+        return _factor(_names(path), present, multipliers)
+
+    return jax.tree_util.tree_map_with_path(factor, params)
 
 
 def scale_by_layer(decay: float) -> optax.GradientTransformation:

@@ -1,7 +1,7 @@
 """The compiled and sharded training step."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from deeplab_jax import losses, ops
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import batch_sharding, replicated, sharded_over
 from deeplab_jax.training.loss import Objective, Outputs
+from deeplab_jax.training.optimizers import factors
 from deeplab_jax.training.setup import Run
 from deeplab_jax.training.state import TrainState, Variables
 
@@ -85,6 +86,7 @@ def make_train_step(
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
     l1: float = 0.0,
+    multipliers: Mapping[str, float] | None = None,
 ) -> Step:
     """Returns the jitted training step (state, batch) → (state, metrics).
 
@@ -104,6 +106,9 @@ def make_train_step(
         the gradient of the whole batch.
       ema_decay: decay of the moving average of the variables; ignored if the state has none.
       l1: weight of the L1 norm of the kernels.
+      multipliers: learning-rate multipliers of the parts of the network, which `optimizer` applies.
+        Gradients of parameters with multiplier 0 are not computed; they are 0. None: all are
+        computed.
     """
     layout = StepLayout(mesh, state_sharding)
 
@@ -117,6 +122,7 @@ def make_train_step(
             accumulation_steps,
             objective,
             state.step,
+            multipliers,
         )
         params, gradients = state.variables["params"], layout.gradients(gradients)
         if l1:
@@ -152,6 +158,7 @@ def make_run_step(run: Run, state: TrainState) -> Step:
         accumulation_steps=config.training.accumulation_steps,
         ema_decay=config.training.ema_decay,
         l1=config.loss.l1,
+        multipliers=config.optimizer.multipliers,
     )
 
 
@@ -168,6 +175,7 @@ def accumulated_gradients(
     parts: int,
     objective: Objective,
     step: jax.Array,
+    multipliers: Mapping[str, float] | None = None,
 ) -> tuple[jax.Array, Any, Any]:
     """Computes the loss and its gradients, accumulated over microbatches.
 
@@ -180,6 +188,7 @@ def accumulated_gradients(
       parts: number of microbatches.
       objective: loss to minimize.
       step: number of completed training steps.
+      multipliers: learning-rate multipliers, as in `make_train_step`.
 
     Returns:
       Loss, gradients of the parameters, and new batch statistics.
@@ -190,7 +199,7 @@ def accumulated_gradients(
     ) -> tuple[jax.Array, Any]:
         with sharded_over(layout.mesh, fsdp=layout.state_sharding is not None):
             outputs, changed = model.apply(
-                {"params": params, "batch_stats": batch_stats},
+                {"params": _frozen(params, multipliers), "batch_stats": batch_stats},
                 part["image"],
                 train=True,
                 endpoints=True,
@@ -219,6 +228,20 @@ def accumulated_gradients(
     split = jax.tree.map(lambda array: in_parts(array, parts), batch)
     (loss, gradients, batch_stats), _ = jax.lax.scan(add_part, zeros, (jnp.arange(parts), split))
     return loss, gradients, batch_stats
+
+
+def _frozen(params: Any, multipliers: Mapping[str, float] | None) -> Any:
+    """Stops the gradients of parameters whose learning-rate multiplier is 0.
+
+    The backward pass then ends at the first part that is trained.
+    """
+    if multipliers is None or all(multipliers.values()):
+        return params
+    return jax.tree.map(
+        lambda array, factor: array if factor else jax.lax.stop_gradient(array),
+        params,
+        factors(params, multipliers),
+    )
 
 
 def in_parts(array: jax.Array, parts: int) -> jax.Array:

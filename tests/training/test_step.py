@@ -8,8 +8,10 @@ import pytest
 from compiling import run_once
 from step_parts import Small, objective_of, random_batch
 
+from deeplab_jax import config as configs
 from deeplab_jax.losses import softmax_cross_entropy
 from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.optimizers import scale_by_part
 from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import (
     StepLayout,
@@ -117,6 +119,32 @@ def test_a_step_updates_everything_once():
     assert after.evaluated is after.ema
     assert int(after.step) == 1
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.variables))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_of_frozen_parts_are_not_computed(parts):
+    model, batch = Small(), random_batch(4)
+    multipliers = dict(configs.default().optimizer.multipliers) | {"head": 0.0}
+    optimizer = optax.chain(scale_by_part(multipliers), optax.sgd(0.5))
+    rate = optax.constant_schedule(0.5)
+
+    def step(multipliers):
+        state = fresh_state(model, optimizer)
+        options = {"seed": 0, "accumulation_steps": parts, "multipliers": multipliers}
+        run = make_train_step(model, optimizer, rate, objective_of(model), None, **options)
+        compiled = run.lower(state, batch).compile()
+        after, metrics = compiled(state, batch)
+        return jax.device_get(after), metrics, compiled.cost_analysis()["flops"]
+
+    before = jax.device_get(fresh_state(model, optimizer).variables["params"])
+    whole, metrics, flops = step(None)
+    frozen, metrics_frozen, flops_frozen = step(multipliers)
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(compare, frozen.variables, whole.variables)
+    jax.tree.map(np.testing.assert_array_equal, frozen.variables["params"]["conv"], before["conv"])
+    compare(metrics_frozen["loss"], metrics["loss"])
+    assert metrics_frozen["gradient_norm"] < metrics["gradient_norm"]
+    assert flops_frozen < 0.8 * flops
 
 
 def test_the_state_is_a_function_of_the_seed():
