@@ -153,8 +153,8 @@ class Loop:
             if first < self.num_steps:
                 done = f"the run stopped early at step {first} of {self.num_steps}"
             self.reporter.message(f"nothing to train: {done}")
-            if not self._catch_up(first, state):
-                self._evaluate(first, state)
+            if not self._catch_up(first, state) and self._evaluate(first, state) is None:
+                self._stop(first)
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 
     def _catch_up(self, first: int, state: TrainState) -> bool:
