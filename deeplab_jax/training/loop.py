@@ -144,8 +144,9 @@ class Loop:
     def train(self, state: TrainState) -> TrainingResult:
         """Trains from the step of the given state to the last step, or until early stopping."""
         first = int(state.step)
+        # Early stopping also counts a validation that was interrupted and runs now.
+        caught_up = self._catch_up(first, state)
         if first < self.num_steps and not self._no_better():
-            self._catch_up(first, state)
             with contextlib.closing(self.pace):
                 state = self._run_steps(state)
         else:
@@ -153,7 +154,7 @@ class Loop:
             if first < self.num_steps:
                 done = f"the run stopped early at step {first} of {self.num_steps}"
             self.reporter.message(f"nothing to train: {done}")
-            if not self._catch_up(first, state) and self._evaluate(first, state) is None:
+            if not caught_up and self._evaluate(first, state) is None:
                 self._stop(first)
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 

@@ -89,3 +89,15 @@ def test_a_run_with_nothing_to_train_is_evaluated_again(start, step, validations
 def test_a_signal_during_the_evaluation_of_a_finished_run_interrupts_it(start, step, validations):
     with pytest.raises(KeyboardInterrupt):
         start(step, validations, patience=1, interrupted=True)
+
+
+def test_early_stopping_counts_a_validation_that_was_interrupted(start):
+    # The validation of step 20 is made up for, and it finds no better network than that of step 10.
+    result, evaluated, messages = start(20, {10: 0.3}, patience=1)
+    assert (result.step, result.mean_iou, evaluated) == (20, MEAN_IOU, 1)
+    assert "nothing to train: the run stopped early at step 20 of 30" in messages
+
+
+def test_an_interrupted_validation_that_finds_a_better_network_continues_the_training(start):
+    with pytest.raises(pytest.fail.Exception, match="a step was trained"):
+        start(20, {10: 0.2}, patience=1)
