@@ -140,7 +140,7 @@ class LargestBatch(NamedTuple):
 
     Attributes:
       images: largest number of images per chip, or per group of chips over which the rows of an
-        image are sharded; 0 if not even one image fits.
+        image are sharded; 0 if not even the smallest number that training accepts fits.
       how: description of the search or the estimate.
     """
 
@@ -148,7 +148,9 @@ class LargestBatch(NamedTuple):
     how: str
 
 
-def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> LargestBatch:
+def estimated_largest_batch(
+    used: int, fixed: int, usable: int, images: int, unit: int = 1
+) -> LargestBatch:
     """Extrapolates the largest batch from one compilation.
 
     Args:
@@ -156,13 +158,14 @@ def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> 
       fixed: bytes per chip that do not depend on the batch.
       usable: bytes per chip that programs can use.
       images: number of images per shard of the batch in the compiled step.
+      unit: the result is rounded down to a multiple of this number; see `batch_unit`.
     """
     per_image = max(used - fixed, 1) / images
-    return LargestBatch(max(0, int((usable - fixed) / per_image)), ESTIMATED)
+    return LargestBatch(max(0, int((usable - fixed) / per_image)) // unit * unit, ESTIMATED)
 
 
 def searched_largest_batch(
-    used: Callable[[int], int], first: tuple[int, int], fixed: int, usable: int
+    used: Callable[[int], int], first: tuple[int, int], fixed: int, usable: int, unit: int = 1
 ) -> LargestBatch:
     """Searches for the largest batch that fits, by compiling several batch sizes.
 
@@ -175,17 +178,18 @@ def searched_largest_batch(
       first: (images per shard, bytes per chip) of the first compilation.
       fixed: bytes per chip that do not depend on the batch, for the first guess.
       usable: bytes per chip that programs can use.
+      unit: only multiples of this number are tried; `first[0]` must be one. See `batch_unit`.
     """
     known = {0: fixed, first[0]: first[1]}
     for turn in range(MOST_COMPILATIONS + 1):
         fits = max((images for images, size in known.items() if size <= usable), default=0)
         over = min((images for images, size in known.items() if size > usable), default=None)
-        if over in (0, fits + 1) or turn == MOST_COMPILATIONS:
+        if over in (0, fits + unit) or turn == MOST_COMPILATIONS:
             break
         guess = _crossing(known, usable, max(known) if over is None else over)
         if over is not None:
-            guess = min(guess if turn % 2 == 0 else (fits + over) // 2, over - 1)
-        guess = max(guess, fits + 1)
+            guess = min(guess if turn % 2 == 0 else (fits + over) // 2, over - unit)
+        guess = max(guess // unit * unit, fits + unit)
         known[guess] = used(guess)
     bracket = f"{fits} images per shard fit" + ("" if over is None else f", {over} do not")
     return LargestBatch(fits, f"searched with {len(known) - 2} more compilations: {bracket}")

@@ -16,6 +16,7 @@ from deeplab_jax.planning.causes import Cause, communication
 from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.planning.duration import Duration, Schedule, estimate_duration
 from deeplab_jax.reporter import LoggingReporter, Reporter
+from deeplab_jax.training.checks import batch_unit
 from deeplab_jax.training.measurements import step_flops
 from deeplab_jax.training.setup import Run
 
@@ -264,17 +265,24 @@ def _largest_batch(
     parts, total = data_size(mesh), step.memory["total"]
     images = run.config.training.batch_size // parts
     fixed = fixed_memory(run) + step.memory.get("program", 0)
+    group = run.model.architecture.ghost_batch_size
+    unit = batch_unit(group, run.config.training.accumulation_steps, mesh)
     if not search:
-        return compiled_step.estimated_largest_batch(total, fixed, usable, images)
+        return compiled_step.estimated_largest_batch(total, fixed, usable, images, unit)
 
     def used(images: int) -> int:
         reporter.message(f"compiling for a batch of {images * parts} images")
         config = copy.deepcopy(run.config)
         config.training.batch_size = images * parts
-        tried = compiled_step.compile_step(dataclasses.replace(run, config=config))
+        try:
+            tried = compiled_step.compile_step(dataclasses.replace(run, config=config))
+        except DeepLabError:
+            # Training refuses the batch, for example one image whose pooled features batch
+            # normalization would map to 0.
+            return usable + 1
         return tried.memory["total"]
 
-    return compiled_step.searched_largest_batch(used, (images, total), fixed, usable)
+    return compiled_step.searched_largest_batch(used, (images, total), fixed, usable, unit)
 
 
 def fixed_memory(run: Run) -> int:

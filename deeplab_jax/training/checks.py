@@ -78,6 +78,20 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
         )
 
 
+def batch_unit(group: int, parts: int, mesh: Mesh) -> int:
+    """Returns the smallest number of images per shard of the batch that training accepts.
+
+    All its multiples pass `check_batch` and `check_ghost_batch_size`, too, and no other numbers do.
+
+    Args:
+      group: ghost batch size, in images; 0: whole microbatch.
+      parts: number of microbatches per batch.
+      mesh: device mesh.
+    """
+    # A microbatch consists of whole groups, and of equal shards.
+    return parts * math.lcm(group or 1, data_size(mesh)) // data_size(mesh)
+
+
 def check_pooled_statistics(
     architecture: Architecture, crop_size: Size, together: int, reporter: Reporter
 ) -> None:

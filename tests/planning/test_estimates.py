@@ -200,6 +200,21 @@ def test_the_largest_batch_is_found_to_the_image(usable, largest):
     assert estimated_largest_batch(300, 100, usable, 2).images == largest
 
 
+@pytest.mark.parametrize(("usable", "largest"), [(2000, 16), (2099, 16), (2100, 20), (400, 0)])
+def test_the_largest_batch_is_a_multiple_of_the_unit(usable, largest):
+    tried = []
+
+    def used(images):
+        tried.append(images)
+        return 100 + 100 * images + (images == 12)
+
+    found = searched_largest_batch(used, (8, 900), 100, usable, 4)
+    assert found.images == largest
+    assert not [images for images in tried if images % 4]
+    assert len(tried) <= 4
+    assert estimated_largest_batch(900, 100, usable, 8, 4).images == largest
+
+
 def test_the_largest_batch_is_found_for_nonlinear_memory():
     def used(images):
         return 50 + 10 * images + images**2 // 4

@@ -21,9 +21,10 @@ from deeplab_jax.planning.compiled_step import CompiledStep, LargestBatch, abstr
 from deeplab_jax.planning.dataset_stub import assemble_unseen, unseen_dataset
 from deeplab_jax.planning.duration import Duration
 from deeplab_jax.planning.hardware import Estimate
-from deeplab_jax.planning.plan import Traffic
+from deeplab_jax.planning.plan import Traffic, _largest_batch, fixed_memory
 from deeplab_jax.planning.reductions import Reductions
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.checks import check_batch, check_ghost_batch_size
 from experiments import pod_plans
 
 PROMISED = {
@@ -235,6 +236,45 @@ def test_labels_are_as_wide_as_the_number_of_classes_needs(count, dtype):
     _, batch = abstract_arguments(run)
     assert batch["label"].dtype == dtype
     assert batch["image"].dtype == "uint8"
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize(
+    ("accumulation_steps", "ghost_batch_size", "largest"), [(1, 0, 23), (4, 0, 20), (2, 4, 16)]
+)
+def test_the_largest_batch_is_one_that_training_accepts(
+    monkeypatch, search, accumulation_steps, ghost_batch_size, largest
+):
+    config = small_config()
+    config.training.accumulation_steps = accumulation_steps
+    config.model.ghost_batch_size = ghost_batch_size
+    run = assemble_unseen(config, make_mesh(jax.devices()[:1]), None, Reporter())
+    fixed = fixed_memory(run)
+
+    def compiled(images):
+        return CompiledStep({"total": fixed + images}, None, True, 1.0, 1.0, 1.0, "")
+
+    def compile_step(tried):
+        together = tried.config.training.batch_size
+        check_batch(together, accumulation_steps, tried.mesh)
+        check_ghost_batch_size(ghost_batch_size, together, accumulation_steps)
+        return compiled(together)
+
+    monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
+    found = _largest_batch(run, run.mesh, compiled(8), fixed + 23, search, Reporter())
+    assert found.images == largest
+
+
+def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch):
+    run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
+
+    def compile_step(tried):
+        raise DeepLabError("cannot be trained on one value per channel")
+
+    monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
+    usable = fixed_memory(run) + 1
+    first = CompiledStep({"total": usable + 7}, None, False, 1.0, 1.0, 1.0, "")
+    assert _largest_batch(run, run.mesh, first, usable, True, Reporter()).images == 0
 
 
 @pytest.mark.slow

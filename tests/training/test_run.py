@@ -11,7 +11,12 @@ from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checks import check_chunk_rows
+from deeplab_jax.training.checks import (
+    batch_unit,
+    check_batch,
+    check_chunk_rows,
+    check_ghost_batch_size,
+)
 from deeplab_jax.training.setup import assemble
 
 DATASET = random_dataset([(20, 24)] * 3)
@@ -103,6 +108,24 @@ def test_illegal_fields_give_a_one_line_error(assignment, complaint):
         assembled(assignment)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("group", [0, 1, 2, 3, 4, 6])
+@pytest.mark.parametrize("parts", [1, 3, 4])
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_legal_batches_are_the_multiples_of_the_batch_unit(group, parts, shards):
+    mesh = jax.sharding.AbstractMesh((shards, 1), ("data", "spatial"))
+
+    def is_legal(images):
+        try:
+            check_batch(images * shards, parts, mesh)
+            check_ghost_batch_size(group, images * shards, parts)
+        except DeepLabError:
+            return False
+        return True
+
+    unit = batch_unit(group, parts, mesh)
+    assert [*filter(is_legal, range(1, 60))] == [*range(unit, 60, unit)]
 
 
 def test_a_strict_crop_is_an_error():
