@@ -30,9 +30,9 @@ _HELD: set[str] = set()
 def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
     """Locks a workdir, local or in a bucket, while the `with` block runs.
 
-    The lock of a process that has ended is taken over: at once if that process ran on this host,
-    otherwise after its heartbeat has not changed for 45 s. Clocks of different hosts are not
-    compared.
+    The lock of a process that has ended is taken over: at once if that process ran on this host, in
+    the same container, otherwise after its heartbeat has not changed for 45 s. Clocks of different
+    hosts are not compared.
 
     Args:
       workdir: directory of the run.
@@ -127,13 +127,16 @@ def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Repor
 
 
 def _died_here(owner: dict[str, Any]) -> bool:
-    """Returns whether the owner ran on this host and its process has ended."""
+    """Returns whether the owner ran on this host, in this container, and its process has ended."""
     process = owner.get("process")
     if owner.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
+    # Containers can have the host name of the machine, or of each other, but their process ids are
+    # unrelated. Locks of earlier releases do not state where their process id is valid.
+    if owner.get("pid_namespace") != _pid_namespace():
+        return False
     if process == os.getpid():
-        # The owner was in an earlier container with the same host name and process id, unless this
-        # process itself holds the lock.
+        # The process id of the owner was reused, unless this process itself holds the lock.
         return owner.get("token") not in _HELD
     try:
         os.kill(process, 0)
@@ -155,10 +158,19 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else {}
 
 
+def _pid_namespace() -> str | None:
+    """Returns the namespace of process ids, which each container has; None except on Linux."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
 def _content(token: str, heartbeat: int) -> str:
     owner = {
         "host": socket.gethostname(),
         "process": os.getpid(),
+        "pid_namespace": _pid_namespace(),
         "token": token,
         "heartbeat": heartbeat,
     }

@@ -1,13 +1,16 @@
 """Two runs never write into one workdir at the same time."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from reporters import RecordingReporter
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import write_text
 from deeplab_jax.training import lock
 from deeplab_jax.training.lock import LOCK_FILE, workdir_lock
 
@@ -27,7 +30,7 @@ def reporter():
 def write_lock(workdir, **owner):
     content = {"host": "elsewhere", "process": 1, "token": "other", "heartbeat": 3} | owner
     workdir.mkdir(exist_ok=True)
-    (workdir / LOCK_FILE).write_text(json.dumps(content))
+    write_text(workdir / LOCK_FILE, json.dumps(content))
 
 
 def test_a_second_run_is_refused_and_the_lock_is_removed_at_the_end(tmp_path, reporter):
@@ -48,10 +51,35 @@ def test_the_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(
     monkeypatch.setattr(lock, "STALE_SECONDS", 1e6)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    write_lock(tmp_path, host=lock.socket.gethostname(), process=dead.pid)
+    # Otherwise, the lock is as this release writes it.
+    own = json.loads(lock._content("other", 3))
+    write_lock(tmp_path, **own | {"process": dead.pid})
     with workdir_lock(tmp_path, reporter):
         assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] != "other"
     assert f"process {dead.pid} on" in reporter.messages[0]
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+@pytest.mark.parametrize("other", [{"pid_namespace": "pid:[1]"}, {}])
+def test_a_live_run_in_another_container_of_the_same_host_name_is_not_taken_over(
+    tmp_path, reporter, monkeypatch, same_process, other
+):
+    """Locks of earlier releases do not state the namespace of the process id."""
+    monkeypatch.setattr(lock, "STALE_SECONDS", 20.0)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    process = os.getpid() if same_process else dead.pid
+    owner = {"host": lock.socket.gethostname(), "process": process} | other
+    write_lock(tmp_path, **owner)
+    beat = threading.Timer(0.3, write_lock, (tmp_path,), owner | {"heartbeat": 4})
+    beat.start()
+    with (
+        pytest.raises(DeepLabError, match=rf"is in use by process {process} on"),
+        workdir_lock(tmp_path, reporter),
+    ):
+        pass
+    beat.join()
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] == "other"
 
 
 def test_a_lock_without_heartbeat_is_taken_over_later(tmp_path, reporter):
