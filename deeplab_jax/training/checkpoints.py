@@ -129,7 +129,8 @@ def _newest_good(workdir: pathlib.Path) -> str:
     """Returns a clause for error messages that names the newest undamaged checkpoint."""
     try:
         step = newest_good_step(workdir)
-    except OSError:
+    except Exception:
+        # Not all errors of a bucket are OSErrors, for example HttpError of gcsfs.
         return "the earlier checkpoints cannot be read"
     return "no checkpoint is valid" if step is None else f"the checkpoint of step {step} is valid"
 

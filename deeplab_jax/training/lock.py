@@ -49,16 +49,22 @@ def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable
     workdir.mkdir(parents=True, exist_ok=True)
     _acquire(path, token, reporter)
     _HELD.add(token)
-    done, lost = threading.Event(), threading.Event()
+    done = threading.Event()
+    # The error message, as soon as another run has taken over the lock.
+    lost: list[str] = []
 
     def beat() -> None:
         count = 0
         while not done.wait(HEARTBEAT_SECONDS):
             count += 1
-            # If a bucket cannot be reached for some time, the run continues.
-            with contextlib.suppress(OSError):
-                if (_read(path) or {}).get("token") != token:
-                    lost.set()
+            # If a bucket cannot be reached for some time, the run continues. Not all errors of its
+            # library are OSErrors, for example HttpError of gcsfs.
+            with contextlib.suppress(Exception):
+                owner = _read(path)
+                if owner == {}:
+                    continue
+                if owner is None or owner.get("token") != token:
+                    lost.append(_taken(path, owner))
                     return
                 write_text(path, _content(token, count))
 
@@ -66,8 +72,8 @@ def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable
     thread.start()
 
     def check() -> None:
-        if lost.is_set():
-            raise DeepLabError(_taken(path, _read(path)))
+        if lost:
+            raise DeepLabError(lost[0])
 
     try:
         yield check
@@ -75,7 +81,8 @@ def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable
         done.set()
         thread.join()
         _HELD.discard(token)
-        with contextlib.suppress(OSError):
+        # Without the bucket, the lock stays, and the next run takes it over.
+        with contextlib.suppress(Exception):
             if (_read(path) or {}).get("token") == token:
                 path.unlink()
 
@@ -148,7 +155,11 @@ def _died_here(owner: dict[str, Any]) -> bool:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the content of the lock file; None if there is none, {} while it is being written."""
+    """Returns the content of the lock file; None if there is none, {} if it cannot be parsed.
+
+    This is so while the file is being written, and after an invalid response of a bucket, for which
+    gcsfs raises a ValueError.
+    """
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:

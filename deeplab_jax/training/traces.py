@@ -76,8 +76,9 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     def _look(self) -> None:
         request = self._workdir / REQUEST_FILE
         while not self._done.wait(POLL_SECONDS):
-            # If a bucket cannot be reached for some time, the run continues.
-            with contextlib.suppress(OSError):
+            # If a bucket cannot be reached for some time, the run continues. Not all errors of its
+            # library are OSErrors, for example HttpError of gcsfs.
+            with contextlib.suppress(Exception):
                 if request.is_file():
                     request.unlink()
                     self._found.set()

@@ -77,8 +77,9 @@ class RowFile:
 
     def _store_often(self) -> None:
         while not self._done.wait(BUCKET_SECONDS):
-            # If a bucket cannot be reached for some time, the run continues.
-            with contextlib.suppress(OSError):
+            # If a bucket cannot be reached for some time, the run continues. Not all errors of its
+            # library are OSErrors, for example HttpError of gcsfs.
+            with contextlib.suppress(Exception):
                 self.flush()
 
     def close(self, failed: bool = False) -> None:
@@ -92,7 +93,7 @@ class RowFile:
             return
         self._done.set()
         self._thread.join()
-        with contextlib.suppress(OSError) if failed else contextlib.nullcontext():
+        with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
             self.flush()
 
 

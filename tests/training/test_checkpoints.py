@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoint_process import values
+from outage import ERRORS
 from reporters import RecordingReporter
 
 from deeplab_jax.checkpointing import orbax_items
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.training import checkpoints
 from deeplab_jax.training.checkpoints import Checkpointer
 
 NAN = float("nan")
@@ -79,6 +81,20 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(DeepLabError, match=r"checkpoints cannot be written \(File exists\)"):
         Checkpointer(tmp_path)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_outage_does_not_hide_the_error_of_a_save(tmp_path, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    for name in ("save_items", "newest_good_step"):
+        monkeypatch.setattr(checkpoints, name, fail)
+    with (
+        Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(DeepLabError, match=r"could not save .* the earlier checkpoints cannot be"),
+    ):
+        checkpointer.save(state(1), {"step": 1})
 
 
 def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path):

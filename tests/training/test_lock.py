@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from outage import ERRORS, failing
 from reporters import RecordingReporter
 
 from deeplab_jax.errors import DeepLabError
@@ -106,3 +107,49 @@ def test_a_damaged_lock_is_taken_over(tmp_path, reporter):
     with workdir_lock(tmp_path, reporter):
         pass
     assert "an unknown host" in reporter.messages[0]
+
+
+def wait_until(condition):
+    ends = lock.time.monotonic() + 20
+    while not condition():
+        assert lock.time.monotonic() < ends
+        lock.time.sleep(0.02)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_heartbeat_continues_after_an_outage(tmp_path, reporter, monkeypatch, error):
+    def heartbeat():
+        return json.loads((tmp_path / LOCK_FILE).read_text())["heartbeat"]
+
+    with workdir_lock(tmp_path, reporter) as check:
+        with failing(monkeypatch, LOCK_FILE, "read_text", error) as count:
+            wait_until(lambda: count() >= 2)
+        before = heartbeat()
+        wait_until(lambda: heartbeat() > before)
+        check()
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_run_that_ends_during_an_outage_leaves_its_lock(tmp_path, reporter, monkeypatch, error):
+    with (
+        failing(monkeypatch, LOCK_FILE, "read_text", error) as count,
+        workdir_lock(tmp_path, reporter),
+    ):
+        pass
+    assert count() >= 1
+    with workdir_lock(tmp_path, reporter):
+        pass
+    assert "taking over" in reporter.messages[0]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_outage_does_not_hide_that_the_lock_was_lost(tmp_path, reporter, monkeypatch, error):
+    with workdir_lock(tmp_path, reporter) as check:
+        write_lock(tmp_path)
+        wait_until(lambda: "workdir lock" not in [each.name for each in threading.enumerate()])
+        with (
+            failing(monkeypatch, LOCK_FILE, "read_text", error),
+            pytest.raises(DeepLabError, match="in use by process 1 on elsewhere"),
+        ):
+            check()

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import time
 
 import jax
 import pytest
+from outage import ERRORS, failing
 from reporters import RecordingReporter
 
 from deeplab_jax.training import traces as module
@@ -94,3 +96,16 @@ def test_a_running_trace_ends_with_the_training(tmp_path, profiler):
     with Traces(tmp_path, True, RecordingReporter()) as traces:
         run(traces, 4)
     assert profiler[-1] is None
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_file_still_requests_a_trace_after_an_outage(tmp_path, profiler, monkeypatch, error):
+    request = tmp_path / "trace"
+    with Traces(tmp_path, False, RecordingReporter()) as traces:
+        with failing(monkeypatch, request.name, "is_file", error) as count:
+            ends = time.monotonic() + 20
+            while count() < 2 and time.monotonic() < ends:
+                time.sleep(0.01)
+        assert count() >= 2
+        request.touch()
+        assert traces._found.wait(20)

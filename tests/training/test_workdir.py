@@ -1,9 +1,12 @@
 import contextlib
 import json
+import threading
+import time
 
 import jax
 import pytest
 from memory_bucket import use_memory_bucket
+from outage import ERRORS
 
 from deeplab_jax import config as configs
 from deeplab_jax.checkpointing.saved_states import (
@@ -18,9 +21,9 @@ from deeplab_jax.checkpointing.saved_states import write_manifest as write_files
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, replacing_directory
 from deeplab_jax.parallel import make_mesh
-from deeplab_jax.training import train
+from deeplab_jax.training import train, writers
 from deeplab_jax.training.workdir import claim, write_manifest
-from deeplab_jax.training.writers import Monitor, read_rows
+from deeplab_jax.training.writers import Monitor, RowFile, read_rows
 
 
 def changed(**fields):
@@ -156,6 +159,42 @@ def test_a_workdir_may_be_in_a_bucket(bucket):
     with Monitor(bucket, 2) as monitor:
         monitor.write(3, {"loss": 9.0})
     assert [row["loss"] for row in read_rows(bucket)] == [0.5, 1.0, 9.0]
+
+
+class Outage:
+    """Outage of the bucket, during which no row is stored."""
+
+    def __init__(self, monkeypatch, error):
+        self.store, self.error, self.refused = RowFile.flush, error, threading.Event()
+        monkeypatch.setattr(RowFile, "flush", lambda rows: self.flush(rows))
+        monkeypatch.setattr(writers, "BUCKET_SECONDS", 0.02)
+
+    def flush(self, rows):
+        if self.error is None:
+            self.store(rows)
+            return
+        self.refused.set()
+        raise self.error
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_rows_are_stored_in_a_bucket_after_an_outage(bucket, monkeypatch, error):
+    outage = Outage(monkeypatch, error)
+    with Monitor(bucket, 0, ()) as monitor:
+        monitor.write(1, {"loss": 0.5})
+        assert outage.refused.wait(20)
+        outage.error = None
+        ends = time.monotonic() + 20
+        while not read_rows(bucket):
+            assert time.monotonic() < ends
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_error_of_a_run_is_raised_during_an_outage(bucket, monkeypatch, error):
+    Outage(monkeypatch, error)
+    with pytest.raises(DeepLabError, match="the loss became NaN"), Monitor(bucket, 0, ()):
+        raise DeepLabError("the loss became NaN")
 
 
 def checkpoint(workdir, step):
