@@ -5,7 +5,7 @@ from deeplab_jax.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        ".failures": "PreemptionSync joined_hosts",
+        ".failures": "JobInterrupt PreemptionSync joined_hosts",
         ".hosts": (
             "Addresses check_hosts_agree first_host_first from_first_host is_first_host "
             "latest_of_hosts start_hosts wait_for_hosts"

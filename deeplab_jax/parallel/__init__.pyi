@@ -1,4 +1,5 @@
 # Written by .ci/write_stubs.py from __init__.py, for type checkers.
+from .failures import JobInterrupt as JobInterrupt
 from .failures import PreemptionSync as PreemptionSync
 from .failures import joined_hosts as joined_hosts
 from .hosts import Addresses as Addresses

@@ -53,13 +53,22 @@ class PreemptionSync:
         return len(self._waiting) > LAG and bool(self._waiting.popleft())
 
 
+class JobInterrupt(KeyboardInterrupt):
+    """Interruption that all processes of a job raise after they agreed to stop.
+
+    `joined_hosts` then waits until all processes have cleaned up.
+    """
+
+
 KEY = "deeplab_jax/failures"
 # Seconds between two polls for failures of other processes.
 POLL_SECONDS = 1.0
 # Seconds to wait after a connection error for the message of the process that failed.
 MESSAGE_SECONDS = 8.0
-# Maximum time in seconds between the interruptions of the processes of a preempted job.
-TOGETHER_SECONDS = 10
+# Maximum time in seconds between the interruptions of the processes of a preempted job, and between
+# the ends of processes that agreed to stop. Process 0 ends later than the others: it closes the
+# writers of metrics, each of which can take a minute.
+TOGETHER_SECONDS, CLEAN_UP_SECONDS = 10, 600
 # Beginning of the watchdog's message. All processes that receive this message print their stacks.
 STALLED = "no progress"
 # Words in the messages of JAX that indicate a connection error, not an error in this process.
@@ -76,7 +85,7 @@ def joined_hosts(
     """Connects the processes of a job while the `with` block runs; see `start_hosts`.
 
     If the block raises an error in one process, `end` is called with the error message in all other
-    processes.
+    processes. If it raises a JobInterrupt, all processes must raise it.
 
     Args:
       addresses: addresses of the job (default: from environment variables or the cluster).
@@ -147,7 +156,7 @@ def _announced(error: BaseException) -> BaseException:
     Returns:
       The error to raise: `error` itself, or a DeepLabError if a connection was lost.
     """
-    if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
+    if isinstance(error, KeyboardInterrupt) and _all_are_interrupted(error):
         jax.distributed.shutdown()
         return error
     if isinstance(error, jax.errors.JaxRuntimeError) and _is_connection(error):
@@ -163,10 +172,11 @@ def _announced(error: BaseException) -> BaseException:
     return error
 
 
-def _all_are_interrupted() -> bool:
+def _all_are_interrupted(error: KeyboardInterrupt) -> bool:
     """Returns whether all processes were interrupted at about the same time, as by preemption."""
+    seconds = CLEAN_UP_SECONDS if isinstance(error, JobInterrupt) else TOGETHER_SECONDS
     try:
-        coordination_client().wait_at_barrier(f"{KEY}/interrupted", TOGETHER_SECONDS * 1000)
+        coordination_client().wait_at_barrier(f"{KEY}/interrupted", seconds * 1000)
     except RuntimeError:
         return False
     return True

@@ -14,6 +14,7 @@ import numpy as np
 
 from deeplab_jax.evaluation import Evaluator
 from deeplab_jax.parallel import (
+    JobInterrupt,
     PreemptionSync,
     Progress,
     from_first_host,
@@ -294,14 +295,14 @@ class Loop:
         self.checkpointer.save(state, self._info(step), mean_iou)
 
     def _stop(self, step: int) -> NoReturn:
-        """Waits until the state of the step is saved, and raises KeyboardInterrupt."""
+        """Waits until the state of the step is saved, and raises JobInterrupt in all processes."""
         self.progress(f"saving the checkpoint of step {step}", SAVING_FACTOR)
         with self.pace.pausing(goodputs.CHECKPOINT):
             self.checkpointer.wait()
         self.logs.record(step, self.pace.totals)
         wait_for_hosts("stopped")
         self.reporter.message(f"stopped at step {step}; the same command resumes the run")
-        raise KeyboardInterrupt
+        raise JobInterrupt
 
     def _stops_validation(self) -> bool:
         self.progress("validating")

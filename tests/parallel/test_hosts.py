@@ -51,10 +51,11 @@ def test_slurm_gives_a_process_all_the_devices_that_are_its_own():
 
 
 PROGRAM = """
-import os, sys
+import os, sys, time
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.parallel import Addresses, from_first_host, joined_hosts, wait_for_hosts
+from deeplab_jax.parallel import Addresses, failures, from_first_host, joined_hosts, wait_for_hosts
 
+failures.TOGETHER_SECONDS = 1
 address, count, process, failing, seconds = sys.argv[1:]
 
 def end(message):
@@ -68,6 +69,15 @@ try:
         if process == failing:
             raise DeepLabError("the disk is full")
         wait_for_hosts("work")
+        if failing == "JobInterrupt":
+            try:
+                raise failures.JobInterrupt
+            finally:
+                # As process 0, which closes the writers of metrics.
+                time.sleep(6 if process == "0" else 0)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    os._exit(130)
 except DeepLabError as error:
     print("failed:", error, flush=True)
     os._exit(2)
@@ -114,6 +124,11 @@ def test_one_failure_ends_all_with_its_message(failing):
     assert "failed: the disk is full" in ended[failing].said
     other = ended[1 - failing].said
     assert f"ended: process {failing} of the job failed: the disk is full" in other
+
+
+def test_processes_that_stop_together_wait_for_process_0_to_close_its_writers():
+    ended = run(2, failing="JobInterrupt")
+    assert [(one.status, one.said[-11:]) for one in ended] == [(130, "interrupted")] * 2
 
 
 @pytest.mark.slow

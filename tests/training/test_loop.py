@@ -8,7 +8,7 @@ import pytest
 from reporters import RecordingReporter
 
 from deeplab_jax import config as configs
-from deeplab_jax.parallel import make_mesh
+from deeplab_jax.parallel import JobInterrupt, make_mesh
 from deeplab_jax.training.hooks import VALIDATION
 from deeplab_jax.training.loop import Logs, Loop
 from deeplab_jax.training.writers import Monitor
@@ -87,7 +87,7 @@ def test_a_run_with_nothing_to_train_is_evaluated_again(start, step, validations
 
 @pytest.mark.parametrize(("step", "validations"), [FINISHED, STOPPED_EARLY])
 def test_a_signal_during_the_evaluation_of_a_finished_run_interrupts_it(start, step, validations):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(JobInterrupt):
         start(step, validations, patience=1, interrupted=True)
 
 
