@@ -11,16 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel.chips import matrix_rate, published_peak
 from deeplab_jax.training.goodput import INPUT
+from deeplab_jax.training.optimizers import factors
 from deeplab_jax.training.setup import Run
 
-# For each product of the forward pass, the backward pass computes two: one for the gradient of the
-# input and one for the gradient of the kernel.
-PASSES = 3
 # Side of the square matrices whose product measures the rate of a CPU, in about 0.1 s.
 CPU_MATRIX = 1024
 # Names of the utilization in `metrics.jsonl`, relative to a published and to a measured peak rate.
@@ -169,13 +168,21 @@ class Pace:
 def step_flops(run: Run) -> float:
     """Returns the floating-point operations of a training step, over all devices.
 
-    The number is 2 · multiply-adds per image · 3 passes · images per batch. The multiply-adds are
-    those of all convolutions, without rematerialization. The 3 passes are one forward and two
-    backward.
+    The number is 2 · multiply-adds per image · passes · images per batch. The multiply-adds are
+    those of all convolutions, without rematerialization. The passes of a convolution are the
+    forward pass, the gradient of its kernel, unless its learning-rate multiplier is 0, and the
+    gradient of its input, if it or an earlier convolution is trained.
     """
-    height, width = run.augmentation.crop_size
-    macs = summarize(run.model, (height, width)).macs
-    return 2.0 * macs * PASSES * run.config.training.batch_size
+    layers = summarize(run.model, run.augmentation.crop_size).layers
+    kernels = [(*layer.name.split("/"), "kernel") for layer in layers]
+    multipliers = run.config.optimizer.multipliers
+    factor_of = flatten_dict(factors(unflatten_dict(dict.fromkeys(kernels, 0)), multipliers))
+    trained, macs = False, 0
+    for layer, kernel in zip(layers, kernels, strict=True):
+        own = factor_of[kernel] > 0
+        trained = trained or own
+        macs += layer.macs * (1 + own + trained)
+    return 2.0 * macs * run.config.training.batch_size
 
 
 class Utilization:

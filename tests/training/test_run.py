@@ -9,6 +9,7 @@ from stand_ins import random_dataset
 from deeplab_jax import config as configs
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checks import (
@@ -17,6 +18,7 @@ from deeplab_jax.training.checks import (
     check_chunk_rows,
     check_ghost_batch_size,
 )
+from deeplab_jax.training.measurements import step_flops
 from deeplab_jax.training.setup import assemble
 
 DATASET = random_dataset([(20, 24)] * 3)
@@ -313,3 +315,21 @@ def test_classes_without_a_pixel_in_arrays_are_reported():
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     assemble(config, workdir, mesh, pair, pair, batch_size=4, reporter=warnings)
     assert any("2 of 3 classes" in text and "a, c" in text for text in warnings.warnings)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "passes"),
+    [
+        ((), {"backbone": 3, "head": 3}),
+        (("backbone",), {"backbone": 1, "head": 3}),
+        # The gradient of the backbone passes through the head.
+        (("head", "decoder", "classifier"), {"backbone": 3, "head": 2}),
+        (("backbone", "head", "decoder", "classifier"), {"backbone": 1, "head": 1}),
+    ],
+)
+def test_the_operations_of_a_step_are_those_of_its_passes(frozen, passes):
+    run = assembled(*(f"optimizer.multipliers.{part}=0" for part in frozen))
+    layers = summarize(run.model, run.augmentation.crop_size).layers
+    parts = ["backbone" if layer.name.startswith("backbone/") else "head" for layer in layers]
+    macs = sum(passes[part] * layer.macs for part, layer in zip(parts, layers, strict=True))
+    assert step_flops(run) == 2 * macs * run.config.training.batch_size
