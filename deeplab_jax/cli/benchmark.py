@@ -40,6 +40,9 @@ from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.files import ENGINES, as_path
 
 NETWORK = "deeplab_v3plus/mobilenet_v2"
+# Default batch size of training steps: batch normalization after image pooling requires more than
+# one image.
+TRAINING_BATCH = 4
 
 
 def define_flags(flags: Flags) -> None:
@@ -58,9 +61,10 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define(
         "batch_size",
-        1,
+        int,
         "Number of images per batch, across all devices. Used by the benchmarks inference, "
-        "training and compile.",
+        "training and compile. Training with image pooling requires at least 2 (default: 1 for "
+        f"inference, {TRAINING_BATCH} for training and compile).",
         least=1,
     )
     flags.define(
@@ -197,7 +201,7 @@ def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
     figures = measure_network(
         flags.network,
         parse_size(flags.size),
-        flags.batch_size,
+        flags.batch_size or (TRAINING_BATCH if training else 1),
         flags.dtype,
         training=training,
         repetitions=flags.repetitions,
@@ -213,7 +217,7 @@ def _engines(flags: Flags, console: Console) -> dict[str, object]:
     from deeplab_jax.export.program import ExportOptions
     from deeplab_jax.export.runtimes import export
 
-    size = parse_size(flags.size)
+    size, batch_size = parse_size(flags.size), flags.batch_size or 1
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         write_random_model(folder / "model", flags.network, size)
@@ -223,7 +227,7 @@ def _engines(flags: Flags, console: Console) -> dict[str, object]:
             if engine == "jax":
                 continue
             console.message(f"exporting {flags.network} to {engine}")
-            options = ExportOptions(size=size, batch=flags.batch_size)
+            options = ExportOptions(size=size, batch=batch_size)
             try:
                 export(predictor, models[engine], engine, options)
             except DeepLabError as error:
@@ -231,7 +235,7 @@ def _engines(flags: Flags, console: Console) -> dict[str, object]:
                 console.warning(f"the engine {engine} is not measured: {error}")
                 del models[engine]
         rows = measure_models(
-            models, size, flags.batch_size, repetitions=flags.repetitions, reporter=console
+            models, size, batch_size, repetitions=flags.repetitions, reporter=console
         )
     if flags.json:
         return {"engines": rows}
@@ -300,7 +304,8 @@ def _compile(flags: Flags, console: Console) -> dict[str, float]:
 
     network = flags.network
     console.message(f"timing two processes with {network}, one after the other")
-    return measure_start(network, parse_size(flags.crop), flags.batch_size, flags.dtype)
+    batch_size = flags.batch_size or TRAINING_BATCH
+    return measure_start(network, parse_size(flags.crop), batch_size, flags.dtype)
 
 
 def _shapes(flags: Flags, console: Console) -> dict[str, float]:

@@ -20,6 +20,7 @@ import os
 import sys
 from typing import Any
 
+from deeplab_jax.cli.benchmark import TRAINING_BATCH
 from deeplab_jax.cli.flags import parse_size
 from deeplab_jax.errors import DeepLabError
 
@@ -37,7 +38,11 @@ def main(words: list[str]) -> int:
         "--network", default="", help="network of the baseline (default: its first one)"
     )
     parser.add_argument("--size", default="513x513", help="height x width of images, in pixels")
-    parser.add_argument("--batch_size", type=int, default=1, help="number of images per batch")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help=f"images per batch (default: forward 1, training {TRAINING_BATCH})",
+    )
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--compiled", action="store_true", help="run PyTorch with torch.compile")
     parser.add_argument("--repetitions", type=int, default=5, help="number of timed runs")
@@ -66,8 +71,12 @@ def _networks(flags: argparse.Namespace) -> dict[str, Any]:
     from experiments.benchmarks.baselines import Workload, make_match, measure
 
     size = parse_size(flags.size)
-    work = Workload(flags.network, size, flags.batch_size, flags.dtype, flags.compiled)
-    match = make_match(flags.baseline, work, flags.kind == "training")
+    training = flags.kind == "training"
+    batch_size = flags.batch_size
+    if batch_size is None:
+        batch_size = TRAINING_BATCH if training else 1
+    work = Workload(flags.network, size, batch_size, flags.dtype, flags.compiled)
+    match = make_match(flags.baseline, work, training)
     return measure(match, flags.repetitions) | measure_peaks(flags.dtype)
 
 

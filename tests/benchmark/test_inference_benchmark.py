@@ -1,9 +1,10 @@
-"""`benchmark inference` compares the engines side by side."""
+"""`benchmark inference` compares the engines side by side; defaults of the benchmarks."""
 
 import json
 
 import pytest
 
+from deeplab_jax.benchmark import machine, networks, start
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 
@@ -28,3 +29,24 @@ def test_an_unknown_engine_is_refused_at_once(capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "torch" in error
+
+
+def test_training_steps_have_a_default_batch_that_image_pooling_allows(monkeypatch):
+    batches = {}
+
+    def measure_network(network, size, batch_size, dtype, *, training, repetitions):
+        batches["training" if training else "inference"] = batch_size
+        return {}
+
+    def measure_start(network, crop, batch_size, dtype):
+        batches["compile"] = batch_size
+        return {}
+
+    monkeypatch.setattr(networks, "measure_network", measure_network)
+    monkeypatch.setattr(start, "measure_start", measure_start)
+    monkeypatch.setattr(machine, "measure_peaks", lambda dtype: {})
+    for words in (["inference", "--engines="], ["training"], ["compile"]):
+        assert run(["benchmark", *words], Console()) == 0
+    assert batches == {"inference": 1, "training": 4, "compile": 4}
+    assert run(["benchmark", "training", "--batch_size=2"], Console()) == 0
+    assert batches["training"] == 2

@@ -42,6 +42,21 @@ def test_mistakes_are_reported(capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("kind", "batch_size"), [("forward", 1), ("training", 4)])
+def test_training_steps_have_a_default_batch_that_image_pooling_allows(
+    monkeypatch, kind, batch_size
+):
+    batches = []
+
+    def make_match(name, work, training):
+        batches.append(work.batch_size)
+        raise DeepLabError("nothing is timed")
+
+    monkeypatch.setattr(baselines, "make_match", make_match)
+    assert main([kind]) == 2
+    assert batches == [batch_size]
+
+
 @pytest.mark.parametrize("baseline", ["transformers", "tflite", "keras_hub"])
 def test_baselines_without_training_are_refused(baseline):
     with pytest.raises(DeepLabError, match=r"no training steps; .*: .*segmentation_models"):
