@@ -1,9 +1,12 @@
 """Runs the training and evaluation jobs of a table, in this process or through submitit."""
 
+import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import filelock
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import LoggingReporter, Reporter
@@ -84,7 +87,7 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
     """Trains and evaluates cases in this process, and writes the report after each job.
 
     A job is a training run with one seed and the evaluations of its network. If a job fails, the
-    remaining jobs still run.
+    remaining jobs still run. Jobs that another process is running come last.
 
     Args:
       opened: request to which the cases belong.
@@ -97,22 +100,59 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
     """
     reported = _prepare(opened, reporter)
     jobs = _waiting(opened, cases, reporter)
-    failures = []
-    for number, job in enumerate(jobs, start=1):
-        reporter.message(f"training {number} of {len(jobs)}: {describe(job)}")
-        try:
-            run_job(job, opened.storage, opened.request.data_dir, reporter)
-        except DeepLabError as error:
-            reporter.warning(f"{describe(job)} failed: {error}")
-            failures.append((job, error))
-        write_reports(reported, reporter)
-    write_reports(reported, reporter, announce=True)
+    report = functools.partial(write_reports, reported, reporter)
+    failures = _run_jobs(jobs, opened.storage, opened.request.data_dir, reporter, report)
+    report(announce=True)
     if failures:
         job, error = failures[0]
         raise DeepLabError(
             f"{len(failures)} of {len(jobs)} training runs failed; the first is "
             f"{describe(job)}: {error}"
         )
+
+
+def _run_jobs(
+    jobs: Sequence[Job],
+    storage: Storage,
+    data_dir: str,
+    reporter: Reporter,
+    after_each: Callable[[], None] = lambda: None,
+) -> list[tuple[Job, DeepLabError]]:
+    """Runs jobs one after the other, and returns the failed jobs with their errors.
+
+    Jobs that another process is running are moved to the end of the queue. There, this process
+    waits for them, and runs what the other process did not finish.
+
+    Args:
+      jobs: jobs to run.
+      storage: results and workdirs of all jobs of a preset.
+      data_dir: directory of the prepared datasets.
+      reporter: receives progress events.
+      after_each: function to call after each job.
+    """
+    failures, moved = [], set()
+    queue = collections.deque(enumerate(jobs, start=1))
+    while queue:
+        number, job = queue.popleft()
+        try:
+            if is_done(job, storage):
+                # Another process has finished the job since this process was started.
+                continue
+            reporter.message(f"training {number} of {len(jobs)}: {describe(job)}")
+            run_job(job, storage, data_dir, reporter, wait=number in moved)
+        except filelock.Timeout:
+            reporter.message(
+                f"{describe(job)} is moved to the end, because another process is running it or a "
+                "training run that it requires"
+            )
+            moved.add(number)
+            queue.append((number, job))
+            continue
+        except DeepLabError as error:
+            reporter.warning(f"{describe(job)} failed: {error}")
+            failures.append((job, error))
+        after_each()
+    return failures
 
 
 def submit(
@@ -163,13 +203,8 @@ def submit(
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
     """Runs jobs one after the other, and returns one line of text for each failed job."""
-    failures = []
-    for job in jobs:
-        try:
-            run_job(job, storage, data_dir, LoggingReporter())
-        except DeepLabError as error:
-            failures.append(f"{describe(job)}: {error}")
-    return failures
+    failures = _run_jobs(jobs, storage, data_dir, LoggingReporter())
+    return [f"{describe(job)}: {error}" for job, error in failures]
 
 
 def describe(job: Job) -> str:

@@ -1,9 +1,10 @@
 """Jobs: each is one training run, and all evaluations of its network that cases require."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import filelock
 import jax
@@ -55,8 +56,10 @@ def is_done(job: Job, storage: Storage) -> bool:
     return all(storage.read_result(case, job.seed) is not None for case in job.cases)
 
 
-def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> None:
+def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wait: bool) -> None:
     """Runs the parts of a job that are not finished; resumes an interrupted training run.
+
+    The job is locked against other processes until its evaluations are finished.
 
     Args:
       job: job to run.
@@ -64,49 +67,97 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
         at the same time.
       data_dir: directory of the prepared datasets.
       reporter: receives progress events.
+      wait: whether to wait if another process has locked the job, or a training run that the job
+        requires.
 
     Raises:
+      filelock.Timeout: another process has locked one of them, and `wait` is False.
       DeepLabError: training or an evaluation failed, or the machine has too few devices.
       KeyboardInterrupt: the training run received SIGINT or SIGTERM; its state has been saved.
     """
-    workdir = _trained(job.training, job.seed, storage, data_dir, reporter)
     failures = []
-    for case in job.cases:
-        if storage.read_result(case, job.seed) is None:
-            reporter.message(f"evaluating: {case.row.label}, seed {job.seed}")
-            try:
-                _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
-            except DeepLabError as error:
-                # The other cases of this job are still evaluated.
-                failures.append(f"{case.row.label}: {error}")
+    with _locked(job.training, job.seed, storage, reporter, wait) as workdir:
+        _complete(job.training, job.seed, storage, data_dir, reporter, wait)
+        for case in job.cases:
+            if storage.read_result(case, job.seed) is None:
+                reporter.message(f"evaluating: {case.row.label}, seed {job.seed}")
+                try:
+                    _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
+                except DeepLabError as error:
+                    # The other cases of this job are still evaluated.
+                    failures.append(f"{case.row.label}: {error}")
     # The next job does not use the compiled programs of this one, so their memory is freed.
     jax.clear_caches()
     if failures:
         raise DeepLabError("; ".join(failures))
 
 
-def _trained(
-    training: ResolvedTraining, seed: int, storage: Storage, data_dir: str, reporter: Reporter
-) -> pathlib.Path:
-    """Returns the workdir of a training run; first completes the run if it is not finished.
+@contextlib.contextmanager
+def _locked(
+    training: ResolvedTraining, seed: int, storage: Storage, reporter: Reporter, wait: bool
+) -> Iterator[pathlib.Path]:
+    """Locks a training run against other processes, and yields its workdir.
 
-    The run `training.after`, which provides the initial weights, is completed before it.
+    Raises:
+      filelock.Timeout: another process has locked the run, and `wait` is False.
     """
     workdir = storage.training(training, seed)
     workdir.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{workdir}.lock"):
-        if storage.read_training(training, seed) is None:
-            config = training.new_config()
-            config.seed, config.data.data_dir = seed, data_dir
-            if training.after:
-                before = _trained(training.after, seed, storage, data_dir, reporter)
-                config.training.init_from = str(before)
-            if training.unlabeled:
-                _use_pseudo_labels(config, training, seed, storage, reporter)
-            mesh = training.devices and make_mesh(_devices(training.devices))
-            deeplab_jax.train(config, workdir, reporter=reporter, mesh=mesh)
-            storage.write_training(training, seed)
-    return workdir
+    lock = filelock.FileLock(f"{workdir}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if not wait:
+            raise
+        reporter.message(f"waiting for another process that works in {workdir}")
+        lock.acquire()
+    try:
+        yield workdir
+    finally:
+        lock.release()
+
+
+def _trained(
+    training: ResolvedTraining,
+    seed: int,
+    storage: Storage,
+    data_dir: str,
+    reporter: Reporter,
+    wait: bool,
+) -> pathlib.Path:
+    """Returns the workdir of a training run; first completes the run if it is not finished."""
+    # The lock of a finished run is not required: another process may hold it for evaluations.
+    if storage.read_training(training, seed) is None:
+        with _locked(training, seed, storage, reporter, wait):
+            _complete(training, seed, storage, data_dir, reporter, wait)
+    return storage.training(training, seed)
+
+
+def _complete(
+    training: ResolvedTraining,
+    seed: int,
+    storage: Storage,
+    data_dir: str,
+    reporter: Reporter,
+    wait: bool,
+) -> None:
+    """Completes a training run, which this process has locked, if it is not finished.
+
+    The run `training.after`, which provides the initial weights, is completed before it.
+    """
+    if storage.read_training(training, seed) is not None:
+        return
+    config = training.new_config()
+    config.seed, config.data.data_dir = seed, data_dir
+    if training.after:
+        before = _trained(training.after, seed, storage, data_dir, reporter, wait)
+        config.training.init_from = str(before)
+    if training.unlabeled:
+        _use_pseudo_labels(config, training, seed, storage, reporter, wait)
+    mesh = training.devices and make_mesh(_devices(training.devices))
+    workdir = storage.training(training, seed)
+    deeplab_jax.train(config, workdir, reporter=reporter, mesh=mesh)
+    storage.write_training(training, seed)
 
 
 def _use_pseudo_labels(
@@ -115,6 +166,7 @@ def _use_pseudo_labels(
     seed: int,
     storage: Storage,
     reporter: Reporter,
+    wait: bool,
 ) -> None:
     """Changes the dataset of a config, in place, so that training also uses pseudo-labels.
 
@@ -125,7 +177,7 @@ def _use_pseudo_labels(
     if necessary.
     """
     data = config.data
-    teacher = _trained(training.teacher, seed, storage, data.data_dir, reporter)
+    teacher = _trained(training.teacher, seed, storage, data.data_dir, reporter, wait)
     train, val, unlabeled = (
         open_dataset(data.name, data.data_dir, split, class_names=data.class_names)
         for split in (data.train_split, data.validation_split, training.unlabeled)

@@ -1,12 +1,19 @@
-"""A table and a grid that are killed go on, and give what an undisturbed run gives."""
+"""Tables that are killed resume with the same results; several processes share one table."""
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
 
+import filelock
 import pytest
+from reporters import RecordingReporter
+
+from deeplab_jax.errors import DeepLabError
+from experiments import batch, jobs
+from experiments.storage import Request, write_json
 
 CHECKPOINTS = "smoke/trainings/*/seed_0/checkpoints/*"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -83,3 +90,54 @@ def test_submitted_to_local_processes(tmp_path):
     text = (tmp_path / "smoke/reports/v3-table9.md").read_text()
     # The smallest batch is the same for two rows.
     assert "Rows with results: 3 of 4." in text
+
+
+class ReleasingReporter(RecordingReporter):
+    """Releases a lock, as another process would, when this process reports that it waits."""
+
+    def __init__(self, lock: filelock.FileLock) -> None:
+        super().__init__()
+        self.lock = lock
+
+    def message(self, text: str) -> None:
+        super().message(text)
+        if text.startswith("waiting for another process"):
+            self.lock.release()
+
+
+def store_result(case, workdir, data_dir, storage, seed, reporter) -> None:
+    """Stands for an evaluation. During it, the job is locked."""
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(f"{workdir}.lock").acquire(timeout=0)
+    write_json(storage.result(case.training, seed, case.strategy), {"mean_iou": 0.5})
+
+
+def test_jobs_of_other_processes_are_run_last_and_not_repeated(tmp_path, monkeypatch):
+    opened = batch.open_request(Request("table", "v3/table5", "camvid"), tmp_path)
+    first, second, third = cases = opened.cases[:3]
+    workdirs = [opened.storage.training(case.training, 0) for case in cases]
+    locks = [filelock.FileLock(f"{workdir}.lock") for workdir in workdirs[:2]]
+    for lock in locks:
+        pathlib.Path(lock.lock_file).parent.mkdir(parents=True)
+        lock.acquire()
+    trained = []
+
+    def train(config, workdir, **_) -> None:
+        trained.append(workdir)
+        if workdir == workdirs[2]:
+            # In the meantime, another process finishes the first job.
+            write_json(opened.storage.result(first.training, 0, first.strategy), {})
+            locks[0].release()
+        else:
+            raise DeepLabError("no data")
+
+    monkeypatch.setattr("deeplab_jax.train", train)
+    monkeypatch.setattr(jobs, "_evaluate", store_result)
+    monkeypatch.setattr(batch, "write_reports", lambda *_, **__: None)
+    reporter = ReleasingReporter(locks[1])
+    with pytest.raises(DeepLabError, match=f"1 of 3 .* {re.escape(second.row.label)}, seed 0: no"):
+        batch.run_here(opened, cases, reporter)
+    assert trained == [workdirs[2], workdirs[1]]
+    assert opened.storage.read_result(third, 0) == {"mean_iou": 0.5}
+    moved = [text for text in reporter.messages if "is moved to the end" in text]
+    assert len(moved) == 2
