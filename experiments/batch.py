@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import filelock
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from experiments.cases import Case, make_cases
 from experiments.catalog import find_table
@@ -17,7 +18,7 @@ from experiments.jobs import Job, is_done, make_jobs, run_job
 from experiments.presets import PRESETS, Preset, find_preset
 from experiments.presets.smoke import SMOKE
 from experiments.report import write_reports
-from experiments.storage import Request, Storage
+from experiments.storage import Request, Storage, open_storage
 from experiments.table import Table
 
 
@@ -51,7 +52,8 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
       workdir: directory of all training runs, results and reports.
 
     Raises:
-      DeepLabError: the table, the preset or a config field does not exist, or a value is illegal.
+      DeepLabError: the table, the preset or a config field does not exist, a value is illegal, or
+        the workdir is not on this machine.
     """
     table, preset = find_table(request.table), find_preset(request.preset)
     if request.init and not preset.scales_down:
@@ -60,7 +62,7 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
             "initial weights; omit --init"
         )
     cases = make_cases(table, preset, parse_grid(request.grid), request.init)
-    storage = Storage(pathlib.Path(workdir) / preset.name)
+    storage = open_storage(workdir, preset.name)
     return OpenRequest(request, table, preset, cases, storage)
 
 
@@ -71,10 +73,13 @@ def open_requests(workdir: str | pathlib.Path, reporter: Reporter) -> list[OpenR
       workdir: directory of all training runs, results and reports.
       reporter: receives a warning for each request that cannot be opened, for example because the
         file of its table was deleted.
+
+    Raises:
+      DeepLabError: the workdir is not on this machine.
     """
     opened = []
     for preset in PRESETS:
-        storage = Storage(pathlib.Path(workdir) / preset)
+        storage = open_storage(workdir, preset)
         for name in storage.request_names():
             try:
                 opened.append(open_request(storage.read_request(name), workdir))
@@ -251,6 +256,7 @@ def _prepare_shapes(data_dir: str, reporter: Reporter) -> None:
     from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare
 
-    if not (pathlib.Path(data_dir) / "shapes").exists():
-        make = functools.partial(BUILDERS["shapes"], data_dir=data_dir, reporter=reporter)
+    directory = as_path(data_dir)
+    if not (directory / "shapes").exists():
+        make = functools.partial(BUILDERS["shapes"], data_dir=directory, reporter=reporter)
         prepare(make, reporter=reporter)

@@ -22,7 +22,6 @@ import dataclasses
 import io
 import itertools
 import math
-import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import write_text
+from deeplab_jax.files import as_path, write_text
 from experiments import commands
 from experiments.catalog import find_table, list_tables
 from experiments.table import Claim
@@ -281,7 +280,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.output is None:
         console.print(markdown(found))
         return
-    output = pathlib.Path(flags.output)
+    output = as_path(flags.output)
     if output.suffix != ".md":
         raise DeepLabError(f"--output must be a Markdown file (.md); got {flags.output}")
     write_text(output.with_suffix(".csv"), csv_text(found))

@@ -11,14 +11,13 @@ example:
       --dataset=camvid --split=val --data_dir=data --output=runs/comparison.html
 """
 
-import pathlib
 import sys
 
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import write_text
+from deeplab_jax.files import as_path, replacing, write_text
 from experiments import commands
 
 
@@ -78,7 +77,6 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     # Imported here so that --help and wrong flags do not wait for JAX.
     import deeplab_jax
     from deeplab_jax.data import open_dataset
-    from deeplab_jax.files import replacing
     from experiments.comparison import class_maps, compare, html_page
 
     dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
@@ -97,9 +95,9 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         reporter=console,
     )
     page = html_page(comparison, flags.title, f"python -m experiments.compare {_arguments()}")
-    write_text(pathlib.Path(flags.output), page)
+    write_text(as_path(flags.output), page)
     if flags.classes:
-        with replacing(pathlib.Path(flags.classes)) as temporary:
+        with replacing(as_path(flags.classes)) as temporary:
             temporary.write_bytes(class_maps(comparison))
     console.message(f"{flags.output}: {len(page) / 2**20:.1f} MiB")
 

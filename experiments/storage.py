@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import write_text
+from deeplab_jax.files import as_path, is_local, write_text
 from deeplab_jax.training.writers import read_rows
 from experiments.cases import Case, ResolvedTraining
 
@@ -89,6 +89,25 @@ class Storage:
         """Returns the stored request of a name, or None if there is none."""
         values = read_json(self.folder / "tables" / f"{name}.json")
         return values and Request(**(values | {"grid": tuple(values["grid"])}))
+
+
+def open_storage(workdir: str | pathlib.Path, preset: str) -> Storage:
+    """Returns the storage of a preset; writes nothing.
+
+    Args:
+      workdir: directory of all training runs, results and reports. `~` at its start is replaced by
+        the home directory.
+      preset: name of the preset.
+
+    Raises:
+      DeepLabError: the workdir is not on this machine.
+    """
+    if not is_local(workdir):
+        raise DeepLabError(
+            f"--workdir={workdir} is in a bucket, in which processes cannot lock training runs; "
+            "give a directory on this machine or on a shared file system"
+        )
+    return Storage(as_path(workdir) / preset)
 
 
 def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
+from deeplab_jax.files import as_path
 from experiments.gpu_suite.parts import run
 from experiments.gpu_suite.wheels import missing_packages
 
@@ -40,9 +40,9 @@ def main() -> int:
     parser.add_argument(
         "--part", default=PARTS, help="letters of parts, separated by commas (default: all)"
     )
-    parser.add_argument("--output", type=Path, help="directory for results, one file per part")
+    parser.add_argument("--output", type=as_path, help="directory for results, one file per part")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes, for any machine")
-    parser.add_argument("--camvid", type=Path, help="part f: source directory of CamVid")
+    parser.add_argument("--camvid", type=as_path, help="part f: source directory of CamVid")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit per part")
     parser.add_argument("--wheels", action="store_true", help="print missing packages and exit")
     arguments = parser.parse_args()

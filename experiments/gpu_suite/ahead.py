@@ -18,8 +18,9 @@ import os
 import re
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
+
+from deeplab_jax.files import as_path
 
 DEVICES = ("h100", "h200")
 # Maximum kernel width, in pixels, of the networks. If a compiled convolution has a wider window,
@@ -177,7 +178,7 @@ def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
 def main() -> None:
     """Compiles the programs and writes a JSON row for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="file for the results")
+    parser.add_argument("--output", type=as_path, required=True, help="file for the results")
     parser.add_argument("--device", default="h200", choices=[*DEVICES, "here"])
     parser.add_argument("--step", action="store_true", help="compile the training step of part a")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes")

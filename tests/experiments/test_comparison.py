@@ -130,6 +130,33 @@ def test_models_that_do_not_match_the_dataset_are_refused_before_any_is_measured
     assert not reporter.messages
 
 
+@pytest.fixture
+def compared(monkeypatch):
+    """Replaces loading and evaluating models; returns the list of finished comparisons."""
+    finished = []
+
+    def evaluated(*_, **__):
+        finished.append(comparison(None))
+        return finished[-1]
+
+    monkeypatch.setattr("deeplab_jax.data.open_dataset", lambda *_: None)
+    monkeypatch.setattr("deeplab_jax.load", lambda *_, **__: None)
+    monkeypatch.setattr("experiments.comparison.compare", evaluated)
+    return finished
+
+
+def compare_command(*words):
+    words = ("experiments.compare", "--models=v1=runs/v1", "--dataset=shapes", *words)
+    return main(words, "usage", define_flags, run)
+
+
+def test_a_tilde_in_the_path_of_a_page_is_the_home_directory(compared, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert compare_command("--output=~/page.html", "--classes=~/classes.png") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "classes.png"}
+
+
 def test_a_limit_below_one_is_refused(capsys):
     assert main(["experiments.compare", "--limit=-1"], "usage", define_flags, run) != 0
     assert "limit" in capsys.readouterr().err

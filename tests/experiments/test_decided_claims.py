@@ -151,6 +151,14 @@ def test_report_csv_and_plot_come_from_stored_results(tmp_path):
         assert picture.size[0] > 1000
 
 
+def test_a_tilde_in_the_path_of_a_report_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert claims_command("--workdir=~/runs", "--output=~/claims.md") == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"claims.md", "claims.csv", "claims.png"}
+
+
 def test_a_report_that_is_no_markdown_file_is_refused(tmp_path, capsys):
     assert claims_command(f"--workdir={tmp_path}", f"--output={tmp_path / 'claims.csv'}") != 0
     assert "must be a Markdown file" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deeplab_jax.errors import DeepLabError
+from experiments.gpu_suite import __main__ as command
 from experiments.gpu_suite import ahead, operations, profile, rows, wheels
 from experiments.gpu_suite.rows import Measurement
 
@@ -36,6 +37,17 @@ def toy(output, part):
 
 def statuses(path):
     return [(row["settings"]["n"], row["status"]) for row in rows.read(path)]
+
+
+def test_a_tilde_in_a_flag_is_the_home_directory(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(command, "bounded", lambda part, arguments: given.append(arguments) or 0)
+    monkeypatch.setattr(sys, "argv", ["gpu_suite", "--output=~/results", "--camvid=~/camvid"])
+    assert command.main() == 0
+    assert (tmp_path / "results").is_dir()
+    assert given[0].output == tmp_path / "results"
+    assert given[0].camvid == tmp_path / "camvid"
 
 
 def measurement(number, calls, error=None):

@@ -182,6 +182,15 @@ def test_a_table_file_is_stored_with_its_absolute_path(tmp_path, monkeypatch):
     assert stored[0].request.name == "experiments-example"
 
 
+def test_a_tilde_in_a_workdir_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    opened = opened_table("~/runs")
+    assert opened.storage.folder == tmp_path / "runs" / "smoke"
+    assert [one.request for one in open_requests("~/runs", Reporter())] == [opened.request]
+    with pytest.raises(DeepLabError, match=r"gs://runs is in a bucket.*give a directory"):
+        opened_table("gs://runs")
+
+
 def test_a_run_of_some_rows_with_fewer_seeds_keeps_the_seeds_of_the_report(tmp_path):
     opened = opened_table(tmp_path, seeds=3)
     fabricate(opened, STORED)
