@@ -27,11 +27,19 @@ def describe_machine() -> dict[str, object]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "devices": f"{len(devices)} × {devices[0].device_kind}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def cores() -> int:
+    """Returns the number of processor cores available to this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    # macOS and Windows cannot report the cores of a process, but those of the machine.
+    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

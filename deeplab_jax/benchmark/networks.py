@@ -1,7 +1,6 @@
 """Forward passes and training steps of a network, compiled and ready to be timed."""
 
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -95,11 +94,6 @@ def split_network(name: str) -> tuple[str, dict[str, str]]:
         return name, {}
     architecture, _, backbone = name.rpartition("/")
     return architecture, {"backbone": backbone}
-
-
-def cores() -> int:
-    """Returns the number of processor cores available to this process."""
-    return len(os.sched_getaffinity(0))
 
 
 def random_batch(batch_size: int, size: tuple[int, int], num_classes: int) -> dict[str, np.ndarray]:

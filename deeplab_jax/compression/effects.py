@@ -1,7 +1,6 @@
 """Comparison of models before and after compression: mean IoU, size and latency."""
 
 import json
-import os
 import platform
 import statistics
 import tempfile
@@ -15,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
+from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.data import Dataset
 from deeplab_jax.data.datasets import largest_size
 from deeplab_jax.errors import DeepLabError
@@ -154,7 +154,7 @@ def tflite_call(path: Path) -> Callable[[], Any]:
     """
     litert = import_extra("ai_edge_litert.interpreter", "tflite", "timing a TFLite file")
     try:
-        interpreter = litert.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
+        interpreter = litert.Interpreter(str(path), num_threads=cores())
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise DeepLabError(f"{path} cannot be run as a TFLite file: {error}") from error

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import VOID_LABEL
@@ -185,7 +185,7 @@ def open_pytorch(work: Workload) -> PyTorch:
             "install PyTorch with CUDA"
         )
     torch.manual_seed(0)
-    torch.set_num_threads(ours.cores())
+    torch.set_num_threads(cores())
     return PyTorch(torch, DEVICES[platform], work)
 
 

@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 
 from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert, find_pretrained
@@ -59,6 +60,6 @@ def _interpreter(file: str) -> object:
         raise DeepLabError(
             f"this baseline requires LiteRT ({error}); run pip install 'deeplab_jax[test]'"
         ) from None
-    interpreter = library.Interpreter(file, num_threads=ours.cores())
+    interpreter = library.Interpreter(file, num_threads=cores())
     interpreter.allocate_tensors()
     return interpreter

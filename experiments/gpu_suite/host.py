@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.benchmark.pipeline import cores_to_feed, measure_pipeline
 from deeplab_jax.errors import DeepLabError
 from experiments.gpu_suite.rows import Measurement, read
@@ -38,7 +38,7 @@ def input_pipeline(toy: bool, output: Path) -> list[Measurement]:
     """
     size, images = (64, 16) if toy else (500, 200)
     found = []
-    for workers in (0,) if toy else (0, max(1, ours.cores() - 2)):
+    for workers in (0,) if toy else (0, max(1, cores() - 2)):
         run = functools.partial(_pipeline, output, size, images, workers)
         settings = {"work": "input pipeline", "side": size, "images": images, "workers": workers}
         found.append(Measurement(settings, run))
@@ -59,11 +59,11 @@ def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, A
     figures = measure_pipeline(dataset, Augmentation(crop), num_images=images, workers=workers)
     needed = _steps_images_per_second(output)
     per_core = figures["images_per_second_per_core"]
-    cores = {name: cores_to_feed(speed, per_core) for name, speed in needed.items()}
+    required = {name: cores_to_feed(speed, per_core) for name, speed in needed.items()}
     return figures | {
-        "cores": ours.cores(),
+        "cores": cores(),
         "step_images_per_second": needed,
-        "cores_to_feed_the_step": cores,
+        "cores_to_feed_the_step": required,
     }
 
 

@@ -1,6 +1,7 @@
 """`benchmark inference` compares the engines side by side; defaults of the benchmarks."""
 
 import json
+import os
 
 import pytest
 
@@ -29,6 +30,12 @@ def test_an_unknown_engine_is_refused_at_once(capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "torch" in error
+
+
+def test_cores_are_counted_on_systems_that_do_not_report_those_of_a_process(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert machine.describe_machine()["cores"] == 6
 
 
 def test_training_steps_have_a_default_batch_that_image_pooling_allows(monkeypatch):
