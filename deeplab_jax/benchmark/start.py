@@ -1,4 +1,7 @@
-"""Times commands, the first prediction and the first training step, each in a new process."""
+"""Times commands, the first prediction and the first training step, each in a new process.
+
+`python -m deeplab_jax.benchmark.start FOLDER` writes the model and the image of the predictions.
+"""
 
 import json
 import os
@@ -52,7 +55,7 @@ MOBILE = {
     "pooling_crop": (SIDE, SIDE),
     "num_classes": NUM_CLASSES,
 }
-FIRST_STEP = "deeplab_jax.benchmark.first_step"
+MODULE, FIRST_STEP = "deeplab_jax.benchmark.start", "deeplab_jax.benchmark.first_step"
 
 
 def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
@@ -74,7 +77,8 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_example(folder)
+        # In a separate process: if this process used the TPU, the timed processes could not use it.
+        run_python(["-m", MODULE, name], {})
         predict = [*PREDICT, "photo.png"]
         runs = [
             (f"{start}_seconds", words, status, "caches")
@@ -174,3 +178,7 @@ def run_python(
         lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
         raise DeepLabError(f"`python {' '.join(command)}` failed: {lines[-1]}")
     return process.stdout
+
+
+if __name__ == "__main__":
+    _write_example(Path(sys.argv[1]))

@@ -77,7 +77,7 @@ def define_flags(flags: Flags) -> None:
         "engines",
         ["jax", "onnx", "tflite"],
         "Only for `benchmark inference` with --dtype=float32: engines to measure, separated by "
-        "commas. With an empty value, no engine is measured.",
+        "commas. With an empty value, no engine is measured. On TPUs, jax is not measured.",
     )
     flags.define(
         "repetitions", 5, "Number of timed runs. The median of their times is printed.", least=1
@@ -194,6 +194,8 @@ def _text(value: object) -> str:
 def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
     for engine in flags.engines:
         check_name("engine", engine, ENGINES)
+    import jax
+
     from deeplab_jax.benchmark.machine import measure_peaks
     from deeplab_jax.benchmark.networks import measure_network
 
@@ -207,12 +209,18 @@ def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
         repetitions=flags.repetitions,
     )
     figures |= measure_peaks(flags.dtype)
-    if training or not flags.engines or flags.dtype != "float32":
-        return figures
-    return figures | _engines(flags, console)
+    engines = [] if training or flags.dtype != "float32" else flags.engines
+    if "jax" in engines and jax.default_backend() == "tpu":
+        # This process uses the TPU, so the process that measures the engine could not use it.
+        console.warning(
+            "the engine jax is not measured, because only one process at a time can use a TPU; "
+            "only the forward pass is measured in JAX"
+        )
+        engines = [engine for engine in engines if engine != "jax"]
+    return figures | _engines(flags, engines, console) if engines else figures
 
 
-def _engines(flags: Flags, console: Console) -> dict[str, object]:
+def _engines(flags: Flags, engines: list[str], console: Console) -> dict[str, object]:
     from deeplab_jax.benchmark.engines import measure_models, write_random_model
     from deeplab_jax.export.program import ExportOptions
     from deeplab_jax.export.runtimes import export
@@ -222,7 +230,7 @@ def _engines(flags: Flags, console: Console) -> dict[str, object]:
         folder = pathlib.Path(name)
         write_random_model(folder / "model", flags.network, size)
         predictor, models = loading.load(folder / "model"), {}
-        for engine in flags.engines:
+        for engine in engines:
             models[engine] = folder / ("model" if engine == "jax" else f"network.{engine}")
             if engine == "jax":
                 continue

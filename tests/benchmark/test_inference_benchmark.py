@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from deeplab_jax.benchmark import machine, networks, start
+from deeplab_jax.benchmark import engines, machine, networks, start
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 
@@ -18,9 +18,9 @@ def test_engines_side_by_side(capsys):
         pytest.importorskip(package)
     words = [*NETWORK, "--repetitions=1", "--engines=jax,onnx"]
     assert run([*words, "--json"], Console()) == 0
-    engines = json.loads(capsys.readouterr().out)["engines"]
-    assert list(engines) == ["jax", "onnx"]
-    for row in engines.values():
+    rows = json.loads(capsys.readouterr().out)["engines"]
+    assert list(rows) == ["jax", "onnx"]
+    for row in rows.values():
         assert row["seconds"] > 0
         assert row["peak_bytes"] > row["file_bytes"] / 2 > 0
 
@@ -30,6 +30,27 @@ def test_an_unknown_engine_is_refused_at_once(capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "torch" in error
+
+
+def test_on_a_tpu_the_engine_jax_is_not_measured_in_a_second_process(monkeypatch, capsys):
+    measured = []
+
+    def measure_models(models, size, batch_size, *, repetitions, reporter):
+        measured.extend(models)
+        return {}
+
+    monkeypatch.setattr("jax.default_backend", lambda: "tpu")
+    monkeypatch.setattr(networks, "measure_network", lambda *_, **__: {})
+    monkeypatch.setattr(machine, "measure_peaks", lambda dtype: {})
+    monkeypatch.setattr(engines, "measure_models", measure_models)
+    monkeypatch.setattr(engines, "write_random_model", lambda *_: None)
+    monkeypatch.setattr("deeplab_jax.loading.load", lambda path: None)
+    monkeypatch.setattr("deeplab_jax.export.runtimes.export", lambda *_: None)
+    assert run([*NETWORK, "--engines=jax,onnx"], Console()) == 0
+    assert measured == ["onnx"]
+    assert "only one process at a time can use a TPU" in capsys.readouterr().err
+    assert run([*NETWORK, "--engines=jax"], Console()) == 0
+    assert measured == ["onnx"]
 
 
 def test_cores_are_counted_on_systems_that_do_not_report_those_of_a_process(monkeypatch):

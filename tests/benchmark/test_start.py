@@ -43,6 +43,17 @@ def test_an_unexpected_exit_status_is_an_error(tmp_path, monkeypatch):
         start.measure_commands(1, Reporter())
 
 
+def test_this_process_does_not_take_the_devices_of_the_timed_commands():
+    lines = (
+        "from deeplab_jax.benchmark import start",
+        "from deeplab_jax.parallel.private_jax import backends_are_initialized",
+        "from deeplab_jax.reporter import Reporter",
+        "start.measure_commands(0, Reporter())",
+        "print(backends_are_initialized())",
+    )
+    assert start.run_python(["-c", "; ".join(lines)], {}) == "False\n"
+
+
 @pytest.mark.slow
 def test_a_warm_start_is_faster_than_a_cold_one(capsys):
     assert run(["benchmark", "start", "--repetitions=1", "--json"], Console()) == 0
