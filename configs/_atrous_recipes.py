@@ -79,12 +79,23 @@ AMOUNTS = {
 }
 
 
-def usual_split(given: ConfigDict) -> str:
-    """Returns the training split to use if the argument `split` is empty.
+def training_split(given: ConfigDict) -> str:
+    """Returns the argument `split` or, if it is empty, the training split to use instead.
 
     It is trainval in stage 2. In stage 1 it is "", which selects the default of the dataset.
+
+    Raises:
+      DeepLabError: there is no such stage for the dataset and the backbone.
     """
-    return "trainval" if given.stage == 2 else ""
+    choose("stage", str(given.stage), ("1", "2"))
+    if given.stage == 1:
+        return given.split
+    if given.dataset != "voc" or given.backbone.startswith("mobilenet_v3"):
+        raise DeepLabError(
+            "stage=2 (DeepLab v3, section 4.3) requires dataset=voc and a backbone other than "
+            "MobileNetV3; change these arguments, or omit stage"
+        )
+    return given.split or "trainval"
 
 
 def train(made: Recipe, given: ConfigDict) -> None:
@@ -95,7 +106,8 @@ def train(made: Recipe, given: ConfigDict) -> None:
 
     Args:
       made: recipe to change. Its dataset and the other fields of its architecture are already set.
-      given: parsed arguments of the recipe. They include `backbone` and all keys of ARGUMENTS.
+      given: parsed arguments of the recipe. They include `backbone` and all keys of ARGUMENTS, and
+        `training_split` has checked the stage.
 
     Raises:
       DeepLabError: arguments contradict each other.
@@ -116,7 +128,6 @@ def train(made: Recipe, given: ConfigDict) -> None:
         _resized(made, given)
     if given.dataset == "cityscapes" and given.split.endswith("coarse"):
         made.open["training.num_steps"] = "as for fine labels: no source read for coarse labels"
-    choose("stage", str(given.stage), ("1", "2"))
     if given.stage == 2:
         _second_stage(made, given)
     elif given.from_coco:
@@ -171,11 +182,6 @@ def _from_coco(made: Recipe, given: ConfigDict) -> None:
 
 
 def _second_stage(made: Recipe, given: ConfigDict) -> None:
-    if given.dataset != "voc" or given.backbone.startswith("mobilenet_v3"):
-        raise DeepLabError(
-            "stage=2 (DeepLab v3, section 4.3) requires dataset=voc and a backbone other than "
-            "MobileNetV3; change these arguments, or omit stage"
-        )
     need_init(given.init, "stage=2 requires the network of stage 1")
     config = made.config
     start_from(made, given.init, "all")

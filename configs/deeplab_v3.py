@@ -58,7 +58,7 @@ def recipe(text: str | None = None) -> Recipe:
     choose("backbone", given.backbone, BACKBONES)
     choose("head", given.head, ("aspp", "cascade"))
     made = Recipe()
-    use_data(made, given.dataset, given.split or atrous.usual_split(given), DATA_SETS)
+    use_data(made, given.dataset, atrous.training_split(given), DATA_SETS)
     _network(made.config.model, given)
     atrous.train(made, given)
     return made

@@ -66,7 +66,7 @@ def recipe(text: str | None = None) -> Recipe:
     )
     choose("backbone", given.backbone, BACKBONES)
     made = Recipe()
-    use_data(made, given.dataset, given.split or atrous.usual_split(given), DATA_SETS)
+    use_data(made, given.dataset, atrous.training_split(given), DATA_SETS)
     _network(made, given)
     atrous.train(made, given)
     return made

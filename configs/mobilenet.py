@@ -55,7 +55,7 @@ def recipe(text: str | None = None) -> Recipe:
     third = given.backbone != "mobilenet_v2"
     made = Recipe()
     legal = ("cityscapes",) if third else DATA_SETS
-    use_data(made, given.dataset, given.split or atrous.usual_split(given), legal)
+    use_data(made, given.dataset, atrous.training_split(given), legal)
     (_third if third else _second)(made, given)
     atrous.train(made, given)
     return made

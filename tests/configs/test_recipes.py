@@ -153,8 +153,11 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v3:stage=3", "unknown stage '3'"),
         (
             "deeplab_v3:stage=2,dataset=cityscapes,init=x",
-            "split of cityscapes|requires dataset=voc and a backbone other",
+            "requires dataset=voc and a backbone other",
         ),
+        ("deeplab_v3plus:dataset=ade20k,stage=2,init=x", "stage=2 .* requires dataset=voc"),
+        ("deeplab_v3:dataset=coco_voc,stage=2,init=x", "stage=2 .* requires dataset=voc"),
+        ("mobilenet:dataset=ade20k,stage=2,init=x", "stage=2 .* requires dataset=voc"),
         ("deeplab_v3plus:from_coco", "from_coco requires a network trained on coco_voc"),
         ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco requires a dataset other than"),
         ("deeplab_v3plus:backbone=xception_66", "did you mean 'xception_65'"),
