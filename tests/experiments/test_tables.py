@@ -308,6 +308,26 @@ def test_parameters_are_the_printed_ones():
     assert len(rows) == 6
 
 
+def test_the_notes_on_heads_state_their_output_stride():
+    networks = [network_of(case.training) for case in cases("own/heads")]
+    assert {network.output_stride for network in networks} == {16}
+    assert [network.atrous_rates for network in networks[:2]] == [(6,), (3, 6, 9, 12)]
+    assert "All rows run at output stride 16" in find_table("own/heads").notes
+
+
+def test_the_guide_names_the_backbones_of_small_presets():
+    names = {
+        "mobilenet_v2": "MobileNetV2",
+        "resnet_18_beta": "ResNet-18",
+        "resnet_50_beta": "ResNet-50",
+    }
+    guide = (ROOT / "docs/guides/experiments.md").read_text("utf-8")
+    for preset in ("camvid", "camvid_gpu", "smoke"):
+        (row,) = re.findall(rf"^\| `{preset}` .*", guide, re.MULTILINE)
+        assert names[PRESETS[preset].small.backbone] in row
+        assert names[PRESETS[preset].resnet.backbone] in row
+
+
 def test_the_recipe_before_is_found():
     row = find_table("v3/table6").rows[-1]
     assert load_recipe(row.after).data.name == "coco_voc"

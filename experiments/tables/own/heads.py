@@ -27,5 +27,6 @@ TABLE = Table(
         Row("v3: ASPP, image pooling", changes={"model.architecture": "deeplab_v3"}),
         Row("v3+: ASPP, image pooling, decoder"),
     ),
-    notes="v1 and v2 run at output stride 8, v3 and v3+ at 16, as in their papers.",
+    notes="All rows run at output stride 16. There, atrous rates of v1 and v2 are half of those "
+    "in their papers, which use output stride 8.",
 )
