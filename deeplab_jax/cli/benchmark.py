@@ -262,9 +262,11 @@ def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
     flags.require("dataset", "data_dir")
     from deeplab_jax.benchmark import pipeline
     from deeplab_jax.data import Augmentation, open_dataset
+    from deeplab_jax.data.crops import MEAN_PIXEL
 
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
-    augmentation = Augmentation(parse_size(flags.crop))
+    fill = MEAN_PIXEL[:1] * dataset.descriptor.bands.count
+    augmentation = Augmentation(parse_size(flags.crop), fill=fill)
     figures = pipeline.measure_pipeline(
         dataset, augmentation, num_images=flags.num_images, workers=flags.workers
     )

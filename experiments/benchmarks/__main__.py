@@ -93,6 +93,11 @@ def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:
     if not flags.dataset or not flags.data_dir:
         raise DeepLabError("the benchmark pipeline requires --dataset and --data_dir; see --help")
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
+    if not dataset.descriptor.bands.are_rgb:
+        raise DeepLabError(
+            f"the images of {flags.dataset} are not 8-bit RGB, which the baseline requires; give "
+            "another --dataset, or use `deeplab-jax benchmark pipeline`"
+        )
     return measure_pipeline(
         dataset,
         Augmentation(parse_size(flags.size)),
