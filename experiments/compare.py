@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import as_path, replacing, write_text
+from deeplab_jax.files import as_path, check_output_file, replacing, write_text
 from experiments import commands
 
 
@@ -74,6 +74,9 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     flags.require("models", "dataset")
     references = parse_models(flags.models)
     options, widths = flags.inference_options(), flags.numbers("trimap", int, "1,5,10")
+    for path in filter(None, (flags.output, flags.classes)):
+        # The evaluations take long, so their results must not be lost.
+        check_output_file(as_path(path))
     # Imported here so that --help and wrong flags do not wait for JAX.
     import deeplab_jax
     from deeplab_jax.data import open_dataset

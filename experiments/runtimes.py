@@ -43,7 +43,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.engines import load_file
 from deeplab_jax.export.program import ExportOptions
 from deeplab_jax.export.runtimes import export
-from deeplab_jax.files import as_path
+from deeplab_jax.files import as_path, check_output_file
 from deeplab_jax.inference import Predictor, load
 from deeplab_jax.inference.padding import padded_size
 from deeplab_jax.reporter import LoggingReporter
@@ -266,16 +266,19 @@ def main(words: Sequence[str]) -> int:
     }
     calibrate = as_path(flags.calibrate) if flags.calibrate else None
     web = str(as_path(flags.web)) if flags.web else None
-    rows = []
-    for model in flags.models.split(","):
-        try:
+    rows, output = [], as_path(flags.output)
+    try:
+        # The measurements take long, so their results must not be lost.
+        check_output_file(output)
+        for model in flags.models.split(","):
             for entry in measure_model(as_path(model), calibrate, flags.repetitions, web):
                 print(*entry, flush=True)
                 rows.append(dict(zip(COLUMNS, entry, strict=False)) | origin)
-        except DeepLabError as error:
-            print(error, file=sys.stderr)
-            return 2
-    with as_path(flags.output).open("w", newline="", encoding="utf-8") as file:
+    except DeepLabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -37,7 +37,7 @@ from deeplab_jax import loading
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError, check_name
-from deeplab_jax.files import ENGINES, as_path
+from deeplab_jax.files import ENGINES, as_path, check_output_directory
 
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 # Default batch size of training steps: batch normalization after image pooling requires more than
@@ -281,6 +281,9 @@ def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     sizes = [parse_size(text) for text in flags.sizes]
     names = ("batch_sizes", "output_strides")
     counts = [flags.numbers(name, int, str(flags[name].default), least=1) for name in names]
+    if flags.output:
+        # The measurements take long, so their results must not be lost.
+        check_output_directory(as_path(flags.output))
     from deeplab_jax.benchmark import scaling
 
     network = flags.network
@@ -324,6 +327,7 @@ def _shapes(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.data import open_dataset
 
     workdir, data_dir = as_path(flags.workdir), as_path(flags.data_dir)
+    check_output_directory(workdir)
     splits = [open_dataset("shapes", data_dir, split) for split in ("train", "val")]
     return {
         "per_pixel_mean_iou": per_pixel_mean_iou(*splits),

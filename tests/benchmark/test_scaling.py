@@ -6,6 +6,7 @@ import json
 import PIL.Image
 import pytest
 
+from deeplab_jax.benchmark import scaling
 from deeplab_jax.benchmark.scaling import Point, exponents, series, table, write_csv, write_plot
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
@@ -72,6 +73,19 @@ def test_command_measures_each_shape_once(tmp_path, capsys):
     assert all(point["seconds_per_image"] > 0 for point in figures["points"])
     assert all(point["planned_bytes"] > 8_000_000 for point in figures["points"])
     assert {file.name for file in tmp_path.iterdir()} == {"scaling.csv", "scaling.png"}
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_measurement(
+    tmp_path, monkeypatch, capsys
+):
+    measured = []
+    monkeypatch.setattr(scaling, "measure_scaling", lambda *_, **__: measured.append(1))
+    (tmp_path / "file").touch()
+    shapes = ["shapes", f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'file'}"]
+    for words in (["scaling", f"--output={tmp_path / 'file'}"], shapes):
+        assert run(["benchmark", *words], Console()) == 2
+        assert "cannot be written" in capsys.readouterr().err
+    assert not measured
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,18 @@ def test_a_tilde_in_the_path_of_a_page_is_the_home_directory(compared, tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == {"page.html", "classes.png"}
 
 
+@pytest.mark.parametrize("flag", ["output", "classes"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_evaluation(
+    compared, tmp_path, monkeypatch, capsys, flag
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for path, message in ((tmp_path / "file/x.png", "cannot be written"), (tmp_path, "directory")):
+        assert compare_command(f"--{flag}={path}") == 2
+        assert message in capsys.readouterr().err
+    assert not compared
+
+
 def test_a_limit_below_one_is_refused(capsys):
     assert main(["experiments.compare", "--limit=-1"], "usage", define_flags, run) != 0
     assert "limit" in capsys.readouterr().err
