@@ -17,6 +17,7 @@ from deeplab_jax.inference import ImageClassification, Predictor
 from deeplab_jax.inference.options import DEFAULT_SAMPLES
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
 from deeplab_jax.inference.tiles import Tiling, run_tiles
+from deeplab_jax.labels import void_label
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import (
     data_share,
@@ -115,9 +116,9 @@ class WholeImageInference:
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Applies a function to this host's part of each batch.
 
-        Every host runs the same number of steps. If the rows of an image are sharded over several
-        hosts, only one of these hosts yields the image. While the caller processes a batch, the
-        devices compute the next one.
+        Every host yields the same number of batches. If the rows of an image are sharded over
+        several hosts, only one of these hosts yields its label; the others yield a void example.
+        While the caller processes a batch, the devices compute the next one.
 
         Args:
           forward: function from images [N, h, w, C] to results [N, h, w, …], compiled for the mesh.
@@ -126,7 +127,7 @@ class WholeImageInference:
         Yields:
           This host's part of a batch, and the results of `forward` for it as NumPy arrays. The
           batch is a dictionary with `image`, `label`, `index` (position in the split; -1 for a
-          void example that fills the batch) and `size` ((H, W) before padding).
+          void example, whose label is void everywhere) and `size` ((H, W) before padding).
         """
         share = data_share(self.mesh)
         batches = evaluation_batches(
@@ -148,7 +149,10 @@ class WholeImageInference:
         yield from self._arrived(*waiting.pop())
 
     def own_positions(self) -> np.ndarray:
-        """Returns the ascending indices in the split of the images that this host yields."""
+        """Returns the ascending indices in the split of the images that this host yields.
+
+        Void examples are not included.
+        """
         share = data_share(self.mesh)
         if not share.counts:
             return np.arange(0)
@@ -161,8 +165,14 @@ class WholeImageInference:
 
     def _arrived(self, batch: Batch, output: Any) -> Iterator[tuple[Batch, Any]]:
         arrived = jax.tree.map(rows_of_this_process, output)
-        if data_share(self.mesh).counts:
-            yield batch, arrived
+        if not data_share(self.mesh).counts:
+            # The batch is yielded nevertheless, because callers synchronize the hosts after it.
+            void = void_label(self.dataset.descriptor.num_classes)
+            batch = batch | {
+                "label": np.full_like(batch["label"], void),
+                "index": np.full_like(batch["index"], -1),
+            }
+        yield batch, arrived
 
 
 class TiledInference:

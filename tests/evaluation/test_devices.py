@@ -1,10 +1,16 @@
-"""The numbers do not depend on devices: one against eight that XLA simulates."""
+"""The numbers do not depend on devices: one against eight that XLA simulates, or two processes."""
 
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+
+import pytest
+from evaluation_process import validate
+
+from deeplab_jax.parallel import make_mesh
 
 HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 PROGRAM = """
@@ -46,14 +52,17 @@ json.dump(results, sys.stdout)
 """
 
 
-def test_eight_devices_measure_what_one_does():
-    environment = os.environ | {
+def environment(devices):
+    return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "8",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parent)]),
     }
+
+
+def test_eight_devices_measure_what_one_does():
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM], env=environment(8), capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     one, eight = json.loads(result.stdout)
@@ -61,3 +70,31 @@ def test_eight_devices_measure_what_one_does():
     settings = eight.pop("settings")
     assert (settings["batch_size"], settings["devices"]) == (8, "8 x cpu")
     assert eight == one
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Results of two processes with one device each, of which each may print other lines first."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    script = pathlib.Path(__file__).with_name("evaluation_process.py")
+    running = [
+        subprocess.Popen(
+            [sys.executable, script, address, "2", str(process)],
+            env=environment(1),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    printed = [process.communicate(timeout=200)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], "\n".join(printed)
+    return [json.loads(text[text.rindex('{"rows"') :].splitlines()[0]) for text in printed]
+
+
+def test_processes_that_share_the_rows_of_an_image_validate_as_one(processes):
+    expected = validate(make_mesh())
+    assert expected["batches"] == 6
+    assert [each["rows"] for each in processes] == [expected] * 2
