@@ -194,7 +194,7 @@ class FoldedNetwork:
           finish: function of the class map and the logits, see `forward_pass`.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
-        mesh = _one_device_as_none(mesh)
+        mesh = one_device_as_none(mesh)
         compiled = forward_pass(self.model, options.scales, options.flip, finish, mesh)
         return self.bind(compiled, mesh)
 
@@ -206,7 +206,7 @@ class FoldedNetwork:
             only the images of this process.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
-        mesh = _one_device_as_none(mesh)
+        mesh = one_device_as_none(mesh)
 
         def call(images: np.ndarray) -> Any:
             placed = images if mesh is None else put_batch({"image": images}, mesh)["image"]
@@ -224,7 +224,8 @@ class FoldedNetwork:
         return self._placed[mesh]
 
 
-def _one_device_as_none(mesh: Mesh | None) -> Mesh | None:
+def one_device_as_none(mesh: Mesh | None) -> Mesh | None:
+    """Returns None if a mesh is only the first device of this process, else the mesh."""
     if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
         return None
     return mesh

@@ -12,11 +12,18 @@ from jax.sharding import Mesh
 
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError, check_name
-from deeplab_jax.inference.forward import FoldedNetwork, apply_at_scale, mirror, one_scale
+from deeplab_jax.inference.forward import (
+    FoldedNetwork,
+    apply_at_scale,
+    mirror,
+    one_device_as_none,
+    one_scale,
+)
 from deeplab_jax.inference.options import DEFAULT_SAMPLES, InferenceOptions
 from deeplab_jax.inference.padding import Size
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.models import DeepLab
+from deeplab_jax.parallel import batch_sharding, replicated
 
 CONFIDENCE, ENTROPY, DROPOUT, SCALES = "confidence", "entropy", "dropout", "scales"
 UNCERTAINTIES = (CONFIDENCE, ENTROPY, DROPOUT, SCALES)
@@ -99,19 +106,23 @@ def uncertainty_functions(
             f"uncertainty {needed[0]!r} requires a model directory and the engine jax; "
             f"{CONFIDENCE} and {ENTROPY} work with every engine"
         )
+    mesh = one_device_as_none(mesh)
     if SCALES in names:
-        functions[SCALES] = network.bind(_scale_variance(network.model, options), mesh)
+        functions[SCALES] = network.bind(_scale_variance(network.model, options, mesh), mesh)
     if DROPOUT in names:
         _check_dropout(network)
-        functions[DROPOUT] = network.bind(_dropout_variance(network.model, samples), mesh)
+        functions[DROPOUT] = network.bind(_dropout_variance(network.model, samples, mesh), mesh)
     return functions
 
 
-def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.Array]:
+def _dropout_variance(
+    model: DeepLab, samples: int, mesh: Mesh | None
+) -> Callable[[Any, Any], jax.Array]:
     """Returns a compiled function for the variance of the probabilities over dropout masks.
 
     The function maps variables and images [N, h, w, C] to the variance of each pixel, summed over
-    the classes, [N, h, w]. It ignores the scales and flips of inference.
+    the classes, [N, h, w]. It ignores the scales and flips of inference. If `mesh` is given, images
+    and result are sharded over its axis `data`.
 
     All images have the same masks, so that the result of an image does not depend on its batch.
 
@@ -131,11 +142,17 @@ def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.
         sampled = jax.vmap(partial(probabilities, variables, image))(keys)
         return sampled.var(axis=0).sum(axis=-1)
 
-    @jax.jit
     def of_batch(variables: Any, images: Any) -> jax.Array:
         return jax.lax.map(partial(variance, variables), images)
 
-    return of_batch
+    if mesh is None:
+        return jax.jit(of_batch)
+    # Each device computes its own images. A loop over a sharded batch would send each image to
+    # every device.
+    own = batch_sharding(mesh).spec
+    return jax.jit(
+        jax.shard_map(of_batch, mesh=mesh, in_specs=(replicated(mesh).spec, own), out_specs=own)
+    )
 
 
 def _check_dropout(network: FoldedNetwork) -> None:
@@ -154,11 +171,14 @@ def _check_dropout(network: FoldedNetwork) -> None:
     )
 
 
-def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any, Any], jax.Array]:
+def _scale_variance(
+    model: DeepLab, options: InferenceOptions, mesh: Mesh | None
+) -> Callable[[Any, Any], jax.Array]:
     """Returns a function that computes the variance of the probabilities over scales and flips.
 
     The scales and flips are those of `options`. The function maps variables and images [N, h, w, C]
-    to the variance of each pixel, summed over the classes, [N, h, w].
+    to the variance of each pixel, summed over the classes, [N, h, w]. If `mesh` is given, images
+    and result are sharded over its axis `data`.
     """
     flips = (False, True) if options.flip else (False,)
     members = [(scale, mirrored) for scale in options.scales for mirrored in flips]
@@ -168,16 +188,20 @@ def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any,
             "--scales=0.75,1,1.25, or --flip"
         )
     network, align_corners = one_scale(model, options.scales), model.architecture.align_corners
+    of_moments = jax.jit(
+        partial(_variance, count=len(members)),
+        out_shardings=None if mesh is None else batch_sharding(mesh),
+    )
 
     def variance(variables: Any, image: Any) -> jax.Array:
         size, total = image.shape[1:3], None
         for scale, mirrored in members:
             seen = mirror(image) if mirrored else image
-            logits = apply_at_scale(variables, seen, model=network, scale=scale, mesh=None)
+            logits = apply_at_scale(variables, seen, model=network, scale=scale, mesh=mesh)
             total = _add_moments(
                 total, logits, size=size, mirrored=mirrored, align_corners=align_corners
             )
-        return _variance(total, count=len(members))
+        return of_moments(total)
 
     return variance
 
@@ -205,7 +229,6 @@ def _add_moments(
     return total[0] + probabilities, total[1] + squares
 
 
-@partial(jax.jit, static_argnames="count")
 def _variance(total: tuple[jax.Array, jax.Array] | None, *, count: int) -> jax.Array:
     """Returns mean ‖p‖² − ‖mean p‖², the variance of the class probabilities, summed over classes.
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from evaluation_process import validate
+from evaluation_process import detect_errors, validate
 
 from deeplab_jax.parallel import make_mesh
 
@@ -98,3 +98,10 @@ def test_processes_that_share_the_rows_of_an_image_validate_as_one(processes):
     expected = validate(make_mesh())
     assert expected["batches"] == 6
     assert [each["rows"] for each in processes] == [expected] * 2
+
+
+def test_processes_estimate_the_uncertainty_of_their_own_images(processes):
+    expected = detect_errors(make_mesh())
+    for each in processes:
+        for name, found in expected.items():
+            assert each["images"][name] == pytest.approx(found, abs=1e-4)
