@@ -20,7 +20,7 @@ from deeplab_jax.evaluation.passes import (
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.report import SegmentationMetrics, metrics_dictionary, write_report
-from deeplab_jax.evaluation.results import ImageResult, image_results, only_labels
+from deeplab_jax.evaluation.results import SheetRow, image_results, only_labels
 from deeplab_jax.files import as_path, check_output_directory
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import FoldedNetwork, fusion_rule
@@ -169,10 +169,10 @@ def _count(
     settings: EvaluationSettings,
     measured: tuple[Any, ...],
     reporter: Reporter,
-) -> tuple[SegmentationMetrics, list[ImageResult]]:
-    """Returns the counts for the metrics of a split, and results of images for the contact sheet.
+) -> tuple[SegmentationMetrics, list[SheetRow]]:
+    """Returns the counts for the metrics of a split, and the rows of the contact sheet.
 
-    The counts cover the images of all hosts. The results are those of at most six evenly spaced
+    The counts cover the images of all hosts. The rows are those of at most six evenly spaced
     images of this host, in the order of the split. `measured` contains the arguments of
     `SegmentationMetrics.empty`, which select the metrics.
     """
@@ -192,13 +192,12 @@ def _count(
     )
     for result in results:
         counted = counted.add(*result[1:])
-        # Only results for the contact sheet are kept in memory, without their probabilities.
-        sheet += [result._replace(probabilities=None)] if result.position in shown else []
+        sheet += [result.sheet_row()] if result.position in shown else []
     counted = counted.over_hosts()
     if class_list is not None:
         counted = counted.without_last()
     check_labelled(counted.confusion.counts, inference)
-    return counted, sorted(sheet, key=lambda result: result.position)
+    return counted, sorted(sheet, key=lambda row: row.position)
 
 
 def check_labelled(counts: np.ndarray, inference: Inference) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.evaluation.passes import sum_over_hosts
-from deeplab_jax.evaluation.results import ImageResult
+from deeplab_jax.evaluation.results import SheetRow
 from deeplab_jax.files import write_text
 from deeplab_jax.labels import void_label
 from deeplab_jax.metrics import (
@@ -250,7 +250,7 @@ def settings_lines(settings: Mapping[str, Any]) -> list[str]:
 def write_report(
     output: Path,
     metrics: Mapping[str, Any],
-    rows: Sequence[ImageResult],
+    rows: Sequence[SheetRow],
     class_names: Sequence[str],
     palette: Sequence[Color],
 ) -> None:

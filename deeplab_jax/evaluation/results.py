@@ -23,6 +23,18 @@ from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import Panel
 
 
+class SheetRow(NamedTuple):
+    """Row of the contact sheet and of the picture of the uncertainties.
+
+    Attributes:
+      position, panel, uncertainty: see `ImageResult`.
+    """
+
+    position: int
+    panel: Panel
+    uncertainty: Mapping[str, np.ndarray]
+
+
 class ImageResult(NamedTuple):
     """Result for one image.
 
@@ -57,6 +69,12 @@ class ImageResult(NamedTuple):
         if self.probabilities is not None:
             found |= {name: of_probabilities(name, self.probabilities) for name in names}
         return self._replace(uncertainty=found)
+
+    def sheet_row(self) -> SheetRow:
+        """Returns the row of the contact sheet, which keeps no arrays of the batch in memory."""
+        # The arrays of a result are views of the arrays of its whole batch.
+        maps = {name: values.copy() for name, values in self.uncertainty.items()}
+        return SheetRow(self.position, Panel(*(array.copy() for array in self.panel)), maps)
 
 
 def image_results(

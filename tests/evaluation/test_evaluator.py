@@ -1,5 +1,7 @@
+import importlib
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +74,17 @@ def test_full_evaluation_agrees_with_independent_numbers(dataset, batch_size, tm
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"metrics.json", "confusion_matrix.png", "contact_sheet.png"}
+
+
+def test_the_contact_sheet_keeps_no_batch_in_memory(dataset, tmp_path, monkeypatch):
+    kept, module = [], importlib.import_module("deeplab_jax.evaluation.evaluate")
+    monkeypatch.setattr(module, "write_report", lambda *arguments: kept.extend(arguments[2]))
+    settings = {"options": InferenceOptions(flip=True), "uncertainty": ("confidence", "scales")}
+    evaluate(red_predictor(dataset), dataset, batch_size=2, output=tmp_path, **settings)
+    arrays = [leaf for leaf in jax.tree.leaves(kept) if isinstance(leaf, np.ndarray)]
+    # Image, truth, prediction and two uncertainties of five images, none of them a view.
+    assert sorted(array.shape[:2] for array in arrays) == sorted(SIZES * 5)
+    assert all(array.base is None for array in arrays)
 
 
 def average_precision(dataset, index):
