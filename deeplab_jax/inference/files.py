@@ -17,6 +17,7 @@ from deeplab_jax.data.images import image_size, read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, is_local, replacing
 from deeplab_jax.labels import VOID_LABEL
+from deeplab_jax.lazy import import_extra
 from deeplab_jax.listing import IMAGE_SUFFIXES, absence, visible_files
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, displayed, overlay, write_class_map, write_picture
@@ -118,9 +119,9 @@ def plan_files(
       page: number of the page to read from TIFF files, from 1; None: the only page.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, an output file is an input, or
-        probabilities are requested for an image larger than Pillow reads. Without `overwrite`, also
-        if an output file exists or two images have the same output file.
+      DeepLabError: a path does not exist, there is no image, or an output file is an input. For an
+        image larger than Pillow reads, probabilities are requested, or tifffile is not installed.
+        Without `overwrite`, an output file exists, or two images have the same output file.
     """
 
     def job(image: Path, target: Path) -> FileJob:
@@ -132,16 +133,14 @@ def plan_files(
                     f"{image} has more than {max_whole_pixels():,} pixels, so its probabilities "
                     "cannot be written; omit --probabilities"
                 )
+            import_extra("tifffile", "tiff", f"the result for {image}, a TIFF,")
         class_map, blended, archive, colors = (
             target.with_name(f"{target.stem}{ending}")
             for ending in (suffix, f"_overlay{suffix}", "_probabilities.npz", f"_colors{suffix}")
         )
+        drawn = (num_classes or 0) > VOID_LABEL
         return FileJob(
-            image,
-            class_map,
-            blended,
-            archive if probabilities else None,
-            colors if (num_classes or 0) > VOID_LABEL else None,
+            image, class_map, blended, archive if probabilities else None, colors if drawn else None
         )
 
     return plan(find_images(paths, output), job, overwrite)

@@ -314,6 +314,18 @@ def test_a_png_beyond_the_limit_of_whole_images_is_refused(tmp_path, small_limit
         pass
 
 
+def test_a_large_png_without_tifffile_is_refused_before_it_is_predicted(
+    tmp_path, monkeypatch, small_limit
+):
+    path = tmp_path / "x.png"
+    PIL.Image.fromarray(PIXELS).save(path)
+    assert plan_files([path], tmp_path / "out", by_rows=True)[0].class_map.suffix == ".tif"
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(DeepLabError, match=r"x\.png, a TIFF, requires .*'deeplab_jax\[tiff\]'"):
+        plan_files([path], tmp_path / "out", by_rows=True)
+    plan_files([path], tmp_path / "out")
+
+
 # The peak of the whole process; that of getrusage would include the process that started it.
 PROGRAM = """
 import json, pathlib, re, sys
