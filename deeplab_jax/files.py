@@ -111,8 +111,9 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
       overwrite: whether to replace an existing file or directory at `path` (default: False).
 
     Raises:
-      DeepLabError: `path` exists, is not an empty directory, and `overwrite` is False; or `path`
-        cannot be replaced, because it is a mount point or the current directory.
+      DeepLabError: `overwrite` is False, and `path` exists and is not an empty directory, or cannot
+        be written; or `path` cannot be replaced, because it is a mount point or the current
+        directory.
     """
     if not overwrite:
         check_new_directory(path)
@@ -168,10 +169,12 @@ def check_new_directory(path: Path) -> None:
     """Checks that `replacing_directory` can write to `path`, and that nothing would be overwritten.
 
     Raises:
-      DeepLabError: `path` exists and is not an empty directory, or it cannot be replaced.
+      DeepLabError: `path` exists and is not an empty directory, or cannot be written or replaced.
     """
     check_empty(path)
     check_replaceable(path)
+    # On this machine, the directory is written beside `path` and then moved.
+    check_output_directory(Path(os.path.realpath(path)).parent if is_local(path) else path)
 
 
 def check_empty(path: Path) -> None:

@@ -83,6 +83,16 @@ def test_a_directory_that_cannot_be_replaced_is_refused_before_the_work(tmp_path
     check_empty(mount)
 
 
+def test_a_new_directory_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file" / "model")
+    for path in (tmp_path / "file" / "model", tmp_path / "file" / "a" / "b", tmp_path / "link"):
+        with pytest.raises(DeepLabError, match=r"file cannot be written \(File exists\)"):
+            check_new_directory(path)
+    check_new_directory(tmp_path / "new" / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
 def test_a_cache_directory_that_is_set_requires_no_home_directory(tmp_path, monkeypatch):
     def fail():
         raise RuntimeError("Could not determine home directory.")

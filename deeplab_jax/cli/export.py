@@ -34,7 +34,7 @@ from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import as_path, check_replaceable, local_output
+from deeplab_jax.files import as_path, check_output_directory, check_replaceable, local_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +140,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or replace it (--overwrite)")
     check_replaceable(output)
+    check_output_directory(output.parent)
     if flags.verify_size and not flags.verify:
         raise DeepLabError("--verify_size requires --verify, as in --verify=photos")
     if flags.runtime and flags.format != "web":
