@@ -202,6 +202,8 @@ def _segment(
             "class maps only; omit --probabilities"
         )
     by_rows = flags.tile is not None and flags.crf is None and not server and bands.are_pictures
+    # With --overlay_bands, each image is processed in memory; see `predict_files`.
+    by_rows = by_rows and shown is None
     if server:
         jobs = inference.plan_submission(paths, flags.output, server, overwrite=overwrite)
     else:

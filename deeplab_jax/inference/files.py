@@ -114,7 +114,7 @@ def plan_files(
       overwrite: whether to replace files that exist or that an earlier job in the list writes.
       num_classes: number of classes of the model. If it is above 255, a picture of the class colors
         is planned for each image.
-      by_rows: whether images are predicted with tiles and without a CRF, so that they may be larger
+      by_rows: whether images are predicted by rows, see `predict_files`, so that they may be larger
         than Pillow reads (179 million pixels). The output files of such images are TIFFs.
       page: number of the page to read from TIFF files, from 1; None: the only page.
 
@@ -312,8 +312,9 @@ def predict_files(
 ) -> None:
     """Predicts images and writes the results, each file atomically.
 
-    Images are predicted and written by rows if the predictor uses tiles and no CRF, and no
-    probabilities are written.
+    Images are predicted and written by rows if the predictor uses tiles and no CRF, no
+    probabilities are written, and `overlay_bands` is None. Chosen bands are stretched by the
+    percentiles of the whole image.
 
     Args:
       predictor: model to apply.
@@ -326,8 +327,8 @@ def predict_files(
     Raises:
       DeepLabError: an image cannot be read.
     """
-    tiling = predictor.tiling
-    if tiling and predictor.takes_rows and not any(job.probabilities for job in jobs):
+    tiling, probabilities = predictor.tiling, any(job.probabilities for job in jobs)
+    if tiling and predictor.takes_rows and not probabilities and overlay_bands is None:
         _predict_by_rows(predictor, tiling, jobs, reporter, page)
         return
     for job in reporter.track(jobs, "predicting, image"):

@@ -25,7 +25,7 @@ from deeplab_jax.data.shapes import draw_scene
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions, Predictor, plan_files, predict_files
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import overlay
+from deeplab_jax.visualize import displayed, overlay
 
 SIZE = (83, 131)
 PIXELS = noise(*SIZE)
@@ -268,6 +268,11 @@ TILE = "--tile=49x65"
 SPOILT = {
     "no tiles": (None, [], r"more than 2,000 pixels; add --tile .*--tile=1025x1025"),
     "CRF": (None, [TILE, "--crf"], "more than 2,000 pixels; .*without --crf"),
+    "overlay bands": (
+        None,
+        [TILE, "--overlay_bands=1"],
+        "more than 2,000 pixels; .*without .*--overlay_bands",
+    ),
     "probabilities": (None, [TILE, "--probabilities"], "omit --probabilities"),
     "truncated": (truncated, [TILE], "truncated or damaged"),
     "overwritten": (overwritten, [TILE], "truncated or damaged"),
@@ -324,6 +329,16 @@ def test_a_large_png_without_tifffile_is_refused_before_it_is_predicted(
     with pytest.raises(DeepLabError, match=r"x\.png, a TIFF, requires .*'deeplab_jax\[tiff\]'"):
         plan_files([path], tmp_path / "out", by_rows=True)
     plan_files([path], tmp_path / "out")
+
+
+def test_overlays_of_tiled_predictions_show_the_chosen_bands(tmp_path):
+    path = tmp_path / "x.png"
+    PIL.Image.fromarray(PIXELS).save(path)
+    predictor, bands = make_predictor(tile=(49, 65), overlap=0.1), (3, 1, 2)
+    (job,) = jobs = plan_files([path], tmp_path / "out", by_rows=True)
+    predict_files(predictor, jobs, Reporter(), bands)
+    pictured = overlay(displayed(PIXELS, bands), predictor(PIXELS), predictor.palette)
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(job.overlay)), pictured)
 
 
 # The peak of the whole process; that of getrusage would include the process that started it.
