@@ -139,18 +139,29 @@ def _load(flags: Flags, console: Console) -> "inference.Predictor":
 
 
 def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
-    videos = (
-        []
-        if flags.submission
-        else inference.plan_videos(paths, flags.output, overwrite=flags.overwrite)
-    )
+    if flags.seconds is not None and not 0 < flags.seconds < math.inf:
+        raise DeepLabError(f"--seconds={flags.seconds} is not legal; give a finite number above 0")
+    if flags.submission:
+        _refuse_videos(flags, paths)
+        return []
+    videos = inference.plan_videos(paths, flags.output, overwrite=flags.overwrite)
     if flags.camera is not None:
         videos.append(inference.plan_camera(flags.camera, flags.output, overwrite=flags.overwrite))
     if videos and flags.probabilities:
         raise DeepLabError("probabilities cannot be written for videos; omit --probabilities")
-    if flags.seconds is not None and not 0 < flags.seconds < math.inf:
-        raise DeepLabError(f"--seconds={flags.seconds} is not legal; give a finite number above 0")
     return videos
+
+
+def _refuse_videos(flags: Flags, paths: list[str]) -> None:
+    """Raises an error if a video or camera is given together with --submission."""
+    videos = [path for path in paths if inference.is_video(path)]
+    if flags.camera is not None:
+        videos.append(f"--camera={flags.camera}")
+    if videos:
+        raise DeepLabError(
+            f"{videos[0]} is a video, but --submission={flags.submission} writes class maps of "
+            "images; give images only, or omit --submission"
+        )
 
 
 def _frame_size(flags: Flags) -> tuple[int, int] | None:

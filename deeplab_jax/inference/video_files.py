@@ -40,8 +40,8 @@ class VideoJob(Job):
 
 
 def is_video(path: str | Path) -> bool:
-    """Returns whether a path has the suffix of a video file."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+    """Returns whether a path has the suffix of a video file and is not a directory."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES and not as_path(path).is_dir()
 
 
 def plan_videos(

@@ -105,6 +105,8 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
         (["--submission=cityscapes"], "this is not the name of a Cityscapes frame"),
         (["--submission=vok"], "submission"),
         (["--submission=voc", "--probabilities"], "omit --probabilities"),
+        (["--submission=voc", "walk.mp4"], "walk.mp4 is a video, but --submission=voc writes"),
+        (["--submission=voc", "--camera=0"], "--camera=0 is a video, but --submission=voc"),
         (["--scales=1,1"], "contain one scale twice"),
         (["--output_stride=9"], "must be one of 4, 8, 16, 32"),
         (["--frame_size=abc"], "size 'abc' is not legal; give height x width"),
@@ -119,6 +121,12 @@ def test_impossible_requests_give_one_line_and_write_nothing(
     assert (status, error.count("\n")) == (2, 1)
     assert complaint in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_the_name_of_a_video_is_predicted(predict, photos, tmp_path):
+    status, error = predict(photos.rename(tmp_path / "clip.mp4"))
+    assert status == 0, error
+    assert {"a.png", "sub/b.png"} <= files_below(tmp_path / "out")
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
