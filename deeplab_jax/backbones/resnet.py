@@ -186,13 +186,19 @@ class ResidualUnit(nn.Module):
     def _shortcut(self, inputs: jax.Array, train: bool) -> jax.Array:
         stride = self.stride
         if inputs.shape[-1] == self.features:
-            return inputs[:, ::stride, ::stride] if stride > 1 else inputs
+            return _subsampled(inputs, stride) if stride > 1 else inputs
         if self.average_shortcut:
             inputs, stride = _averaged(inputs, stride), 1
         projection = self.conv_norm(
             self.features, kernel_size=1, stride=stride, activation=None, name="shortcut"
         )
         return projection(inputs, train)
+
+
+def _subsampled(inputs: jax.Array, stride: int) -> jax.Array:
+    """Keeps every `stride`-th pixel: [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, C]."""
+    # If H and W are symbolic, indexing would be a gather, which exported formats do not support.
+    return jax.lax.slice(inputs, (0,) * 4, inputs.shape, (1, stride, stride, 1))
 
 
 def _averaged(inputs: jax.Array, stride: int) -> jax.Array:

@@ -20,6 +20,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, Metadata, describe
 from deeplab_jax.export.program import Program
 from deeplab_jax.export.translation import (
+    Corner,
     Geometry,
     Pair,
     Value,
@@ -118,8 +119,20 @@ class MilWriter:
         mean = mil.reduce_mean(x=norms, axes=[1], keep_dims=True)
         return mil.real_div(x=norms, y=mil.add(x=mean, y=np.float32(epsilon)))
 
-    def concatenate(self, inputs: Sequence[Value]) -> Value:
-        return self._mil.concat(values=list(inputs), axis=1)
+    def slice(self, inputs: Value, start: Corner, stop: Corner, stride: Pair) -> Value:
+        whole = [True, True, False, False]
+        return self._mil.slice_by_index(
+            x=inputs,
+            begin=[0, 0, *start],
+            end=[0, 0, *stop],
+            stride=[1, 1, *stride],
+            begin_mask=whole,
+            end_mask=whole,
+        )
+
+    def concatenate(self, inputs: Sequence[Value], axis: int) -> Value:
+        # Axes 1, 2, 3 of [N, H, W, C] are axes 2, 3, 1 of [N, C, H, W].
+        return self._mil.concat(values=list(inputs), axis=axis % 3 + 1)
 
     def reverse_channels(self, inputs: Value) -> Value:
         return self._mil.reverse(x=inputs, axes=[1])

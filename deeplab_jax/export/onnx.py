@@ -10,7 +10,7 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, describe
 from deeplab_jax.export.program import Program, input_specification, open_sizes
-from deeplab_jax.export.translation import Geometry, Pair, Value, channels_first, translate
+from deeplab_jax.export.translation import Corner, Geometry, Pair, Value, channels_first, translate
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.ops import Padding
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 onnx = import_extra("onnx", "onnx", "ONNX export")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
-
 
 HALF = np.dtype(np.float16)
 # ONNX operations whose result has another dtype than their first input.
@@ -147,12 +146,7 @@ class OnnxWriter:
             for before, after in zip(self._shapes[inputs][1:3], like[1:3], strict=True)
         ]
         if lengths != [1, 1]:
-            ones = np.ones(2, np.int64)
-            if all(isinstance(length, int) for length in lengths):
-                inputs = self.node("Expand", inputs, np.concatenate([ones, lengths]))
-            else:
-                size = self.node("Concat", ones, *map(self._symbolic, lengths), axis=0)
-                inputs = self.node("Expand", inputs, size)
+            inputs = self.node("Expand", inputs, self._integers([1, 1, *lengths]))
             if lengths == list(like[1:3]):
                 return inputs
         mode = "align_corners" if align_corners else "half_pixel"
@@ -170,9 +164,13 @@ class OnnxWriter:
         if all(isinstance(length, int) for length in like):
             return np.array([batch, channels, height, width], np.int64)
         outer = self.node("Gather", self.node("Shape", inputs), np.array([0, 1]), axis=0)
-        if isinstance(height, int) and isinstance(width, int):
-            return self.node("Concat", outer, np.array([height, width]), axis=0)
-        return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
+        return self.node("Concat", outer, self._integers([height, width]), axis=0)
+
+    def _integers(self, lengths: Sequence[Any]) -> Value:
+        """Returns integers or symbolic lengths as a constant or tensor int64 [K]."""
+        if all(isinstance(length, int) for length in lengths):
+            return np.array(lengths, np.int64)
+        return self.node("Concat", *map(self._symbolic, lengths), axis=0)
 
     def _symbolic(self, length: Any) -> str:
         """Returns the name of a tensor int64 [1] with the value of a height or width at run time.
@@ -260,11 +258,8 @@ class OnnxWriter:
         first = self.node("Range", zero, stop, np.array(stride, np.int64))
         pixel = self.node("Range", zero, length, one)
         distance = self.node("Sub", pixel, self.node("Unsqueeze", first, one.reshape(1)))
-        after, before = (
-            self.node("GreaterOrEqual", distance, zero),
-            self.node("Less", distance, width),
-        )
-        inside = self.node("And", after, before)
+        after = self.node("GreaterOrEqual", distance, zero)
+        inside = self.node("And", after, self.node("Less", distance, width))
         return self.node("Div", *(self.cast(one, np.dtype(np.float32)) for one in (inside, width)))
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
@@ -308,8 +303,13 @@ class OnnxWriter:
         mean = self.node("ReduceMean", norms, axes=[1])
         return self.node("Div", norms, self.node("Add", mean, np.full(1, epsilon, np.float32)))
 
-    def concatenate(self, inputs: Sequence[Value]) -> Value:
-        return self.node("Concat", *self._alike(*inputs), axis=1)
+    def slice(self, inputs: Value, start: Corner, stop: Corner, stride: Pair) -> Value:
+        bounds = map(self._integers, (start, stop))
+        return self.node("Slice", inputs, *bounds, np.array([2, 3]), np.array(stride))
+
+    def concatenate(self, inputs: Sequence[Value], axis: int) -> Value:
+        # Axes 1, 2, 3 of [N, H, W, C] are axes 2, 3, 1 of [N, C, H, W].
+        return self.node("Concat", *self._alike(*inputs), axis=axis % 3 + 1)
 
     def reverse_channels(self, inputs: Value) -> Value:
         return self.node("Gather", inputs, np.array([2, 1, 0]), axis=1)

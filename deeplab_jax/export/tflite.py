@@ -13,7 +13,7 @@ from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, NO_METADATA, Metadata, describe, parse_metadata
 from deeplab_jax.export.program import Program
-from deeplab_jax.export.translation import Geometry, Pair, Value, translate
+from deeplab_jax.export.translation import Corner, Geometry, Pair, Value, translate
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_tensorflow
 from deeplab_jax.ops import Padding, same_padding
@@ -123,8 +123,12 @@ class TensorFlowWriter:
         norms = tf.sqrt(tf.reduce_sum(tf.square(inputs), (1, 2), keepdims=True))
         return norms / (tf.reduce_mean(norms, -1, keepdims=True) + epsilon)
 
-    def concatenate(self, inputs: Sequence[Value]) -> Value:
-        return self._tf.concat(inputs, -1)
+    def slice(self, inputs: Value, start: Corner, stop: Corner, stride: Pair) -> Value:
+        rows, columns = map(slice, start, stop, stride)
+        return inputs[:, rows, columns]
+
+    def concatenate(self, inputs: Sequence[Value], axis: int) -> Value:
+        return self._tf.concat(inputs, axis)
 
     def reverse_channels(self, inputs: Value) -> Value:
         return self._tf.reverse(inputs, [-1])

@@ -29,6 +29,8 @@ from deeplab_jax.ops import (
 # Value of a translated program: an object of the runtime's `Writer`, or a constant (NumPy array).
 Value = Any
 Pair = tuple[int, int]
+# Row and column, integer or symbolic.
+Corner = Sequence[Any]
 
 
 class Geometry(NamedTuple):
@@ -94,8 +96,14 @@ class Writer(Protocol):
         added. The result is [N, 1, 1, C].
         """
 
-    def concatenate(self, inputs: Sequence[Value]) -> Value:
-        """Concatenates maps along the channels."""
+    def slice(self, inputs: Value, start: Corner, stop: Corner, stride: Pair) -> Value:
+        """Returns every `stride`-th row and column from `start` to before `stop`.
+
+        All three arguments are for rows and columns.
+        """
+
+    def concatenate(self, inputs: Sequence[Value], axis: int) -> Value:
+        """Concatenates maps along an axis of [N, H, W, C]."""
 
     def reverse_channels(self, inputs: Value) -> Value:
         """Reverses three channels, which converts between RGB and BGR."""
@@ -296,7 +304,23 @@ def _binary(writer: Writer, equation: JaxprEqn, left: Value, right: Value) -> Va
 
 def _pool(kind: str, writer: Writer, equation: JaxprEqn, inputs: Value, *_: Value) -> Value:
     names = "window_dimensions", "window_strides", "padding"
-    return writer.pool(kind, inputs, *(equation.params[name][1:3] for name in names))
+    window, stride, padding = (equation.params[name][1:3] for name in names)
+    if not all(isinstance(side, int) for side in window):
+        raise DeepLabError(
+            "the export format does not support pooling windows whose size depends on the image "
+            "size; export with a fixed size, as in --size=513x513, or with --format=stablehlo"
+        )
+    return writer.pool(kind, inputs, window, stride, padding)
+
+
+def _slice(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
+    names = "start_indices", "limit_indices", "strides"
+    start, stop, stride = (equation.params[name] or (1, 1, 1, 1) for name in names)
+    return writer.slice(inputs, start[1:3], stop[1:3], stride[1:3])
+
+
+def _concatenate(writer: Writer, equation: JaxprEqn, *inputs: Value) -> Value:
+    return writer.concatenate(inputs, equation.params["dimension"])
 
 
 def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
@@ -320,7 +344,8 @@ _PRIMITIVES: dict[str, Callable[..., Value]] = {
     "reduce_window_max": partial(_pool, "max"),
     "reduce_window_sum": partial(_pool, "sum"),
     "logistic": lambda writer, equation, inputs: writer.sigmoid(inputs),
-    "concatenate": lambda writer, equation, *inputs: writer.concatenate(inputs),
+    "slice": _slice,
+    "concatenate": _concatenate,
     "rev": lambda writer, equation, inputs: writer.reverse_channels(inputs),
     "convert_element_type": _cast,
     "argmax": lambda writer, equation, inputs: writer.argmax(inputs),

@@ -9,14 +9,17 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from selection import slow_unless
+from selection import one_of_each_family, slow_unless
 from small import NAMES, PALETTE, depthwise_layers, expected_logits, small_predictor
 from stand_ins import noise
 
+from deeplab_jax.backbones.entries import BACKBONES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.program import ExportOptions, input_specification, make_program
 from deeplab_jax.export.runtimes import export, load_exported
+from deeplab_jax.export.translation import Writer, translate
 from deeplab_jax.export.verification import cases
+from deeplab_jax.models.parts import HEADS
 
 LOGITS = ExportOptions(argmax=False)
 MOBILE = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 16}
@@ -26,6 +29,7 @@ CROP = {"image_pooling": "crop", "pooling_crop": (33, 65)}
 NETWORKS = {
     "v1": ("deeplab_v1", {"backbone": "vgg_16", "fc_channels": 0}),
     "v2": ("deeplab_v2", {"backbone": "resnet_18"}),
+    "slim": ("deeplab_v3", NARROW | {"backbone": "resnet_18"}),
     "v3": ("deeplab_v3", MOBILE),
     "v3plus": ("deeplab_v3plus", MOBILE | {"separable": True}),
     "crop": ("deeplab_v3", MOBILE | {"image_pooling": "crop", "pooling_crop": (65, 97)}),
@@ -45,12 +49,15 @@ NETWORKS = {
     "mobilenet_v4": ("deeplab_v3", NARROW | {"backbone": "timm/mobilenetv4_conv_small_035"}),
     "resnet_d": ("deeplab_v3", NARROW | {"backbone": "timm/resnet18d"}),
     "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
+    "spp": ("deeplab_v3", MOBILE | {"head": "spp"}),
 }
-QUICK = ("crop",)
+QUICK = ("crop", "slim", "spp")
 CASES = [
     pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow)
     for name in NETWORKS
 ]
+# Networks with `spp` have variable sizes in StableHLO only; another test exports them.
+CASES_OF_OPEN_SIZES = [case for case in CASES if case.id != "spp"]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +81,7 @@ def assert_same(found, expected):
 
 # `make test` reads ONNX here; test_operations_of_each_platform reads StableHLO of open sizes.
 @pytest.mark.parametrize("format", slow_unless(lambda name: name == "onnx", ["stablehlo", "onnx"]))
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES_OF_OPEN_SIZES)
 def test_open_sizes_and_batches(made, tmp_path, name, format):
     if format == "onnx":
         pytest.importorskip("onnxruntime")
@@ -242,6 +249,29 @@ def test_unsupported_open_sizes_are_refused_and_nothing_is_written(tmp_path, for
     with pytest.raises(DeepLabError, match="size, as in --size=513x513"):
         export(predictor, tmp_path / "network", format, LOGITS)
     assert not list(tmp_path.iterdir())
+
+
+class SilentWriter:
+    """Has all methods of a writer, and writes nothing."""
+
+    def __getattr__(self, name):
+        assert hasattr(Writer, name)
+        return lambda *arguments: name
+
+
+# Every family of backbones, and every head.
+PAIRS = [(name, BACKBONES[name].head) for name in one_of_each_family(BACKBONES)]
+PAIRS += [("resnet_18", head) for head in HEADS if head != BACKBONES["resnet_18"].head]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backbone", "head"), PAIRS)
+def test_writers_support_every_operation_of_the_family(backbone, head):
+    predictor = small_predictor("deeplab_v3", backbone=backbone, head=head)
+    for size in ((65, 97), None) if head != "spp" else ((65, 97),):
+        program = make_program(predictor, ExportOptions(size=size))
+        traced = jax.make_jaxpr(program.function)(input_specification(program))
+        assert translate(traced, "image", SilentWriter()) == "argmax"
 
 
 @pytest.mark.slow

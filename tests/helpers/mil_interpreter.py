@@ -108,6 +108,13 @@ def batch_norm(x, mean, variance, gamma=1, beta=0, epsilon=1e-5):
     return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
 
 
+def slice_by_index(x, begin, end, stride, begin_mask, end_mask):
+    """Takes every `stride`-th index from `begin` to before `end`; masked bounds are those of x."""
+    firsts = np.where(begin_mask, 0, begin)
+    lasts = np.where(end_mask, x.shape, end)
+    return x[tuple(map(slice, firsts, lasts, stride))]
+
+
 TYPES = {"fp16": np.float16, "fp32": np.float32, "int32": np.int32}
 OPERATIONS = {
     "add": lambda x, y: x + y,
@@ -138,5 +145,6 @@ OPERATIONS = {
     "reduce_mean": lambda x, axes, keep_dims: jnp.mean(x, tuple(axes), keepdims=bool(keep_dims)),
     "resize_bilinear": resize,
     "reverse": lambda x, axes: np.flip(x, tuple(axes)),
+    "slice_by_index": slice_by_index,
     "transpose": lambda x, perm: np.transpose(x, tuple(perm)),
 }
