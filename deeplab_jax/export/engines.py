@@ -326,8 +326,7 @@ class FilePredictor(Predictor):
             if tile != self.fixed_size:
                 raise DeepLabError(
                     f"{self.source} takes images of {height}x{width} (height x width), not tiles "
-                    f"of {tile[0]}x{tile[1]}; give --tile={height}x{width}, or export it with "
-                    "--size=any"
+                    f"of {tile[0]}x{tile[1]}; {self._how_to_tile(self.fixed_size)}"
                 )
         super()._apply(options, self.fixed_size or inference_size)
 
@@ -351,9 +350,14 @@ class FilePredictor(Predictor):
         if size[0] > height or size[1] > width:
             raise DeepLabError(
                 f"{self.source} takes images of up to {height}x{width} (height x width), but an "
-                f"image has {size[0]}x{size[1]}; give --tile={height}x{width}, or export the "
-                "network again with --size=any"
+                f"image has {size[0]}x{size[1]}; {self._how_to_tile(self.fixed_size)}"
             )
+
+    def _how_to_tile(self, fixed_size: Size) -> str:
+        """Returns advice on images that are larger than the size of the file."""
+        tile = height, width = padded_size(self._trained[0], fixed_size)
+        first = "give" if tile == fixed_size else f"export it with --size={height}x{width} and give"
+        return f"{first} --tile={height}x{width}, or export it with --size=any"
 
 
 def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:

@@ -208,6 +208,15 @@ def test_a_file_of_one_size_pads_images_to_it(predictor, onnx_file):
     ).shape == (66, 97)
 
 
+def test_a_file_of_a_size_that_no_tile_has_must_be_exported_again(onnx_file):
+    found = load_file(onnx_file(size=(64, 97)), "onnx")
+    advice = r"; export it with --size=65x97 and give --tile=65x97, or export it with --size=any"
+    with pytest.raises(DeepLabError, match=f"but an image has 66x97{advice}"):
+        found(noise(66, 97))
+    with pytest.raises(DeepLabError, match=f"not tiles of 65x97{advice}"):
+        found.with_options(InferenceOptions(tile=(64, 97)))
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
