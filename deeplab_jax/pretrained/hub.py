@@ -108,10 +108,12 @@ def download_model(address: HubAddress, reporter: Reporter) -> Path:
       DeepLabError: there is no such model, or it cannot be downloaded.
     """
     hub = import_hub()
-    cached = hub.try_to_load_from_cache(address.repository, SAFETENSORS, revision=address.revision)
-    if not isinstance(cached, str):
-        reporter.message(f"downloading {address}")
     with hub_errors(f"cannot download {address}"):
+        cached = hub.try_to_load_from_cache(
+            address.repository, SAFETENSORS, revision=address.revision
+        )
+        if not isinstance(cached, str):
+            reporter.message(f"downloading {address}")
         # The token is passed explicitly, because SILENT turns off sending it with every request.
         folder = hub.snapshot_download(
             address.repository,

@@ -157,6 +157,13 @@ def test_what_does_not_exist(hub, directory, reference, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("reference", ["hf://user/name.git", "hf://user/my--model"])
+def test_names_that_the_hub_does_not_allow(hub, reference):
+    with pytest.raises(DeepLabError, match=f"cannot download {reference}: .*") as caught:
+        locate(reference)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_an_interrupted_download_is_completed_later(hub, directory, monkeypatch):
     upload(directory)
