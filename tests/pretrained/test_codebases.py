@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
 from deeplab_jax.pretrained.conversion import identify
+from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if NETWORKS[name].slow]
@@ -109,6 +110,40 @@ def test_a_multi_grid_without_atrous_convolutions_in_the_backbone(tmp_path):
     assert (found["output_stride"], found["multi_grid"]) == (32, (1, 2, 4))
 
 
+def test_the_preprocessor_of_the_model_takes_precedence(tmp_path):
+    inner, outer = (
+        {"mean": [mean] * 3, "std": [2.0] * 3, "bgr_to_rgb": True} for mean in (3.0, 4.0)
+    )
+    configuration = {"model": {"data_preprocessor": inner}, "data_preprocessor": outer}
+    assert overrides_of(weights_of(MM, **configuration), tmp_path)["pixel_mean"] == (3.0,) * 3
+    found = overrides_of(weights_of(MM, data_preprocessor={"bgr_to_rgb": True}), tmp_path)
+    assert (found["pixel_mean"], found["pixel_std"]) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_settings_that_a_section_omits_have_the_defaults_of_mmsegmentation(tmp_path):
+    model = {"backbone": {"type": "ResNetV1c"}, "decode_head": {"type": "ASPPHead"}}
+    found = overrides_of(weights_of(MM, model=model), tmp_path)
+    expected = {"output_stride": 32, "rate_start": "same_unit", "atrous_rates": (6, 12, 18)}
+    assert expected.items() <= found.items()
+    found = overrides_of(weights_of(MM), tmp_path)
+    assert (found["output_stride"], found["rate_start"]) == (8, "next_unit")
+    assert "atrous_rates" not in found
+
+
+def test_values_that_a_configuration_of_hugging_face_omits_are_defaults():
+    shapes = {
+        "mobilenet_v2.conv_stem.first_conv.convolution.weight": (32, 3, 3, 3),
+        "segmentation_head.classifier.convolution.weight": (21, 256, 1, 1),
+    }
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    for configuration, stride in ({}, 16), ({"model_type": "mobilenet_v2"}, 32):
+        weights = PublishedWeights(arrays, "pytorch", configuration=configuration)
+        identified = HUGGING_FACE.identify(weights)
+        assert identified.overrides["output_stride"] == stride
+
+
+# Section `backbone` of a published network.
+D8 = {"dilations": [1, 1, 2, 4], "contract_dilation": True}
 VAINF, JF, MM = "vainf_v3plus_mobilenet", "jfzhang95_resnet", "mmseg_v3_resnet50"
 STEM = "backbone.low_level_features.0.0.weight"
 
@@ -146,10 +181,12 @@ STEM = "backbone.low_level_features.0.0.weight"
         (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head has no ASPP"),
         (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "with a single output"),
         (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),
+        (MM, {}, {"data_preprocessor": {"mean": [0.0] * 3}}, "order blue, green, red"),
+        (MM, {}, {"model": {"data_preprocessor": {"bgr_to_rgb": False}}}, "order blue, green, red"),
         (
             MM,
             {},
-            {"model": {"backbone": {"style": "caffe", "dilations": [1, 1, 2, 4]}}},
+            {"model": {"backbone": D8 | {"style": "caffe"}}},
             "contract_dilation=False",
         ),
         (MM, {}, {"model": None}, "model in the training configuration of the checkpoint is None"),
@@ -162,7 +199,7 @@ STEM = "backbone.low_level_features.0.0.weight"
         (
             MM,
             {},
-            {"model": {"backbone": {"dilations": [1, 1, 2, 4], "multi_grid": [1, 2]}}},
+            {"model": {"backbone": D8 | {"multi_grid": [1, 2]}}},
             r"multi_grid=\(1, 2\) must have 3 rates, each a multiple of .* \[2, 4, 4\]",
         ),
     ],

@@ -67,8 +67,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
         overrides["stride_placement"] = "torchvision"
     if segmentation is None:
         return Identified(IMAGE_CLASSIFIER, overrides)
-    # Output stride of the published network; the default of transformers is 32.
-    stride = configuration.get("output_stride", 16)
+    # A config.json omits the defaults of transformers, such as the output stride 32. Without this
+    # file, the output stride is that of the published network.
+    stride = configuration.get("output_stride", 32 if configuration else 16)
     return Identified("deeplab_v3", overrides | {"output_stride": stride})
 
 

@@ -1,8 +1,9 @@
 """Variable names in mmsegmentation: DeepLab v3 and v3+ (ASPPHead, DepthwiseSeparableASPPHead).
 
 The names do not show the output stride, the multi-grid, the alignment of corners or the dropout.
-These settings are read from the training configuration in the checkpoint. If the checkpoint has no
-configuration, the settings of the published `d8` networks are used.
+These settings are read from the training configuration in the checkpoint. A setting that a section
+of the configuration omits has the default of mmsegmentation. If a section is missing, the settings
+of the published `d8` networks are used instead.
 """
 
 import operator
@@ -61,12 +62,11 @@ def identify(weights: PublishedWeights) -> Identified | None:
         "align_corners": bool(head.get("align_corners", False)),
         "batch_norm_decay": 0.9,
         **_backbone(arrays, backbone),
-        **_preprocessing(weights.configuration),
+        **_preprocessing(weights.configuration, model),
         "aux_head": _has_auxiliary_head(arrays),
     }
-    dilations = _rates(head, "dilations")
-    if dilations:
-        overrides["atrous_rates"] = dilations[1:]
+    if head:
+        overrides["atrous_rates"] = (_rates(head, "dilations") or (1, 6, 12, 18))[1:]
     dropout = head.get("dropout_ratio", 0.1)
     if plain:
         return Identified("deeplab_v3", {**overrides, "separable": False, "dropout_rate": dropout})
@@ -132,7 +132,8 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
             "rate_start": "first_units",
             "batch_norm_epsilon": 1e-5,
         }
-    caffe, contract = settings.get("style") == "caffe", settings.get("contract_dilation", True)
+    caffe = settings.get("style") == "caffe"
+    contract = settings.get("contract_dilation", not settings)
     if caffe and contract and stride < 32:
         # In this style, the 3×3 convolution comes after the stride, so it would have the new rate.
         raise _unsupported("a backbone with style='caffe' must have contract_dilation=False")
@@ -190,27 +191,40 @@ def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
     """Returns the output stride of the backbone, and the dilation of each of its stages.
 
     Args:
-      settings: section `backbone` of the training configuration.
+      settings: section `backbone` of the training configuration; empty: the settings of the
+        published `d8` networks.
     """
-    dilations = _rates(settings, "dilations") or (1, 1, 2, 4)
+    dilations = _rates(settings, "dilations") or ((1,) * 4 if settings else (1, 1, 2, 4))
     return 32 // dilations[-1], dilations
 
 
-def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, Any]:
+def _preprocessing(configuration: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keywords of `create_model` for the normalization of input pixels.
+
+    Args:
+      configuration: training configuration.
+      model: section `model` of the training configuration. In mmsegmentation 1.x, its data
+        preprocessor takes precedence over that at the top level.
 
     Raises:
       DeepLabError: the network expects the channels in the order blue, green, red.
     """
-    found = configuration.get("img_norm_cfg") or configuration.get("data_preprocessor") or {}
-    if not found.get("to_rgb", found.get("bgr_to_rgb", True)):
+    processor = _section(model, PROCESSOR) or _section(configuration, PROCESSOR)
+    # Version 0.x converts images to RGB by default, version 1.x does not.
+    found = processor or {"to_rgb": True, **_section(configuration, "img_norm_cfg")}
+    if not any(found.get(name) for name in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr")):
         raise _unsupported("the network takes images with channels in the order blue, green, red")
     mean, std = found.get("mean"), found.get("std")
-    if not mean or not std or (mean, std) == IMAGENET:
+    if processor and not mean:
+        # Version 1.x then does not normalize pixels.
+        mean, std = [0.0] * 3, [1.0] * 3
+    if not mean or not std or (list(mean), list(std)) == IMAGENET:
         return {"preprocessing": "mean_std"}
     return {"preprocessing": "mean_std", "pixel_mean": tuple(mean), "pixel_std": tuple(std)}
 
 
+# Section of the training configuration that normalizes images, in version 1.x.
+PROCESSOR = "data_preprocessor"
 # Mean and standard deviation of ImageNet, in pixel values.
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 AUXILIARY = "auxiliary_head"
