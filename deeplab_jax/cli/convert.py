@@ -92,6 +92,12 @@ def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str
     keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())
     yield f"network: {description.architecture} with {keywords}"
     yield f"naming convention of the arrays: {conversion.convention}"
+    if conversion.if_tensorflow:
+        other = ",".join(f"{name}={value}" for name, value in conversion.if_tensorflow.items())
+        yield (
+            "assumed: PyTorch's padding, which the arrays do not show; if timm's name of the "
+            f"network begins with tf_, convert with --set={other}"
+        )
     if description.inference_size:
         height, width = description.inference_size
         yield f"inference size: {height}×{width}"

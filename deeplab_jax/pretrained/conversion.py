@@ -117,12 +117,14 @@ class Conversion:
       variables: variables of the model, in float32.
       assignment: arrays of the file by variable, and unused arrays.
       convention: name of the codebase whose naming convention the file follows.
+      if_tensorflow: keywords for the other padding if the padding was assumed, see `Identified`.
     """
 
     description: ModelDescription
     variables: dict[str, Any]
     assignment: Assignment
     convention: str
+    if_tensorflow: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def convert(
@@ -154,10 +156,13 @@ def convert(
     """
     weights = read_weights(source, prefer_averages)
     convention, found = identify(weights, source)
-    known = found.class_names
+    known, if_tensorflow = found.class_names, found.if_tensorflow
+    chosen = {**(entry.overrides if entry else {}), **(overrides or {})}
+    if chosen.keys() & if_tensorflow.keys():
+        if_tensorflow = {}
     found = Identified(
         architecture or (entry and entry.architecture) or found.architecture,
-        {**found.overrides, **(entry.overrides if entry else {}), **(overrides or {})},
+        {**found.overrides, **chosen},
     )
     model = _create_network(found)
     given = class_names or (entry and entry.class_names)
@@ -180,7 +185,7 @@ def convert(
         # A training run that starts from these weights first restores the batch normalizations.
         description.source["folded_batch_norm"] = sorted(assignment.folded)
     variables = traverse_util.unflatten_dict(assignment.arrays)
-    return Conversion(description, variables, assignment, convention.name)
+    return Conversion(description, variables, assignment, convention.name, if_tensorflow)
 
 
 def _describe(

@@ -127,3 +127,13 @@ def test_omitted_variables_are_grouped_by_reason(every):
     assert ("momentum_4" in optimiser) == every
     assert "1 unused (it counts training steps): global_step" in lines
     assert "2 arrays are used: backbone 1, aspp 1" in lines
+    assert not any("assumed" in line for line in lines)
+
+
+def test_an_assumed_padding_is_printed():
+    description = ModelDescription("deeplab_v3", {}, VOC.class_names, VOC.palette)
+    other = {"backbone": "timm/tf_efficientnet_b0"}
+    assignment = Assignment(arrays={}, sources={}, unused={})
+    lines = account(Conversion(description, {}, assignment, "timm", other), every=False)
+    [line] = [line for line in lines if line.startswith("assumed: PyTorch's padding")]
+    assert line.endswith("--set=backbone=timm/tf_efficientnet_b0")

@@ -10,10 +10,12 @@ from pretrained.codebases import NETWORKS, at_pixels, draw, logits_of, read_list
 from pretrained.peers import images
 from safetensors.numpy import save_file
 
+from deeplab_jax.backbones import efficientnet_networks
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
 from deeplab_jax.pretrained.conversion import identify
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
+from deeplab_jax.pretrained.name_maps.timm_backbones import identify_backbone
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if NETWORKS[name].slow]
@@ -140,6 +142,45 @@ def test_values_that_a_configuration_of_hugging_face_omits_are_defaults():
         weights = PublishedWeights(arrays, "pytorch", configuration=configuration)
         identified = HUGGING_FACE.identify(weights)
         assert identified.overrides["output_stride"] == stride
+
+
+def efficientnet_arrays(name):
+    """Returns the arrays by which a network of timm without a classifier is identified."""
+    network = efficientnet_networks.NETWORKS[name]
+    shapes = {"conv_stem": (efficientnet_networks.stem_channels(network), 3, 3, 3)}
+    if network.squeeze:
+        shapes["blocks.0.0.se.conv_reduce"] = (1, 1, 1, 1)
+    for stage, rows in enumerate(efficientnet_networks.units(network)):
+        for number, row in enumerate(rows):
+            layer = "conv" if row.kind == efficientnet_networks.CONV else "conv_pwl"
+            shapes[f"blocks.{stage}.{number}.{layer}"] = (row.features, 1, 1, 1)
+    return {f"{scope}.weight": shape for scope, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", [n for n in efficientnet_networks.NETWORKS if n[:3] != "tf_"])
+def test_encoders_of_timm_are_identified_by_their_last_unit(name):
+    arrays = {key: np.empty(shape) for key, shape in efficientnet_arrays(name).items()}
+    assert identify_backbone(arrays) == f"timm/{name}"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "other"),
+    [
+        ({}, {"backbone": "timm/tf_efficientnet_b2"}),
+        ({"encoder_name": "tu-efficientnet_b2"}, {}),
+        ({"encoder_name": "tu-tf_efficientnet_b2"}, {}),
+    ],
+)
+def test_the_padding_of_an_encoder_of_timm_is_assumed_if_it_has_no_name(
+    configuration, other, tmp_path
+):
+    changes = {name: None for name in read_listing(SMP) if name.startswith("encoder.")}
+    for name, shape in efficientnet_arrays("efficientnet_b2").items():
+        changes["encoder.model." + name.replace("blocks.", "blocks_")] = shape
+    identified = identify(weights_of(SMP, changes, **configuration), tmp_path)[1]
+    assert identified.if_tensorflow == other
+    named = configuration.get("encoder_name", "tu-efficientnet_b2").removeprefix("tu-")
+    assert identified.overrides["backbone"] == f"timm/{named}"
 
 
 # Section `backbone` of a published network.

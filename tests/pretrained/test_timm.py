@@ -1,5 +1,6 @@
 """timm's classifiers, randomly initialised there, give the same logits here."""
 
+import dataclasses
 import json
 
 import pytest
@@ -93,4 +94,14 @@ def test_unknown_normalisation_is_refused(tmp_path):
 
 def test_without_a_configuration(tmp_path):
     network = save("mobilenetv3_small_100", tmp_path, configured=False)
-    assert_same_logits(tmp_path / "model.safetensors", network, mean_std, (EVEN,))
+    source = tmp_path / "model.safetensors"
+    conversion = assert_same_logits(source, network, mean_std, (EVEN,))
+    # The keywords of the ported network, of which the arrays have the same names and shapes.
+    other = conversion.if_tensorflow
+    folder = tmp_path / "ported"
+    folder.mkdir()
+    save("tf_mobilenetv3_small_100", folder)
+    ported = convert(folder).description.create_model().architecture
+    found = convert(source, overrides=other).description.create_model().architecture
+    # The default of the backbone is the same epsilon.
+    assert dataclasses.replace(found, batch_norm_epsilon=None) == ported

@@ -74,19 +74,23 @@ def identify(arrays: Arrays) -> str | None:
     units = {tuple(name.split(".")[1:3]) for name in arrays if name.startswith("blocks.")}
     stages = sorted({int(stage) for stage, _ in units if stage.isdecimal()})
     counts = tuple(sum(number == str(stage) for number, _ in units) for stage in stages)
-    head = arrays.get("conv_head.weight")
+    # Networks that return feature maps have no `conv_head`, so the last unit shows the channels.
+    last = f"blocks.{len(counts) - 1}.{counts[-1] - 1}" if counts else ""
+    widths = (outputs(arrays, f"{last}.{layer}") for layer in ("conv_pwl", "conv"))
     found = _Signature(
         counts,
         outputs(arrays, "conv_stem"),
-        None if head is None else head.shape[1],
+        next((width for width in widths if width), None),
         any(".se.conv_reduce." in name for name in arrays),
     )
-    for name, network in networks.NETWORKS.items():
-        signature = _signature(network)
-        # Networks that return feature maps have no such convolution.
-        if signature == found or (head is None and signature._replace(features=None) == found):
-            return name
-    return None
+    named = (name for name, network in networks.NETWORKS.items() if _signature(network) == found)
+    return next(named, None)
+
+
+def if_tensorflow(name: str) -> str | None:
+    """Returns the name of the network that differs only in TensorFlow's padding and epsilon."""
+    ported = f"tf_{name}"
+    return ported if ported in networks.NETWORKS else None
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:

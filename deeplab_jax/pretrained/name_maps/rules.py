@@ -99,11 +99,14 @@ class Identified(NamedTuple):
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
       overrides: keywords of `create_model`.
       class_names: names of the classes; None: unknown.
+      if_tensorflow: overrides of the network with TensorFlow's padding, if the file does not show
+        whether the padding is that of TensorFlow or, as assumed in `overrides`, that of PyTorch.
     """
 
     architecture: str
     overrides: Mapping[str, Any]
     class_names: tuple[str, ...] | None = None
+    if_tensorflow: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,7 +121,10 @@ def identify(names: Names, weights: PublishedWeights) -> Identified | None:
     }
     if architecture == V3_PLUS and not encoder["backbone"].startswith(timm_backbones.PREFIX):
         overrides["low_level_source"] = "block"
-    return Identified(architecture, overrides, ("background", "foreground")[: 2 * (classes == 1)])
+    class_names = ("background", "foreground")[: 2 * (classes == 1)]
+    is_named = names.encoder == OWN or "encoder_name" in weights.configuration
+    other = {} if is_named else timm_backbones.if_tensorflow(encoder["backbone"])
+    return Identified(architecture, overrides, class_names, other)
 
 
 def _prefix(arrays: Mapping[str, Any]) -> str:

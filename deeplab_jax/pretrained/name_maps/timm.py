@@ -60,8 +60,20 @@ def identify(weights: PublishedWeights) -> Identified | None:
         overrides = identify_family(weights)
         if overrides is not None:
             overrides = {**overrides, **_preprocessing(weights.configuration)}
-            return Identified(IMAGE_CLASSIFIER, overrides)
+            other = _if_tensorflow(overrides["backbone"])
+            is_named = "architecture" in weights.configuration
+            return Identified(IMAGE_CLASSIFIER, overrides, None, {} if is_named else other)
     return None
+
+
+def _if_tensorflow(backbone: str) -> dict[str, Any]:
+    if backbone.startswith("mobilenet_v3"):
+        return {
+            "stride_placement": "slim",
+            "preprocessing": "minus_one_one",
+            "batch_norm_epsilon": 1e-3,
+        }
+    return dict(timm_backbones.if_tensorflow(backbone))
 
 
 def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:

@@ -84,6 +84,12 @@ def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
     return next((f"{PREFIX}{name}" for name in found if name is not None), None)
 
 
+def if_tensorflow(backbone: str) -> dict[str, str]:
+    """Returns the keywords of the same backbone with TensorFlow's padding; {} if there is none."""
+    ported = efficientnet.if_tensorflow(backbone.removeprefix(PREFIX))
+    return {"backbone": f"{PREFIX}{ported}"} if ported else {}
+
+
 def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
     """Returns the number of blocks in each of four stages.
 
