@@ -97,8 +97,7 @@ def make_train_step(
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh: device mesh, of this job or of a topology to compile for; None: the step runs on the
-        device of its arguments.
+      mesh: device mesh of this job or of a topology; None: the device of the arguments.
       state_sharding: sharding of every array of the state; None: all arrays are replicated.
       seed: random seed of dropout.
       accumulation_steps: number of microbatches over which gradients are accumulated. Batch
@@ -106,9 +105,8 @@ def make_train_step(
         the gradient of the whole batch.
       ema_decay: decay of the moving average of the variables; ignored if the state has none.
       l1: weight of the L1 norm of the kernels.
-      multipliers: learning-rate multipliers of the parts of the network, which `optimizer` applies.
-        Gradients of parameters with multiplier 0 are not computed; they are 0. None: all are
-        computed.
+      multipliers: learning-rate multipliers, which `optimizer` applies. Gradients of parts with
+        multiplier 0 are not computed, but set to 0. None: all gradients are computed.
     """
     layout = StepLayout(mesh, state_sharding)
 
@@ -216,11 +214,9 @@ def accumulated_gradients(
         return loss, gradients, batch_stats
 
     def add_part(carry: Any, indexed_part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-        total, gradients, batch_stats = carry
-        index, part = indexed_part
-        (loss, batch_stats), more = gradient(
-            params, batch_stats, part, jax.random.fold_in(key, index)
-        )
+        (total, gradients, batch_stats), (index, part) = carry, indexed_part
+        part_key = jax.random.fold_in(key, index)
+        (loss, batch_stats), more = gradient(params, batch_stats, part, part_key)
         gradients = layout.gradients(jax.tree.map(jnp.add, gradients, more))
         return (total + loss, gradients, batch_stats), None
 
