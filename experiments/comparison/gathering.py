@@ -129,15 +129,22 @@ def compare(
         first.class_names,
         first.palette,
         models,
-        tuple(
-            Shown(
-                example["image_id"],
-                example["image"],
-                example["label"],
-                {name: maps[position] for name, maps in class_maps.items()},
-            )
-            for position, example in enumerate(examples)
-        ),
+        _shown(examples, class_maps),
+    )
+
+
+def _shown(
+    examples: Sequence[Mapping[str, Any]], class_maps: Mapping[str, Sequence[np.ndarray]]
+) -> tuple[Shown, ...]:
+    """Returns the images to show, with their labels and the class maps of all models."""
+    return tuple(
+        Shown(
+            example["image_id"],
+            example["image"],
+            example["label"],
+            {name: maps[position] for name, maps in class_maps.items()},
+        )
+        for position, example in enumerate(examples)
     )
 
 
