@@ -570,6 +570,22 @@ def test_an_image_of_label_studio_may_lie_beside_the_json_file(source, tmp_path)
     assert built("label_studio", source, tmp_path, images=tmp_path / "photos").problems() == []
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_only_submitted_empty_annotations_of_label_studio_are_background(
+    cancelled, source, tmp_path
+):
+    write_label_studio(source)
+    for path in (source / "masks").glob("task-1-*"):
+        path.unlink()
+    content = json.loads((source / "project-1.json").read_text())
+    content[0]["annotations"] = [{"was_cancelled": cancelled, "result": []}]
+    save_json(source / "project-1.json", content)
+    builder = built("label_studio", source, tmp_path)
+    found = {name for names in builder.image_ids().values() for name in names}
+    assert ("images/drawing_0" in found) == (not cancelled)
+    assert ("1 tasks without a brush mask are left out" in builder.notes()) == cancelled
+
+
 def test_images_of_yolo_may_lie_outside_the_source(source, tmp_path):
     write_yolo(source)
     for name in ("images", "labels"):

@@ -213,7 +213,11 @@ def _results(task: dict[str, Any]) -> Iterator[list[Any]]:
     """Yields, for each annotation of a task, the list of its results, such as brush strokes."""
     annotations = task.get("annotations")
     for annotation in annotations if isinstance(annotations, list) else ():
-        result = annotation.get("result") if isinstance(annotation, dict) else None
+        fields = annotation if isinstance(annotation, dict) else {}
+        # An annotator who skips a task leaves a cancelled annotation, which labels nothing.
+        if fields.get("was_cancelled"):
+            continue
+        result = fields.get("result")
         yield result if isinstance(result, list) else []
 
 
