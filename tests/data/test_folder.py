@@ -49,6 +49,17 @@ def test_subfolders_give_the_splits(save, classes, prepared):
     assert len(open_split("val")) == 1
 
 
+@pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"])
+@pytest.mark.parametrize("val", ["Val", "VAL", "Validation"])
+def test_the_names_of_splits_may_have_capitals(save, classes, prepared, layout, val):
+    for split, names in {"Train": "abc", val: "de", "Test": "f"}.items():
+        for name in names:
+            save(f"{layout.format(kind='images', split=split)}/{name}.jpg", IMAGE)
+            save(f"{layout.format(kind='masks', split=split)}/{name}.png", LABEL)
+    open_split = prepared()
+    assert [len(open_split(split)) for split in ("train", "val", "test")] == [3, 2, 1]
+
+
 def test_a_fifth_becomes_val_and_stays_it(save, classes, prepared, reporter, tmp_path):
     def names_of_val(number, configuration):
         for index in range(number):

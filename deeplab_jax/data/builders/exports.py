@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from deeplab_jax.data.builders.folder_files import OTHER_SPLIT_NAMES, SPLITS
+from deeplab_jax.data.builders.folder_files import SPLIT_NAMES
 from deeplab_jax.data.descriptors import (
     VOID_NAMES,
     Descriptor,
@@ -27,8 +27,6 @@ IGNORED_NAMES = ("__ignore__", *VOID_NAMES)
 BACKGROUND_NAMES = ("background", "_background_")
 # Maximum number of files that an error lists.
 SHOWN_FILES = 5
-# Maps names of directories, and words in names of annotation files, to splits.
-SPLIT_NAMES = {**{split: split for split in SPLITS}, **OTHER_SPLIT_NAMES}
 
 
 def annotation_classes(

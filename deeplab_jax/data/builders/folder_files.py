@@ -21,9 +21,10 @@ MASK_WORDS = {"annotation", "annotations", "groundtruth", "gt", "label", "labels
 MASK_WORDS |= {"seg", "segmentation", "segmentationclass", "segmentations", "targets", "truth"}
 # Suffixes of photographs. If a single folder contains images and masks, other files are masks.
 PHOTO_SUFFIXES = (".jpeg", ".jpg")
-# Names of splits, which are also names of folders.
 SPLITS = ("train", "val", "test")
-OTHER_SPLIT_NAMES = {
+# Maps names of folders, and words in names of annotation files, in lower case, to splits.
+SPLIT_NAMES = {
+    **{split: split for split in SPLITS},
     "training": "train",
     "valid": "val",
     "validation": "val",
@@ -114,9 +115,9 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a path in which a first folder such as `training` has the usual name, `train`."""
+    """Returns a path in which a first folder such as `Train` or `training` is named `train`."""
     first, slash, rest = path.partition("/")
-    return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
+    return f"{SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
 
 def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
