@@ -406,6 +406,28 @@ def test_smaller_objects_of_coco_are_in_front_and_crowds_behind(source, tmp_path
     assert built("coco", source, tmp_path).load("train", "a").label[0, 0] == VOID_LABEL
 
 
+def test_crowds_of_coco_are_counted_and_refused_if_there_is_nothing_else(source, tmp_path):
+    write_coco(source)
+    (note,) = [note for note in built("coco", source, tmp_path).notes() if "crowds" in note]
+    counted = re.match(r"(\d+) of (\d+) annotations are crowds .*`prepare cvat`", note)
+    files = [*(source / "annotations").iterdir()]
+    contents = {path: json.loads(path.read_text()) for path in files}
+    things = [thing for content in contents.values() for thing in content["annotations"]]
+    crowds = sum(thing["iscrowd"] for thing in things)
+    assert [int(number) for number in counted.groups()] == [crowds, len(things)]
+    for thing in things:
+        thing["iscrowd"] = 1
+    for path, content in contents.items():
+        save_json(path, content)
+    with pytest.raises(DeepLabError, match=rf"all {len(things)} annotations are crowds .*cvat"):
+        built("coco", source, tmp_path)
+    for content in contents.values():
+        content["annotations"] = [thing | {"iscrowd": 0} for thing in content["annotations"]]
+    for path, content in contents.items():
+        save_json(path, content)
+    assert not any("crowds" in note for note in built("coco", source, tmp_path).notes())
+
+
 def test_labelme_draws_on_the_displayed_image(source, tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 3

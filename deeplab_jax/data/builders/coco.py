@@ -5,6 +5,7 @@ Source of the format: cocodataset.org/#format-data. pycocotools draws the object
 
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,11 @@ PREFERRED = re.compile(r"instances.*|_annotations\.coco")
 # Characters of compressed run lengths. Each encodes six bits; the highest bit is set if the number
 # continues in the next character.
 RUN_CHARACTERS, CONTINUED = range(48, 112), 0x20
+# CVAT's export "COCO 1.0" marks all brush masks as crowds.
+CROWD_REMEDY = (
+    "for brush masks of CVAT, export 'Segmentation mask 1.1', and use `prepare cvat`; for other "
+    "objects that are not crowds, set iscrowd to 0"
+)
 
 
 class CocoObject(NamedTuple):
@@ -73,6 +79,8 @@ class Coco(AnnotationsBuilder):
         """
         self._masks = import_extra("pycocotools.mask", "annotations", "a COCO file")
         self._annotations = absolute(annotations) if annotations else None
+        # Number of annotations that are crowds (True), and of others (False).
+        self._number: Counter[bool] = Counter()
         super().__init__(**kwargs)
 
     def read_annotations(
@@ -82,6 +90,11 @@ class Coco(AnnotationsBuilder):
         names: list[str] = []
         for path in self._files():
             names += self._read(path, found)
+        if self._number[True] and not self._number[False]:
+            raise DeepLabError(
+                f"{self.source}: all {self._number[True]} annotations are crowds (iscrowd), which "
+                f"become void, so no pixel would have a class but background; {CROWD_REMEDY}"
+            )
         return found, names
 
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
@@ -92,6 +105,14 @@ class Coco(AnnotationsBuilder):
                 raise DeepLabError(f"annotation {thing.identity}: {error}") from None
             depth = np.inf if thing.name is None else float(np.count_nonzero(mask))
             yield Layer(thing.name, mask, depth)
+
+    def notes(self) -> list[str]:
+        crowds = self._number[True]
+        note = (
+            f"{crowds} of {self._number.total()} annotations are crowds (iscrowd), which become "
+            f"void; {CROWD_REMEDY}"
+        )
+        return super().notes() + [note] * bool(crowds)
 
     def _files(self) -> list[Path]:
         if self._annotations:
@@ -139,6 +160,7 @@ class Coco(AnnotationsBuilder):
                 )
                 continue
             name = None if thing.get("iscrowd") else names[category]
+            self._number[name is None] += 1
             objects[image].append(CocoObject(identity, name, thing.get("segmentation")))
         for image in images:
             fault = faults.get(image["id"], "")
