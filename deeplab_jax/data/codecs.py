@@ -1,6 +1,7 @@
 """Encodes images and masks as prepared datasets store them, and decodes them."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -10,8 +11,8 @@ from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
 
 PNG_START = b"\x89PNG"
-# Position of the bit depth in a PNG file, in bytes.
-PNG_DEPTH = 24
+# Positions of the width, followed by the height, and of the bit depth in a PNG file, in bytes.
+PNG_SIZE, PNG_DEPTH = 16, 24
 # Maximum height or width, and maximum number of pixels, of a PNG that OpenCV decodes.
 MAX_SIDE, MAX_PIXELS = 1 << 20, 1 << 30
 
@@ -74,6 +75,10 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 def encoded_size(encoded: bytes) -> tuple[int, int]:
     """Returns (height, width) of an encoded image; reads only its header."""
+    if encoded.startswith(PNG_START):
+        # Stacked bands may have more pixels than Pillow opens.
+        width, height = struct.unpack_from(">II", encoded, PNG_SIZE)
+        return height, width
     with PIL.Image.open(io.BytesIO(encoded)) as image:
         return image.height, image.width
 

@@ -73,6 +73,13 @@ def test_encoding_of_bands_is_lossless(count, dtype):
     assert encoded_size(encoded) == (9 * count, 14)
 
 
+def test_sizes_are_read_of_more_stacked_pixels_than_pillow_opens(scenes, tmp_path, monkeypatch):
+    assert prepare(scenes, tmp_path, "--bands=all")[0] == 0
+    # Twice this number is above the pixels of one band, and below those of five.
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 48 * 48)
+    assert open_dataset("folder", tmp_path, "val").image_sizes().tolist() == [[48, 48]] * 2
+
+
 @pytest.mark.parametrize(
     "options",
     [
