@@ -35,7 +35,7 @@ def is_npy(encoded: bytes) -> bool:
     return encoded.startswith(NPY_START)
 
 
-def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
+def read_tiff(encoded: bytes, name: str, page_is_chosen: bool = False) -> tuple[np.ndarray, int]:
     """Reads all bands of a TIFF.
 
     Overviews (reduced copies of the picture) and opacity masks in the file are ignored.
@@ -43,6 +43,8 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
     Args:
       encoded: content of the file.
       name: name of the file, for errors.
+      page_is_chosen: whether `select_page` left a page that the user chose (default: False). Then
+        ImageJ's description, which still counts all pictures of the file, is ignored.
 
     Returns:
       The stored values [H, W, C], not rotated by the EXIF orientation; and the EXIF orientation,
@@ -53,7 +55,7 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
         requires a package that is not installed.
     """
     with _opened_tiff(encoded, name) as file:
-        page = _only_page(file, name)
+        page = _only_page(file, name, page_is_chosen)
         if page.axes not in ("YX", "YXS", "SYX"):
             raise DeepLabError(
                 f"{name}: the TIFF has the axes {page.axes}; give an image with the axes YX, YXS "
@@ -99,10 +101,11 @@ def _import_tifffile() -> ModuleType:
     return import_extra("tifffile", "tiff", "a TIFF with bands")
 
 
-def _only_page(file: Any, name: str) -> Any:
+def _only_page(file: Any, name: str, page_is_chosen: bool) -> Any:
     pages = [page for page in file.pages if not (page.is_reduced or page.is_mask)]
     number = len(pages)
-    if file.is_imagej:
+    if file.is_imagej and not page_is_chosen:
+        # ImageJ describes a stack above 4 GB by one page and the number of pictures.
         number = max(number, int((file.imagej_metadata or {}).get("images", 1)))
     if number != 1:
         raise DeepLabError(

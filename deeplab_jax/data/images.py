@@ -88,7 +88,7 @@ def read_image(
     encoded = select_page(encoded, page, name)
     if _is_picture(bands, encoded):
         return _to_rgb(open_image(encoded, name, max_pixels), encoded, intensity_range)[0]
-    pixels, _ = _all_bands(encoded, name)
+    pixels, _ = _all_bands(encoded, name, page)
     return _as_image(select(pixels, bands, name), bands, intensity_range)
 
 
@@ -104,24 +104,29 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
         several pictures.
     """
     encoded, name = read_bytes(path)
-    return bands_of(_all_bands(select_page(encoded, page, name), name)[0])
+    return bands_of(_all_bands(select_page(encoded, page, name), name, page)[0])
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
     return bands.are_pictures and not is_npy(encoded)
 
 
-def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
+def _all_bands(encoded: bytes, name: str, page: int | None) -> tuple[np.ndarray, int]:
     """Returns all bands of an image file, [H, W, C], and the EXIF orientation of the file, 1..8.
 
     The EXIF orientation has been applied to the bands.
+
+    Args:
+      encoded: content of the file, as `select_page` returns it.
+      name: name of the file, for errors.
+      page: number of the page that was selected; None if the user chose no page.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
         return read_npy(encoded, name), UPRIGHT
     if encoded.startswith(TIFF_STARTS):
-        pixels, orientation = read_tiff(encoded, name)
+        pixels, orientation = read_tiff(encoded, name, page is not None)
         return turned(pixels, orientation), orientation
     image = open_image(encoded, name)
     orientation = image.info["orientation"]
@@ -196,7 +201,7 @@ def storable_image(
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
     if not _is_picture(bands, encoded):
-        pixels, orientation = _all_bands(encoded, name)
+        pixels, orientation = _all_bands(encoded, name, page)
         if not bands.are_rgb:
             check_pixel_type(bands_of(pixels), name)
         whose = f"the first image, {first}, has" if first else "without --bands, prepare expects"

@@ -112,6 +112,31 @@ def test_overviews_are_no_further_pictures(tmp_path):
     assert np.array_equal(read_image(path, bands=Bands(5, "uint16")), NOISE)
 
 
+@pytest.mark.parametrize("described", ["first page", "all pages"])
+@pytest.mark.parametrize("page", [1, 3])
+def test_a_page_of_a_stack_of_imagej_is_read_by_its_number(tmp_path, described, page):
+    path, stack = tmp_path / "a.tif", np.moveaxis(NOISE, -1, 0)
+    if described == "first page":
+        tifffile.imwrite(path, stack, imagej=True)
+    else:
+        with tifffile.TiffWriter(path) as writer:
+            for plane in stack:
+                writer.write(plane, description="ImageJ=1.54f\nimages=5\n", metadata=None)
+    bands = Bands(1, "uint16")
+    assert file_bands(path, page) == bands
+    assert np.array_equal(read_image(path, bands=bands, page=page)[..., 0], stack[page - 1])
+    assert storable_image(path, bands=bands, page=page).size == NOISE.shape[:2]
+    with pytest.raises(DeepLabError, match="contains 5 pictures"):
+        read_image(path, bands=bands)
+
+
+def test_a_stack_of_imagej_with_only_one_page_is_refused(tmp_path):
+    description = "ImageJ=1.54f\nimages=5\n"
+    path = write_tiff(tmp_path / "a.tif", NOISE[..., 0], description=description, metadata=None)
+    with pytest.raises(DeepLabError, match="contains 5 pictures"):
+        read_image(path, bands=Bands(1, "uint16"))
+
+
 def test_a_tiff_is_turned_by_its_orientation(tmp_path):
     path = write_tiff(tmp_path / "a.tif", NOISE, extratags=[(274, "H", 1, 6, True)])
     assert np.array_equal(read_image(path, bands=Bands(5, "uint16")), np.rot90(NOISE, -1))
