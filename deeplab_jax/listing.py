@@ -1,5 +1,6 @@
 """Finds the files in a user's directories, and unpacks a user's archives."""
 
+import contextlib
 import lzma
 import os
 import shutil
@@ -143,6 +144,8 @@ def absence(path: Path) -> str:
 # Maximum total size of the unpacked files of an archive, in bytes.
 MAX_UNPACKED_BYTES = 32 * 2**30
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# Flag of a zip member whose name is in UTF-8.
+UTF8_NAME = 0x800
 
 
 def leads_out(name: str) -> bool:
@@ -163,6 +166,19 @@ def check_member_path(name: str) -> None:
         )
 
 
+def _member_path(member: zipfile.ZipInfo) -> str:
+    """Returns the path of a member of a zip archive, with forward slashes.
+
+    zipfile decodes names without the flag for UTF-8 as code page 437. The Finder of macOS writes
+    UTF-8 without this flag, so such names are decoded as UTF-8 if that is possible.
+    """
+    name = member.filename
+    if not member.flag_bits & UTF8_NAME:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
 def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
     """Unpacks the visible files of a user's zip archive.
 
@@ -180,14 +196,15 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
         with zipfile.ZipFile(archive) as file:
             targets = {}
             for member in file.infolist():
-                check_member_path(member.filename)
-                path = directory / member.filename.replace("\\", "/")
+                name = _member_path(member)
+                check_member_path(name)
+                path = directory / name
                 if member.is_dir() or is_hidden(path, directory):
                     continue
                 # 8 is a regular file; systems without file types write 0.
                 if member.external_attr >> 28 not in (0, 8) or path in targets:
                     raise DeepLabError(
-                        f"the archive member {member.filename!r} is not a plain file, or occurs "
+                        f"the archive member {name!r} is not a plain file, or occurs "
                         "twice; create the archive again without links and duplicates"
                     )
                 targets[path] = member

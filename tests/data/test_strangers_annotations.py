@@ -451,6 +451,23 @@ def test_exports_are_read_from_zip_archives_too(name, source, tmp_path):
     assert shown == {drawing.name for drawing in drawings()}
 
 
+# The Finder of macOS writes UTF-8 without the flag for UTF-8.
+@pytest.mark.parametrize(("encoding", "flag"), [("utf-8", 0), ("utf-8", 0x800), ("cp437", 0)])
+def test_names_in_zip_archives_are_decoded(encoding, flag, tmp_path):
+    expected = "Bäume/größe_0.txt"
+    name = expected.encode(encoding)
+    placeholder = "n" * len(name)
+    path = archive(tmp_path / "a.zip", (placeholder, b"content"))
+    content = bytearray(path.read_bytes().replace(placeholder.encode(), name))
+    # Flags of the local header and of the entry in the central directory.
+    for start, position in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = content.index(start) + position
+        content[at : at + 2] = flag.to_bytes(2, "little")
+    path.write_bytes(content)
+    unpack_zip(path, tmp_path)
+    assert (tmp_path / expected).read_bytes() == b"content"
+
+
 ROBOFLOW = {"train": "train", "val": "valid"}
 
 
