@@ -5,7 +5,6 @@ import dataclasses
 import io
 import os
 import re
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,7 +58,7 @@ class Preparation:
 
 
 def prepare(
-    make_builder: Callable[[], SegmentationBuilder],
+    make_builder: Callable[..., SegmentationBuilder],
     *,
     skip_bad: bool = False,
     overwrite: bool = False,
@@ -69,6 +68,7 @@ def prepare(
 
     Args:
       make_builder: creates a new builder, for example a `functools.partial` of the builder class.
+        To replace a dataset, it is called with the argument `data_dir`, a temporary directory.
       skip_bad: whether to leave damaged examples out instead of failing (default: False).
       overwrite: whether to replace an existing dataset once the new one is complete (default:
         False).
@@ -96,18 +96,15 @@ def prepare(
             "--skip_bad; nothing was written"
         )
     notes = builder.notes()
-    with _set_aside(directory):
-        # A builder that is created while the old version exists reads the metadata of that version.
-        builder = make_builder() if overwrite else builder
-        builder.leave_out(problems, notes)
-        for split, kept in builder.kept().items():
-            if not kept:
-                reasons = _counted([problem for problem in problems if problem.split == split])
-                raise DeepLabError(
-                    f"no usable example in split {split!r}: {reasons or 'it is empty'}; nothing "
-                    "was written"
-                )
-        write(builder)
+    if not directory.exists():
+        _write_kept(builder, problems, notes, directory)
+        return Preparation.read(directory)
+    # If a process is killed while it writes the new version, the old version is unchanged.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=directory.parent) as temporary:
+        # The first builder has read the metadata of the old version.
+        builder = make_builder(data_dir=temporary)
+        _write_kept(builder, problems, notes, directory)
+        _replace(directory, Path(builder.data_path), Path(temporary) / "replaced")
     return Preparation.read(directory)
 
 
@@ -129,10 +126,37 @@ def _counted(problems: Sequence[Problem]) -> str:
     )
 
 
-def write(builder: SegmentationBuilder) -> None:
-    """Writes a dataset to a temporary directory, which is renamed at the end.
+def _write_kept(
+    builder: SegmentationBuilder, problems: Sequence[Problem], notes: Sequence[str], final: Path
+) -> None:
+    """Writes a dataset without the examples that have problems.
 
-    The final name of the directory is `builder.data_path`.
+    Args:
+      builder: builder of the dataset.
+      problems: damaged examples, which are left out.
+      notes: remarks for the user, which are stored with the dataset.
+      final: final path of the dataset, for errors.
+
+    Raises:
+      DeepLabError: a split has no usable example, or the dataset cannot be written.
+    """
+    builder.leave_out(problems, notes)
+    for split, kept in builder.kept().items():
+        if not kept:
+            reasons = _counted([problem for problem in problems if problem.split == split])
+            raise DeepLabError(
+                f"no usable example in split {split!r}: {reasons or 'it is empty'}; nothing was "
+                "written"
+            )
+    write(builder, final)
+
+
+def write(builder: SegmentationBuilder, final: Path | None = None) -> None:
+    """Writes a dataset to a temporary directory, which is renamed to `builder.data_path`.
+
+    Args:
+      builder: builder of the dataset.
+      final: final path of the dataset, for errors (default: `builder.data_path`).
 
     Raises:
       DeepLabError: the dataset cannot be written, for example because the disk is full.
@@ -144,29 +168,19 @@ def write(builder: SegmentationBuilder) -> None:
         # ArrayRecord reports errors of the operating system as RuntimeError.
         except RuntimeError as error:
             raise DeepLabError(
-                f"{builder.data_path} cannot be written ({error}), and incomplete files were "
-                "removed; free disk space, or give another --data_dir"
+                f"{final or builder.data_path} cannot be written ({error}), and incomplete files "
+                "were removed; free disk space, or give another --data_dir"
             ) from error
 
 
-@contextlib.contextmanager
-def _set_aside(directory: Path) -> Iterator[None]:
-    """Moves an existing version of a dataset away during a block, and deletes it afterwards.
-
-    If the block raises an error, the existing version is moved back instead.
-    """
-    if not directory.exists():
-        yield
-        return
-    aside = Path(tempfile.mkdtemp(prefix="replaced.", dir=directory.parent))
-    os.replace(directory, aside / directory.name)
+def _replace(directory: Path, new: Path, aside: Path) -> None:
+    """Moves the directory `new` to `directory`, whose old version is moved to `aside` before."""
+    os.replace(directory, aside)
     try:
-        yield
+        os.replace(new, directory)
     except BaseException:
-        os.replace(aside / directory.name, directory)
-        aside.rmdir()
+        os.replace(aside, directory)
         raise
-    shutil.rmtree(aside)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 import contextlib
 import functools
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,11 +113,52 @@ def test_an_abort_leaves_the_old_and_nothing_half_written(
     assert len(open_dataset("camvid", prepared, "train")) == 4
 
 
-def test_a_full_disk_gives_a_one_line_error(make, reporter, monkeypatch):
+def test_the_old_dataset_exists_while_the_new_one_is_written(
+    save, make, reporter, tmp_path, monkeypatch
+):
+    directory = prepare(make, reporter=reporter).directory
+    save("raw/train/new.png", IMAGE)
+    save("raw/trainannot/new.png", LABEL)
+    load, numbers = Camvid.load, []
+
+    def watching_load(*arguments):
+        numbers.append(Preparation.read(directory).statistics["train"].num_images)
+        return load(*arguments)
+
+    monkeypatch.setattr(Camvid, "problems", lambda self: [])
+    monkeypatch.setattr(Camvid, "load", watching_load)
+    prepare(make, overwrite=True, reporter=reporter)
+    assert numbers == [4] * 6
+    assert len(open_dataset("camvid", tmp_path / "prepared", "train")) == 5
+
+
+def test_the_old_dataset_is_kept_if_the_new_one_cannot_be_moved(
+    make, reporter, tmp_path, monkeypatch
+):
+    directory = prepare(make, reporter=reporter).directory
+    move = os.replace
+
+    def failing_move(origin, target):
+        if target == directory and "replaced" not in str(origin):
+            raise KeyboardInterrupt
+        move(origin, target)
+
+    monkeypatch.setattr("deeplab_jax.data.preparation.os.replace", failing_move)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(make, overwrite=True, reporter=reporter)
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+    assert len(open_dataset("camvid", tmp_path / "prepared", "train")) == 4
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_gives_a_one_line_error(make, reporter, monkeypatch, tmp_path, overwrite):
+    if overwrite:
+        prepare(make, reporter=reporter)
     full = Mock(side_effect=RuntimeError("write() failed: No space left on device"))
     monkeypatch.setattr(Camvid, "download_and_prepare", full)
-    with pytest.raises(DeepLabError, match=r"1\.0\.0 cannot be written .*No space left"):
-        prepare(make, reporter=reporter)
+    path = re.escape(str(tmp_path / "prepared/camvid/1.0.0"))
+    with pytest.raises(DeepLabError, match=rf"^{path} cannot be written .*No space left"):
+        prepare(make, overwrite=overwrite, reporter=reporter)
 
 
 def test_a_killed_preparation_leaves_no_dataset(tmp_path, reporter):
