@@ -1,4 +1,4 @@
-"""Shared part of the diagnostic tables that train only the head, on features of another task."""
+"""Changes and initial weights that the diagnostic tables on frozen features have in common."""
 
 from experiments.table import Training
 
