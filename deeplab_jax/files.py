@@ -173,8 +173,9 @@ def check_new_directory(path: Path) -> None:
     """
     check_empty(path)
     check_replaceable(path)
-    # On this machine, the directory is written beside `path` and then moved.
-    check_output_directory(Path(os.path.realpath(path)).parent if is_local(path) else path)
+    # On this machine, the directory is written beside `path` and then moved. In a bucket, a check
+    # in `path` itself could leave an empty directory.
+    check_output_directory((Path(os.path.realpath(path)) if is_local(path) else path).parent)
 
 
 def check_empty(path: Path) -> None:
