@@ -43,6 +43,7 @@ def test_an_unexpected_exit_status_is_an_error(tmp_path, monkeypatch):
         start.measure_commands(1, Reporter())
 
 
+@pytest.mark.slow
 def test_this_process_does_not_take_the_devices_of_the_timed_commands():
     lines = (
         "from deeplab_jax.benchmark import start",

@@ -126,6 +126,7 @@ def test_one_failure_ends_all_with_its_message(failing):
     assert f"ended: process {failing} of the job failed: the disk is full" in other
 
 
+@pytest.mark.slow
 def test_processes_that_stop_together_wait_for_process_0_to_close_its_writers():
     ended = run(2, failing="JobInterrupt")
     assert [(one.status, one.said[-11:]) for one in ended] == [(130, "interrupted")] * 2
