@@ -99,7 +99,7 @@ class Writer(Protocol):
     def slice(self, inputs: Value, start: Corner, stop: Corner, stride: Pair) -> Value:
         """Returns every `stride`-th row and column from `start` to before `stop`.
 
-        All three arguments are for rows and columns.
+        `start`, `stop` and `stride` are pairs: the value for rows, and the value for columns.
         """
 
     def concatenate(self, inputs: Sequence[Value], axis: int) -> Value:
