@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import pathlib
 import platform
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 
-from deeplab_jax.parallel.chips import matrix_rate
+from deeplab_jax.parallel.chips import cores, matrix_rate
 
 PACKAGES = ("deeplab_jax", "jax", "numpy", "opencv-python-headless", "grain")
 # Side of the square matrices by platform (LARGE_MATRIX elsewhere), large enough for peak
@@ -32,14 +31,6 @@ def describe_machine() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
-
-
-def cores() -> int:
-    """Returns the number of processor cores available to this process."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    # macOS and Windows cannot report the cores of a process, but those of the machine.
-    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -14,7 +14,6 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
-from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.data import Dataset
 from deeplab_jax.data.datasets import largest_size
 from deeplab_jax.errors import DeepLabError
@@ -25,6 +24,7 @@ from deeplab_jax.inference.forward import only_class_map
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.models.summary import summarize
+from deeplab_jax.parallel.chips import cores
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 REPORT_FILE = "report.json"

@@ -1,8 +1,9 @@
-"""Specifications of chips, their peak rates, and the compiler options of each platform."""
+"""Specifications of chips, cores of this machine, peak rates, and compiler options per platform."""
 
 import dataclasses
 import functools
 import importlib.resources
+import os
 import re
 import time
 import tomllib
@@ -134,6 +135,14 @@ def set_xla_options(platform: str, environment: MutableMapping[str, str]) -> str
     # If an option is given twice, the compiler uses the last value.
     environment[variable] = " ".join([*words, environment.get(variable, "")]).strip()
     return f"{variable}={environment[variable]}"
+
+
+def cores() -> int:
+    """Returns the number of processor cores available to this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    # macOS and Windows cannot report the cores of a process, but those of the machine.
+    return os.cpu_count() or 1
 
 
 def matrix_rate(size: int, dtype: str = "float32", repetitions: int = 5) -> float:

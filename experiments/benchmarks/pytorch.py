@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import VOID_LABEL
+from deeplab_jax.parallel.chips import cores
 from experiments.benchmarks.baselines import Workload
 
 RATE, MOMENTUM = 0.01, 0.9

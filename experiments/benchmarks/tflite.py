@@ -5,9 +5,9 @@ import importlib
 import numpy as np
 
 from deeplab_jax.benchmark import networks as ours
-from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel.chips import cores
 from deeplab_jax.pretrained import convert, find_pretrained
 from deeplab_jax.pretrained.location import fetch
 from deeplab_jax.reporter import LoggingReporter

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.benchmark.machine import cores
 from deeplab_jax.benchmark.pipeline import cores_to_feed, measure_pipeline
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel.chips import cores
 from experiments.gpu_suite.rows import Measurement, read
 
 CLASSES = 11
