@@ -75,14 +75,15 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wa
       DeepLabError: training or an evaluation failed, or the machine has too few devices.
       KeyboardInterrupt: the training run received SIGINT or SIGTERM; its state has been saved.
     """
+    runs = _Runs(job.seed, storage, data_dir, reporter, wait)
     failures = []
-    with _locked(job.training, job.seed, storage, reporter, wait) as workdir:
-        _complete(job.training, job.seed, storage, data_dir, reporter, wait)
+    with runs.locked(job.training) as workdir:
+        runs.complete(job.training)
         for case in job.cases:
             if storage.read_result(case, job.seed) is None:
                 reporter.message(f"evaluating: {case.row.label}, seed {job.seed}")
                 try:
-                    _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
+                    runs.evaluate(case, workdir)
                 except DeepLabError as error:
                     # The other cases of this job are still evaluated.
                     failures.append(f"{case.row.label}: {error}")
@@ -92,111 +93,120 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wa
         raise DeepLabError("; ".join(failures))
 
 
-@contextlib.contextmanager
-def _locked(
-    training: ResolvedTraining, seed: int, storage: Storage, reporter: Reporter, wait: bool
-) -> Iterator[pathlib.Path]:
-    """Locks a training run against other processes, and yields its workdir.
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """Training runs with one seed, and how this process completes them.
 
-    Raises:
-      filelock.Timeout: another process has locked the run, and `wait` is False.
+    Attributes:
+      seed: seed of all runs.
+      storage, data_dir, reporter, wait: as in `run_job`.
     """
-    workdir = storage.training(training, seed)
-    workdir.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(f"{workdir}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if not wait:
-            raise
-        reporter.message(f"waiting for another process that works in {workdir}")
-        lock.acquire()
-    try:
-        yield workdir
-    finally:
-        lock.release()
 
+    seed: int
+    storage: Storage
+    data_dir: str
+    reporter: Reporter
+    wait: bool
 
-def _trained(
-    training: ResolvedTraining,
-    seed: int,
-    storage: Storage,
-    data_dir: str,
-    reporter: Reporter,
-    wait: bool,
-) -> pathlib.Path:
-    """Returns the workdir of a training run; first completes the run if it is not finished."""
-    # The lock of a finished run is not required: another process may hold it for evaluations.
-    if storage.read_training(training, seed) is None:
-        with _locked(training, seed, storage, reporter, wait):
-            _complete(training, seed, storage, data_dir, reporter, wait)
-    return storage.training(training, seed)
+    @contextlib.contextmanager
+    def locked(self, training: ResolvedTraining) -> Iterator[pathlib.Path]:
+        """Locks a training run against other processes, and yields its workdir.
 
+        Raises:
+          filelock.Timeout: another process has locked the run, and `wait` is False.
+        """
+        workdir = self.storage.training(training, self.seed)
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{workdir}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            if not self.wait:
+                raise
+            self.reporter.message(f"waiting for another process that works in {workdir}")
+            lock.acquire()
+        try:
+            yield workdir
+        finally:
+            lock.release()
 
-def _complete(
-    training: ResolvedTraining,
-    seed: int,
-    storage: Storage,
-    data_dir: str,
-    reporter: Reporter,
-    wait: bool,
-) -> None:
-    """Completes a training run, which this process has locked, if it is not finished.
+    def completed(self, training: ResolvedTraining) -> pathlib.Path:
+        """Returns the workdir of a training run; first completes the run if it is not finished."""
+        # The lock of a finished run is not required: another process may hold it for evaluations.
+        if self.storage.read_training(training, self.seed) is None:
+            with self.locked(training):
+                self.complete(training)
+        return self.storage.training(training, self.seed)
 
-    The run `training.after`, which provides the initial weights, is completed before it.
-    """
-    if storage.read_training(training, seed) is not None:
-        return
-    config = training.new_config()
-    config.seed, config.data.data_dir = seed, data_dir
-    if training.after:
-        before = _trained(training.after, seed, storage, data_dir, reporter, wait)
-        config.training.init_from = str(before)
-    if training.unlabeled:
-        _use_pseudo_labels(config, training, seed, storage, reporter, wait)
-    mesh = training.devices and make_mesh(_devices(training.devices))
-    workdir = storage.training(training, seed)
-    deeplab_jax.train(config, workdir, reporter=reporter, mesh=mesh)
-    storage.write_training(training, seed)
+    def complete(self, training: ResolvedTraining) -> None:
+        """Completes a training run, which this process has locked, if it is not finished.
 
+        The run `training.after`, which provides the initial weights, is completed before it.
+        """
+        if self.storage.read_training(training, self.seed) is not None:
+            return
+        config = training.new_config()
+        config.seed, config.data.data_dir = self.seed, self.data_dir
+        if training.after:
+            config.training.init_from = str(self.completed(training.after))
+        if training.unlabeled:
+            self._use_pseudo_labels(config, training)
+        mesh = training.devices and make_mesh(_devices(training.devices))
+        workdir = self.storage.training(training, self.seed)
+        deeplab_jax.train(config, workdir, reporter=self.reporter, mesh=mesh)
+        self.storage.write_training(training, self.seed)
 
-def _use_pseudo_labels(
-    config: ConfigDict,
-    training: ResolvedTraining,
-    seed: int,
-    storage: Storage,
-    reporter: Reporter,
-    wait: bool,
-) -> None:
-    """Changes the dataset of a config, in place, so that training also uses pseudo-labels.
+    def _use_pseudo_labels(self, config: ConfigDict, training: ResolvedTraining) -> None:
+        """Changes the dataset of a config, in place, so that training also uses pseudo-labels.
 
-    The images of the split `training.unlabeled`, with their pseudo-labels, are added to the images
-    of the training split.
+        The images of the split `training.unlabeled`, with their pseudo-labels, are added to the
+        images of the training split. The pseudo-labels are predictions of the network of
+        `training.teacher`, which is trained first if necessary.
+        """
+        data = config.data
+        teacher = self.completed(training.teacher)
+        train, val, unlabeled = (
+            open_dataset(data.name, data.data_dir, split, class_names=data.class_names)
+            for split in (data.train_split, data.validation_split, training.unlabeled)
+        )
+        predictor = deeplab_jax.load(teacher, checkpoint="last", reporter=self.reporter)
+        folder = self.storage.training(training, self.seed).with_suffix(".pseudo")
+        write_pseudo_labels(
+            predictor.with_options(OPTIONS),
+            {"train": train, "val": val},
+            {unlabeled[at]["image_id"]: unlabeled.encoded(at)[0] for at in range(len(unlabeled))},
+            folder / "labels",
+            reporter=self.reporter,
+        )
+        make = functools.partial(
+            BUILDERS["folder"], source=folder / "labels", data_dir=folder, reporter=self.reporter
+        )
+        prepare(make, overwrite=True, reporter=self.reporter)
+        data.name, data.data_dir = "folder", str(folder)
+        data.train_split, data.validation_split = "train", "val"
 
-    The pseudo-labels are predictions of the network of `training.teacher`, which is trained first
-    if necessary.
-    """
-    data = config.data
-    teacher = _trained(training.teacher, seed, storage, data.data_dir, reporter, wait)
-    train, val, unlabeled = (
-        open_dataset(data.name, data.data_dir, split, class_names=data.class_names)
-        for split in (data.train_split, data.validation_split, training.unlabeled)
-    )
-    predictor = deeplab_jax.load(teacher, checkpoint="last", reporter=reporter)
-    folder = storage.training(training, seed).with_suffix(".pseudo")
-    write_pseudo_labels(
-        predictor.with_options(OPTIONS),
-        {"train": train, "val": val},
-        {unlabeled[at]["image_id"]: unlabeled.encoded(at)[0] for at in range(len(unlabeled))},
-        folder / "labels",
-        reporter=reporter,
-    )
-    make = functools.partial(
-        BUILDERS["folder"], source=folder / "labels", data_dir=folder, reporter=reporter
-    )
-    prepare(make, overwrite=True, reporter=reporter)
-    data.name, data.data_dir = "folder", str(folder)
-    data.train_split, data.validation_split = "train", "val"
+    def evaluate(self, case: Case, workdir: pathlib.Path) -> None:
+        """Evaluates the network of a finished training run, and stores the metrics."""
+        config = case.training.config
+        dataset = open_dataset(
+            config.data.name,
+            self.data_dir,
+            config.data.validation_split,
+            class_names=config.data.class_names,
+        )
+        # The papers evaluate the network after the last training step.
+        predictor = deeplab_jax.load(workdir, checkpoint="last", reporter=self.reporter)
+        metrics = evaluate(
+            predictor,
+            dataset,
+            options=case.options,
+            trimap_widths=() if case.row.trimap is None else (case.row.trimap,),
+            size=config.evaluation.size,
+            batch_size=config.evaluation.batch_size,
+            workers=config.data.workers,
+            reporter=self.reporter,
+        )
+        write_json(self.storage.result(case.training, self.seed, case.strategy), metrics)
 
 
 def _devices(count: int) -> list[jax.Device]:
@@ -207,33 +217,3 @@ def _devices(count: int) -> list[jax.Device]:
             "rows with --rows"
         )
     return found[:count]
-
-
-def _evaluate(
-    case: Case,
-    workdir: pathlib.Path,
-    data_dir: str,
-    storage: Storage,
-    seed: int,
-    reporter: Reporter,
-) -> None:
-    config = case.training.config
-    dataset = open_dataset(
-        config.data.name,
-        data_dir,
-        config.data.validation_split,
-        class_names=config.data.class_names,
-    )
-    # The papers evaluate the network after the last training step.
-    predictor = deeplab_jax.load(workdir, checkpoint="last", reporter=reporter)
-    metrics = evaluate(
-        predictor,
-        dataset,
-        options=case.options,
-        trimap_widths=() if case.row.trimap is None else (case.row.trimap,),
-        size=config.evaluation.size,
-        batch_size=config.evaluation.batch_size,
-        workers=config.data.workers,
-        reporter=reporter,
-    )
-    write_json(storage.result(case.training, seed, case.strategy), metrics)

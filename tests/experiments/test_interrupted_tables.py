@@ -105,11 +105,11 @@ class ReleasingReporter(RecordingReporter):
             self.lock.release()
 
 
-def store_result(case, workdir, data_dir, storage, seed, reporter) -> None:
+def store_result(runs, case, workdir) -> None:
     """Stands for an evaluation. During it, the job is locked."""
     with pytest.raises(filelock.Timeout):
         filelock.FileLock(f"{workdir}.lock").acquire(timeout=0)
-    write_json(storage.result(case.training, seed, case.strategy), {"mean_iou": 0.5})
+    write_json(runs.storage.result(case.training, runs.seed, case.strategy), {"mean_iou": 0.5})
 
 
 def test_jobs_of_other_processes_are_run_last_and_not_repeated(tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_jobs_of_other_processes_are_run_last_and_not_repeated(tmp_path, monkeyp
             raise DeepLabError("no data")
 
     monkeypatch.setattr("deeplab_jax.train", train)
-    monkeypatch.setattr(jobs, "_evaluate", store_result)
+    monkeypatch.setattr(jobs._Runs, "evaluate", store_result)
     monkeypatch.setattr(batch, "write_reports", lambda *_, **__: None)
     reporter = ReleasingReporter(locks[1])
     with pytest.raises(DeepLabError, match=f"1 of 3 .* {re.escape(second.row.label)}, seed 0: no"):
