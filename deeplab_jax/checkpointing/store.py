@@ -73,7 +73,8 @@ def read_model(
         directory has only one set of variables, so `checkpoint` and `ema` are ignored.
 
     Raises:
-      DeepLabError: the model, the checkpoint or the moving average does not exist.
+      DeepLabError: the model, the checkpoint or the moving average does not exist, a file is
+        damaged, or a variable is NaN or infinite.
     """
     path = as_path(path)
     if not path.is_dir():
@@ -99,9 +100,23 @@ def read_variables(
         directory has only one set of variables, so `checkpoint` and `ema` are ignored.
 
     Raises:
-      DeepLabError: the checkpoint or the moving average does not exist, or a file is damaged.
+      DeepLabError: the checkpoint or the moving average does not exist, a file is damaged, or a
+        variable is NaN or infinite.
     """
     path = absolute(path)
+    variables = _read(path, checkpoint, ema)
+    for name, array in _named(variables):
+        if not np.isfinite(array).all():
+            raise DeepLabError(
+                f"{path}: the variable {name} contains NaN or infinite values, so the outputs of "
+                "the network have no meaning; choose another checkpoint, or convert a model whose "
+                "variables are finite"
+            )
+    return variables
+
+
+def _read(path: epath.Path, checkpoint: str, ema: bool | None) -> Variables:
+    """Reads variables, finite or not, like `read_variables`, from the absolute path `path`."""
     if (path / VARIABLES).is_dir():
         wrong = saved_states.damage(path / VARIABLES)
         if wrong:

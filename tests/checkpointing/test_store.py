@@ -56,6 +56,17 @@ def test_a_missing_step_error_lists_the_available_steps(workdir, checkpoint):
         read_variables(workdir, checkpoint)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_variables_that_are_not_finite_are_refused(tmp_path, dtype, value):
+    kernel = np.array([1, value], dtype)
+    with open_checkpoints(tmp_path, read_only=False) as manager:
+        saved = ocp.args.StandardSave({"params": {"head": {"kernel": kernel}, "step": np.int8(1)}})
+        manager.save(1, args=ocp.args.Composite(variables=saved))
+    with pytest.raises(DeepLabError, match=r"variable params/head/kernel contains NaN or infinite"):
+        read_variables(tmp_path, "last")
+
+
 def test_averages_that_were_not_kept_are_refused(tmp_path):
     with open_checkpoints(tmp_path, read_only=False) as manager:
         item = ocp.args.StandardSave({"params": {"kernel": np.ones(1, np.float32)}})
