@@ -23,7 +23,7 @@ from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 from deeplab_jax.training.loss import Outputs
 from deeplab_jax.training.setup import Run
-from deeplab_jax.training.workdir import CONFIG_FILE
+from deeplab_jax.training.workdir import CONFIG_FILE, has_results
 
 # Keywords of `create_model` that follow from the dataset of a training run, not from its config.
 FROM_DATA = ("num_classes", "in_channels", "image_dtype")
@@ -66,8 +66,8 @@ def initial_model(workdir: Path) -> StoredModel | None:
     Args:
       workdir: directory of the run.
     """
-    # A call that failed before the run began leaves a model, but no config.
-    if (workdir / CONFIG_FILE).is_file() and checkpointing.is_model(workdir / START):
+    # A run that failed before it logged metrics leaves a model, but nothing to resume.
+    if has_results(workdir) and checkpointing.is_model(workdir / START):
         return checkpointing.read_model(workdir / START)
     return None
 

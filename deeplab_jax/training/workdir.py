@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
+from deeplab_jax.checkpointing.saved_states import saved_steps
 from deeplab_jax.data.datasets import fingerprint_differences
 from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.errors import DeepLabError
@@ -27,6 +28,7 @@ from deeplab_jax.formats import (
     rewritten_version,
 )
 from deeplab_jax.models import Architecture, resolve_stored
+from deeplab_jax.training.writers import read_rows
 
 CONFIG_FILE = "config.json"
 # File with the fingerprints of the training and validation data.
@@ -35,6 +37,8 @@ DATA_FILE = "data.json"
 WHOLE = "whole"
 # File with the settings of a run that its config does not contain; see `Run.adjustments`.
 ADJUSTMENTS_FILE = "adjustments.json"
+# Workdirs of the folds, in the workdir of a cross-validation.
+FOLDS = "fold_*"
 MANIFEST_FILE = "manifest.json"
 PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -113,6 +117,10 @@ def claim(
 ) -> ConfigDict:
     """Writes config, data fingerprints and adjustments to a new workdir, or compares them.
 
+    They are compared if a run has logged metrics or saved a checkpoint in the workdir. A run that
+    failed before, for example because the batch did not fit into memory, leaves nothing to resume;
+    its files are replaced.
+
     In the written config, every field of the section `model` is set. An existing config of format
     version 1 keeps this version, which determines the defaults of unset fields. All other configs
     are written in the current version.
@@ -138,7 +146,8 @@ def claim(
     workdir.mkdir(parents=True, exist_ok=True)
     path, version = workdir / CONFIG_FILE, format_version(workdir)
     resolved = _resolved(config, version)
-    if path.exists():
+    resumable = has_results(workdir)
+    if path.exists() and resumable:
         changed = configs.differences(_resolved(_read_config(path), version), resolved)
         if changed:
             raise DeepLabError(
@@ -146,7 +155,7 @@ def claim(
                 "use another --workdir, or the same config to resume"
             )
         _check_adjustments(workdir, adjustments or {})
-    if data is not None:
+    if data is not None and resumable:
         _check_data(workdir, data)
     values = resolved.to_dict() | {FORMAT_FIELD: rewritten_version(version)}
     write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
@@ -155,7 +164,15 @@ def claim(
     if adjustments:
         text = json.dumps(dict(adjustments), indent=2, sort_keys=True) + "\n"
         write_text(workdir / ADJUSTMENTS_FILE, text)
+    elif not resumable:
+        (workdir / ADJUSTMENTS_FILE).unlink(missing_ok=True)
     return resolved
+
+
+def has_results(workdir: pathlib.Path) -> bool:
+    """Returns whether a run, or a fold of a cross-validation, logged metrics or saved its state."""
+    runs = (workdir, *workdir.glob(FOLDS))
+    return any(read_rows(run) or saved_steps(run) for run in runs)
 
 
 def _check_adjustments(workdir: pathlib.Path, adjustments: Mapping[str, Any]) -> None:

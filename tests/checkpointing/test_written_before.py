@@ -106,6 +106,7 @@ def test_written_again_they_keep_their_network(name, tmp_path):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_workdir_resumes_with_the_same_config_only(name, tmp_path):
     shutil.copy(BEFORE / name / "config.json", tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     config = configs.from_json((tmp_path / "config.json").read_text())
     assert config.model.atrous_rates is None
     then, now = RATES[name]

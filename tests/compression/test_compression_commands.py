@@ -21,6 +21,7 @@ from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.writers import Monitor
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +111,11 @@ def test_prune_channels_and_weights(compress, world):
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """Every training run is interrupted after its workdir is opened."""
+    """Every training run is interrupted after its first row of metrics."""
 
-    def interrupt(*given):
+    def interrupt(run, *given):
+        with Monitor(run.workdir, 0, writers=()) as monitor:
+            monitor.write(1, {"loss": 1.0})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(importlib.import_module("deeplab_jax.training.train"), "_train", interrupt)

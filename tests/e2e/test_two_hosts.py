@@ -110,6 +110,7 @@ def test_an_error_on_one_host_is_raised_on_all(commands, together, tmp_path):
     words = commands.train_words(workdir)
     workdir.mkdir()
     (workdir / "config.json").write_text('{"seed": 7}')
+    (workdir / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     first, second = together(*words)
     assert (first[0], second[0]) == (2, 3)
     assert "has a run with another config" in first[2]

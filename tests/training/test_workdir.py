@@ -33,6 +33,13 @@ def changed(**fields):
     return config
 
 
+def claim_and_log(workdir, *arguments, **keywords):
+    """Claims a workdir as a run that has logged a row."""
+    claim(workdir, *arguments, **keywords)
+    with Monitor(workdir, 0, writers=()) as monitor:
+        monitor.write(1, {"loss": 1.0})
+
+
 def test_a_new_workdir_holds_the_config(tmp_path):
     workdir = tmp_path / "a" / "b"
     claim(workdir, changed(seed="3"))
@@ -46,7 +53,7 @@ def test_the_same_config_resumes_with_moved_data(tmp_path):
 
 
 def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
-    claim(tmp_path, changed())
+    claim_and_log(tmp_path, changed())
     before = (tmp_path / "config.json").read_bytes()
     message = r"\(seed: 0 → 4; training.num_steps: 30000 → 5\); use another --workdir"
     with pytest.raises(DeepLabError, match=message):
@@ -57,8 +64,24 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
 FACTS = {"name": "a", "split": "train", "num_images": 3, "class_names": ["x"], "content": "00"}
 
 
+@pytest.mark.parametrize("result", ["metrics.jsonl", "checkpoints/7", "fold_2/metrics.jsonl"])
+def test_a_run_that_failed_before_any_result_is_replaced(tmp_path, result):
+    claim(tmp_path, changed(), {"train": FACTS}, {"sparsity": 0.5})
+    claim(tmp_path, changed(seed="4"), {"whole": FACTS | {"content": "01"}})
+    assert configs.from_json((tmp_path / "config.json").read_text()).seed == 4
+    assert list(json.loads((tmp_path / "data.json").read_text())) == ["whole"]
+    assert not (tmp_path / "adjustments.json").exists()
+    if result.endswith("jsonl"):
+        (tmp_path / result).parent.mkdir(exist_ok=True)
+        (tmp_path / result).write_text('{"step": 1, "loss": 1.0}\n')
+    else:
+        (tmp_path / result).mkdir(parents=True)
+    with pytest.raises(DeepLabError, match="seed: 4 → 5"):
+        claim(tmp_path, changed(seed="5"))
+
+
 def test_other_data_are_refused_with_what_differs_and_nothing_is_written(tmp_path):
-    claim(tmp_path, changed(), {"train": FACTS, "validation": FACTS})
+    claim_and_log(tmp_path, changed(), {"train": FACTS, "validation": FACTS})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     other = {"train": FACTS, "validation": FACTS | {"num_images": 4, "content": "01"}}
     with pytest.raises(DeepLabError, match=r"\(validation num_images: 3 → 4\).*data\.json"):
@@ -75,7 +98,7 @@ def test_other_data_are_refused_with_what_differs_and_nothing_is_written(tmp_pat
     ],
 )
 def test_a_run_and_a_cross_validation_do_not_share_a_workdir(tmp_path, roles, others, owner):
-    claim(tmp_path, changed(), dict.fromkeys(roles, FACTS))
+    claim_and_log(tmp_path, changed(), dict.fromkeys(roles, FACTS))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(DeepLabError, match=f"is the workdir of {owner}, .*give another --workdir"):
         claim(tmp_path, changed(), dict.fromkeys(others, FACTS))
@@ -83,14 +106,14 @@ def test_a_run_and_a_cross_validation_do_not_share_a_workdir(tmp_path, roles, ot
 
 
 def test_a_workdir_without_recorded_data_accepts_and_records_them(tmp_path):
-    claim(tmp_path, changed())
+    claim_and_log(tmp_path, changed())
     claim(tmp_path, changed(), {"train": FACTS})
     with pytest.raises(DeepLabError, match="train content"):
         claim(tmp_path, changed(), {"train": FACTS | {"content": "01"}})
 
 
 def test_other_adjustments_are_refused_with_what_differs_and_nothing_is_written(tmp_path):
-    claim(tmp_path, changed(), adjustments={"sparsity": 0.5, "teacher": "1f"})
+    claim_and_log(tmp_path, changed(), adjustments={"sparsity": 0.5, "teacher": "1f"})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     message = r"other settings \(sparsity: 0\.5 → 0\.9; teacher: 1f → None\); use the same settings"
     with pytest.raises(DeepLabError, match=message):
@@ -100,7 +123,7 @@ def test_other_adjustments_are_refused_with_what_differs_and_nothing_is_written(
 
 
 def test_a_run_without_adjustments_is_not_resumed_with_adjustments(tmp_path):
-    claim(tmp_path, changed())
+    claim_and_log(tmp_path, changed())
     with pytest.raises(DeepLabError, match=r"sparsity: None → 0\.5"):
         claim(tmp_path, changed(), adjustments={"sparsity": 0.5})
     claim(tmp_path, changed())
@@ -108,7 +131,7 @@ def test_a_run_without_adjustments_is_not_resumed_with_adjustments(tmp_path):
 
 @pytest.mark.parametrize("content", ["{", "3", "[1]"])
 def test_recorded_adjustments_that_cannot_be_read_are_named(tmp_path, content):
-    claim(tmp_path, changed())
+    claim_and_log(tmp_path, changed())
     (tmp_path / "adjustments.json").write_text(content)
     with pytest.raises(DeepLabError, match=r"adjustments\.json cannot be read"):
         claim(tmp_path, changed())
@@ -116,6 +139,7 @@ def test_recorded_adjustments_that_cannot_be_read_are_named(tmp_path, content):
 
 @pytest.mark.parametrize("content", ["{", "3", '{"train": 3}'])
 def test_recorded_data_that_cannot_be_read_are_named(tmp_path, content):
+    claim_and_log(tmp_path, changed())
     (tmp_path / "data.json").write_text(content)
     with pytest.raises(DeepLabError, match=r"data\.json, .*cannot be read.*delete it"):
         claim(tmp_path, changed(), {"train": FACTS})
@@ -151,13 +175,13 @@ def test_a_workdir_may_be_in_a_bucket(bucket):
         claim(bucket, changed())
         write_manifest(bucket, make_mesh(jax.devices()[:1]))
     assert len(json.loads((bucket / "manifest.json").read_text())) == 2
-    with pytest.raises(DeepLabError, match="s3://bucket/run has a run with another config"):
-        claim(bucket, changed(seed="4"))
     with Monitor(bucket, 0) as monitor:
         for step in (1, 2, 3):
             monitor.write(step, {"loss": step / 2})
     with Monitor(bucket, 2) as monitor:
         monitor.write(3, {"loss": 9.0})
+    with pytest.raises(DeepLabError, match="s3://bucket/run has a run with another config"):
+        claim(bucket, changed(seed="4"))
     assert [row["loss"] for row in read_rows(bucket)] == [0.5, 1.0, 9.0]
 
 
