@@ -45,6 +45,8 @@ COMMANDS = {
     "demo": "train and evaluate a small model on built-in data",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
+# Libraries that access buckets. Their errors are no OSErrors, for example gcsfs.retry.HttpError.
+BUCKET_LIBRARIES = ("gcsfs.", "google.auth.", "s3fs.", "botocore.", "aiohttp.")
 # Default at the end of the description of a flag.
 STATED_DEFAULT = re.compile(r" \((default: [^()]*)\)\.$")
 
@@ -156,7 +158,8 @@ def exit_status(
 ) -> int:
     """Runs a function and returns the exit status.
 
-    An expected error (`DeepLabError`, a flag error of absl, `OSError`) is printed as one line.
+    An expected error is printed as one line: `DeepLabError`, a flag error of absl, `OSError`, or
+    an error of a library that reads and writes buckets, for example a missing permission.
 
     Args:
       work: function that parses the flags and runs the command.
@@ -170,10 +173,13 @@ def exit_status(
     except KeyboardInterrupt:
         console.error(interrupted)
         return INTERRUPTED
-    except (DeepLabError, absl_flags.Error, OSError) as error:
-        if debug:
+    except Exception as error:
+        of_bucket = type(error).__module__.startswith(BUCKET_LIBRARIES)
+        expected = of_bucket or isinstance(error, DeepLabError | absl_flags.Error | OSError)
+        if debug or not expected:
             raise
-        console.error(" ".join(str(error).split()))
+        text = f"the bucket cannot be used: {error}" if of_bucket else str(error)
+        console.error(" ".join(text.split()))
         return USAGE_ERROR
 
 

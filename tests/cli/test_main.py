@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from deeplab_jax.cli.console import Console, duration, make_table
-from deeplab_jax.cli.main import COMMANDS, run, spell_out_overrides
+from deeplab_jax.cli.main import COMMANDS, exit_status, run, spell_out_overrides
 from deeplab_jax.errors import DeepLabError
 
 TRAIN = ["train", "--config=shapes", "--workdir=unwritten"]
@@ -150,3 +150,25 @@ def test_the_live_line_shows_a_description_as_it_is(monkeypatch, capsys):
 )
 def test_durations_are_read_at_a_glance(seconds, text):
     assert duration(seconds) == text
+
+
+def test_an_error_of_a_bucket_is_one_line_unless_debugged(capsys):
+    errors = pytest.importorskip("google.auth.exceptions")
+
+    def work():
+        raise errors.DefaultCredentialsError("no credentials;\nrun the login")
+
+    assert exit_status(work, Console(), debug=False) == 2
+    assert capsys.readouterr().err.endswith(
+        "the bucket cannot be used: no credentials; run the login\n"
+    )
+    with pytest.raises(errors.DefaultCredentialsError):
+        exit_status(work, Console(), debug=True)
+
+
+def test_an_unexpected_error_is_not_hidden():
+    def work():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        exit_status(work, Console(), debug=False)
