@@ -511,6 +511,59 @@ def test_a_text_file_of_yolo_lists_images(source, tmp_path):
     )
 
 
+def as_exported_by_cvat(source: Path, splits: dict[str, str], prefix: str) -> None:
+    """Changes a source to the layout of CVAT's export "Ultralytics YOLO Segmentation 1.0"."""
+    data = "path: .\nnames: [" + ", ".join(CLASS_NAMES[1:]) + "]\n"
+    for split, name in splits.items():
+        for kind in ("images", "labels"):
+            (source / kind / split).rename(source / kind / name)
+        paths = sorted((source / "images" / name).iterdir())
+        lines = [f"{prefix}{path.relative_to(source).as_posix()}\n" for path in paths]
+        (source / f"{name}.txt").write_text("".join(lines))
+        data += f"{name}: {name}.txt\n"
+    (source / "data.yaml").write_text(data)
+
+
+@pytest.mark.parametrize("prefix", ["data/", "/home/other/", "C:\\other\\"])
+@pytest.mark.parametrize("val", ["Validation", "valid"])
+def test_exports_of_cvat_are_read_as_yolo(prefix, val, source, tmp_path):
+    write_yolo(source)
+    as_exported_by_cvat(source, {"train": "Train", "val": val}, prefix)
+    builder = built("yolo", source, tmp_path)
+    assert builder.problems() == []
+    names = {split: {Path(name).name for name in ids} for split, ids in builder.image_ids().items()}
+    assert names == {
+        split: {drawing.name for drawing in drawings() if drawing.split == split}
+        for split in ("train", "val")
+    }
+    label = builder.load("val", f"images/{val}/drawing_2").label
+    assert np.array_equal(label, filled(drawings()[2]))
+
+
+def test_one_image_of_yolo_is_not_read_for_two_paths(source, tmp_path):
+    write_yolo(source)
+    lists = {"train": "/a/images/train/drawing_0.png", "val": "/b/images/train/drawing_0.png"}
+    for split, line in lists.items():
+        (source / f"{split}.txt").write_text(line)
+    names = ", ".join(CLASS_NAMES[1:])
+    (source / "data.yaml").write_text(f"train: train.txt\nval: val.txt\nnames: [{names}]")
+    problems = built("yolo", source, tmp_path).problems()
+    assert [problem.split for problem in problems] == ["train", "val"]
+    assert "2 annotations use it" in problems[0].reason
+
+
+def test_yolo_without_the_directory_of_test_images_is_read_with_a_note(source, tmp_path):
+    write_yolo(source)
+    with (source / "data.yaml").open("a") as file:
+        file.write("test: ../test/images\n")
+    builder = built("yolo", source, tmp_path)
+    assert [*builder.image_ids()] == ["train", "val"]
+    assert builder.problems() == []
+    assert f"{source}/data.yaml: test: ../test/images does not exist and is left out" in (
+        builder.notes()
+    )
+
+
 def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     write_cvat(source)
     lists = sorted((source / "ImageSets/Segmentation").iterdir())

@@ -6,7 +6,7 @@ Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn 
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import cv2
@@ -15,13 +15,12 @@ import yaml
 
 from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
 from deeplab_jax.data.builders.exports import is_class_name, uppermost
+from deeplab_jax.data.builders.folder_files import SPLIT_NAMES
 from deeplab_jax.data.descriptors import CLASS_FILES, read_text
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.listing import list_images, visible_files
 
 DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-# Maps keys in `data.yaml` to splits.
-SPLIT_KEYS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 IMAGES, LABELS = "images", "labels"
 # Tolerance of Ultralytics for coordinates outside 0..1.
 TOLERANCE = 0.01
@@ -32,6 +31,7 @@ class Yolo(AnnotationsBuilder):
 
     `data.yaml` contains the directories of the splits and the names of the classes. Background is
     class 0, before these classes. If an image has no label file, all its pixels are background.
+    Keys such as `Validation`, which CVAT writes, and `valid` are splits, too.
     """
 
     LAYOUT = "a yolo source contains data.yaml, images/train/ and labels/train/ (and val)"
@@ -52,11 +52,16 @@ class Yolo(AnnotationsBuilder):
                 f"{path}: the file must be a mapping with `names` and the splits; {self.LAYOUT}"
             )
         self._names = _class_names(data, path)
+        self._absent: list[str] = []
         found: dict[str | None, dict[str, ListedImage]] = {}
-        for key, split in SPLIT_KEYS.items():
-            for images in self._image_paths(data, key, path):
-                self._add(found, split, *images)
+        for key in data:
+            if split := SPLIT_NAMES.get(str(key).lower()):
+                for images in self._image_paths(data, key, path):
+                    self._add(found, split, *images)
         return found, self._names
+
+    def notes(self) -> list[str]:
+        return super().notes() + self._absent
 
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
         for number, line in listed.shapes:
@@ -119,7 +124,8 @@ class Yolo(AnnotationsBuilder):
     ) -> Iterator[tuple[Path, list[Path]]]:
         """Yields the places of the images of a split, and for each place the paths of its images.
 
-        A place is a directory, or a text file that lists images.
+        A place is a directory, or a text file that lists images. Exports without test images name
+        a directory for them, too, so a place of the split test may be missing.
 
         Args:
           data: content of `data.yaml`.
@@ -142,24 +148,45 @@ class Yolo(AnnotationsBuilder):
             ]
             # os.path.exists returns False, without an error, for names that are not legal paths.
             legal = [one for one in tried if one and os.path.exists(one)]
-            if not legal:
+            if legal:
+                yield legal[0], self._images_in(legal[0])
+            elif SPLIT_NAMES[key.lower()] == "test":
+                self._absent.append(f"{path}: {key}: {place} does not exist and is left out")
+            else:
                 raise DeepLabError(
                     f"{path}: {key}: {place}: no such directory of images below {self.source}; "
                     "correct the path, as in `train: images/train`"
                 )
-            yield legal[0], self._images_in(legal[0])
 
     def _images_in(self, place: Path) -> list[Path]:
         """Returns the images in a directory, or in a text file that lists them."""
         if place.is_dir():
             return list_images(place).images
         lines = filter(None, map(str.strip, read_text(place, "list of images").splitlines()))
-        listed = []
-        for line in lines:
-            if not (path := self.below(place.parent / line)):
-                raise DeepLabError(f"{place}: {line} is not below {self.source}; correct the path")
-            listed.append(path)
-        return listed
+        return [self._listed_image(line, place) for line in lines]
+
+    def _listed_image(self, line: str, place: Path) -> Path:
+        """Returns the path of an image in a text file that lists images.
+
+        If there is no image at the path, its first directories are left out: CVAT writes `data/`
+        before all paths, and absolute paths are those of the machine that wrote the file.
+
+        Args:
+          line: path in the text file.
+          place: path of the text file.
+
+        Raises:
+          DeepLabError: there is no such image, and the path leads out of the source.
+        """
+        parts = PurePosixPath(PureWindowsPath(line).as_posix()).parts
+        for first in range(len(parts)):
+            if image := self.image_at(place.parent, str(PurePosixPath(*parts[first:]))):
+                if first:
+                    self._searched.add((self._label_file(image), image))
+                return image
+        if not (path := self.below(place.parent / line)):
+            raise DeepLabError(f"{place}: {line} is not below {self.source}; correct the path")
+        return path
 
     def _add(
         self,
