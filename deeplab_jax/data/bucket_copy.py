@@ -6,7 +6,6 @@ The copies are required because ArrayRecord files can be read from local paths o
 import base64
 import hashlib
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,18 +27,20 @@ class Stored(NamedTuple):
       size: size in bytes.
       md5: MD5 of the content as hexadecimal digits; empty if the storage service does not report
         it.
+      etag: text that the storage service changes with the content; empty if it reports none.
     """
 
     size: int
     md5: str
+    etag: str
 
 
 def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
     """Returns a local copy of a prepared dataset in a bucket.
 
     The copy is stored below `datasets/` in the cache directory. An existing copy is used again if
-    it has the same files as the bucket, with the same sizes and checksums. While one process copies
-    a dataset, other processes on this machine wait.
+    it has the same files as the bucket, with the same sizes, checksums and ETags. While one process
+    copies a dataset, other processes on this machine wait.
 
     Args:
       directory: directory of a version of the dataset, such as gs://BUCKET/data/voc/1.0.0.
@@ -87,18 +88,21 @@ def _list_files(system: Any, root: str) -> dict[str, Stored]:
     """Returns the files below the path `root` in a bucket, by their paths relative to `root`."""
     found = system.find(root, detail=True)
     return {
-        path.removeprefix(root).lstrip("/"): Stored(int(facts["size"]), _md5(facts))
+        path.removeprefix(root).lstrip("/"): _stored(facts)
         for path, facts in sorted(found.items())
+        # Mounted buckets and web consoles represent folders by empty objects with such names.
+        if not path.endswith("/")
     }
 
 
-def _md5(facts: dict[str, Any]) -> str:
-    """Returns the MD5 that fsspec reports for a file, as hexadecimal digits; empty if missing."""
-    if "md5Hash" in facts:
-        return base64.b64decode(facts["md5Hash"]).hex()
-    # In S3, the ETag of an object that was uploaded in one part is its MD5.
-    tag = str(facts.get("ETag", "")).strip('"')
-    return tag if re.fullmatch("[0-9a-f]{32}", tag) else ""
+def _stored(facts: dict[str, Any]) -> Stored:
+    """Returns size, MD5 and ETag of a file from the facts that fsspec reports.
+
+    Only Google Cloud Storage states an MD5 as such. In S3, the ETag of an object that was uploaded
+    in one part is often its MD5, but not with the encryptions SSE-KMS and SSE-C.
+    """
+    md5 = base64.b64decode(facts.get("md5Hash", "")).hex()
+    return Stored(int(facts["size"]), md5, str(facts.get("ETag", "")))
 
 
 def _is_current(target: Path, files: dict[str, Stored]) -> bool:

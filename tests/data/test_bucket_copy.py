@@ -74,6 +74,39 @@ def test_a_damaged_copy_is_not_kept(bucket, monkeypatch, tmp_path, content, comp
     ]
 
 
+def test_an_etag_shows_changes_but_is_no_checksum(bucket, monkeypatch):
+    """With the encryption SSE-KMS of S3, ETags look like an MD5, but are none."""
+    etags = {}
+
+    def find(self, path, detail=False, **keywords):
+        found = super(MemoryBucket, self).find(path, detail=True, **keywords)
+        for name, facts in found.items():
+            facts["ETag"] = etags.get(name.rpartition("/")[2], '"0123456789abcdef0123456789abcdef"')
+        return found
+
+    monkeypatch.setattr(MemoryBucket, "find", find)
+    prepared_directory("shapes", bucket)
+    prepared_directory("shapes", bucket)
+    assert sorted(MemoryBucket.copied) == sorted(FILES)
+    etags["shapes-val.array_record-00000-of-00001"] = '"fedcba9876543210fedcba9876543210"'
+    prepared_directory("shapes", bucket)
+    assert len(MemoryBucket.copied) == 2 * len(FILES)
+
+
+def test_empty_objects_that_represent_folders_are_not_copied(bucket, monkeypatch):
+    """The program gcsfuse, which mounts buckets, writes such objects."""
+    find = MemoryBucket.find
+
+    def with_folders(self, path, detail=False, **keywords):
+        found = find(self, path, detail=True, **keywords)
+        folders = {f"{path}/": 0, f"{path}/notes/": 0}
+        return found | {name: {"type": "file", "size": size} for name, size in folders.items()}
+
+    monkeypatch.setattr(MemoryBucket, "find", with_folders)
+    target = prepared_directory("shapes", bucket)
+    assert {path.name for path in target.iterdir()} == {*FILES, ".copied.json"}
+
+
 def test_two_at_once_copy_once(bucket, monkeypatch):
     copy = bucket_copy._copy_file
 
