@@ -69,6 +69,7 @@ def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
 
     If a directory is damaged, the list ends before it.
     """
+    file_size = file.seek(0, io.SEEK_END)
     file.seek(0)
     start = file.read(16)
     if start[:4] not in TIFF_STARTS:
@@ -81,7 +82,8 @@ def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
 
     found: dict[int, TiffDirectory] = {}
     offset = number(start[for_offset : 2 * for_offset])
-    while offset and offset not in found:
+    # Python and some file systems refuse positions far behind the end of a file.
+    while 0 < offset < file_size and offset not in found:
         file.seek(offset)
         # A damaged file may state any count.
         count = min(number(file.read(for_count)), 2**16)

@@ -10,6 +10,7 @@ import PIL.TiffImagePlugin
 import pytest
 
 from deeplab_jax.data.codecs import decode_image
+from deeplab_jax.data.image_layout import tiff_directories
 from deeplab_jax.data.images import OWN_RANGE, TRANSPARENT, open_image, read_image, storable_image
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
@@ -165,3 +166,14 @@ def test_deep_images_report_whether_the_range_is_their_own(tmp_path):
 def test_an_undecodable_tiff_of_floats_names_its_bands(tmp_path):
     with pytest.raises(DeepLabError, match="3 bands of 32 bits"):
         open_image(tiff(NOISE[..., :3].astype(np.float32), photometric=2), "x")
+
+
+@pytest.mark.parametrize("offset", [2**64 - 1, 2**62])
+def test_positions_behind_the_end_of_a_tiff_end_its_list_of_pictures(tmp_path, offset):
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II+\0\x08\0\0\0" + offset.to_bytes(8, "little"))
+    with path.open("rb") as file:
+        assert tiff_directories(file) == []
+    for read in (read_image, open_mask):
+        with pytest.raises(DeepLabError, match=r"a\.tif: "):
+            read(path)
