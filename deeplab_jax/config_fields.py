@@ -105,7 +105,8 @@ class Augmentation:
     max_resize: int = keyword(
         0,
         "Maximum length of the longer side of an image before the random scaling; longer images "
-        "are downsampled; 0: no limit.",
+        "are downsampled; 0: no limit. If `resize_factor` is k, the maximum is rounded down to "
+        "n·k + 1 pixels, where n is a whole number.",
         unit="pixels",
         rule=COUNT,
     )

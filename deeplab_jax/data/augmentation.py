@@ -130,8 +130,9 @@ def size_in_range(
       size: (height, width) of the image in pixels.
       shortest: length of the shorter side after resizing, in pixels; 0: the size is unchanged.
       longest: maximum length of the longer side after resizing, in pixels; 0: no limit.
-      factor: both sides, and the limit `longest`, are rounded up to k·factor + 1 pixels for a whole
-        number k; 0: both sides are rounded down to whole pixels.
+      factor: both sides are rounded up to k·factor + 1 pixels for a whole number k. The limit
+        `longest` is rounded down to such a number, so that no side exceeds it. 0: both sides are
+        rounded down to whole pixels.
 
     Source: `resize_to_range` of tensorflow/models, research/deeplab.
     """
@@ -139,7 +140,8 @@ def size_in_range(
         return size
     scale = shortest / min(size) if shortest else 1.0
     if longest:
-        scale = min(scale, _rounded_up(longest, factor) / max(size))
+        limit = longest - (longest - 1) % factor if factor else longest
+        scale = min(scale, limit / max(size))
     height, width = (max(1, _rounded_up(int(side * scale + 1e-6), factor)) for side in size)
     return height, width
 

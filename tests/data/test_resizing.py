@@ -24,6 +24,9 @@ def test_size_in_range(size, limits, result):
     assert size_in_range(size, *limits) == result
 
 
-def test_the_limit_is_rounded_up_like_the_sides():
-    """As released: 512 with a factor of 16 means 513."""
-    assert size_in_range((480, 640), 512, 512, 16) == (385, 513)
+def test_the_limit_is_rounded_down_so_that_no_side_exceeds_it():
+    """As released: 512 with a factor of 16 means 497."""
+    assert size_in_range((480, 640), 512, 512, 16) == (385, 497)
+    assert size_in_range((480, 640), 0, 10, 16) == (1, 1)
+    for longest in range(1, 600, 7):
+        assert max(size_in_range((480, 640), 600, longest, 16)) <= longest
