@@ -1,6 +1,7 @@
 import functools
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -9,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.folder import Folder
+from deeplab_jax.data.builders.folder_files import _side_by_side
 from deeplab_jax.data.preparation import Preparation, prepare
 from deeplab_jax.errors import DeepLabError
 
@@ -307,3 +309,22 @@ def test_images_of_no_split_are_counted(save, classes, prepared, tmp_path):
     notes = Preparation.read(info).notes
     for kind in ("images", "masks"):
         assert any(f"2 files left out in {tmp_path / kind}:" in note for note in notes)
+
+
+class CountedName(str):
+    """Name that counts how often names are compared."""
+
+    comparisons = 0
+
+    def __eq__(self, other):
+        CountedName.comparisons += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_masks_beside_many_images_are_not_compared_with_all_of_them():
+    names = [CountedName(f"{index}{end}") for index in range(300) for end in ("", "_mask")]
+    images, masks = _side_by_side([(name, Path(f"{name}.png")) for name in names])
+    assert ([name for name, _ in images], [name for name, _ in masks]) == (names[::2], names[1::2])
+    assert CountedName.comparisons < 10 * len(names)

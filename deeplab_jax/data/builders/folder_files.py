@@ -189,7 +189,8 @@ def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
         # An extension without a separator, such as the 0 by which 10 extends 1, is not an affix.
         is_separated = not (affixes.prefix[-1:] + affixes.suffix[:1]).isalnum()
         if means_mask or (is_separated and 2 * len(masks) == len(named)):
-            extending = [[pair for pair in named if pair not in masks], masks]
+            are_masks = set(masks)
+            extending = [[pair for pair in named if pair not in are_masks], masks]
     photos = [pair for pair in named if pair[1].suffix.lower() in PHOTO_SUFFIXES]
     others = [pair for pair in named if pair[1].suffix.lower() not in PHOTO_SUFFIXES]
     images, masks = extending or ([photos, others] if photos else [named, []])
