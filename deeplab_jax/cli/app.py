@@ -18,6 +18,9 @@ from deeplab_jax.cli.flags import ENGINE_HELP, Flags
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import ENGINES
 
+# Maximum value of the limits. Python cannot wait for much more seconds, or for infinitely many.
+LARGEST = 10**9
+
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
@@ -49,10 +52,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if paths:
         raise DeepLabError(f"app takes no paths; did you mean --model={','.join(paths)}?")
     limits = (flags.max_megabytes, flags.max_megapixels, flags.max_seconds, flags.max_waiting)
-    if min(limits) <= 0 or not 0 < flags.port < 2**16:
+    if not all(0 < limit <= LARGEST for limit in limits) or not 0 < flags.port < 2**16:
         raise DeepLabError(
-            "--max_megabytes, --max_megapixels, --max_seconds and --max_waiting must be above 0, "
-            "and --port must be in 1..65535"
+            "--max_megabytes, --max_megapixels, --max_seconds and --max_waiting must be above 0 "
+            f"and at most {LARGEST:,}, and --port must be in 1..65535"
         )
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.app.page import import_gradio, return_large_blocks, serving

@@ -15,7 +15,8 @@ import urllib.request
 
 import pytest
 
-from deeplab_jax.cli.main import load_command
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import load_command, run
 
 HERE = pathlib.Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "guides" / "app.md"
@@ -36,6 +37,13 @@ def test_the_command_of_the_unit_is_one(unit):
     _, flags = load_command(command)
     flags([command, *arguments])
     assert (flags.host, flags.port) == ("127.0.0.1", 7860)
+
+
+@pytest.mark.parametrize("limit", ["megabytes", "megapixels", "seconds"])
+@pytest.mark.parametrize("value", ["inf", "nan", "0", "1e10"])
+def test_limits_that_cannot_be_kept_are_refused_at_the_start(limit, value, capsys):
+    assert run(["app", f"--max_{limit}={value}"], Console()) == 2
+    assert "must be above 0 and at most 1,000,000,000" in capsys.readouterr().err
 
 
 @pytest.mark.slow
