@@ -31,7 +31,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.data.orientation import DISPLAYED, STORED
 from deeplab_jax.errors import DeepLabError, check_name
-from deeplab_jax.files import as_path
+from deeplab_jax.files import as_path, is_local
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -201,6 +201,11 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
     check_name("dataset", name, OPTIONS)
     if not flags.data_dir:
         raise DeepLabError("give --data_dir=DIR, the directory for prepared datasets")
+    if not is_local(flags.data_dir):
+        raise DeepLabError(
+            f"--data_dir={flags.data_dir}: datasets are prepared on a local path only; give one, "
+            "and copy the directory of the dataset to the bucket afterwards"
+        )
     options = _options(name, flags)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.data.builders.registry import BUILDERS

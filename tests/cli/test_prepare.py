@@ -61,6 +61,10 @@ def test_a_named_folder(command, tmp_path):
         (["camvod"], "unknown dataset 'camvod'; did you mean 'camvid'"),
         (["camvid"], "give --data_dir=DIR"),
         (["camvid", "--data_dir=x"], "give --source=DIR"),
+        (
+            ["shapes", "--data_dir=gs://bucket/data"],
+            "--data_dir=gs://bucket/data: datasets are prepared on a local path only",
+        ),
         (["camvid", "--data_dir=x", "--source=/nowhere"], "/nowhere: no such directory"),
         (["shapes", "--data_dir=x", "--source=y"], "--source does not apply to shapes"),
         (["folder", "--data_dir=x", "--source=y", "--name=a/b"], "--name=a/b is not legal"),
