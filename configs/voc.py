@@ -6,10 +6,11 @@
 The papers train on the split `train_aug` of 10,582 images (--config.data.train_split=train_aug). It
 exists if the folder `SegmentationClassAug` is next to `SegmentationClass`.
 
-The recipe requires an accelerator, and starts from a network trained on ImageNet. No result of the
-recipe has been measured yet. The values of the config fields are those of the paper, except for
-defaults that come from the released code; deeplab_jax/config_fields.py states the source of each
-default.
+The recipe requires an accelerator. Its backbone starts from TF-Slim's weights for ImageNet, a
+TensorFlow checkpoint that requires `pip install 'deeplab_jax[tensorflow]'`. No result of the recipe
+has been measured yet. The values of the config fields are those of the paper, except for the
+training split and for defaults that come from the released code. The source of each default is in
+deeplab_jax/config_fields.py.
 
 With `cpu`, the network is small enough to train on two cores, from scratch, on a few hundred
 images. It then learns where objects are rather than which classes they have.
@@ -37,6 +38,8 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.model.multi_grid = (1, 2, 4)
     config.model.image_pooling = "crop"
     config.optimizer.weight_decay = 1e-4
+    config.training.init_from = "resnet50_imagenet"
+    config.training.init_scope = "backbone"
     return config
 
 

@@ -8,6 +8,7 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from deeplab_jax.configs._recipes import CONVENTIONS
 from ml_collections import ConfigDict
 from recipe_texts import ARGUMENTS, CASES, architecture, golden_text, load
 
@@ -109,6 +110,15 @@ def test_network_and_optimiser_are_built(reference):
     state = StateSpec(DeepLab(network), optimizer, mesh, (65, 65)).abstract()
     number = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
     assert number == PARAMETERS.get(reference, number) > 400_000
+
+
+def test_the_recipe_voc_starts_from_imagenet_weights_of_its_backbone():
+    config = configs.load("voc")
+    network, init = architecture(config), config.training.init_from
+    assert config.training.init_scope == "backbone"
+    assert list_pretrained()[init].overrides["backbone"] == network.backbone == "resnet_50"
+    assert {name: getattr(network, name) for name in CONVENTIONS[init]} == CONVENTIONS[init]
+    assert not configs.load("voc:cpu").training.init_from
 
 
 def test_every_recipe_of_the_documentation_resolves():
