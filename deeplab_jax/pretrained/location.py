@@ -10,7 +10,7 @@ import filelock
 from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
-from deeplab_jax.files import as_path, cache_directory, is_exported
+from deeplab_jax.files import as_path, cache_directory, is_exported, is_local
 from deeplab_jax.pretrained.archives import is_there, unpacked
 from deeplab_jax.pretrained.download import download, verify
 from deeplab_jax.pretrained.hub import (
@@ -148,14 +148,20 @@ def convert_source(
     """Converts published weights, given by path or name, into a model.
 
     Args:
-      reference: path of a file, prefix of a TensorFlow checkpoint, directory or archive with one of
-        these, or a name from `list_pretrained`.
+      reference: local path of a file, prefix of a TensorFlow checkpoint, directory or archive with
+        one of these, or a name from `list_pretrained`.
       reporter: receives progress events of downloads (default: the logger).
       **options: `architecture`, `overrides`, `class_names` and `prefer_averages` of `convert`.
 
     Raises:
-      DeepLabError: there are no such weights, or they cannot be converted.
+      DeepLabError: there are no such weights, they are not on this machine, or they cannot be
+        converted.
     """
+    if not is_local(reference):
+        raise DeepLabError(
+            f"{reference}: weights are converted from local paths only; copy the file, or all "
+            "files of the checkpoint, to this machine, and give their path"
+        )
     path = Path(reference).expanduser()
     if is_there(path):
         with unpacked(path) as file:

@@ -17,7 +17,7 @@ from stand_ins import write_workdir
 import deeplab_jax
 from deeplab_jax.checkpointing import read_description
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained import find_pretrained, locate, published_models
+from deeplab_jax.pretrained import convert_source, find_pretrained, locate, published_models
 from deeplab_jax.pretrained.download import Patience
 
 NAME = "deeplabv3_mobilenetv2_dm05_voc_tflite"
@@ -67,6 +67,11 @@ def _impatient(self):
 def files_below(folder):
     found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)) for path in found}
+
+
+def test_weights_in_a_bucket_are_refused_in_one_line():
+    with pytest.raises(DeepLabError, match=r"^gs://bucket/voc.pth: .* local paths only; copy"):
+        convert_source("gs://bucket/voc.pth")
 
 
 def test_directories_are_themselves(cache, tmp_path, monkeypatch):
