@@ -61,7 +61,8 @@ def define_flags(flags: Flags) -> None:
         "size",
         ANY,
         "Height x width of the images in pixels, as in 513x513, or the word any. With "
-        "--size=any, tflite and coreml files accept only the inference size of the model.",
+        "--size=any, tflite and coreml files accept only one size: the inference size of the "
+        "model, or 513x513 if it has none, rounded up to a legal size.",
     )
     flags.define(
         "batch",

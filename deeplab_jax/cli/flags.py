@@ -297,10 +297,10 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "scales",
             scales,
-            "Scale factors of the image, separated by commas, as in 0.5,0.75,1. The probabilities "
-            "at all scales are averaged.",
+            "Scale factors of the image, separated by commas, as in 0.5,0.75,1. The results at all "
+            "scales are fused.",
         )
-        self.define("flip", flip, "Also predict the mirrored image, and average the probabilities.")
+        self.define("flip", flip, "Also predict the mirrored image, and fuse the results.")
         self.define(
             "tile",
             None,

@@ -15,7 +15,8 @@ examples:
   deeplab-jax plan --config=voc --topology=v5e:4x4 --config.model.dtype=bfloat16
   deeplab-jax plan --config=deeplab_v3:dataset=cityscapes --topology=v5e:16x16 --json \\
     --config.parallel.spatial=2 --config.training.batch_size=128
-  deeplab-jax plan --config=deeplab_v3plus --topology=v5e:16x16 --num_slices=4
+  deeplab-jax plan --config=deeplab_v3plus --topology=v5e:16x16 --num_slices=4 \\
+    --config.training.batch_size=1024
   deeplab-jax plan --config=deeplab_v3 --topology=h100:8 --config.model.dtype=bfloat16
 """
 

@@ -138,9 +138,8 @@ def check_exports(predictor: Predictor, format: str) -> None:
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
     """Returns the program to export to a format.
 
-    TFLite and Core ML files have a fixed size: if `options.size` is None, it is replaced by the
-    inference size of the network, rounded up to a legal size. For a web page, `options.batch` is
-    replaced by 1 if it is None.
+    TFLite and Core ML files have a fixed size: if `options.size` is None, it is replaced by
+    `Program.own_size`. For a web page, `options.batch` is replaced by 1 if it is None.
 
     Args:
       predictor: predictor of the trained network.
