@@ -7,8 +7,11 @@ The recipe is that of camvid.py without class weights. `--report` suggests class
 --config.loss.class_weights=1.0,2.5 sets them. With `cpu`, 1800 steps take 16 minutes on 2 cores,
 with crops of 193 × 257. If your images are smaller, reduce augmentation.crop_size.
 
-Arguments: `cpu`, small network and crops for training on two CPU cores; `steps`, number of training
-steps.
+Arguments:
+* `cpu`: small crops and batches, and a small network, for training on two CPU cores.
+* `steps`: number of training steps.
+* `init`: model whose backbone training starts from (default: random initialization), a name of
+  published weights, a model directory or a workdir. The network then has all channels.
 """
 
 from ml_collections import ConfigDict

@@ -11,18 +11,25 @@ import pathlib
 import re
 import shlex
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import traverse_util
 
 from deeplab_jax import config as configs
-from deeplab_jax import list_pretrained
+from deeplab_jax import list_pretrained, ops
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.cli.main import COMMANDS, load_command, spell_out_overrides
 from deeplab_jax.data.builders.registry import BUILDERS
+from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.architectures import resolve
+from deeplab_jax.planning.hardware import parse_topology
+from deeplab_jax.training.workdir import network_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAQ, README = ROOT / "docs" / "faq.md", ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 # Placeholders of syntax, as in `--config.FIELD=VALUE`, are not examples.
@@ -72,6 +79,59 @@ def test_commands_are_ones_with_these_flags(page):
         for text in overrides:
             field, _, value = text.partition("=")
             configs.override(configs.default(), field, value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recipes_of_commands_support_the_flags(page):
+    for name, *words in commands(page):
+        _, flags = load_command(name)
+        flags([name, *spell_out_overrides(words)])
+        if name not in ("train", "plan") or not flags.config:
+            continue
+        config = flags.read_config()
+        configs.check(config)
+        network_of(config)
+        if name == "plan":
+            chips = parse_topology(flags.topology, flags.num_slices).num_chips
+            shards = chips // config.parallel.spatial
+            assert config.training.batch_size % (shards * config.training.accumulation_steps) == 0
+
+
+def test_flags_for_real_time_fit_the_recipes_on_mobilenet():
+    section = FAQ.read_text("utf-8").split("## How do I run it in real time?")[1].split("\n## ")[0]
+    given = re.findall(r"--config\.([\w.]+)=([\w.]+)", section)
+    assert len(given) >= 4
+    for recipe, (field, value) in itertools.product(("camvid", "folder", "shapes"), given):
+        for arguments in ("", "cpu"):
+            config = configs.load(f"{recipe}:{arguments}")
+            configs.override(config, field, value)
+            configs.check(config)
+            assert network_of(config).backbone == "mobilenet_v2"
+
+
+def backbone_shapes(model: DeepLab) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Returns the shapes of the variables of a backbone by path."""
+    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    with ops.dispatching(export=True):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    flat = traverse_util.flatten_dict(shapes)
+    return {path: leaf.shape for path, leaf in flat.items() if path[1] == "backbone"}
+
+
+def test_published_networks_that_pages_start_from_have_the_backbone_of_the_recipe():
+    text = "".join(page.read_text("utf-8") for page in (*PAGES, *NOTEBOOKS))
+    references = set(re.findall(r"\bfolder:[\w,=]*\binit=\w+", text))
+    assert len(references) >= 2
+    for reference in references:
+        config = configs.load(reference)
+        assert config.training.init_scope == "backbone"
+        entry = list_pretrained()[config.training.init_from]
+        published = create_model(entry.architecture, **entry.overrides)
+        ours = backbone_shapes(DeepLab(network_of(config)))
+        assert ours.items() <= backbone_shapes(published).items()
+    # With the default init_scope, all layers of the recipe would have to be in the published one.
+    starts = set(re.findall(r"init_from\W+(\w+)", text))
+    assert not starts & set(list_pretrained())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -157,6 +217,14 @@ def test_fields_that_may_differ_on_resuming_are_free():
     named = set(INLINE.findall(text)) & set(dict(configs.flatten(configs.default())))
     assert named - {"training.init_from"} <= set(configs.FREE_FIELDS)
     assert len(named) > 3
+
+
+def test_the_faq_names_the_recipes_with_averaged_parameters():
+    lines = FAQ.read_text("utf-8").splitlines()
+    (row,) = (line for line in lines if line.startswith("| averaged parameters |"))
+    recipes = ("camvid", "folder", "shapes", "voc", "voc:cpu", "deeplab_v3plus", "mobilenet")
+    averaging = {name for name in recipes if configs.load(name).training.ema_decay}
+    assert {code for code in INLINE.findall(row) if not code.startswith("--")} == averaging
 
 
 def test_the_readme_names_every_data_set_that_can_be_prepared():
