@@ -103,6 +103,13 @@ def test_every_block_has_a_language_that_is_run_or_shown(page):
     assert languages <= RUN | SHOWN
 
 
+def test_scripts_for_slurm_begin_with_their_interpreter():
+    """`sbatch` rejects a script whose first line does not begin with `#!`."""
+    scripts = [code for page in PAGES for _, code in fences(page) if "#SBATCH" in code]
+    assert scripts
+    assert all(code.startswith("#!/bin/bash\n") for code in scripts)
+
+
 def test_most_pages_have_blocks_that_run():
     names = {page.name for page in RUNNABLE}
     assert {"README.md", "first_steps.md", "data.md", "training.md", "inference.md"} <= names
