@@ -4,8 +4,8 @@
   deeplab-jax train --config=configs/deeplab_v2.py --workdir=runs/deeplab_v2
   deeplab-jax train --config=configs/deeplab_v2.py:backbone=vgg_16 --workdir=runs/deeplab_v2_vgg
 
-Number of steps: 20,000. With ResNet-101, gradients are accumulated over microbatches of one image,
-as on the single GPU of the authors.
+Number of steps: 20,000; 6,000 with schedule=step; 100,000 on COCO-Stuff. With ResNet-101, gradients
+are accumulated over microbatches of one image, as on the single GPU of the authors.
 
 Mean IoU on val in the paper, with CRF in parentheses; not reproduced here:
 * VOC, VGG-16 (table 3): large_fov 65.76 (69.84), aspp_small 66.98 (69.73), aspp_large 68.96

@@ -9,7 +9,8 @@
 
 A volume is a NIfTI file, or a directory with the files of one DICOM series. Labels are a volume of
 class indices on the same grid: NIfTI, or a DICOM series of the same slices. The script writes
-`images/SPLIT/PATIENT/NNNN.png` and `masks/SPLIT/PATIENT/NNNN.png`.
+`images/SPLIT/PATIENT/scanK/NNNN.png` and `masks/SPLIT/PATIENT/scanK/NNNN.png`. K is the number of
+the argument PATIENT=VOLUME:LABELS, counted from 0 over all patients.
 
 Intensity. Values are mapped linearly, LOW to 0 and HIGH to 255, and clipped. DICOM values are
 rescaled first, for CT to Hounsfield units. The same window must be used for prediction.

@@ -67,7 +67,8 @@ class Plan:
       step: result of the compilation.
       usable_hbm_bytes: bytes of memory per chip that programs can use.
       analytic_flops_per_chip: operations per step, computed from the layers: 2 · multiply-adds · 3
-        passes (one forward, two backward) · images per chip, without rematerialization.
+        passes (one forward, two backward; fewer in frozen parts) · images per chip, without
+        rematerialization.
       largest_batch: largest number of images per shard of the batch.
       flops_per_chip: operations of the convolutions and matrix products of the compiled program;
         multiplications of padding are not counted.
