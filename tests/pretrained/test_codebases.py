@@ -183,6 +183,44 @@ def test_the_padding_of_an_encoder_of_timm_is_assumed_if_it_has_no_name(
     assert identified.overrides["backbone"] == f"timm/{named}"
 
 
+def resnet_18_arrays():
+    """Returns the shapes of the arrays of a ResNet-18 by which it is identified."""
+    layers = [f"layer{b}.{unit}.conv{n}" for b in (1, 2, 3, 4) for unit in (0, 1) for n in (1, 2)]
+    return {f"{layer}.weight": (8, 8, 3, 3) for layer in ["conv1", *layers]}
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("resnetblur18", resnet_18_arrays() | {"fc.weight": (1000, 512)}),
+        (
+            "mobilenetv4_conv_aa_medium",
+            efficientnet_arrays("mobilenetv4_conv_medium") | {"classifier.weight": (1000, 1280)},
+        ),
+        (
+            "efficientnet_blur_b0",
+            efficientnet_arrays("efficientnet_b0") | {"classifier.weight": (1000, 1280)},
+        ),
+    ],
+)
+def test_classifiers_of_timm_with_anti_aliasing_are_refused(name, shapes, tmp_path):
+    arrays = {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
+    # Without the name, they cannot be distinguished from networks without anti-aliasing.
+    assert identify(PublishedWeights(arrays, "pytorch"), tmp_path)[1].overrides["backbone"]
+    configuration = {"architecture": name}
+    with pytest.raises(DeepLabError, match=rf"{name} downsamples with anti-aliasing.*resnet50d"):
+        identify(PublishedWeights(arrays, "pytorch", configuration=configuration), tmp_path)
+
+
+def test_encoders_of_timm_with_anti_aliasing_are_refused(tmp_path):
+    changes = {name: None for name in read_listing(SMP) if name.startswith("encoder.")}
+    changes |= {f"encoder.model.{name}": shape for name, shape in resnet_18_arrays().items()}
+    assert identify(weights_of(SMP, changes), tmp_path)[1].overrides["backbone"] == "resnet_18"
+    for name in ("tu-resnetblur18", "tu-mobilenetv4_conv_blur_medium.e500_r224_in1k"):
+        with pytest.raises(DeepLabError, match=f"{name} downsamples with anti-aliasing"):
+            identify(weights_of(SMP, changes, encoder_name=name), tmp_path)
+
+
 # Section `backbone` of a published network.
 D8 = {"dilations": [1, 1, 2, 4], "contract_dilation": True}
 VAINF, JF, MM = "vainf_v3plus_mobilenet", "jfzhang95_resnet", "mmseg_v3_resnet50"

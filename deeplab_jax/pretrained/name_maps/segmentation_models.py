@@ -176,6 +176,8 @@ def _encoder(names: Names, weights: PublishedWeights) -> dict[str, Any]:
       DeepLabError: the encoder is not supported.
     """
     arrays, keywords = weights.arrays, dict[str, Any]()
+    called = str(weights.configuration.get("encoder_name", ""))
+    timm_backbones.refuse_anti_aliasing(called)
     encoder = {
         _name_in_timm(name.removeprefix(names.encoder)): array
         for name, array in arrays.items()
@@ -190,15 +192,14 @@ def _encoder(names: Names, weights: PublishedWeights) -> dict[str, Any]:
         ported = efficientnet.ported_name(encoder)
         backbone = f"{timm_backbones.PREFIX}{ported}" if ported in STATIC_AS_DYNAMIC else None
     else:
-        named = str(weights.configuration.get("encoder_name", "")).partition(".")[0]
-        known = named.removeprefix("tu-") if names.encoder == OF_TIMM else ""
+        named = called.partition(".")[0].removeprefix("tu-")
+        known = named if names.encoder == OF_TIMM else ""
         backbone = timm_backbones.identify_backbone(encoder, known)
         if backbone is None and "conv1.weight" in encoder:
             backbone = resnet_name(encoder, "")
     first = next((encoder[name] for name in FIRST if name in encoder), None)
     if backbone is None or first is None:
-        name = weights.configuration.get("encoder_name", "")
-        raise _unsupported(f"the encoder {name} is not supported".replace("  ", " "))
+        raise _unsupported(f"the encoder {called} is not supported".replace("  ", " "))
     if not backbone.startswith(timm_backbones.PREFIX):
         keywords["stride_placement"] = "torchvision"
     channels = first.shape[1]

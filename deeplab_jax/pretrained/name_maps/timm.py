@@ -54,8 +54,10 @@ def identify(weights: PublishedWeights) -> Identified | None:
       The network, or None if the arrays have other names.
 
     Raises:
-      DeepLabError: the normalization of the images is not supported.
+      DeepLabError: the network has anti-aliasing, or the normalization of the images is not
+        supported.
     """
+    timm_backbones.refuse_anti_aliasing(str(weights.configuration.get("architecture", "")))
     for identify_family in (_xception, _mobilenet, _deep_stem, timm_backbones.identify):
         overrides = identify_family(weights)
         if overrides is not None:

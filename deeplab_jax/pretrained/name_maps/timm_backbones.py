@@ -8,6 +8,7 @@ import numpy as np
 
 from deeplab_jax.backbones import convnext, regnet, resnet
 from deeplab_jax.backbones.efficientnet_networks import NETWORKS as EFFICIENTNETS
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps import efficientnet
 from deeplab_jax.pretrained.name_maps.rules import (
     RESNET_UNIT,
@@ -20,6 +21,9 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 
 Arrays = Mapping[str, np.ndarray]
 PREFIX = "timm/"
+# Names of networks whose strided convolutions are followed by pooling, such as `resnetaa50d` and
+# `mobilenetv4_conv_blur_medium`. Their arrays are those of the networks without this pooling.
+ANTI_ALIASED = re.compile(r"(resnet|_)(aa|blur)(\d|_)")
 
 
 class Family(NamedTuple):
@@ -53,6 +57,22 @@ def identify(weights: PublishedWeights) -> dict[str, Any] | None:
         if name is not None and classes is not None:
             return {"backbone": f"{PREFIX}{name}", "num_classes": classes}
     return None
+
+
+def refuse_anti_aliasing(named: str) -> None:
+    """Refuses a network of timm that downsamples with anti-aliasing.
+
+    Args:
+      named: name of the network in a `config.json`; empty: unknown.
+
+    Raises:
+      DeepLabError: the name is that of a network with anti-aliasing.
+    """
+    if ANTI_ALIASED.search(named):
+        raise DeepLabError(
+            f"the network {named} downsamples with anti-aliasing, which is not supported; convert "
+            "a network without anti-aliasing, such as resnet50d or mobilenetv4_conv_large"
+        )
 
 
 def rules(backbone: str) -> tuple[Rule, ...]:
