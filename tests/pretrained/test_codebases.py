@@ -221,6 +221,33 @@ def test_encoders_of_timm_with_anti_aliasing_are_refused(tmp_path):
             identify(weights_of(SMP, changes, encoder_name=name), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("published", "preprocessing"),
+    [
+        (None, "mean_std"),
+        ({"mean": [0.5] * 3, "std": [0.5] * 3}, "minus_one_one"),
+        ({"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}, "mean_std"),
+    ],
+)
+def test_plain_resnets_of_timm_have_the_normalization_of_their_configuration(
+    published, preprocessing, tmp_path
+):
+    shapes = resnet_18_arrays() | {"fc.weight": (1000, 512)}
+    arrays = {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
+    configuration = {"architecture": "resnet18", "pretrained_cfg": published}
+    weights = PublishedWeights(arrays, "pytorch", configuration=configuration)
+    assert identify(weights, tmp_path)[1].overrides["preprocessing"] == preprocessing
+
+
+def test_plain_resnets_of_timm_with_an_unsupported_normalization_are_refused(tmp_path):
+    shapes = resnet_18_arrays() | {"fc.weight": (1000, 512)}
+    arrays = {key: np.empty(shape, np.float32) for key, shape in shapes.items()}
+    configuration = {"architecture": "resnet18", "pretrained_cfg": {"mean": [0], "std": [1]}}
+    weights = PublishedWeights(arrays, "pytorch", configuration=configuration)
+    with pytest.raises(DeepLabError, match=r"normalized by mean \[0\]"):
+        identify(weights, tmp_path)
+
+
 # Section `backbone` of a published network.
 D8 = {"dilations": [1, 1, 2, 4], "contract_dilation": True}
 VAINF, JF, MM = "vainf_v3plus_mobilenet", "jfzhang95_resnet", "mmseg_v3_resnet50"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 FIELD = re.compile(r"{(\w+)([+-]\d+)?}")
@@ -158,6 +159,36 @@ LEAVES = leaves(["{convolution}.weight"], ["{convolution}.bias"], "{norm}.")
 TIMM_LEAVES = {**LEAVES, "layer_scale": ["{convolution}.gamma"]}
 # Padding and preprocessing of classifiers that were trained with PyTorch.
 PYTORCH = {"stride_placement": "torchvision", "preprocessing": "mean_std"}
+
+# Preprocessing by mean and standard deviation of pixels in 0..1.
+PREPROCESSINGS = {
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "mean_std",
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "minus_one_one",
+}
+
+
+def preprocessing_of(configuration: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the keyword `preprocessing` for the `config.json` of a classifier of timm.
+
+    Args:
+      configuration: content of the `config.json`. Without a normalization of the images, the
+        result is {}.
+
+    Raises:
+      DeepLabError: the normalization of the images is not supported.
+    """
+    published = configuration.get("pretrained_cfg")
+    if not isinstance(published, Mapping) or not {"mean", "std"} <= published.keys():
+        return {}
+    mean, std = published["mean"], published["std"]
+    for numbers, preprocessing in PREPROCESSINGS.items():
+        if [mean, std] == [list(values) for values in numbers]:
+            return {"preprocessing": preprocessing}
+    raise DeepLabError(
+        f"the network requires images normalized by mean {mean} and standard deviation {std}, "
+        "which is not supported; supported pairs (mean, standard deviation): "
+        f"{' or '.join(map(str, PREPROCESSINGS))}"
+    )
 
 
 def outputs(arrays: Mapping[str, np.ndarray], scope: str) -> int | None:

@@ -7,11 +7,10 @@ read from the `config.json` beside the weights.
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from deeplab_jax.backbones import mobilenet, xception
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps import timm_backbones
 from deeplab_jax.pretrained.name_maps.efficientnet import INVERTED, SEPARABLE
 from deeplab_jax.pretrained.name_maps.rules import (
@@ -23,6 +22,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Identified,
     Rule,
     outputs,
+    preprocessing_of,
     resnet_name,
     resnet_rules,
     unit_rules,
@@ -31,11 +31,6 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 
 # Prefix of networks that timm has ported from TensorFlow, with TensorFlow's padding.
 FROM_TENSORFLOW = "tf_"
-# Preprocessing by mean and standard deviation of pixels in 0..1.
-PREPROCESSINGS = {
-    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "mean_std",
-    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "minus_one_one",
-}
 MOBILENET_ROWS = {
     "mobilenet_v2": mobilenet.V2_LAYERS,
     "mobilenet_v3_large": mobilenet.layers("large"),
@@ -61,7 +56,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     for identify_family in (_xception, _mobilenet, _deep_stem, timm_backbones.identify):
         overrides = identify_family(weights)
         if overrides is not None:
-            overrides = {**overrides, **_preprocessing(weights.configuration)}
+            overrides = {**overrides, **preprocessing_of(weights.configuration)}
             other = _if_tensorflow(overrides["backbone"])
             is_named = "architecture" in weights.configuration
             return Identified(IMAGE_CLASSIFIER, overrides, None, {} if is_named else other)
@@ -76,21 +71,6 @@ def _if_tensorflow(backbone: str) -> dict[str, Any]:
             "batch_norm_epsilon": 1e-3,
         }
     return dict(timm_backbones.if_tensorflow(backbone))
-
-
-def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
-    published = configuration.get("pretrained_cfg")
-    if not isinstance(published, Mapping) or not {"mean", "std"} <= published.keys():
-        return {}
-    mean, std = published["mean"], published["std"]
-    for numbers, preprocessing in PREPROCESSINGS.items():
-        if [mean, std] == [list(values) for values in numbers]:
-            return {"preprocessing": preprocessing}
-    raise DeepLabError(
-        f"the network requires images normalized by mean {mean} and standard deviation {std}, "
-        "which is not supported; supported pairs (mean, standard deviation): "
-        f"{' or '.join(map(str, PREPROCESSINGS))}"
-    )
 
 
 def _xception(weights: PublishedWeights) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Identified,
     Rule,
     outputs,
+    preprocessing_of,
     resnet_name,
     resnet_rules,
 )
@@ -49,7 +50,14 @@ VGG = (
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a network of torchvision by its array names; None for other array names."""
+    """Identifies a network of torchvision, or a ResNet of timm with torchvision's array names.
+
+    Returns:
+      The network, or None if the arrays have other names.
+
+    Raises:
+      DeepLabError: the `config.json` of timm states an unsupported normalization of the images.
+    """
     arrays = weights.arrays
     if "classifier.0.convs.0.0.weight" in arrays:
         return _segmentation(arrays)
@@ -63,7 +71,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     if backbone is None or count is None:
         return None
     keywords = {"backbone": backbone, "num_classes": count, **own, **PYTORCH}
-    return Identified(IMAGE_CLASSIFIER, keywords)
+    return Identified(IMAGE_CLASSIFIER, keywords | preprocessing_of(weights.configuration))
 
 
 def _segmentation(arrays: Mapping[str, np.ndarray]) -> Identified | None:
