@@ -57,6 +57,8 @@ class PublishedWeights:
       configuration: content of the `config.json` beside the file, if there is one.
       ignored: {name: reason} for each array that was not read.
       stored: {new name: name in the file} for each array that was renamed.
+      wrappers: prefixes that were removed from the names of all arrays, such as `base.`, which the
+        names have if the network is part of another module.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -66,3 +68,4 @@ class PublishedWeights:
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     configuration: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()

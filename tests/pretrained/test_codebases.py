@@ -12,10 +12,12 @@ from safetensors.numpy import save_file
 
 from deeplab_jax.backbones import efficientnet_networks
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_model
 from deeplab_jax.pretrained import convert
 from deeplab_jax.pretrained.conversion import identify
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
 from deeplab_jax.pretrained.name_maps.timm_backbones import identify_backbone
+from deeplab_jax.pretrained.readers import read_weights
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if NETWORKS[name].slow]
@@ -246,6 +248,36 @@ def test_plain_resnets_of_timm_with_an_unsupported_normalization_are_refused(tmp
     weights = PublishedWeights(arrays, "pytorch", configuration=configuration)
     with pytest.raises(DeepLabError, match=r"normalized by mean \[0\]"):
         identify(weights, tmp_path)
+
+
+KAZUTO = {f"layer4.block{n}.reduce.conv.weight": (1, 1, 1, 1) for n in range(1, 24)} | {
+    "aspp.c0.weight": (21, 8, 3, 3)
+}
+ISHT7 = {
+    **{f"layer3.{n}.conv{k}.weight": (1, 1, 1, 1) for n in range(23) for k in (1, 2, 3)},
+    "layer5.conv2d_list.0.weight": (21, 8, 3, 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "prefix", "aligned", "scales"),
+    [
+        (KAZUTO, "", False, ()),
+        (KAZUTO, "module.", False, ()),
+        (KAZUTO, "base.", False, (1, 0.75, 0.5)),
+        (KAZUTO, "net.module.base.", False, (1, 0.75, 0.5)),
+        (ISHT7, "", True, ()),
+        (ISHT7, "Scale.", True, (1, 0.75, 0.5)),
+    ],
+)
+def test_ports_of_deeplab_v2_keep_their_scales_and_alignment(
+    arrays, prefix, aligned, scales, tmp_path
+):
+    source = tmp_path / "model.safetensors"
+    save_file({prefix + key: np.empty(shape, np.float32) for key, shape in arrays.items()}, source)
+    _, (name, overrides, *_) = identify(read_weights(source), source)
+    architecture = create_model(name, **overrides).architecture
+    assert (architecture.align_corners, architecture.multi_scale) == (aligned, scales)
 
 
 # Section `backbone` of a published network.

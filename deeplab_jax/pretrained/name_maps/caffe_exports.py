@@ -33,6 +33,10 @@ KAZUTO_LEAVES = leaves(
     ["{convolution}.conv.weight", "{convolution}.weight"], ["{convolution}.bias"], "{norm}.bn."
 )
 KAZUTO_DEPTHS = {6: "resnet_50", 23: "resnet_101"}
+# Prefixes of all names if the file contains the module that applies the network at several scales.
+# In inference, this module returns the maximum of the scores at SCALES.
+MULTI_SCALE = ("base.", "scale.", "Scale.")
+SCALES = (1, 0.75, 0.5)
 # Prefixes of the ASPP branches, which are numbered in the order of the rates.
 BRANCHES = {"kazuto1011": "aspp.c", "isht7": "layer5.conv2d_list."}
 
@@ -56,7 +60,14 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
     if backbone is None or classes is None:
         return None
     overrides: dict[str, Any] = {"backbone": backbone, "num_classes": classes}
-    return Identified("deeplab_v2", overrides | ({"head": "plain"} if branch is None else {}))
+    if kazuto:
+        # Unlike Caffe and isht7, kazuto1011 resizes images and scores without aligned corners.
+        overrides["align_corners"] = False
+    if branch is None:
+        overrides["head"] = "plain"
+    if set(MULTI_SCALE) & set(weights.wrappers):
+        overrides["multi_scale"] = SCALES
+    return Identified("deeplab_v2", overrides)
 
 
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:

@@ -85,8 +85,9 @@ def published_state_dict(
     Raises:
       DeepLabError: there is no floating-point array, or two names differ only in such prefixes.
     """
-    unwrapped = _renamed(arrays, _without_inner_wrappers)
+    unwrapped, wrappers = _renamed(arrays, _without_inner_wrappers), list[str]()
     while wrapper := _common_wrapper(unwrapped):
+        wrappers.append(wrapper)
         unwrapped = _renamed(unwrapped, operator.methodcaller("removeprefix", wrapper))
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
@@ -105,6 +106,7 @@ def published_state_dict(
         class_names=class_names(configuration),
         ignored={**ignored, **left},
         configuration=configuration,
+        wrappers=tuple(wrappers),
     )
 
 
