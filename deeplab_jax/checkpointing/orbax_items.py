@@ -26,10 +26,12 @@ from deeplab_jax.checkpointing.saved_states import (
     write_manifest,
 )
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import is_local
+from deeplab_jax.files import is_local, remove_directory
 
 # Number of newest checkpoints to keep. If the newest one is damaged, the second one is used.
 KEPT = 2
+# End of the names of directories that Orbax does not read, and removes when a run is resumed.
+TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 def _score(metrics: dict[str, float]) -> float:
@@ -69,26 +71,33 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
         ),
     )
     manager = ocp.CheckpointManager(directory, options=options)
-    if not is_local(directory):
-        _uncommit_before_deletion(manager)
+    _hide_before_deletion(manager)
     return manager
 
 
-def _uncommit_before_deletion(manager: ocp.CheckpointManager) -> None:
-    """Changes a manager such that it marks a checkpoint as unfinished before deleting its files.
+def _hide_before_deletion(manager: ocp.CheckpointManager) -> None:
+    """Changes a manager such that readers ignore a checkpoint whose files are being deleted.
 
-    In a bucket, Orbax deletes the files of a checkpoint one by one and in any order. Without the
-    mark, a process that is killed during this deletion would leave a checkpoint that looks damaged.
+    Orbax deletes the files of a checkpoint one by one and in any order. To other processes, the
+    checkpoint would look damaged, even after a process was killed during the deletion. Therefore, a
+    local checkpoint gets the name of a temporary directory first. Directories cannot be renamed in
+    a bucket, so a checkpoint there is marked as unfinished.
     """
     deleter = manager._checkpoint_deleter
-    delete = deleter.delete
+    delete_in_place = deleter.delete
 
-    def uncommit_and_delete(step: int) -> None:
-        if jax.process_index() == 0:
-            uncommit(manager.directory / str(step))
-        delete(step)
+    def hide_and_delete(step: int) -> None:
+        path, is_first = manager.directory / str(step), jax.process_index() == 0
+        if not is_local(path):
+            if is_first:
+                uncommit(path)
+            delete_in_place(step)
+        elif is_first and path.exists():
+            hidden = path.with_name(f"deleted_{step}{TEMPORARY}")
+            path.rename(hidden)
+            remove_directory(hidden)
 
-    deleter.delete = uncommit_and_delete
+    deleter.delete = hide_and_delete
 
 
 def choose_step(manager: ocp.CheckpointManager, which: str) -> int:

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from deeplab_jax.checkpointing import (
     read_model,
     read_variables,
 )
+from deeplab_jax.checkpointing.orbax_items import save_items
 from deeplab_jax.errors import DeepLabError
 
 SCORES = {10: 0.3, 20: 0.5, 30: None}
@@ -65,6 +67,38 @@ def test_variables_that_are_not_finite_are_refused(tmp_path, dtype, value):
         manager.save(1, args=ocp.args.Composite(variables=saved))
     with pytest.raises(DeepLabError, match=r"variable params/head/kernel contains NaN or infinite"):
         read_variables(tmp_path, "last")
+
+
+def test_readers_ignore_a_checkpoint_that_is_being_deleted(tmp_path, monkeypatch):
+    deleted, read = [], []
+
+    def read_both():
+        read.extend(
+            read_variables(tmp_path, which)["params"]["kernel"] for which in ("best", "last")
+        )
+
+    def delete_one_file(path, *given, **options):
+        """Stands in for a process that is killed after it has deleted one file."""
+        deleted.append(pathlib.Path(path))
+        (deleted[-1] / "files.json").unlink()
+        read_both()
+
+    with open_checkpoints(tmp_path, read_only=False) as manager:
+        save_items(manager, 1, {"variables": {"params": {"kernel": np.float32([1])}}}, {}, None)
+        manager.wait_until_finished()
+        monkeypatch.setattr(shutil, "rmtree", delete_one_file)
+        for step in (2, 3):
+            tree = {"params": {"kernel": np.full(1, step, np.float32)}}
+            save_items(manager, step, {"variables": tree}, {}, {"mean_iou": 1 / step})
+    monkeypatch.undo()
+    read_both()
+    assert read == [2, 3, 2, 3]
+    (left,) = deleted
+    assert left.is_dir()
+    # When the training is resumed, the first save removes what is left.
+    with open_checkpoints(tmp_path, read_only=False) as manager:
+        save_items(manager, 4, {"variables": tree}, {}, None)
+    assert not left.exists()
 
 
 def test_averages_that_were_not_kept_are_refused(tmp_path):
