@@ -1,5 +1,7 @@
 """The name map of the released TensorFlow code, from lists of the variables alone."""
 
+from pathlib import Path
+
 import numpy as np
 import official_variables
 import pytest
@@ -8,7 +10,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_classifier, create_model
 from deeplab_jax.pretrained.assignment import assign
 from deeplab_jax.pretrained.conversion import identify, wanted_variables
-from deeplab_jax.pretrained.name_maps.tensorflow import identify_backbone
+from deeplab_jax.pretrained.name_maps.tensorflow import MULTI_GRIDS, identify_backbone
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights
 
 ASPP = {"head": "aspp", "image_pooling": "global", "aspp_channels": 256}
@@ -319,6 +321,16 @@ def test_atrous_rates_are_read_from_the_graph(output_stride, base, grid):
     assert told["atrous_rates"] == (5, 10, 15)
     assert told["output_stride"] == output_stride
     assert (told["image_pooling"], told["pooling_crop"]) == ("crop", (321, 481))
+
+
+def test_the_assumed_multi_grid_is_documented():
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "pretrained.md"
+    text = " ".join(guide.read_text(encoding="utf-8").split())
+    assert set(MULTI_GRIDS.values()) == {(1, 2, 4)}
+    for backbone in MULTI_GRIDS:
+        assert f"resnet_v1_{backbone.removeprefix('resnet_')}" in text
+    assert "`convert` sets (1, 2, 4)" in text
+    assert "`--set='multi_grid=(1,1,1)'`" in text
 
 
 def test_usual_rates_of_a_graph_follow_the_output_stride():

@@ -120,7 +120,9 @@ def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
     return {"backbone": nearest, "depth_multiplier": widths[0] / networks[nearest][0]}
 
 
-# Multi-grid of these backbones in train.py of the released code; the names do not contain it.
+# Multi-grid that common.py of the released code recommends for training from the ImageNet weights
+# of these backbones. It is assumed, because the names do not contain it and no such DeepLab was
+# released. By default, train.py sets no multi-grid.
 MULTI_GRIDS = {"resnet_50_beta": (1, 2, 4), "resnet_101_beta": (1, 2, 4)}
 # Released networks with the LR-ASPP head, which were trained at 769×769 pixels.
 LITE_CROP, LITE_OUTPUT_STRIDE = (769, 769), 32
