@@ -111,7 +111,16 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     check_prunable(stored)
     made = _narrowed(flags, stored, console) if flags.structured else stored
     made = compression.fine_tuned(flags, source, made, adjust, console)
+    if not flags.structured:
+        made = _with_sparsity(made, flags.sparsity)
     compression.write_compressed(flags, source, "pruned", made, dataset, console)
+
+
+def _with_sparsity(made: "StoredModel", sparsity: float) -> "StoredModel":
+    """Returns the model with a description that states the fraction of weights that are 0."""
+    origin = made.description.source
+    pruned = origin.get("pruned", {}) | {"sparsity": sparsity}
+    return made.changed(made.variables, source=origin | {"pruned": pruned})
 
 
 def _narrowed(flags: Flags, stored: "StoredModel", console: Console) -> "StoredModel":

@@ -13,6 +13,7 @@ from tiny_recipe import write_tiny_recipe
 
 from deeplab_jax import checkpointing, inference
 from deeplab_jax import config as configs
+from deeplab_jax.cli import compression
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.compression.fine_tuning import digest, fine_tune
@@ -21,6 +22,7 @@ from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.sharing.model_card import CardNotes, model_card
 from deeplab_jax.training.writers import Monitor
 
 
@@ -107,6 +109,19 @@ def test_prune_channels_and_weights(compress, world):
     assert status == 0
     sparse = checkpointing.read_variables(world / "sparse")
     assert sparsity_of(sparse["params"]) == pytest.approx(0.75, abs=0.01)
+    source = checkpointing.read_description(world / "sparse").source
+    assert source["pruned"] == {"sparsity": 0.75}
+
+
+def test_the_card_of_a_sparse_model_states_the_sparsity(compress, world, monkeypatch):
+    written = []
+    monkeypatch.setattr(compression, "fine_tuned", lambda flags, source, stored, *rest: stored)
+    monkeypatch.setattr(compression, "write_compressed", lambda *given: written.append(given[3]))
+    common = ["--output=described", "--steps=2", "--config=recipe.py"]
+    assert compress("prune", "--sparsity=0.75", *common)[0] == 0
+    (made,) = written
+    assert made.description.source["pruned"] == {"sparsity": 0.75}
+    assert "Pruned: sparsity 0.75." in model_card(made, None, CardNotes())
 
 
 @pytest.fixture
