@@ -71,11 +71,13 @@ class Console(Reporter):
 
     def print(self, text: object) -> None:
         """Prints a result to stdout."""
+        # A run that stops early leaves the live line open.
+        self.close()
         self._out.print(text)
 
     def error(self, text: str) -> None:
         """Prints the error message of a failed command."""
-        self._close_live()
+        self.close()
         self._err.print(f"deeplab-jax: {text}")
 
     def message(self, text: str) -> None:
@@ -128,9 +130,10 @@ class Console(Reporter):
             self._task = self._live.add_task(line, total=num_steps)
         self._live.update(self._task, completed=step, description=line)
         if step == num_steps:
-            self._close_live()
+            self.close()
 
-    def _close_live(self) -> None:
+    def close(self) -> None:
+        """Ends the live line of a training run, if there is one, and shows the cursor again."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -181,6 +181,9 @@ def exit_status(
         text = f"the bucket cannot be used: {error}" if of_bucket else str(error)
         console.error(" ".join(text.split()))
         return USAGE_ERROR
+    finally:
+        # An error that is raised here must not leave the terminal without a cursor.
+        console.close()
 
 
 def prepare_environment() -> None:

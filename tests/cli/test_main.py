@@ -145,6 +145,38 @@ def test_the_live_line_shows_a_description_as_it_is(monkeypatch, capsys):
     assert NAME in capsys.readouterr().err
 
 
+def start_training(console):
+    """Shows the live line of a training run that does not reach its last step."""
+    scalars = dict.fromkeys(("loss", "learning_rate", "images_per_second", "seconds_left"), 1.0)
+    console.training_step(5, 9, scalars)
+
+
+SHOW_CURSOR = "\x1b[?25h"
+
+
+def test_the_live_line_ends_before_a_result_is_printed(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = Console()
+    start_training(console)
+    assert SHOW_CURSOR not in capsys.readouterr().err
+    console.print("mean IoU 0.5 after 5 steps")
+    assert SHOW_CURSOR in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError, DeepLabError])
+def test_an_error_that_is_raised_ends_the_live_line(monkeypatch, capsys, error):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = Console()
+
+    def work():
+        start_training(console)
+        raise error("no")
+
+    with pytest.raises(error):
+        exit_status(work, console, debug=True)
+    assert SHOW_CURSOR in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")]
 )
