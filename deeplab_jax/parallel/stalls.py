@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import jax
 
@@ -34,6 +36,9 @@ def watchdog(seconds: float) -> Iterator[Progress]:
     clean up, the process ends with the exit status 4. In threads other than the main thread, the
     watchdog is disabled.
 
+    The main thread is interrupted by SIGUSR2. If another process sends this signal, the handler
+    that was installed before is called. The default handler, which ends the process, is not.
+
     Args:
       seconds: maximum time between two calls of the yielded function; 0 disables the watchdog.
 
@@ -47,8 +52,9 @@ def watchdog(seconds: float) -> Iterator[Progress]:
     if seconds <= 0 or threading.current_thread() is not threading.main_thread():
         yield lambda doing, factor=1: None
         return
-    watch = _Watch(seconds)
-    before = signal.signal(SIGNAL, watch.interrupt)
+    before = signal.getsignal(SIGNAL)
+    watch = _Watch(seconds, before)
+    signal.signal(SIGNAL, watch.interrupt)
     watch.thread.start()
     try:
         yield watch.progress
@@ -60,8 +66,8 @@ def watchdog(seconds: float) -> Iterator[Progress]:
 class _Watch:
     """Thread of the watchdog, and the state that it shares with the main thread."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, before: Any) -> None:
+        self.seconds, self.before = seconds, before
         self.done = threading.Event()
         self.message = ""
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -71,8 +77,12 @@ class _Watch:
         self.doing, self.limit = doing, self.seconds * factor
         self.deadline = time.monotonic() + self.limit
 
-    def interrupt(self, number: int, frame: object) -> None:
-        raise DeepLabError(self.message)
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.message:
+            raise DeepLabError(self.message)
+        # The signal is not from the watchdog: submitit, for example, announces preemption with it.
+        if callable(self.before):
+            self.before(number, frame)
 
     def _watch(self) -> None:
         while not self.done.wait(min(1.0, self.seconds / 10)):

@@ -43,3 +43,21 @@ def test_progress_keeps_the_process_alive_and_the_handler_is_restored():
     with watchdog(1000) as progress:
         progress("compiling", 12)
     assert signal.getsignal(SIGNAL) == before
+
+
+def test_a_signal_of_another_process_calls_the_handler_that_was_installed_before():
+    """As the handler with which submitit requeues a preempted job."""
+    received = []
+    before = signal.signal(SIGNAL, lambda number, frame: received.append(number))
+    try:
+        with watchdog(1000):
+            signal.raise_signal(SIGNAL)
+    finally:
+        signal.signal(SIGNAL, before)
+    assert received == [SIGNAL]
+
+
+def test_a_signal_of_another_process_without_a_handler_does_not_end_the_run():
+    assert signal.getsignal(SIGNAL) is signal.SIG_DFL
+    with watchdog(1000):
+        signal.raise_signal(SIGNAL)
