@@ -18,7 +18,7 @@ IMAGES, NUM_CLASSES = 16, 21
 def measure(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
 ) -> dict[str, float]:
-    """Starts a training run and times each part up to the first step.
+    """Starts a training run on one device and times each part up to the first step.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
@@ -53,7 +53,8 @@ def measure(
         config.augmentation.crop_size, config.training.batch_size = (height, width), batch_size
         drawn = random_batch(IMAGES, (height, width), NUM_CLASSES)
         data = drawn["image"], drawn["label"]
-        run = assemble(config, None, make_mesh(), data, data, reporter=Reporter())
+        mesh = make_mesh(jax.devices()[:1])
+        run = assemble(config, None, mesh, data, data, reporter=Reporter())
         batch = next(run_batches(run, 0))
     with _timed(parts, "initialization_seconds"):
         state = run.state_spec.create(seed=0)

@@ -125,7 +125,7 @@ def measure_start(
 ) -> dict[str, float]:
     """Measures the time to the first training step with a cold and with a warm compile cache.
 
-    Two processes run one after the other with the same new compile cache.
+    Two processes run one after the other with the same new compile cache, each on one device.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.

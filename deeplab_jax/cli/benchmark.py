@@ -62,8 +62,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "batch_size",
         int,
-        "Number of images per batch, across all devices. Used by the benchmarks inference, "
-        "training and compile. Training with image pooling requires at least 2 (default: 1 for "
+        "Number of images per batch. Used by the benchmarks inference, training and compile, which "
+        "run on one device. Training with image pooling requires at least 2 (default: 1 for "
         f"inference, {TRAINING_BATCH} for training and compile).",
         least=1,
     )

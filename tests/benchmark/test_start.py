@@ -43,6 +43,25 @@ def test_an_unexpected_exit_status_is_an_error(tmp_path, monkeypatch):
         start.measure_commands(1, Reporter())
 
 
+PREPARED_ON_TWO_DEVICES = """
+import time
+from deeplab_jax.benchmark import first_step
+from deeplab_jax.training import setup
+
+def stop(run, first):
+    print(run.mesh.size)
+    raise SystemExit
+
+setup.run_batches = stop
+first_step.measure("deeplab_v3/mobilenet_v2", (33, 33), 3, "float32", time.time())
+"""
+
+
+def test_the_first_step_runs_on_one_of_several_devices():
+    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    assert start.run_python(["-c", PREPARED_ON_TWO_DEVICES], two_devices) == "1\n"
+
+
 @pytest.mark.slow
 def test_this_process_does_not_take_the_devices_of_the_timed_commands():
     lines = (
