@@ -117,7 +117,8 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
 
     Raises:
       DeepLabError: the sparsity is not in (0, 1), or the run computes a moving average of its
-        parameters (`training.ema_decay` is above 0), which would not be sparse.
+        parameters (`training.ema_decay` is above 0), which would not be sparse, or the run may stop
+        early (`training.patience` is above 0), before the sparsity is reached.
     """
     if not 0 < sparsity < 1:
         raise DeepLabError(f"sparsity={sparsity:g} must be in (0, 1)")
@@ -125,6 +126,11 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
         raise DeepLabError(
             "pruning cannot be combined with a moving average of the parameters, which would not "
             "be sparse; give --config.training.ema_decay=0"
+        )
+    if run.config.training.patience:
+        raise DeepLabError(
+            "pruning cannot be combined with early stopping, which would end the training before "
+            "the sparsity is reached; give --config.training.patience=0"
         )
     end = max(1, int(run.config.training.num_steps * PRUNING_FRACTION))
     optimizer = pruning_optimizer(run.optimizer, sparsity, end, every=max(1, end // MASK_UPDATES))

@@ -1,6 +1,7 @@
 """Unstructured pruning while a network trains."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +9,15 @@ import numpy as np
 import optax
 import pytest
 
+from deeplab_jax import config as configs
 from deeplab_jax.compression.magnitude_pruning import (
     cubic_sparsity,
+    pruned_gradually,
     pruning_optimizer,
     smallest_pruned,
     sparsity_of,
 )
+from deeplab_jax.errors import DeepLabError
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 0), (5, 0.7), (10, 0.8), (99, 0.8)])
@@ -32,6 +36,14 @@ def test_the_smallest_numbers_go_exactly(share):
 
 def test_equal_numbers_are_pruned_to_the_count():
     assert int(smallest_pruned(jnp.ones((1, 1, 4, 5)), 0.35).sum()) == 13
+
+
+@pytest.mark.parametrize(("field", "value"), [("ema_decay", 0.99), ("patience", 5)])
+def test_settings_that_would_lower_the_sparsity_are_refused(field, value):
+    config = configs.default()
+    config.training[field] = value
+    with pytest.raises(DeepLabError, match=f"give --config.training.{field}=0"):
+        pruned_gradually(SimpleNamespace(config=config), 0.8)
 
 
 def test_training_ends_at_exactly_the_sparsity_and_zeros_stay():
