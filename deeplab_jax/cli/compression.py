@@ -8,7 +8,7 @@ from deeplab_jax import checkpointing, data, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import as_path, check_new_directory
+from deeplab_jax.files import as_path, check_new_directory, replacing_directory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -47,7 +47,7 @@ def open_sources(
     source = pretrained.locate(flags.model, console)
     stored = checkpointing.read_model(source, flags.checkpoint, flags.ema)
     dataset = flags.open_split()
-    # The report is written after the model, so everything that it requires is checked first.
+    # The report is made after the compression, so everything that it requires is checked first.
     _check_evaluation(inference.predictor_of(stored, str(source)), dataset, settings)
     if flags.tflite:
         from deeplab_jax.compression.effects import tflite_call
@@ -147,7 +147,9 @@ def write_compressed(
     dataset: "data.Dataset",
     console: Console,
 ) -> None:
-    """Writes a compressed model and a report that compares it with its source; prints the report.
+    """Compares a compressed model with its source; writes the model and a report, and prints it.
+
+    If the comparison is interrupted, nothing is written, and the command can be repeated.
 
     Args:
       flags: flags of the command.
@@ -160,14 +162,15 @@ def write_compressed(
     from deeplab_jax.compression.effects import compare, report_table, write_comparison
 
     output, before = as_path(flags.output), inference.load(source, flags.checkpoint, flags.ema)
-    checkpointing.write_model(output, made.description, made.variables)
     report = compare(
-        {"before": before, name: inference.load(output)},
+        {"before": before, name: inference.predictor_of(made, str(output))},
         dataset,
         **flags.split_settings(),
         tflite=as_path(flags.tflite) if flags.tflite else None,
         reporter=console,
     )
-    write_comparison(output, report)
+    with replacing_directory(output) as folder:
+        checkpointing.write_model(folder, made.description, made.variables)
+        write_comparison(folder, report)
     console.print(report_table(report))
     console.message(f"the model and report.json are in {output}")

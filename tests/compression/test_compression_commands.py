@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -211,6 +212,29 @@ def test_only_the_same_teacher_and_settings_resume_a_distillation(
         assert f"other settings ({name}: " in capsys.readouterr().err
     plain = ["--config=recipe.py", f"--workdir={tmp_path / 'x'}", "--config.data.data_dir=data"]
     assert run(["train", *plain], Console()) == 2
+
+
+def test_the_output_appears_with_its_report_or_not_at_all(world, tmp_path, monkeypatch):
+    output, stored = tmp_path / "x", checkpointing.read_model(world / "model")
+    flags = SimpleNamespace(
+        output=str(output), checkpoint="best", ema=None, tflite=None, split_settings=dict
+    )
+
+    def interrupt(*given, **settings):
+        raise KeyboardInterrupt
+
+    def write():
+        compression.write_compressed(flags, world / "model", "pruned", stored, None, Console())
+
+    monkeypatch.setattr("deeplab_jax.compression.effects.compare", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not output.exists()
+    found = {"models": {}, "ratios": {}}
+    monkeypatch.setattr("deeplab_jax.compression.effects.compare", lambda *_, **__: found)
+    write()
+    assert digest(checkpointing.read_model(output)) == digest(stored)
+    assert json.loads((output / "report.json").read_text()) == found
 
 
 def test_a_model_left_by_a_call_that_failed_is_replaced(world, other_model, tmp_path):
