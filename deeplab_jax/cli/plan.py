@@ -51,12 +51,14 @@ def define_flags(flags: Flags) -> None:
         int,
         "Number of classes of the dataset; required for a dataset that is not published, unless "
         "the config sets data.class_names.",
+        least=2,
     )
     flags.define(
         "validation_images",
         int,
         "Number of images per validation, from which the duration of the run is estimated "
         "(default: the config field evaluation.limit).",
+        least=1,
     )
     flags.define(
         "largest_batch",

@@ -44,11 +44,12 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
       num_classes: number of classes, if the config does not name the classes of the dataset.
 
     Raises:
-      DeepLabError: the number of classes is unknown.
+      DeepLabError: the number of classes is unknown, or `num_classes` is below 2.
     """
     name, class_names = config.data.name, config.data.class_names
     if num_classes is not None:
         class_names = [f"class {n}" for n in range(num_classes)]
+        descriptors.check_several_classes(class_names, f"num_classes={num_classes}")
     if class_names:
         return Unseen(name, descriptors.describe(name, class_names))
     if name not in KNOWN:

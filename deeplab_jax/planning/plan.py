@@ -248,10 +248,10 @@ def plan(
 
 def _check_slices(topology: hardware.Topology, spatial: int) -> None:
     per_slice = topology.num_chips // topology.num_slices
-    if per_slice % spatial:
+    if spatial < 1 or per_slice % spatial:
         raise DeepLabError(
-            f"parallel.spatial={spatial} would shard the rows of an image over several slices or "
-            f"hosts; use a divisor of {per_slice}, the number of chips per slice or host"
+            f"parallel.spatial={spatial} must be a divisor of {per_slice}, the number of chips per "
+            "slice or host; the rows of an image cannot be sharded over several slices or hosts"
         )
 
 

@@ -200,6 +200,15 @@ def test_the_table_plans_configs_that_there_are(name):
         (["--config=voc"], "--topology must be given"),
         (["--config=voc", "--topology=v5f:2x2"], "unknown chip 'v5f'"),
         (["x", "--config=voc", "--topology=v5e:2x2"], "plan takes no argument 'x'"),
+        (
+            ["--config=voc", "--topology=v5e:2x2", "--config.parallel.spatial=0"],
+            "parallel.spatial=0 must be a divisor of 4",
+        ),
+        (["--config=voc", "--topology=v5e:2x2", "--num_classes=0"], "--num_classes=0"),
+        (
+            ["--config=voc", "--topology=v5e:2x2", "--validation_images=-9"],
+            "--validation_images=-9",
+        ),
     ],
 )
 def test_mistakes_are_reported_before_compilation(capsys, arguments, complaint):
@@ -209,7 +218,7 @@ def test_mistakes_are_reported_before_compilation(capsys, arguments, complaint):
 
 
 def test_rows_of_an_image_stay_within_a_slice_or_host():
-    with pytest.raises(DeepLabError, match=r"parallel.spatial=4 would .* use a divisor of 2"):
+    with pytest.raises(DeepLabError, match=r"parallel\.spatial=4 must be a divisor of 2"):
         plan(small_config(spatial=4), "h100:4x2", reporter=Reporter())
 
 
@@ -219,6 +228,8 @@ def test_class_counts_come_from_dataset_config_or_flag():
     assert len(unseen_dataset(config).descriptor.class_names) == 19
     assert len(unseen_dataset(config, 5).descriptor.class_names) == 5
     assert len(set(unseen_dataset(config, 847).descriptor.palette)) == 847
+    with pytest.raises(DeepLabError, match="num_classes=0: no class"):
+        unseen_dataset(config, 0)
     config.data.name = "mine"
     with pytest.raises(DeepLabError, match="'mine' is unknown; give --num_classes"):
         unseen_dataset(config)
