@@ -1,9 +1,9 @@
 """usage: deeplab-jax quantize --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
 Quantizes the convolutions of a model to 8-bit integers. Kernels become int8 with a scale per output
-channel. Inputs become int8 with ranges that are calibrated on images. DIR is a model directory that
-every command accepts; it has about a quarter of the original size. The command prints mean IoU,
-size and latency before and after quantization, and writes them to DIR/report.json.
+channel. Inputs become int8 with ranges that are calibrated on images. DIR is a model directory for
+inference that has about a quarter of the original size; it cannot be trained further. The command
+prints mean IoU, size and latency before and after quantization, and writes them to DIR/report.json.
 
 On CPUs, the quantized model is not faster in JAX. For fast prediction on CPUs, export the float
 model with `export --format=tflite --calibrate`, and run that file with `predict`.

@@ -189,6 +189,23 @@ def check_classes(
         )
 
 
+def check_floating_point(architecture: Architecture, source: object) -> None:
+    """Checks that the model of `training.init_from` is not quantized.
+
+    Args:
+      architecture: architecture of the model.
+      source: path of the model.
+
+    Raises:
+      DeepLabError: the model is quantized.
+    """
+    if architecture.quantization != "none":
+        raise DeepLabError(
+            f"training.init_from={source} is a quantized model, whose 8-bit weights cannot be "
+            "trained; give the model in floating point that was quantized"
+        )
+
+
 def check_bands(train_set: Dataset, validation_set: Dataset, augmentation: ConfigDict) -> None:
     """Checks that both datasets have the same bands, and that colors are distorted only in RGB.
 

@@ -23,12 +23,9 @@ from deeplab_jax.pixels import TORCHVISION_STD
 from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import Checkpointer
+from deeplab_jax.training.checks import check_floating_point
 from deeplab_jax.training.setup import Run, run_batches
-from deeplab_jax.training.state import (
-    TrainState,
-    Variables,
-    with_variables,
-)
+from deeplab_jax.training.state import TrainState, Variables, with_variables
 from deeplab_jax.training.unfolding import BATCHES, unfold_batch_norm
 
 Path = tuple[str, ...]
@@ -182,14 +179,16 @@ def initialize_from(
         other model takes RGB, the first kernels are adapted by `for_bands`. None: no adaptation.
 
     Raises:
-      DeepLabError: a variable that must be loaded is missing or has another shape.
+      DeepLabError: a variable that must be loaded is missing or has another shape, or the other
+        model is quantized.
     """
     check_name("training.init_scope", parts, INIT_SCOPES)
     description = checkpointing.read_description(source)
+    theirs = description.create_model().architecture
+    check_floating_point(theirs, source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))
     if architecture is not None and not architecture.takes_rgb:
-        theirs = description.create_model().architecture
         _check_channels(theirs, architecture, source, parts)
         if theirs.takes_rgb:
             given = for_bands(given, wanted, theirs, architecture)
@@ -281,7 +280,7 @@ def _unit(path: Path) -> Path:
 
 
 # Keywords in which a network may differ from the network whose variables it loads.
-OF_THE_RUN = ("num_classes", "dtype", "frozen_batch_norm", "ghost_batch_size", "quantization")
+OF_THE_RUN = ("num_classes", "dtype", "frozen_batch_norm", "ghost_batch_size")
 
 
 def _differing_flags(

@@ -125,6 +125,15 @@ def test_a_directory_without_a_model_is_refused(tmp_path, workdir):
         initialize_from(fresh_variables(workdir), tmp_path, Reporter())
 
 
+@pytest.mark.parametrize("parts", ["all", "backbone", "matching"])
+def test_a_quantized_model_is_refused(tmp_path, workdir, parts):
+    description = read_description(workdir)
+    description.overrides["quantization"] = "int8"
+    write_description(tmp_path, description)
+    with pytest.raises(DeepLabError, match="is a quantized model"):
+        initialize_from(fresh_variables(workdir), tmp_path, Reporter(), parts)
+
+
 def test_a_published_classifier_is_a_backbone(shared, tmp_path):
     conversion = convert(shared / "weights" / "mobilenet_v2_imagenet_224_uint8.tflite")
     write_model(tmp_path / "classifier", conversion.description, conversion.variables)
