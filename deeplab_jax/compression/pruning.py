@@ -104,8 +104,8 @@ def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]
     return nested(flat, variables)
 
 
-# Image size for shape inference. It is legal at every output stride, and the shapes of the
-# variables do not depend on it.
+# Image size for shape inference. Every network accepts it at every output stride, and the shapes of
+# the variables do not depend on it.
 PROBE_SIZE = (65, 65)
 
 

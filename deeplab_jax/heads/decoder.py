@@ -24,11 +24,14 @@ class MultiScaleFeatures(nn.Module):
 
     Attributes:
       strides: stride of the first convolution on each map, which reduces the map to the size of the
-        features.
+        features. If the result differs in size, it is resized. A backbone that omits the last rows
+        and columns of some image sizes, such as ConvNeXt, has smaller features.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
     """
 
     strides: tuple[int, ...]
+    align_corners: bool = True
     form: Form = Form()
 
     @nn.compact
@@ -51,7 +54,9 @@ class MultiScaleFeatures(nn.Module):
                     CHANNELS, size, step, form=self.form, name=f"map_{number}/conv{layer}"
                 )(hidden)
                 hidden = nn.Dropout(DROPOUT_RATE)(hidden, deterministic=not train)
-            joined.append(hidden)
+            joined.append(
+                ops.resize_bilinear(hidden, features.shape[1:3], align_corners=self.align_corners)
+            )
         return jnp.concatenate(joined, axis=-1)
 
 

@@ -206,7 +206,7 @@ def rename_branches_to_match(
     return rename_branches(given, dict(zip(old, new, strict=True)))
 
 
-# (H, W) of a small image that is legal at every output stride.
+# (H, W) of a small image that every network accepts at every output stride.
 PROBE_SIZE = (65, 65)
 
 

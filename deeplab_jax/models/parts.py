@@ -194,7 +194,7 @@ def _multi_scale_features(options: Architecture, form: Form) -> Decoder:
     sources = find_backbone(options.backbone).intermediate
     reached = [1, *(min(source.stride, options.output_stride) for source in sources)]
     strides = tuple(options.output_stride // stride for stride in reached)
-    module = heads.MultiScaleFeatures(strides, form=form, name="decoder")
+    module = heads.MultiScaleFeatures(strides, options.align_corners, form, name="decoder")
     names = ["image", *(source.name for source in sources)]
     return lambda features, maps, train: module(features, [maps[name] for name in names], train)
 

@@ -8,8 +8,9 @@ import pytest
 from compiling import run_once
 from random_variables import random_variables
 
+from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.heads import ASPP, Decoder, ImagePooling
+from deeplab_jax.heads import ASPP, Decoder, ImagePooling, MultiScaleFeatures
 from deeplab_jax.heads.aspp import average, pool_bins
 from deeplab_jax.layers import Normalization
 
@@ -136,3 +137,20 @@ def test_the_decoder_works_on_the_low_level_map():
     }
     apply = functools.partial(module.apply, train=False)
     assert jax.eval_shape(apply, variables, FEATURES, low_level).shape == (2, 17, 25, 5)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_multi_scale_features_have_the_size_of_the_features(align_corners):
+    """At 65 pixels, the last map of ConvNeXt has 4×4 pixels, and a convolution returns 5×5."""
+    module = MultiScaleFeatures((16,), align_corners)
+    image = np.random.default_rng(1).normal(size=(1, 65, 65, 3)).astype(np.float32)
+    smaller, equal = (np.zeros((1, side, side, 2), np.float32) for side in (4, 5))
+    variables = random_variables(module, equal, [image], train=False)
+
+    def both(variables, image):
+        return [module.apply(variables, features, [image], False) for features in (smaller, equal)]
+
+    found, full = run_once(both, variables, image)
+    assert found.shape == (1, 4, 4, 2 + 128)
+    expected = ops.resize_bilinear(full, (4, 4), align_corners=align_corners)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
