@@ -44,8 +44,11 @@ def valid_mask(label: Targets, num_classes: int | None = None) -> Bool[Array, "*
 
 def num_valid_pixels(label: Targets, num_classes: int | None = None) -> Float32[Array, ""]:
     """Returns the number of pixels that are not void, as a float32 scalar; see `valid_mask`."""
-    # The sum is in integers, because float32 cannot count above 2^24.
-    return jnp.sum(valid_mask(label, num_classes), dtype=jnp.int32).astype(jnp.float32)
+    # The sums are of integers, because float32 cannot count above 2^24. There are two sums, because
+    # a batch may have more pixels than an int32 can count.
+    rows = jnp.sum(valid_mask(label, num_classes), axis=-1, dtype=jnp.int32)
+    sixteens, rest = (jnp.sum(part).astype(jnp.float32) for part in jnp.divmod(rows, 16))
+    return 16 * sixteens + rest
 
 
 def masked_label(

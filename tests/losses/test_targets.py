@@ -20,6 +20,15 @@ def test_more_pixels_are_counted_than_float32_can_count_one_by_one():
     assert float(num_valid_pixels(np.zeros((4100, 4100), np.uint8))) == 4100 * 4100 > 2**24
 
 
+def test_more_pixels_are_counted_than_an_int32_can_count():
+    rows, columns = 2**12, 2**19 + 1
+
+    def count(pixel):
+        return num_valid_pixels(jnp.broadcast_to(pixel, (1, rows, columns)))
+
+    assert float(jax.jit(count)(jnp.uint8(0))) == rows * columns > 2**31
+
+
 @pytest.mark.parametrize(("label", "masked"), [(LABEL, PARTLY_VOID), (SOFT, SOFT_PARTLY_VOID)])
 def test_masked_pixels_are_void(label, masked):
     found = masked_label(label, KNOWN)
