@@ -227,7 +227,9 @@ def focal_loss(
     if is_soft(label):
         shares = class_shares(label, num_classes)
         shares = shares if weights is None else shares * weights
-        losses = jnp.sum(shares * _fading(-log_softmax(logits), gamma), axis=-1)
+        # A class with proportion 0 may have the logit −∞.
+        cross_entropy = jnp.where(shares == 0, 0, -log_softmax(logits))
+        losses = jnp.sum(shares * _fading(cross_entropy, gamma), axis=-1)
     else:
         losses = _fading(pixel_cross_entropy(logits, label), gamma)
         if weights is not None:

@@ -54,3 +54,15 @@ def test_two_classes_are_the_sigmoid_form_of_optax():
     found = focal_loss(np.stack([0 * logits, logits], -1), positive.astype(int), gamma=1.5)
     expected = optax.sigmoid_focal_loss(logits, positive.astype(float), gamma=1.5).mean()
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_class_with_proportion_0_may_have_the_logit_minus_infinity():
+    present = np.arange(LOGITS.shape[-1]) != 3
+    label = np.where(present, SOFT_PARTLY_VOID, 0)
+    # exp(−100) is 0 in float32.
+    expected, expected_gradient = jax.value_and_grad(focal_loss)(
+        np.where(present, LOGITS, -100).astype(np.float32), label
+    )
+    value, gradient = jax.value_and_grad(focal_loss)(np.where(present, LOGITS, -np.inf), label)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-8)
