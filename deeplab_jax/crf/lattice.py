@@ -78,7 +78,7 @@ def build_lattice(
         of the kernel.
       num_points: number of points (default: N). The remaining columns are padding: they have no
         weight and must be copies of a point.
-      capacity: maximum number of vertices inside `jit` (default: (d+1)·N + 1, the largest possible
+      capacity: maximum number of vertices inside `jit` (default: (d+1)·N, the largest possible
         number, several times that of typical images). If more vertices are needed, filtered
         values are NaN.
 
@@ -93,7 +93,8 @@ def build_lattice(
         vertices = find_vertices(features, jnp.asarray(count, jnp.int32))
         if isinstance(vertices.num_vertices, jax.core.Tracer):
             entries = vertices.point.size
-            size = min(capacity or entries + 1, entries + 1)
+            # One vertex more represents the neighbors that do not exist.
+            size = min(capacity or entries, entries) + 1
             return _link(vertices, size, TRACED_CHUNK, entries // TRACED_CHUNK)
         if not vertices.fits:
             raise DeepLabError(

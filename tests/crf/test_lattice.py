@@ -94,3 +94,14 @@ def test_the_lattice_inside_of_jit_is_the_one_outside():
     inside = jax.jit(lambda f, v: build_lattice(f).filter(v))(features, values)
     outside = build_lattice(jnp.asarray(features)).filter(values)
     np.testing.assert_allclose(inside, outside, rtol=1e-5, atol=1e-6)
+
+
+def test_the_capacity_may_equal_the_number_of_vertices():
+    features, values = jnp.zeros((1, 3)), jnp.arange(3.0)[:, None]
+    # The simplex around a point in one dimension has two vertices.
+    found, too_small = (
+        jax.jit(lambda f, v, n=capacity: build_lattice(f, capacity=n).filter(v))(features, values)
+        for capacity in (2, 1)
+    )
+    np.testing.assert_allclose(found, build_lattice(features).filter(values), rtol=1e-6)
+    assert np.isnan(too_small).all()
