@@ -49,7 +49,8 @@ class ImageClassifier(nn.Module):
         features = backbone(preprocess(image, options.preprocessing, form.dtype), train)["output"]
         if entry.wide and entry.wide.place == "before":
             features = self._widened(features, entry.wide, train)
-        pooled = jnp.mean(features.astype(jnp.float32), (1, 2), keepdims=True).astype(form.dtype)
+        accurate = features.astype(form.parameter_dtype)
+        pooled = jnp.mean(accurate, (1, 2), keepdims=True).astype(form.dtype)
         if entry.pooled_norm:
             pooled = LayerNorm(form=form, name="pooled_norm")(pooled)
         if entry.wide and entry.wide.place == "after":

@@ -12,6 +12,7 @@ from selection import one_of_each_family, slow_unless
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.losses import softmax_cross_entropy
 from deeplab_jax.models import create_model
+from deeplab_jax.models.image_classifier import create_classifier
 from deeplab_jax.models.keywords import read_keywords
 
 # Odd, even, and neither square.
@@ -141,3 +142,13 @@ def test_dropout_acts_in_training_only(head):
     one, other, evaluated = run_once(apply, variables, images)
     assert np.any(one != other)
     assert np.any(one != evaluated)
+
+
+def test_an_image_classifier_in_float64_rounds_no_activation_to_float32():
+    with jax.enable_x64(True):
+        model = create_classifier("resnet_18", dtype="float64")
+        image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+        variables = jax.eval_shape(model.init, jax.random.key(0), image)
+        program = jax.make_jaxpr(model.apply)(variables, image)
+    assert "new_dtype=float64" in str(program)
+    assert "new_dtype=float32" not in str(program)
