@@ -24,7 +24,8 @@ Arguments:
 * `stage`: 1 (default) or 2 (MobileNetV2 on VOC only).
 * `backbone`: mobilenet_v2 (default), mobilenet_v3_large or mobilenet_v3_small. MobileNetV3 requires
   dataset=cityscapes.
-* `width`: depth multiplier of MobileNetV2 (default: 1).
+* `width`: depth multiplier of MobileNetV2 (default: 1). Numbers of channels are rounded down, but
+  in the released code to the nearest whole number. This differs for 0.35, 1.3 and 1.4.
 * `aspp`: adds the 3×3 atrous branches to the head of MobileNetV2.
 * `from_coco`: set it if `init` was trained on coco_voc.
 * `init`: weights to start from; `none`: random initialization.

@@ -220,8 +220,9 @@ class ArchitectureFields:
     width_divisor: int = keyword(
         1,
         "Rounding of the channel numbers of MobileNetV2 after `depth_multiplier` is applied. 1: "
-        "the numbers are rounded down to whole numbers; 8: the numbers are rounded to multiples "
-        "of 8, as in slim's image classifiers.",
+        "the numbers are rounded down to whole numbers, whereas the released code rounds them to "
+        "the nearest whole number; 8: the numbers are rounded to multiples of 8, as in slim's "
+        "image classifiers.",
         legal=(1, 8),
     )
     stochastic_depth: float = keyword(
@@ -335,8 +336,9 @@ class ArchitectureFields:
     )
     widths: tuple[tuple[str, int], ...] = keyword(
         (),
-        "Path and number of output channels of each layer that `prune` made narrower; `prune` sets "
-        "this keyword.",
+        "Path and number of output channels of each layer whose number differs from that of the "
+        "architecture. `prune` sets this keyword, and `convert` sets it for MobileNetV2 of the "
+        "released code with a depth multiplier such as 0.35, see `width_divisor`.",
         rule=WIDTHS,
     )
     quantization: str = keyword(

@@ -11,13 +11,14 @@ from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Form, Normalization, SqueezeExcitation
 
 
-def rounded_width(exact: float) -> int:
-    """Rounds a number of channels to the nearest multiple of 8, at least 8, as in slim.
+def rounded_width(exact: float, divisor: int = 8) -> int:
+    """Rounds a number of channels to the nearest multiple of a divisor, as in slim.
 
-    If the nearest multiple is below 90 % of the number, the next larger multiple is returned.
+    The result is at least the divisor. If the nearest multiple is below 90 % of the number, the
+    next larger multiple is returned.
     """
-    rounded = max(8, int(exact + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * exact else rounded
+    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * exact else rounded
 
 
 class InvertedResidual(nn.Module):
@@ -126,7 +127,9 @@ def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> 
       features: number of channels at depth multiplier 1.
       depth_multiplier: multiplier of the number of channels.
       width_divisor: 1: the product is rounded down, to at least 1; 8: it is rounded to a multiple
-        of 8.
+        of 8. With divisor 1, the released code rounds to the nearest whole number
+        (`rounded_width`), such as 16 × 0.35 to 6 instead of 5. The difference remains because
+        stored models have the smaller numbers.
     """
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)

@@ -31,7 +31,8 @@ class Form:
         normalization is folded into kernels and biases; `int8`: convolutions compute in 8-bit
         integers; `rounded`: like `trained`, with kernels and inputs of convolutions rounded to
         8-bit values (quantization-aware training).
-      widths: (layer path, number of output channels) of the layers that were pruned.
+      widths: (layer path, number of output channels) of the layers whose number of output channels
+        differs from that of the architecture, for example because they were pruned.
       remat: layers recomputed in the backward pass (gradient checkpointing, arXiv 1604.06174):
         `none`, `norm` (normalizations and activations) or `block` (all layers inside the repeated
         units of the backbone).

@@ -267,6 +267,29 @@ def test_deeplab_does_not_round_them(multiplier):
     assert found == {"backbone": "mobilenet_v2", "depth_multiplier": multiplier}
 
 
+@pytest.mark.parametrize(
+    ("multiplier", "layer", "width"),
+    [(0.35, "layer_2/project", 6), (1.3, "layer_2/project", 21), (1.4, "layer_1", 45)],
+)
+def test_deeplab_rounds_fractional_widths_to_the_nearest(multiplier, layer, width):
+    variables = official_variables.Variables()
+    official_variables.mobilenet_v2(variables, multiplier, 1)
+    found = identify_backbone(empty_weights(variables).arrays)
+    assert found.keys() == {"backbone", "depth_multiplier", "widths"}
+    assert found["depth_multiplier"] == multiplier
+    assert dict(found["widths"])[f"backbone/{layer}"] == width
+
+
+def test_a_deeplab_with_fractional_widths_has_a_place_for_every_variable():
+    shapes = official_variables.deeplab(
+        lambda variables: official_variables.mobilenet_v2(variables, 0.35, 1), 21, branches=0
+    )
+    _, result = assigned(empty_weights(shapes))
+    assert not result.missing
+    assert not result.mismatched
+    assert not result.unused
+
+
 @pytest.mark.parametrize("form", official_variables.V3_ENDS)
 @pytest.mark.parametrize("multiplier", [0.35, 0.75, 1.0, 1.5])
 def test_form_of_mobilenet_v3(form, multiplier):

@@ -5,7 +5,7 @@ research/deeplab/core/*.py and research/slim/nets/*.py.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,10 +114,29 @@ def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
         # Without rounding, the last width determines the multiplier.
         factors = (*MULTIPLIERS, widths[-1] / full[-1])
         for (divisor, keywords), factor in itertools.product(DIVISORS[scope].items(), factors):
-            if widths == [mobilenet.scaled_width(width, factor, divisor) for width in full]:
-                return {"backbone": backbone, "depth_multiplier": factor, **keywords}
+            ours = [mobilenet.scaled_width(width, factor, divisor) for width in full]
+            released = [mobilenet.rounded_width(width * factor, divisor) for width in full]
+            if widths in (ours, released):
+                found = {"backbone": backbone, "depth_multiplier": factor, **keywords}
+                return found | _explicit_widths(ours, widths)
     nearest = next(iter(fitting or networks))
     return {"backbone": nearest, "depth_multiplier": widths[0] / networks[nearest][0]}
+
+
+def _explicit_widths(ours: Sequence[int], released: Sequence[int]) -> dict[str, Any]:
+    """Returns the keyword `widths` for the layers of MobileNetV2 that the released code rounds up.
+
+    Args:
+      ours: numbers of channels of the stem and of every layer, according to `scaled_width`.
+      released: numbers of channels in the file.
+    """
+    paths = ["layer_1", *(f"layer_{number}/project" for number in range(2, len(ours) + 1))]
+    layers = [
+        (f"backbone/{path}", width)
+        for path, width, default in zip(paths, released, ours, strict=True)
+        if width != default
+    ]
+    return {"widths": tuple(sorted(layers))} if layers else {}
 
 
 # Multi-grid that common.py of the released code recommends for training from the ImageNet weights
