@@ -26,7 +26,11 @@ def gelu(inputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _gelu(inputs: jax.Array) -> jax.Array:
-    return 0.5 * inputs * (1 + jax.lax.erf(inputs * jnp.asarray(0.5**0.5, inputs.dtype)))
+    scaled = inputs * jnp.asarray(0.5**0.5, inputs.dtype)
+    # In bfloat16, 1 + erf(x) is a multiple of 2⁻⁸ where erf(x) is below −0.5. In float32, erfc(−x)
+    # takes twice as long on CPUs.
+    is_narrow = jnp.finfo(inputs.dtype).bits < 32
+    return 0.5 * inputs * (jax.lax.erfc(-scaled) if is_narrow else 1 + jax.lax.erf(scaled))
 
 
 def standardize_channels(
