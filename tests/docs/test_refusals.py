@@ -107,6 +107,10 @@ SHOWN = {
     ],
     "pretrained.md": [
         (
+            "without anti-aliasing. `convert` therefore refuses",
+            "pretrained/test_codebases.py::test_classifiers_of_timm_with_anti_aliasing_are_refused",
+        ),
+        (
             "`evaluate` refuses classifiers",
             "inference/test_image_classification.py::test_classifiers_refuse_segmentation",
         ),
