@@ -105,15 +105,15 @@ class Augmentation:
     max_resize: int = keyword(
         0,
         "Maximum length of the longer side of an image before the random scaling; longer images "
-        "are downsampled; 0: no limit. If `resize_factor` is k, the maximum is rounded down to "
-        "n·k + 1 pixels, where n is a whole number.",
+        "are downsampled; 0: no limit. If `resize_factor` is k, the maximum is first rounded "
+        "down to n·k + 1 pixels, where n is a whole number, so that no rounded side exceeds it.",
         unit="pixels",
         rule=COUNT,
     )
     resize_factor: int = keyword(
         0,
-        "Number k for rounding up the size to which `min_resize` or `max_resize` resizes an image. "
-        "Each side is rounded up to n·k + 1 pixels, where n is a whole number. 0: no rounding up.",
+        "Each side of an image that `min_resize` or `max_resize` resizes is rounded up to n·k + 1 "
+        "pixels, where k is this value and n is a whole number. 0: no rounding up.",
         unit="pixels",
         rule=COUNT,
     )

@@ -142,8 +142,7 @@ class Optimizer:
     )
     decay_depthwise: bool = keyword(
         False,
-        "Weight decay of depthwise kernels, in addition to all other convolution kernels; False: "
-        "depthwise kernels have no weight decay.",
+        "Weight decay also of depthwise kernels; False: only of all other convolution kernels.",
         source="released code: False",
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd` and `lars`.")

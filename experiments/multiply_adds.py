@@ -52,7 +52,7 @@ def read_published() -> list[dict[str, str]]:
 
 
 def compare(row: Mapping[str, str]) -> Comparison:
-    """Counts the multiply-adds of a row of multiply_adds.csv, and compares the published number."""
+    """Counts the multiply-adds of a network, and compares the number with the published one."""
     published = float(row["published_billions"])
     try:
         ours = sum(

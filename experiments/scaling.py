@@ -1,4 +1,7 @@
-"""Scales a training run of a table down to a preset, and keeps the differences between rows."""
+"""Shrinks the training run of a table's row to the size of a preset.
+
+Settings in which the rows of the table differ still differ.
+"""
 
 import copy
 
