@@ -80,5 +80,6 @@ class PrecisionRecall:
         found = np.cumsum(gained, axis=1)
         claimed = np.cumsum(self.pixels[:, ::-1], axis=1)
         total = found[:, -1]
-        area = (gained * found / np.maximum(claimed, 1)).sum(axis=1)
+        # The products of two numbers of pixels can exceed int64.
+        area = (gained.astype(np.float64) * found / np.maximum(claimed, 1)).sum(axis=1)
         return np.where(total > 0, area / np.maximum(total, 1), np.nan)

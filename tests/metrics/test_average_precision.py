@@ -45,6 +45,13 @@ def test_a_class_that_the_truth_lacks_is_unknown():
     assert result.pixels.sum() == 2  # One known pixel, ranked for two classes.
 
 
+def test_classes_with_billions_of_pixels_have_exact_averages():
+    total = PrecisionRecall.empty(2)
+    total.positives[0, 999] = total.pixels[0, 999] = 5 * 10**9
+    total.positives[1, 999], total.pixels[1, 999] = 4 * 10**9, 8 * 10**9
+    np.testing.assert_array_equal(total.per_class_average_precision, [1, 0.5])
+
+
 @pytest.mark.parametrize(("probability", "place"), [(0, 0), (0.0015, 1), (0.9995, 999), (1, 999)])
 def test_bins(probability, place):
     assert probability_bins(jnp.float32(probability)) == place
