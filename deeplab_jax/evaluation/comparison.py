@@ -13,12 +13,14 @@ import jax
 import numpy as np
 
 from deeplab_jax.data import Dataset
+from deeplab_jax.data.folds import Subset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import make_class_list
 from deeplab_jax.evaluation.evaluate import check_labelled, check_start, describe_settings
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
+    WholeImageInference,
     make_inference,
     sum_over_hosts,
 )
@@ -31,7 +33,7 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Scales for VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
 PAPERS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Number of images that are predicted again after compilation to measure the time per image.
+# Least number of images that are predicted again after compilation to measure the time per image.
 TIMED_IMAGES = 8
 
 
@@ -47,7 +49,8 @@ class StrategyResult:
       boundary: int64 [images, num_classes, 4]; for each image and class, the numbers of predicted
         boundary pixels, of predicted boundary pixels that match the truth, of true boundary pixels,
         and of true boundary pixels that match the prediction.
-      seconds_per_image: mean time from the encoded image to the class map, without compilation.
+      seconds_per_image: mean time from the encoded image to the class map, without compilation. For
+        whole images, this is the time of images of the median padded size, in full batches.
     """
 
     settings: Mapping[str, Any]
@@ -135,10 +138,10 @@ def compare_strategies(
 
     Returns:
       One dictionary per strategy with `strategy`, `mean_iou`, `boundary_f_score`,
-      `seconds_per_image`, `settings`, `mean_iou_change` and `boundary_f_score_change`. The changes
-      are relative to the previous strategy (None for the first strategy). Each change contains the
-      `difference`, and the bounds `low` and `high` of the 95 % interval of this difference, from a
-      paired bootstrap over images (1,000 resamples, seed 0).
+      `seconds_per_image` (see `StrategyResult`), `settings`, `mean_iou_change` and
+      `boundary_f_score_change`. The changes are relative to the previous strategy (None for the
+      first). Each change contains the `difference`, and the bounds `low` and `high` of the 95 %
+      interval of this difference, from a paired bootstrap over images (1,000 resamples, seed 0).
 
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
@@ -194,17 +197,38 @@ def _measure(
 
 
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
-    """Returns the mean time per image, in seconds.
+    """Returns the mean time per image, in seconds, of the images that `_timed` selects.
 
-    The time is measured on the first 8 images of the split, or on the first batch if a batch has
-    more images. These images must have been predicted before, so that no compilation is measured.
+    These images must have been predicted before, so that no compilation is measured.
     """
-    timed = copy.copy(inference)
-    timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
+    timed = _timed(inference)
     started = time.perf_counter()
     for _ in image_results(timed, predictor, Reporter()):
         pass
     return (time.perf_counter() - started) / timed.num_images
+
+
+def _timed(inference: Inference) -> Inference:
+    """Returns the inference over the images whose prediction is timed.
+
+    With tiles, these are the first 8 images of the split, or as many as there are tiles in a batch.
+    Whole images are those of the median padded size, because the order of images by size hardly
+    depends on the inference options. They are repeated until there are at least 8 and all batches
+    are full, because void examples that fill a batch take as much time as images.
+    """
+    timed = copy.copy(inference)
+    count, batch_size = inference.num_images, inference.batch_size
+    if not isinstance(timed, WholeImageInference):
+        timed.num_images = min(count, max(TIMED_IMAGES, batch_size))
+        return timed
+    sizes = timed.sizes[:count]
+    median = sorted(sizes, key=math.prod)[count // 2]
+    positions = [index for index, size in enumerate(sizes) if size == median]
+    timed.num_images = -(-TIMED_IMAGES // batch_size) * batch_size
+    repeated = np.resize(positions, timed.num_images)
+    timed.dataset = Subset(inference.dataset, repeated, inference.dataset.split)
+    timed.sizes = [median] * timed.num_images
+    return timed
 
 
 def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 from reporters import RecordingReporter
-from stand_ins import Convolution, random_dataset
+from stand_ins import Convolution, random_dataset, red_predictor
 
 from deeplab_jax.crf import CRFParameters, dense_crf
 from deeplab_jax.data import ArrayDataset
@@ -22,6 +23,7 @@ from deeplab_jax.evaluation import (
     strategy_steps,
 )
 from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.forward import FoldedNetwork
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, TrimapConfusion
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
@@ -163,6 +165,36 @@ def test_rows_hold_each_strategys_numbers_and_its_change(dataset, predictor, tmp
     assert len(lines) == 5
     assert lines[1].startswith("plain")
     assert f"{100 * rows[2]['mean_iou']:.2f}" in lines[3]
+
+
+def test_the_time_per_image_excludes_void_examples(monkeypatch):
+    # A clock that advances by 1 per image or void example of a batch, and by 10 per CRF.
+    clock = [0]
+
+    class Network(FoldedNetwork):
+        def forward(self, *arguments):
+            compiled = super().forward(*arguments)
+
+            def counted(images):
+                clock[0] += len(images)
+                return compiled(images)
+
+            return counted
+
+    def refined(scores, image, parameters):
+        clock[0] += 10
+        return scores
+
+    monkeypatch.setattr(
+        "deeplab_jax.evaluation.comparison.time", SimpleNamespace(perf_counter=lambda: clock[0])
+    )
+    monkeypatch.setattr("deeplab_jax.evaluation.results.refine", refined)
+    mixed = random_dataset([(20, 31), (33, 33), (80, 50), (90, 90)])
+    predictor = red_predictor(mixed, make_network=Network)
+    steps = strategy_steps(InferenceOptions(crf=CRF))
+    for size in (1, 6):
+        rows = compare_strategies(predictor, mixed, steps, batch_size=size, reporter=Reporter())
+        assert [row["seconds_per_image"] for row in rows] == [1, 11]
 
 
 def test_mistakes_show_before_anything_is_measured(dataset, predictor):
