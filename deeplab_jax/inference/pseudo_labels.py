@@ -98,8 +98,8 @@ def write_pseudo_labels(
 
     Raises:
       DeepLabError: the model and a dataset in `labeled` have different classes or bands,
-        `output` contains files that were written with other settings, an image cannot be read, or
-        every image in `unlabeled` is equal to a labeled image.
+        `output` contains files that were written with other settings or for other pixels, an image
+        cannot be read, or every image in `unlabeled` is equal to a labeled image.
     """
     if not FRACTION.holds(min_confidence):
         raise DeepLabError(f"min_confidence={min_confidence} must be {FRACTION.words}")
@@ -110,16 +110,16 @@ def write_pseudo_labels(
     written = (_write_labeled(one, output, split, reporter) for split, one in labeled.items())
     known = set[bytes]().union(*written)
     palette, void = labeled["train"].descriptor.palette, void_label(len(predictor.class_names))
-    num_pseudo = kept = total = 0
+    bands, num_pseudo, kept, total = predictor.bands, 0, 0, 0
     for name, source in reporter.track(list(unlabeled.items()), "labeling, image"):
+        image = _read(predictor, name, source, page)
         mask = output / "masks" / "train" / PSEUDO / f"{name}.png"
-        if not mask.exists():
-            image = _read(predictor, name, source, page)
+        path = _image_path(output / "images" / "train" / PSEUDO / name, image.encoded, bands)
+        if not _is_labeled(image, name, path, mask):
             if _digest(image.pixels) in known:
                 continue
             probabilities = predictor.predict(image.pixels).probabilities
-            place = output / "images" / "train" / PSEUDO / name
-            _write_image(place, image.encoded, predictor.bands)
+            _write_image(path, image.encoded, bands)
             write_class_map(mask, pseudo_label(probabilities, min_confidence), palette)
         label = decode_label(mask.read_bytes())
         num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
@@ -245,22 +245,46 @@ def _write_labeled(
         digests.add(_digest(example["image"]))
         mask = output / "masks" / below / f"{name}.png"
         if not mask.exists():
-            _write_image(output / "images" / below / name, dataset.encoded(index)[0], bands)
+            encoded = dataset.encoded(index)[0]
+            path = _image_path(output / "images" / below / name, encoded, bands)
+            _write_image(path, encoded, bands)
             write_class_map(mask, example["label"], palette)
     return digests
 
 
-def _write_image(place: Path, encoded: bytes, bands: Bands) -> None:
+def _image_path(place: Path, encoded: bytes, bands: Bands) -> Path:
+    """Returns the path of an encoded image, which is `place` with the suffix of its format."""
+    suffix = ".npy" if not bands.are_rgb else ".png" if encoded.startswith(PNG_START) else ".jpg"
+    return place.with_name(place.name + suffix)
+
+
+def _write_image(path: Path, encoded: bytes, bands: Bands) -> None:
     """Writes an encoded image: RGB as JPEG or PNG, other bands as an array [H, W, bands]."""
-    suffix, content = ".jpg", encoded
+    content = encoded
     if not bands.are_rgb:
         buffer = io.BytesIO()
         np.save(buffer, decode_bands(encoded, bands))
-        suffix, content = ".npy", buffer.getvalue()
-    elif encoded.startswith(PNG_START):
-        suffix = ".png"
-    with replacing(place.with_name(place.name + suffix)) as temporary:
+        content = buffer.getvalue()
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _is_labeled(image: _Image, name: str, path: Path, mask: Path) -> bool:
+    """Returns whether an earlier call wrote the image to `path` and its pseudo-label to `mask`.
+
+    Raises:
+      DeepLabError: the mask exists, but belongs to other pixels than those of the image.
+    """
+    if not mask.exists():
+        return False
+    if path.is_file():
+        stored = np.load(path) if path.suffix == ".npy" else decode_image(path.read_bytes())
+        if np.array_equal(stored, image.pixels):
+            return True
+    raise DeepLabError(
+        f"{mask} exists, but {path} does not contain the pixels of the given image {name}; give "
+        "the same images and --page as before, or another --output"
+    )
 
 
 def _digest(pixels: np.ndarray) -> bytes:

@@ -136,7 +136,8 @@ def test_images_with_other_bands_are_arrays(tmp_path):
         dataclasses.replace(RedReader().architecture, in_channels=4, image_dtype="uint16")
     )
     model = Predictor(network, {}, NAMES, PALETTE, (65, 65), "bands")
-    assert write(tmp_path, labeled, tmp_path / "more", model).num_pseudo == 2
+    for _ in range(2):  # The second call resumes.
+        assert write(tmp_path, labeled, tmp_path / "more", model).num_pseudo == 2
     prepared(tmp_path / "pseudo", tmp_path / "new", bands="all")
     found = by_name(open_dataset("folder", tmp_path / "new", "train"))
     for index in (4, 5):
@@ -154,6 +155,25 @@ def test_an_interrupted_call_resumes(tmp_path, labeled):
     assert {path: path.read_bytes() for path in files} == files
     rewritten = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert rewritten == {lost, tmp_path / "pseudo" / "images" / "train" / "pseudo" / "6.png"}
+
+
+def test_other_pixels_under_the_name_of_a_labeled_image_are_refused(tmp_path, labeled):
+    pixels = write_images(tmp_path / "all", 0)
+    pages = [Image.fromarray(page) for page in pixels[5:7]]
+    pages[0].save(tmp_path / "all" / "5.tif", save_all=True, append_images=pages[1:])
+    first = write(tmp_path, labeled, tmp_path / "all", page=1)
+    files = {path: path.read_bytes() for path in (tmp_path / "pseudo").rglob("*.*")}
+    message = r"masks/train/pseudo/5\.png exists, but .*pixels of the given image 5; give the same"
+    with pytest.raises(DeepLabError, match=message):
+        write(tmp_path, labeled, tmp_path / "all", page=2)
+    Image.fromarray(pixels[6]).save(tmp_path / "all" / "5.jpg")
+    (tmp_path / "all" / "5.tif").rename(tmp_path / "5.tif")
+    with pytest.raises(DeepLabError, match=message):
+        write(tmp_path, labeled, tmp_path / "all")
+    assert {path: path.read_bytes() for path in files} == files
+    (tmp_path / "all" / "5.jpg").unlink()
+    (tmp_path / "5.tif").rename(tmp_path / "all" / "5.tif")
+    assert write(tmp_path, labeled, tmp_path / "all", page=1) == first
 
 
 @pytest.mark.parametrize(
