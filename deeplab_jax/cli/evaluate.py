@@ -17,7 +17,8 @@ an AUPR equal to the fraction of wrong pixels. --output then also writes uncerta
 With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
 --crf one after the other and prints how much each changes the metrics, with a 95 % interval. If
 none of these flags is given, the table has the rows of table 6 of DeepLab v3 (output strides 16 and
-8, six scales, flips) and one row for the CRF. --output then writes only strategies.json.
+8, six scales, flips) and, if the images are 8-bit RGB, one row for the CRF. --output then writes
+only strategies.json.
 
 With --class_map or --classes, the metrics are computed over the scored classes, which these flags
 define, instead of the classes of the model. Pixels whose true class is not scored are void. At all
@@ -155,6 +156,9 @@ def _compare(
     steps = evaluation.strategy_steps(options)
     if len(steps) == 1:
         steps = evaluation.papers_steps(options)
+        # `compare_strategies` refuses models that classify whole images.
+        if isinstance(predictor, inference.Predictor) and not predictor.bands.are_rgb:
+            del steps["+ CRF"]
     rows = evaluation.compare_strategies(predictor, dataset, steps, **settings)
     last = evaluation.settings_lines(rows[-1]["settings"])
     return "\n".join([evaluation.comparison_table(rows), "", "settings of the last row:", *last])

@@ -24,6 +24,8 @@ from deeplab_jax.evaluation.passes import (
 from deeplab_jax.evaluation.results import image_scores
 from deeplab_jax.files import as_path, check_output_file, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.options import DEFAULT_CRF
+from deeplab_jax.inference.refinement import find_parameters
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -106,9 +108,9 @@ def search_crf(
       If several points have the highest mean IoU, `parameters` is the first of them in the grid.
 
     Raises:
-      DeepLabError: the grid is empty or has invalid values, `output` cannot be written, all pixels
-        are void, an image is damaged, the outputs of the network are not finite, or the numbers of
-        classes of model and dataset differ.
+      DeepLabError: the grid is empty or has invalid values, the model does not take 8-bit RGB,
+        `output` cannot be written, all pixels are void, an image is damaged, the outputs of the
+        network are not finite, or the numbers of classes of model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     points = (grid or CRFGrid()).points()
@@ -117,8 +119,9 @@ def search_crf(
     for point in points:
         check_parameters(point)
     if isinstance(predictor, Predictor):
-        options = dataclasses.replace(options or predictor.options, crf=None)
-        predictor = predictor.with_options(options)
+        options = dataclasses.replace(options or predictor.options, crf=DEFAULT_CRF)
+        find_parameters(options, predictor.model.architecture)  # Refuses images that are not RGB.
+        predictor = predictor.with_options(dataclasses.replace(options, crf=None))
     chosen = EvaluationSettings(limit=limit, **settings)
     inference = make_inference(predictor, dataset, chosen)
     warn_of_other_names(predictor, dataset, reporter)

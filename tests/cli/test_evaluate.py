@@ -1,12 +1,15 @@
+import dataclasses
 import json
 import re
 
 import pytest
-from stand_ins import write_workdir
+from stand_ins import RedReader, write_workdir
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.evaluate import _compare
 from deeplab_jax.cli.main import run
 from deeplab_jax.data.descriptors import SHAPES
+from deeplab_jax.inference import InferenceOptions, Predictor
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,23 @@ def test_the_table_measures_each_step(evaluate, world):
     assert change["difference"] == pytest.approx(rows[1]["mean_iou"] - rows[0]["mean_iou"])
     assert f"{100 * rows[1]['mean_iou']:.2f}" in printed
     assert "flip: yes" in printed
+
+
+@pytest.mark.parametrize(("bands", "last"), [(3, "+ CRF"), (4, "+ flip")])
+def test_the_default_table_has_a_crf_only_for_rgb(monkeypatch, bands, last):
+    architecture = dataclasses.replace(RedReader().architecture, in_channels=bands)
+    predictor = Predictor(RedReader(architecture), {}, "abcd", [(0, 0, 0)] * 4)
+    compared = {}
+
+    def compare(predictor, dataset, steps, **settings):
+        compared.update(steps)
+        return [{"settings": {}}]
+
+    monkeypatch.setattr("deeplab_jax.evaluation.compare_strategies", compare)
+    monkeypatch.setattr("deeplab_jax.evaluation.comparison_table", str)
+    monkeypatch.setattr("deeplab_jax.evaluation.settings_lines", list)
+    _compare(predictor, None, InferenceOptions(), {})
+    assert list(compared)[-1] == last
 
 
 @pytest.mark.parametrize("flag", ["--notable", "--table"])
