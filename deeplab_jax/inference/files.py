@@ -16,7 +16,7 @@ from deeplab_jax.data.image_rows import open_rows
 from deeplab_jax.data.images import image_size, read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, is_local, replacing
-from deeplab_jax.labels import VOID_LABEL
+from deeplab_jax.labels import VOID_LABEL, label_dtype
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.listing import IMAGE_SUFFIXES, absence, visible_files
 from deeplab_jax.reporter import Reporter
@@ -313,8 +313,7 @@ def predict_files(
     """Predicts images and writes the results, each file atomically.
 
     Images are predicted and written by rows if the predictor uses tiles and no CRF, no
-    probabilities are written, and `overlay_bands` is None. Chosen bands are stretched by the
-    percentiles of the whole image.
+    probabilities are written, and `overlay_bands` is None.
 
     Args:
       predictor: model to apply.
@@ -333,18 +332,25 @@ def predict_files(
         return
     for job in reporter.track(jobs, "predicting, image"):
         image = read_input(predictor, job.image, page=page)
-        if job.probabilities:
-            prediction = predictor.predict(image)
-            class_map = prediction.class_map
-            _write_probabilities(job.probabilities, prediction.probabilities, predictor.class_names)
-        else:
-            # Probabilities are not computed, because those of large images need much memory.
-            class_map = predictor(image)
+        class_map = _class_map(predictor, image, job.probabilities)
         write_class_map(job.class_map, class_map, predictor.palette)
         if job.colors:
             write_picture(job.colors, colorize(class_map, predictor.palette))
-        shown = displayed(image, overlay_bands)
-        write_picture(job.overlay, overlay(shown, class_map, predictor.palette))
+        image = displayed(image, overlay_bands)
+        write_picture(job.overlay, overlay(image, class_map, predictor.palette))
+
+
+def _class_map(predictor: "Predictor", image: np.ndarray, archive: Path | None) -> np.ndarray:
+    """Returns the class map, uint8 or uint16, and writes probabilities to `archive` if given."""
+    # Probabilities need much memory: they are computed only if necessary, and freed on return.
+    if archive is None:
+        class_map = predictor(image)
+    else:
+        prediction, names = predictor.predict(image), np.array(predictor.class_names)
+        half, class_map = prediction.probabilities.astype(np.float16), prediction.class_map
+        with replacing(archive) as temporary:
+            np.savez_compressed(temporary, probabilities=half, class_names=names)
+    return class_map.astype(label_dtype(len(predictor.class_names)))
 
 
 def read_input(
@@ -392,9 +398,3 @@ def _predict_by_rows(
                 colors = stack.enter_context(replacing(job.colors)) if job.colors else None
                 predict_rows(predictor, image, class_map, overlay, colors, track)
         next(done, None)
-
-
-def _write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
-    half, names = probabilities.astype(np.float16), np.array(class_names)
-    with replacing(path) as temporary:
-        np.savez_compressed(temporary, probabilities=half, class_names=names)

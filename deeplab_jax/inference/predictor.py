@@ -242,8 +242,8 @@ class Predictor:
         """Returns the class of every pixel.
 
         With tiles, the image and the result take 7 bytes of memory per pixel, in addition to the
-        memory of the network. With a CRF, memory also contains the scores of all classes for the
-        whole image.
+        memory of the network. With a CRF, memory also contains up to three float32 arrays
+        [H, W, num_classes] on the host.
 
         Args:
           image: uint8 [H, W, 3], RGB; or other bands, see the attribute `bands`.

@@ -91,8 +91,7 @@ def write_pseudo_labels(
       unlabeled: {name of an image in the folder, without suffix: path or encoded bytes of this
         image}. Images that are equal to a labeled image in all pixels are left out.
       output: directory of the folder.
-      min_confidence: smallest probability, in [0, 1), of a class that is kept; all other pixels are
-        void.
+      min_confidence: smallest probability, in [0, 1), of a class that is not replaced by void.
       page: number of the page to read from TIFF files, from 1; None: the only page.
       reporter: receives progress events.
 
@@ -118,9 +117,10 @@ def write_pseudo_labels(
         if not _is_labeled(image, name, path, mask):
             if _digest(image.pixels) in known:
                 continue
-            probabilities = predictor.predict(image.pixels).probabilities
+            # No variable keeps the probabilities, which need much memory, for the next image.
+            label = pseudo_label(predictor.predict(image.pixels).probabilities, min_confidence)
             _write_image(path, image.encoded, bands)
-            write_class_map(mask, pseudo_label(probabilities, min_confidence), palette)
+            write_class_map(mask, label, palette)
         label = decode_label(mask.read_bytes())
         num_pseudo, kept, total = num_pseudo + 1, kept + (label != void).sum(), total + label.size
     if not num_pseudo:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import weakref
 
 import numpy as np
 import pytest
@@ -49,6 +50,21 @@ def test_void_has_16_bits_with_many_classes():
 def predictor(names=NAMES):
     options = InferenceOptions(flip=True)
     return Predictor(RedReader(), {}, names, PALETTE, (65, 65), "red", options)
+
+
+def test_the_probabilities_of_one_image_at_a_time_are_in_memory(tmp_path, labeled):
+    class Watched(Predictor):
+        last = staticmethod(lambda: None)
+
+        def predict(self, image):
+            assert self.last() is None
+            found = super().predict(image)
+            self.last = weakref.ref(found.probabilities)
+            return found
+
+    model = Watched(RedReader(), {}, NAMES, PALETTE, (65, 65), "red", InferenceOptions(flip=True))
+    write_images(tmp_path / "all", 3, first=5)
+    assert write(tmp_path, labeled, tmp_path / "all", model).num_pseudo == 3
 
 
 def write_images(folder, count, first=0):
