@@ -42,8 +42,8 @@ class InferenceOptions:
       tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None:
         whole images.
       overlap: fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only
-        context. If it covers the radius of the receptive field, the result is the same as
-        without tiles.
+        context. If it covers the radius of the receptive field and the only scale is 1, the result
+        is the same as without tiles.
       crf: None: no CRF; `default`: published parameters for the architecture; otherwise a name in
         `crf.PARAMETERS`, or parameters.
 

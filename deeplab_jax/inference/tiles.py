@@ -45,10 +45,12 @@ class Tiling:
     Neighboring tiles overlap by at least twice the margin. Results are not averaged. Each overlap
     is divided near its middle, so that the result of a pixel is taken from a single tile. The
     distance between the pixel and the border of this tile is at least the margin, except at the
-    border of the padded image. If the margin covers the radius of the receptive field, the result
-    equals that of the whole padded image. Tiles start at multiples of the output stride, so that
-    their feature maps sample the same positions as the feature map of the whole image. The last
-    tile is shifted to end at the border of the padded image.
+    border of the padded image. The last tile is shifted to end at the border of the padded image.
+
+    Tiles start at multiples of the output stride, so that at scale 1, their feature maps sample the
+    same positions as the feature map of the whole image. If the margin also covers the radius of
+    the receptive field, the result equals that of the whole padded image. At other scales, the
+    feature maps of a tile may sample other positions.
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
