@@ -137,11 +137,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "format", "output")
     if paths:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
-    output = as_path(flags.output)
-    if output.exists() and not flags.overwrite:
-        raise DeepLabError(f"{output} exists; give another --output, or replace it (--overwrite)")
-    check_replaceable(output)
-    check_output_directory(output.parent)
+    output = _check_output(flags)
     if flags.verify_size and not flags.verify:
         raise DeepLabError("--verify_size requires --verify, as in --verify=photos")
     if flags.runtime and flags.format != "web":
@@ -166,6 +162,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     from deeplab_jax.export.runtimes import export, program_for
     from deeplab_jax.export.verification import cases
 
+    if flags.format == "web":
+        from deeplab_jax.export.web import check_page
+
+        check_page(output)
     options = ExportOptions(
         size=size,
         batch=batch,
@@ -189,6 +189,20 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
         if images:
             _verify(program, compared, local, images, bool(calibration), console)
+
+
+def _check_output(flags: Flags) -> pathlib.Path:
+    """Checks --output, and returns its path.
+
+    Raises:
+      DeepLabError: the path exists and must not or cannot be replaced, or cannot be written.
+    """
+    output = as_path(flags.output)
+    if output.exists() and not flags.overwrite:
+        raise DeepLabError(f"{output} exists; give another --output, or replace it (--overwrite)")
+    check_replaceable(output)
+    check_output_directory(output.parent)
+    return output
 
 
 def _find(paths: str | None, output: pathlib.Path, limit: int) -> list[pathlib.Path]:

@@ -70,7 +70,8 @@ def export(
 
     Raises:
       DeepLabError: the format is unknown, its packages are not installed, the network does not
-        support variable sizes, or the format does not support an operation of the network.
+        support variable sizes, the format does not support an operation of the network, or a
+        web page would replace something other than an exported page or an empty directory.
     """
     check_exports(predictor, format)
     program = program_for(predictor, format, options)
@@ -89,7 +90,13 @@ def export(
             f"dtype={program.options.dtype} cannot be combined with calibration, which quantizes a "
             "TFLite file to 8-bit integers; omit one of them"
         )
-    with local_output(as_path(path)) as local:
+    place = as_path(path)
+    if format == "web":
+        from deeplab_jax.export.web import check_page
+
+        # For a bucket, `write_page` receives a new local path.
+        check_page(place)
+    with local_output(place) as local:
         _write(program, local, format, calibration, runtime)
     return program.options
 

@@ -69,8 +69,7 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
-    if path.exists() and not is_page(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise DeepLabError(f"{path} exists and is not an exported page; give another --output")
+    check_page(path)
     with replacing_directory(path, overwrite=True) as page:
         (page / RUNTIME).mkdir()
         write_onnx(program, page / NETWORK)
@@ -84,6 +83,16 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
         for name in ("package.json", "LICENSE", "ThirdPartyNotices.txt"):
             if (package / name).is_file():
                 shutil.copyfile(package / name, page / RUNTIME / name)
+
+
+def check_page(path: Path) -> None:
+    """Checks that a page can be written to a path, and that only a page would be replaced.
+
+    Raises:
+      DeepLabError: `path` exists and is neither an exported page nor an empty directory.
+    """
+    if path.exists() and not is_page(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise DeepLabError(f"{path} exists and is not an exported page; give another --output")
 
 
 def is_page(path: Path) -> bool:

@@ -18,15 +18,19 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import skimage.data
+from memory_bucket import use_memory_bucket
 from PIL import Image
 from small import NAMES, PALETTE, small_predictor
+from stand_ins import write_workdir
 from test_exported_networks import NETWORKS
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.export import runtimes
 from deeplab_jax.export.program import ExportOptions
 from deeplab_jax.export.runtimes import export, load_exported
+from deeplab_jax.files import as_path
 from deeplab_jax.inference import load
 
 pytest.importorskip("onnx")
@@ -105,6 +109,27 @@ def test_what_a_page_does_not_support_is_refused(predictor, tmp_path):
     with pytest.raises(DeepLabError, match="not an exported page"):
         export(predictor, page, "web")
     assert [path.name for path in page.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.usefixtures("below_package")
+def test_only_a_page_is_replaced_in_a_bucket(predictor, tmp_path, monkeypatch, capsys):
+    use_memory_bucket(monkeypatch)
+    other, page = as_path("s3://bucket/datasets"), as_path("s3://bucket/page")
+    (other / "voc").mkdir(parents=True)
+    (other / "voc" / "records").write_text("")
+    with pytest.raises(DeepLabError, match="not an exported page"):
+        export(predictor, str(other), "web")
+    workdir = write_workdir(tmp_path / "workdir", ["sky", "tree"])
+    words = [f"--model={workdir}", "--format=web", f"--output={other}", "--overwrite"]
+    monkeypatch.setattr(runtimes, "export", lambda *given: pytest.fail("the work was started"))
+    assert run(["export", *words], Console()) == 2
+    assert "not an exported page" in capsys.readouterr().err
+    assert (other / "voc" / "records").exists()
+    export(predictor, str(page), "web")
+    (page / "runtime" / "earlier.mjs").write_text("")
+    export(predictor, str(page), "web")
+    assert not (page / "runtime" / "earlier.mjs").exists()
+    assert web.is_page(page)
 
 
 def test_the_runtime_is_found_or_the_command_that_installs_it_is_named(
