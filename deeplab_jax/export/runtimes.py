@@ -267,14 +267,17 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
         path = path / PAGE_NETWORK
     if not path.is_file():
         raise DeepLabError(f"{path}: no such file; write one with `deeplab-jax export`")
+    threads = threads or os.cpu_count() or 1
+    with path.open("rb") as file:
+        is_tflite = file.read(8)[4:] == IDENTIFIER
+    # Published TFLite files contain their labels as an appended zip archive.
+    if is_tflite:
+        return _load_tflite(path, threads)
     if zipfile.is_zipfile(path):
         exported, text = _read_stablehlo(path)
         function, metadata = jax.jit(exported.call), parse_metadata(text, where=str(path))
         return ExportedNetwork(metadata, lambda images: np.asarray(function(images)))
-    with path.open("rb") as file:
-        is_tflite = file.read(8)[4:] == IDENTIFIER
-    load = _load_tflite if is_tflite else _load_onnx
-    return load(path, threads or os.cpu_count() or 1)
+    return _load_onnx(path, threads)
 
 
 def _load_tflite(path: Path, threads: int) -> ExportedNetwork:

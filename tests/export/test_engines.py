@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import zipfile
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from deeplab_jax.export import engines
 from deeplab_jax.export.engines import load_file, with_engine
 from deeplab_jax.export.program import ExportOptions
 from deeplab_jax.export.runtimes import export
+from deeplab_jax.export.tflite import IDENTIFIER
 from deeplab_jax.files import PROGRAM_CACHE
 from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.inference.forward import only_class_map
@@ -251,3 +253,13 @@ def test_files_that_are_no_models(predictor, onnx_file, tmp_path):
     earlier = dataclasses.replace(load_file(path).file.metadata, model=None)
     with pytest.raises(DeepLabError, match="export it again"):
         engines.FilePredictor(engines.ExportedNetwork(earlier, None), "old.onnx")
+
+
+def test_a_published_tflite_file_with_an_appended_archive_is_recognized(tmp_path):
+    pytest.importorskip("ai_edge_litert.interpreter")
+    path = tmp_path / "published.tflite"
+    path.write_bytes(bytes(4) + IDENTIFIER)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "background")
+    with pytest.raises(DeepLabError, match=r"cannot be run as a TFLite file.*deeplab-jax convert"):
+        deeplab_jax.load(path)
