@@ -36,11 +36,13 @@ def open_sources(
       The path of the model, the model, and the split to evaluate on.
 
     Raises:
-      DeepLabError: a flag is missing, an argument is not a flag, --output exists, the model or the
-        dataset does not exist or cannot be evaluated on it, or the TFLite file cannot be run.
+      DeepLabError: a flag is missing or has no effect, an argument is not a flag, --output exists,
+        the model or the dataset does not exist or cannot be evaluated on it, or the TFLite file
+        cannot be run.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
+    _check_fine_tuning(flags)
     check_new_directory(as_path(flags.output))
     settings = flags.split_settings()
     flags.check_sources()
@@ -54,6 +56,25 @@ def open_sources(
 
         tflite_call(as_path(flags.tflite))
     return source, stored, dataset
+
+
+def _check_fine_tuning(flags: Flags) -> None:
+    """Checks that flags of the fine-tuning are given only with --steps.
+
+    Raises:
+      DeepLabError: such a flag is given without --steps.
+    """
+    shown = {
+        "config": "--config",
+        "override": "--config.FIELD=VALUE",
+        "teacher_weight": "--teacher_weight",
+    }
+    given = [flag for name, flag in shown.items() if name in flags and flags[name].value]
+    if given and not flags.steps:
+        raise DeepLabError(
+            f"{given[0]} requires --steps=N, the number of fine-tuning steps; give --steps=N, or "
+            f"omit {given[0]}"
+        )
 
 
 def _check_evaluation(

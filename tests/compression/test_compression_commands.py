@@ -267,6 +267,17 @@ def test_distill_from_a_teacher(world, monkeypatch, capsys):
         ("prune", ["--output=x"], "give --steps=N"),
         ("prune", ["--output=x", "--structured", "--macs=2"], "must be in (0, 1]"),
         ("quantize", ["--output=model"], "exists and is not empty"),
+        ("quantize", ["--output=x", "--config=recipe.py"], "--config requires --steps=N"),
+        (
+            "quantize",
+            ["--output=x", "--config.training.batch_size=2"],
+            "--config.FIELD=VALUE requires --steps=N",
+        ),
+        (
+            "prune",
+            ["--output=x", "--structured", "--teacher_weight=1"],
+            "--teacher_weight requires --steps=N",
+        ),
         (
             "quantize",
             ["--output=x", "--steps=1", "--config.model.head=aspp"],
