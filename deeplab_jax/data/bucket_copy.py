@@ -27,19 +27,20 @@ class Stored(NamedTuple):
       size: size in bytes.
       md5: MD5 of the content as hexadecimal digits; empty if the storage service does not report
         it.
-      etag: text that the storage service changes with the content; empty if it reports none.
+      tag: text that the storage service changes with the content, such as the ETag in S3; empty if
+        it reports none.
     """
 
     size: int
     md5: str
-    etag: str
+    tag: str
 
 
 def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
     """Returns a local copy of a prepared dataset in a bucket.
 
     The copy is stored below `datasets/` in the cache directory. An existing copy is used again if
-    it has the same files as the bucket, with the same sizes, checksums and ETags. While one process
+    it has the same files as the bucket, with the same sizes, checksums and tags. While one process
     copies a dataset, other processes on this machine wait.
 
     Args:
@@ -96,13 +97,14 @@ def _list_files(system: Any, root: str) -> dict[str, Stored]:
 
 
 def _stored(facts: dict[str, Any]) -> Stored:
-    """Returns size, MD5 and ETag of a file from the facts that fsspec reports.
+    """Returns size, MD5 and tag of a file from the facts that fsspec reports.
 
-    Only Google Cloud Storage states an MD5 as such. In S3, the ETag of an object that was uploaded
-    in one part is often its MD5, but not with the encryptions SSE-KMS and SSE-C.
+    Only Google Cloud Storage states an MD5 as such, but not for objects that were composed of
+    several uploads. It states the CRC-32C of every object. In S3, the ETag of an object that was
+    uploaded in one part is often its MD5, but not with the encryptions SSE-KMS and SSE-C.
     """
     md5 = base64.b64decode(facts.get("md5Hash", "")).hex()
-    return Stored(int(facts["size"]), md5, str(facts.get("ETag", "")))
+    return Stored(int(facts["size"]), md5, str(facts.get("ETag") or facts.get("crc32c", "")))
 
 
 def _is_current(target: Path, files: dict[str, Stored]) -> bool:

@@ -74,21 +74,25 @@ def test_a_damaged_copy_is_not_kept(bucket, monkeypatch, tmp_path, content, comp
     ]
 
 
-def test_an_etag_shows_changes_but_is_no_checksum(bucket, monkeypatch):
-    """With the encryption SSE-KMS of S3, ETags look like an MD5, but are none."""
-    etags = {}
+@pytest.mark.parametrize("key", ["ETag", "crc32c"])
+def test_a_tag_shows_changes_of_files_without_an_md5(bucket, monkeypatch, key):
+    """With the encryption SSE-KMS of S3, ETags look like an MD5, but are none.
+
+    Composite objects of Google Cloud Storage have a CRC-32C, but no MD5.
+    """
+    tags = {}
 
     def find(self, path, detail=False, **keywords):
         found = super(MemoryBucket, self).find(path, detail=True, **keywords)
         for name, facts in found.items():
-            facts["ETag"] = etags.get(name.rpartition("/")[2], '"0123456789abcdef0123456789abcdef"')
+            facts[key] = tags.get(name.rpartition("/")[2], '"0123456789abcdef0123456789abcdef"')
         return found
 
     monkeypatch.setattr(MemoryBucket, "find", find)
     prepared_directory("shapes", bucket)
     prepared_directory("shapes", bucket)
     assert sorted(MemoryBucket.copied) == sorted(FILES)
-    etags["shapes-val.array_record-00000-of-00001"] = '"fedcba9876543210fedcba9876543210"'
+    tags["shapes-val.array_record-00000-of-00001"] = '"fedcba9876543210fedcba9876543210"'
     prepared_directory("shapes", bucket)
     assert len(MemoryBucket.copied) == 2 * len(FILES)
 
