@@ -186,9 +186,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         export(predictor, local, flags.format, options, samples, flags.runtime)
         files = local.rglob("*") if local.is_dir() else [local]
         megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
-        console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
-        if images:
-            _verify(program, compared, local, images, bool(calibration), console)
+        differing = _verify(program, compared, local, images, bool(calibration), console)
+    # For a bucket, the file is at --output only now.
+    console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
+    _check_agreement(output, differing)
 
 
 def _check_output(flags: Flags) -> pathlib.Path:
@@ -247,31 +248,33 @@ def _summary(program: "Program") -> str:
 def _verify(
     program: "Program",
     cases: "list[tuple[Size, int]]",
-    output: pathlib.Path,
+    file: pathlib.Path,
     images: list[pathlib.Path],
     calibrated: bool,
     console: Console,
-) -> None:
+) -> list[str]:
     """Compares an exported file with its network on images, and prints the results.
 
     Args:
       program: exported program, which contains the network.
       cases: pairs of an image size (H, W) and a batch size. The file and the network predict the
         images once for each pair.
-      output: path of the exported file.
-      images: paths of the images.
+      file: path of the exported file on this machine.
+      images: paths of the images; if there are none, nothing is compared.
       calibrated: whether the file computes in 8-bit integers.
       console: prints the results.
 
-    Raises:
-      DeepLabError: the file and the network compute in float32, but predict different classes at a
-        pixel where the logits of these classes are not nearly equal.
+    Returns:
+      The sizes, as HxW, at which the file and the network compute in float32, but predict different
+      classes at a pixel where the logits of these classes are not nearly equal.
     """
+    if not images:
+        return []
     from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify
 
     predictor = program.predictor
-    exported, read = load_exported(output), _read(images, predictor)
+    exported, read = load_exported(file), _read(images, predictor)
     architecture = predictor.model.architecture
     exact = not calibrated and program.options.dtype == "float32"
     exact = exact and (architecture.dtype, architecture.quantization) == FLOATS
@@ -281,6 +284,19 @@ def _verify(
         console.print(str(found))
         if exact and not found.agrees:
             differing.append(f"{size[0]}x{size[1]}")
+    return differing
+
+
+def _check_agreement(output: pathlib.Path, differing: list[str]) -> None:
+    """Checks that the exported file does not differ from the network.
+
+    Args:
+      output: path of the exported file, as given by --output.
+      differing: sizes, as HxW, at which the file and the network differ.
+
+    Raises:
+      DeepLabError: the file and the network differ at a size.
+    """
     if differing:
         raise DeepLabError(
             f"{output} and the network predict different classes for images of "

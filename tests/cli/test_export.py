@@ -1,14 +1,17 @@
 import re
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from memory_bucket import use_memory_bucket
 from stand_ins import write_workdir
 
 from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.export.runtimes import load_exported
+from deeplab_jax.files import as_path
 from deeplab_jax.heads import aspp
 
 
@@ -106,6 +109,22 @@ def test_a_file_that_differs_ends_the_command(workdir, tmp_path, capsys, monkeyp
     assert str(tmp_path / "network") in message
     monkeypatch.setattr(aspp, "average", average)
     assert run([*network, *file, "--overwrite"], Console()) == 0
+
+
+def test_a_file_that_differs_is_also_written_to_a_bucket(workdir, tmp_path, capsys, monkeypatch):
+    use_memory_bucket(monkeypatch)
+    cv2.imwrite(str(tmp_path / "noise.png"), np.zeros((50, 70, 3), np.uint8))
+    output = "s3://bucket/files/network"
+    as_path(output).parent.mkdir(parents=True)
+    network = ["export", f"--model={workdir}", "--format=stablehlo", "--size=65x65"]
+    found = SimpleNamespace(agrees=False)
+    monkeypatch.setattr("deeplab_jax.export.verification.verify", lambda *given: found)
+    file = [f"--output={output}", f"--verify={tmp_path / 'noise.png'}"]
+    assert run([*network, *file], Console()) == 2
+    printed, error = capsys.readouterr()
+    assert f"{output}: " in printed
+    assert f"{output} and the network predict different classes" in error
+    assert as_path(output).exists()
 
 
 def test_sizes_with_misaligned_maps_are_reported(workdir, tmp_path, capsys):
