@@ -34,7 +34,13 @@ from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import as_path, check_output_directory, check_replaceable, local_output
+from deeplab_jax.files import (
+    as_path,
+    check_output_directory,
+    check_output_file,
+    check_replaceable,
+    local_output,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
     from deeplab_jax.export.program import Program, Size
 
 FORMATS = ["stablehlo", "onnx", "tflite", "coreml", "web"]
+# Formats that are written as a directory.
+DIRECTORIES = ("coreml", "web")
 # Formats whose files take one image per call by default.
 ONE_IMAGE = ("tflite", "coreml", "web")
 SIDES = ("inside", "outside")
@@ -199,6 +207,8 @@ def _check_output(flags: Flags) -> pathlib.Path:
       DeepLabError: the path exists and must not or cannot be replaced, or cannot be written.
     """
     output = as_path(flags.output)
+    if flags.format not in DIRECTORIES:
+        check_output_file(output)
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or replace it (--overwrite)")
     check_replaceable(output)

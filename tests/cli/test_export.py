@@ -56,6 +56,7 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
         (["--model=m", "--format=onnx", "--output=x", "--size=513"], "as in 513x513"),
         (["--model=m", "--format=onnx", "--output=x", "--batch=few"], "a whole number above 0"),
         (["--model=m", "--format=onnx", "--output=/dev/null/x"], "/dev/null cannot be written"),
+        (["--model=m", "--format=onnx", "--output=..", "--overwrite"], ".. is a directory"),
         (["--model=m", "--format=onnx", "--output=x", "photos"], "did you mean --verify=photos"),
         (["--model=m", "--format=onnx", "--output=x", "--verify=none"], "no such file or folder"),
         (["--model=m", "--format=onnx", "--output=x", "--calibrate=a"], "requires --format=tflite"),
