@@ -23,6 +23,7 @@ from deeplab_jax import data
 from deeplab_jax.cli import compression
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
+from deeplab_jax.errors import DeepLabError
 
 
 def define_flags(flags: Flags) -> None:
@@ -50,6 +51,12 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     check_quantizable(stored)
     name, split = flags.calibration_dataset or flags.dataset, flags.calibration_split
     calibrating = data.open_dataset(name, flags.data_dir, split)
+    taken, found = stored.description.image_bands, calibrating.descriptor.bands
+    if (taken.count, taken.dtype) != (found.count, found.dtype):
+        raise DeepLabError(
+            f"the model takes {taken}, but the images of {name} have {found}; give a "
+            "--calibration_dataset with the bands of the model"
+        )
     stored = compression.fine_tuned(flags, source, stored, quantization_aware, console)
     limit, size = flags.calibration_limit, parse_size(flags.size)
     images = calibration_images(calibrating, stored.model, limit=limit, size=size, reporter=console)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from band_scenes import write_scenes
 from random_variables import random_variables
 from small_models import describe
 from tiny_recipe import write_tiny_recipe
@@ -295,6 +296,18 @@ def test_mistakes_are_reported_before_any_work(compress, world, command, flags, 
     assert complaint in told
     assert not (world / "x").exists()
     assert not (world / "x-training").exists()
+
+
+def test_a_calibration_dataset_of_other_bands_is_reported_before_any_work(
+    compress, tmp_path, monkeypatch
+):
+    source = write_scenes(tmp_path / "source", 1, 1, size=48)
+    prepare = ["prepare", "folder", f"--source={source}", "--data_dir=data", "--bands=all"]
+    assert run(prepare, Console()) == 0
+    monkeypatch.setattr(compression, "fine_tuned", lambda *given: pytest.fail("it is fine-tuned"))
+    status, _, error = compress("quantize", "--output=x", "--calibration_dataset=folder")
+    assert status == 2
+    assert "5 bands of uint16; give a --calibration_dataset with" in error
 
 
 def test_a_tflite_file_that_cannot_be_run_is_reported_before_any_work(compress, world):
