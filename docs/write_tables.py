@@ -158,7 +158,10 @@ def results(name: str) -> Iterator[str]:
     for entry, values in zip(entries, seeds, strict=True):
         mean = "not run"
         if values:
-            mean = f"{float(entry['mean']):.2f} ± {float(entry['standard_deviation']):.2f}"
+            mean = f"{float(entry['mean']):.2f}"
+        # A single seed has no standard deviation.
+        if entry["standard_deviation"]:
+            mean += f" ± {float(entry['standard_deviation']):.2f}"
         paired = [] if values is first else list(zip(values, first, strict=False))
         changes = ", ".join(f"{value - base:+.2f}".replace("-", "−") for value, base in paired)
         rows.append([entry["row"], mean, changes, entry["published"], entry["note"]])
