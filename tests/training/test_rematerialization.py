@@ -73,7 +73,8 @@ def results():
     return functools.cache(run)
 
 
-@pytest.mark.parametrize("what", [pytest.param("norm", marks=pytest.mark.slow), "block"])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["norm", "block"])
 def test_the_same_numbers(results, what):
     compare = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(compare, results(what), results("none"))
