@@ -115,8 +115,8 @@ def narrower_widths(
     """Returns the value of the keyword `widths` of `create_model` for the pruned network.
 
     The value contains the `widths` of the model before pruning and all layers that lose channels.
-    It also contains each layer that keeps all channels, but whose default width would change with
-    that of a narrower layer.
+    It also contains each layer that keeps all channels, if its default width is computed from the
+    width of a layer that loses channels.
 
     Args:
       stored: model before pruning.

@@ -58,8 +58,8 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
     """Computes the convolution at stride 1 as a sum over taps, without multiplying the padding.
 
-    The rows of pixels that a row of the kernel multiplies are contiguous in memory, and are sliced
-    once for all taps of this kernel row.
+    Each row of the kernel reads one contiguous block of the input. The block is sliced once and
+    used for all taps of that row.
     """
     height, width = window.outputs(inputs.shape[1:3])
     total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)

@@ -22,7 +22,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Dataset, crop size, batch size and networks to which a table is scaled down.
+    """Smaller setting for the training runs of a paper's table.
 
     If a row of the table multiplies the recipe's batch size, number of steps, crop size or learning
     rate by a factor, the value of the preset is multiplied by the same factor.

@@ -319,7 +319,7 @@ class AnnotationsBuilder(DrawnBuilder):
     def _without_shared_images(
         self, found: Mapping[str | None, dict[str, ListedImage]]
     ) -> dict[str | None, dict[str, ListedImage]]:
-        """Marks images as damaged that were found by name, but that other annotations use, too."""
+        """Marks an image as damaged if it was found by name and several annotations use it."""
         uses = Counter(listed.path for images in found.values() for listed in images.values())
 
         def checked(listed: ListedImage) -> ListedImage:

@@ -93,7 +93,7 @@ class Coco(AnnotationsBuilder):
         if self._number[True] and not self._number[False]:
             raise DeepLabError(
                 f"{self.source}: all {self._number[True]} annotations are crowds (iscrowd), which "
-                f"become void, so no pixel would have a class but background; {CROWD_REMEDY}"
+                f"become void, so no pixel would have a class other than background; {CROWD_REMEDY}"
             )
         return found, names
 
