@@ -131,8 +131,9 @@ class Vertices(NamedTuple):
     Attributes:
       vertex: int32 [d+1, N], index of the vertex of each class (rows) around each point (columns).
       weight: [d+1, N], barycentric weight of each point for these vertices.
-      point, point_weight, key, number: [(d+1)·N], the pairs sorted by vertex: index and weight of
-        the point, key and index of the vertex.
+      point, point_weight: [(d+1)·N], index of the point and its weight for the vertex, of all pairs
+        sorted by vertex.
+      key, number: [(d+1)·N], key and index of the vertex, of all pairs in the same order.
       axis_shift: int64 [d+1, d+1], difference between the key of a vertex's next neighbor and the
         key of the vertex. Row: class of the vertex, 0..d; column: axis along which the neighbor
         lies.

@@ -129,8 +129,8 @@ def _margin(cells: int, overlap: float, extra: int) -> int:
     """Returns the margin of a tile along one axis, in samples of the feature map.
 
     `cells` is the length of the tile in these samples. `overlap` is the fraction of the tile to
-    discard at each side, in [0, 0.5). `extra` is `Grid.plus`, 0 or 1: the remainder of legal sides
-    of the network's input after division by the output stride.
+    discard at each side, in [0, 0.5). `extra` is `Grid.plus`, 0 or 1: legal heights and
+    widths of the network's input are multiples of the output stride, plus `extra`.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)

@@ -202,7 +202,7 @@ def check_floating_point(architecture: Architecture, source: object) -> None:
     if architecture.quantization != "none":
         raise DeepLabError(
             f"training.init_from={source} is a quantized model, whose 8-bit weights cannot be "
-            "trained; give the model in floating point that was quantized"
+            "trained; give the floating-point model from which it was made"
         )
 
 
