@@ -165,7 +165,7 @@ def _ambiguous(targets: list[np.ndarray], cues: list[np.ndarray], distance: int)
 
 
 def draw_global(random: np.random.Generator, size: int) -> Drawing:
-    """Draws squares that all have the same class: the color of a single cue, far from all squares.
+    """Draws squares of one class; the color of a single cue, far from them, determines the class.
 
     Pixels outside the squares are void.
     """

@@ -117,8 +117,8 @@ def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: smallest number of chips in the result, over which the rows of one image are
-        sharded. The larger numbers of chips are multiples of `smallest`.
+      smallest: number of chips over which the rows of one image are sharded. All numbers of chips
+        in the result are multiples of `smallest`, which is the first of them.
       slices: number of available TPU slices of the largest size, which limits the number of chips;
         ignored for GPUs. Each number of chips uses as few slices, or hosts with GPUs, as possible.
     """

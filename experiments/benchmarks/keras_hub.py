@@ -1,7 +1,8 @@
 """Baseline: DeepLab v3+ of keras-hub on JAX, with ResNet-50 at output stride 32.
 
-This is the network of keras-hub's published preset. Both networks have random weights. They have
-the same convolutions, but keras-hub applies the classifier after the last upsampling.
+This is the network of keras-hub's published preset. It is compared with a network of deeplab_jax.
+Both have random weights and the same convolutions, but keras-hub applies the classifier after the
+last upsampling.
 """
 
 import importlib

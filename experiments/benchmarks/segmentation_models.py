@@ -1,7 +1,8 @@
 """Baseline: DeepLab v3+ of segmentation_models_pytorch at output stride 16.
 
-Both networks have random weights. They have the same convolutions, except for a separable
-convolution after the projection of ASPP, which only the baseline has (0.1 % of the multiply-adds).
+The baseline and the network of deeplab_jax have random weights. They have the same convolutions,
+except for a separable convolution after the projection of ASPP, which only the baseline has (0.1 %
+of the multiply-adds).
 
 ENCODER in the following command is resnet50, tu-convnext_tiny, tu-efficientnet_lite0 or
 tu-tf_efficientnetv2_s. --compiled runs the baseline with `torch.compile`. No other program should
