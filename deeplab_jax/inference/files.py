@@ -312,8 +312,8 @@ def predict_files(
 ) -> None:
     """Predicts images and writes the results, each file atomically.
 
-    Images are predicted and written by rows if the predictor uses tiles and no CRF, no
-    probabilities are written, and `overlay_bands` is None.
+    Images are predicted and written by rows if the predictor uses tiles but no CRF, `overlay_bands`
+    is None, and probabilities are not written.
 
     Args:
       predictor: model to apply.

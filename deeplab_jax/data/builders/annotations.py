@@ -271,8 +271,9 @@ class AnnotationsBuilder(DrawnBuilder):
 
         The image must be below the source directory or the image directory of the dataset. If there
         is no image at the given path, all subdirectories of the image directory are searched for an
-        image with this file name. Directories of other splits are left out, and an image that
-        several annotations use is refused when all annotations have been read.
+        image with this file name. Directories of other splits are left out. This method does not
+        check whether several annotations use the same image; that is checked after all annotations
+        have been read.
 
         Args:
           name: path of the image in the annotation file.
