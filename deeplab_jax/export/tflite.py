@@ -22,7 +22,7 @@ BINARY = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum
 
 
 class TensorFlowWriter:
-    """Writes a program with TensorFlow operations that TFLite supports, on maps [N, H, W, C]."""
+    """Writes a program as TensorFlow operations that TFLite supports; maps are [N, H, W, C]."""
 
     def __init__(self, tensorflow: ModuleType) -> None:
         self._tf = tensorflow

@@ -36,7 +36,7 @@ class StepLayout:
             return ops.constrain_rows(batch)
 
     def variables(self, variables: Any) -> Any:
-        """Constrains variables that are sharded in the state to be replicated (all-gather).
+        """Replicates the variables that the state shards, by a sharding constraint (all-gather).
 
         Without this constraint, the compiler might gather feature maps, which are larger.
         """

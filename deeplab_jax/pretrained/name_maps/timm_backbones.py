@@ -105,7 +105,7 @@ def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
 
 
 def if_tensorflow(backbone: str) -> dict[str, str]:
-    """Returns the keywords of the same backbone with TensorFlow's padding; {} if there is none."""
+    """Returns the keyword for the variant with TensorFlow's padding; {} if there is no variant."""
     ported = efficientnet.if_tensorflow(backbone.removeprefix(PREFIX))
     return {"backbone": f"{PREFIX}{ported}"} if ported else {}
 
