@@ -76,5 +76,8 @@ def test_rows_of_one_process_stay_in_it():
 
 
 def test_rows_do_not_span_slices():
-    with pytest.raises(DeepLabError, match=r"parallel.spatial=8 would .* slices; use a divisor of"):
+    with pytest.raises(
+        DeepLabError,
+        match=r"parallel.spatial=8 would .* slices; use slices of equal size, and a divisor of",
+    ):
         arrange_devices(chips((2, 2, 1), (2, 2, 1), slices=2), 8)

@@ -55,6 +55,7 @@ def test_unfolding_keeps_the_output(model, folded, unfolded, batches):
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-4 * np.abs(before).max())
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_all_pixels(model, unfolded, batches):
     def inputs_of_normalizations(variables, images):
         seen = {}
