@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax import linen as nn
 from deeplab_jax.checkpointing import ModelDescription, open_checkpoints, write_description
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import bit_interleaved_palette
-from deeplab_jax.inference import Predictor
+from deeplab_jax.inference import Prediction, Predictor
 from deeplab_jax.models import Architecture
 
 NUM_CLASSES = 4
@@ -112,3 +113,19 @@ def _filled(random: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> np.ndarr
     if len(leaf.shape) < 2:
         return np.ones(leaf.shape, np.float32)
     return random.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
+
+
+class WatchedPredictor(Predictor):
+    """Predictor whose `predict` fails while the probabilities of its last call are in memory.
+
+    Attributes:
+      last: function that returns these probabilities, or None if they are freed.
+    """
+
+    last = staticmethod(lambda: None)
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        assert self.last() is None
+        found = super().predict(image)
+        self.last = weakref.ref(found.probabilities)
+        return found

@@ -1,14 +1,13 @@
 import pathlib
-import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import RedReader, noise
+from stand_ins import RedReader, WatchedPredictor, noise
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference import Predictor, plan_files, predict_files
+from deeplab_jax.inference import plan_files, predict_files
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import overlay
 
@@ -102,15 +101,6 @@ def test_outputs_may_be_in_the_home_directory(photos, monkeypatch):
 
 
 def test_the_probabilities_of_one_image_at_a_time_are_in_memory(tmp_path, monkeypatch):
-    class Watched(Predictor):
-        last = staticmethod(lambda: None)
-
-        def predict(self, image):
-            assert self.last() is None
-            found = super().predict(image)
-            self.last = weakref.ref(found.probabilities)
-            return found
-
     def draw(image, class_map, palette):
         assert predictor.last() is None
         assert class_map.dtype == np.uint8
@@ -119,7 +109,7 @@ def test_the_probabilities_of_one_image_at_a_time_are_in_memory(tmp_path, monkey
     monkeypatch.setattr("deeplab_jax.inference.files.overlay", draw)
     for name in ("a.png", "b.png"):
         Image.fromarray(noise(20, 30)).save(tmp_path / name)
-    predictor = Watched(RedReader(), {}, "abcd", bit_interleaved_palette(4))
+    predictor = WatchedPredictor(RedReader(), {}, "abcd", bit_interleaved_palette(4))
     jobs = plan_files([tmp_path], tmp_path / "out", probabilities=True)
     predict_files(predictor, jobs, Reporter())
     assert all(target.exists() for job in jobs for target in job.targets)

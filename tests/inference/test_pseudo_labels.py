@@ -2,12 +2,11 @@
 
 import dataclasses
 import functools
-import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import NUM_CLASSES, RedReader, noise
+from stand_ins import NUM_CLASSES, RedReader, WatchedPredictor, noise
 
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.registry import BUILDERS
@@ -53,16 +52,9 @@ def predictor(names=NAMES):
 
 
 def test_the_probabilities_of_one_image_at_a_time_are_in_memory(tmp_path, labeled):
-    class Watched(Predictor):
-        last = staticmethod(lambda: None)
-
-        def predict(self, image):
-            assert self.last() is None
-            found = super().predict(image)
-            self.last = weakref.ref(found.probabilities)
-            return found
-
-    model = Watched(RedReader(), {}, NAMES, PALETTE, (65, 65), "red", InferenceOptions(flip=True))
+    model = WatchedPredictor(
+        RedReader(), {}, NAMES, PALETTE, (65, 65), "red", InferenceOptions(flip=True)
+    )
     write_images(tmp_path / "all", 3, first=5)
     assert write(tmp_path, labeled, tmp_path / "all", model).num_pseudo == 3
 
