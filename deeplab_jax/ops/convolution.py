@@ -43,8 +43,8 @@ def convolution(
 ) -> Float[Array, "N P Q D"]:
     """Computes the atrous convolution, in which the kernel taps are `rate` pixels apart.
 
-    y[i] = Σ_k x[i·stride + k·rate]·w[k] (DeepLab v2, eq. 1; like most deep-learning libraries, a
-    cross-correlation). The kernel is dilated; no input pixel is skipped.
+    y[i] = Σ_k x[i·stride + k·rate]·w[k] (DeepLab v2, eq. 1). As in most deep-learning libraries,
+    this is a cross-correlation. The rate dilates the kernel; it does not subsample the input.
 
     Args:
       inputs: [N, H, W, C], an array, `JoinedMaps` or `HaloMaps`.

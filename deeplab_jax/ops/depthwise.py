@@ -83,7 +83,7 @@ def _depthwise(
 
 
 def _taps(padded: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Array]]:
-    """Yields for every tap its row and column in the kernel, and the pixels that it multiplies.
+    """Yields the row and column of every tap in the kernel, and the pixels that the tap multiplies.
 
     Args:
       padded: padded inputs, [N, H, W, C].
@@ -119,7 +119,7 @@ def _sum_of_shifts(
 def shifted_products(
     kernel_gradient: KernelGradient, window: Window, inputs: Inputs, kernel: ChannelKernel
 ) -> Float[Array, "N P Q C"]:
-    """Computes the convolution as the sum of k·k shifted copies of the inputs, each times one tap.
+    """Computes the convolution as a sum of k·k shifted inputs, each multiplied by one tap.
 
     Args:
       kernel_gradient: function for the gradient of the kernel, such as `gradient_at_once`.
@@ -157,7 +157,7 @@ shifted_products.defvjp(_forward, _backward)
 def gradient_at_once(
     padded: Inputs, kernel: ChannelKernel, cotangent: Float[Array, "N P Q C"], window: Window
 ) -> ChannelKernel:
-    """Computes the kernel gradient tap by tap.
+    """Computes the kernel gradient, with one sum over the whole batch for each tap.
 
     The gradient of a tap is the sum over N, P and Q of cotangent · padded pixel under the tap.
 

@@ -35,10 +35,10 @@ class Dispatch:
       export: whether to trace all operations as plain convolutions and resizes, which the runtimes
         of exported programs recognize.
       batch_sharded_on: platform (`cpu`, `gpu` or `tpu`) of the devices over which the batch is
-        sharded; None: one device has the whole batch. Operations on a sharded batch contain no loop
-        over images, which would send each image to every device. These operations also contain no
-        branch by platform, which would prevent the compiler from scheduling and combining the sums
-        of gradients over devices.
+        sharded; None: one device has the whole batch, or `rows_sharded` is set. Operations on a
+        sharded batch contain no loop over images, because such a loop would send each image to
+        every device. They also contain no branch by platform, because such a branch would prevent
+        the compiler from scheduling and combining the sums of gradients over devices.
       rows_sharded: sharding of feature maps whose rows are sharded over devices; None: rows are not
         sharded. If rows are sharded, the implementations for CPUs and GPUs are not used, and
         sharded_rows.py computes convolutions and resizing.
@@ -58,7 +58,7 @@ _current = contextvars.ContextVar("dispatch", default=ONE_DEVICE)
 
 @contextlib.contextmanager
 def dispatching(**fields: Any) -> Iterator[None]:
-    """Sets fields of the current `Dispatch` for all operations traced inside the block.
+    """Sets fields of the current `Dispatch` for all operations traced inside the `with` block.
 
     Args:
       **fields: new values of fields of `Dispatch`; the others keep their values.
@@ -76,7 +76,7 @@ def exporting() -> bool:
 
 
 def batch_is_sharded() -> bool:
-    """Returns whether the batch is sharded over devices, see `Dispatch.batch_sharded_on`."""
+    """Returns whether the batch is sharded over devices, as `Dispatch.batch_sharded_on` states."""
     return _current.get().batch_sharded_on is not None
 
 
@@ -149,10 +149,10 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Computes `function(operand)`; an exported program calls the function by the given name.
+    """Computes `function(operand)`; in an exported program, the function has the given name.
 
-    Converters to other formats recognize this name, and replace the call by one operation of their
-    runtime.
+    Converters of exported programs to other formats recognize this name. They replace the call by
+    one operation of the runtime for their format.
     """
     if not exporting():
         return function(operand)

@@ -44,8 +44,8 @@ def integer_convolution(
 ) -> Float32[Array, "N P Q D"]:
     """Computes the convolution of (levels − zero_point) with an int8 kernel, with int32 sums.
 
-    XLA has no fast integer convolution for CPUs. There the same whole numbers are multiplied and
-    added in float32, which is exact while the sums are below 2^24.
+    XLA has no fast integer convolution for CPUs. On CPUs, the same whole numbers are therefore
+    multiplied and added in float32, which is exact while the sums are below 2^24.
 
     Args:
       levels: float32 [N, H, W, C], whole numbers −128..127.
@@ -81,9 +81,9 @@ def _integers(
 ) -> Float32[Array, "N P Q D"]:
     """Computes `integer_convolution` with int8 operands.
 
-    The levels are convolved as they are. Because the padding has the level `zero_point`, the zero
-    point contributes the same constant to all sums of an output channel. This constant is
-    subtracted after the convolution.
+    The zero point is not subtracted before the convolution. Because the padding has the level
+    `zero_point`, the zero point contributes the same constant to all sums of an output channel.
+    This constant is subtracted after the convolution.
     """
     padded = pad(levels.astype(jnp.int8), window.padding, zero_point)
     window = window._replace(padding=NO_PADDING)

@@ -1,9 +1,9 @@
 """Convolution of an upsampled coarse map concatenated with a fine map, without upsampling first.
 
 Bilinear upsampling is linear and acts on each channel alone. The matrix products over channels can
-therefore be computed first, at the size of the coarse map, which has a sixteenth of the pixels in
-the decoder of DeepLab v3+. Two products with small constant matrices then interpolate the results
-and shift them by the distances of the taps.
+therefore be computed first, at the size of the coarse map. In the decoder of DeepLab v3+, the
+coarse map has a sixteenth of the pixels of the fine map. Two products with small constant matrices
+then interpolate the results and shift them by the distances of the taps.
 
 This method is used on CPUs at stride 1, if the fine map has at least four times the pixels of the
 coarse map. It takes 20 to 23 ms, and with gradients 39 to 55 ms. If the coarse map is upsampled

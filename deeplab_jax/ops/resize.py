@@ -57,7 +57,7 @@ def _weights(
     align_corners: bool,
     dtype: jnp.dtype,
 ) -> Float[Array, "t s"]:
-    """Returns the rows `index`, [t, 1], and columns `column`, [1, s], of `interpolation_matrix`."""
+    """Returns `interpolation_matrix` at the rows `index` [t, 1] and columns `column` [1, s]."""
     numerator, denominator = _position(index, source, target, align_corners)
     numerator = jnp.clip(numerator, 0, (source - 1) * denominator)
     distance = jnp.abs(numerator - column * denominator)
@@ -65,7 +65,7 @@ def _weights(
 
 
 def _position(index: Any, source: int, target: int, align_corners: bool) -> tuple[Any, int]:
-    """Returns the position (numerator, denominator) of target sample `index` in the source."""
+    """Returns the source position of target sample `index`, as (numerator, denominator)."""
     if align_corners:
         return index * (source - 1), max(target - 1, 1)
     return (2 * index + 1) * source - target, 2 * target
@@ -77,7 +77,7 @@ def accurate_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def scaled_size(size: Size, scale: float) -> tuple[int, int]:
-    """Returns the size of a scaled image or map as in the papers: ⌊(d − 1)·scale + 1⌋ per side d.
+    """Returns the size of an image or map after scaling: ⌊(d − 1)·scale + 1⌋ for each side d.
 
     Args:
       size: (H, W) in pixels; each may be a symbolic dimension of `jax.export`.
@@ -243,7 +243,7 @@ class ResizedRows:
         return whole.reshape(len(array), blocks, rows, *array.shape[2:]).swapaxes(0, 1)
 
     def join(self, blocks: Shaped[Array, "blocks N R ..."]) -> Shaped[Array, "N H ..."]:
-        """Joins blocks to an array [N, H, …], the inverse of `split`."""
+        """Joins blocks into an array [N, H, …]; the inverse of `split`."""
         whole = blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1, *blocks.shape[3:])
         return whole[:, : self.height]
 
@@ -333,7 +333,7 @@ def mean_over_windows(
 ) -> Float[Array, "N P Q C"]:
     """Average pooling without padding, for maps whose size may be symbolic.
 
-    If the map is smaller than the window, the window is reduced to the map. The averages are
+    A window that is larger than the map is reduced to the size of the map. The averages are
     computed as products with matrices, which an exported program builds for the size it receives.
 
     Args:

@@ -62,7 +62,7 @@ class RowBlocks:
         return take_rows(rows, offsets, self.length, self.axis)
 
     def take(self, collected: Float[Array, "N S W C"]) -> Float[Array, "N R W C"]:
-        """Returns the block of R = `length` rows that this device needs, without receiving rows.
+        """Returns the block of rows that this device needs, from rows that it already stores.
 
         This method must be called on every device.
 
@@ -101,13 +101,13 @@ class RowBlocks:
 
 
 def input_blocks(axis: str, parts: int, rows: int, count: int, window: Window) -> RowBlocks:
-    """Returns the input rows from which each device computes its rows of a convolution or pooling.
+    """Returns the input rows that each device needs to compute its output rows of an operation.
 
     Args:
       axis, parts: name and size of the mesh axis over which rows are sharded.
       rows: number of rows of the whole input, on all devices together.
       count: number of rows of the whole output, on all devices together.
-      window: kernel size, atrous rates, padding and stride of the operation.
+      window: kernel size, atrous rates, padding and stride of the convolution or pooling.
     """
     results = -(-count // parts)
     starts = [first * window.stride - window.padding[0][0] for first in firsts(parts, results)]

@@ -34,7 +34,7 @@ from deeplab_jax.ops.xla_convolution import GroupedKernel, Inputs, Outputs, Wind
 
 
 def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
-    """Returns the sharding of a map and of the result of an operation, if their rows are sharded.
+    """Returns the sharding of a map and of an operation's result; None if rows are not sharded.
 
     Args:
       inputs: map [N, H, W, C].
@@ -42,8 +42,8 @@ def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
 
     Returns:
       `Dispatch.rows_sharded`, which shards images over one mesh axis and rows over another. None if
-      it is None, if the axis for rows has a single device or more devices than there are rows, or
-      if the number of images is not divisible by the number of devices along the axis for images.
+      this field is None, if the axis for rows has one device or more devices than there are rows,
+      or if the number of images is not divisible by the size of the axis for images.
     """
     sharding = rows_sharded()
     if sharding is None:
@@ -67,7 +67,7 @@ def convolution_on_devices(
       kernel: [k, k, C / groups, D].
       window: kernel size, atrous rates, padding and stride.
       groups: number of channel groups; C for a depthwise convolution.
-      collected: `HaloMaps.collected`; None: the rows of other devices are received here.
+      collected: `HaloMaps.collected`; None: this function receives the rows of other devices.
 
     Returns:
       [N, P, Q, D].
@@ -108,7 +108,7 @@ def on_each_device(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HaloMaps:
-    """Map whose rows are sharded, with rows of other devices for several convolutions.
+    """Map whose rows are sharded, with copies of neighboring rows for several convolutions.
 
     Attributes:
       maps: [N, H, W, C].
@@ -176,7 +176,7 @@ def convolve_rows(
       scattered: axis along which the gradient of the kernel is sharded; None: it is replicated.
       inputs: [N, H, W, C]; see `sharding_of_rows`.
       kernel: [k, k, C / groups, D], replicated.
-      collected: `HaloMaps.collected`; None: the rows of other devices are received here.
+      collected: `HaloMaps.collected`; None: this function receives the rows of other devices.
 
     Returns:
       [N, P, Q, D].
@@ -218,8 +218,8 @@ def _convolve_backward(
     """Computes the gradients of the inputs and the kernel.
 
     Each device receives the cotangents of all outputs to which its input rows contribute. Only the
-    device that stores an input multiplies it by a cotangent, so the gradient of the kernel is the
-    sum over devices.
+    device that stores an input row multiplies it by cotangents, so the gradient of the kernel is
+    the sum over devices.
     """
     inputs, kernel, collected = operands
     axis, parts = _rows_axis(sharding)
@@ -351,7 +351,7 @@ _scattering.defvjp(_scattering_forward, _scattering_backward)
 
 
 def _rows_axis(sharding: NamedSharding) -> tuple[str, int]:
-    """Returns name and size of the mesh axis over which rows are sharded."""
+    """Returns the name and the size of the mesh axis over which rows are sharded."""
     axis = sharding.spec[1]
     return axis, sharding.mesh.shape[axis]
 
@@ -371,7 +371,7 @@ def interpolate_rows(
     sources: Sequence[tuple[int, int]],
     weights: Weights,
 ) -> Float[Array, "N H W C"]:
-    """Resizes a map that is sharded along H to another height, by a product with `weights`.
+    """Changes the height of a map that is sharded along H, by a product with `weights`.
 
     Args:
       sharding: sharding of the map and of the result.

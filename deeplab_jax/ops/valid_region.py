@@ -6,7 +6,7 @@ pixels, an outer tap falls on a pixel for only n − r of n outputs per axis, so
 convolution on CPUs computes all of them.
 
 `sum_over_taps` is used on CPUs at stride 1 and rates above 1, if at most 80 % of the multiply-adds
-is needed. For 2048 → 256 channels at 65 × 65 pixels and rates 12, 24 and 36 it takes 254, 191 and
+are needed. For 2048 → 256 channels at 65 × 65 pixels and rates 12, 24 and 36 it takes 254, 191 and
 138 ms; XLA's convolution takes 327, 434 and 577 ms (docs/benchmarks.md). test_convolution.py
 compares the results of both functions.
 """
@@ -58,8 +58,8 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
     """Computes the convolution at stride 1 as a sum over taps, without multiplying the padding.
 
-    Each row of the kernel reads one contiguous block of the input. The block is sliced once and
-    used for all taps of that row.
+    Each row of the kernel needs one contiguous block of input rows. The block is sliced once and
+    used for all taps in that row of the kernel.
     """
     height, width = window.outputs(inputs.shape[1:3])
     total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)

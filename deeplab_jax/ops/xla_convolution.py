@@ -35,7 +35,7 @@ class Window(NamedTuple):
 
     Attributes:
       size: number of taps along each side of the kernel.
-      rates: atrous rates along H and W, the distance between neighboring taps in input pixels.
+      rates: atrous rates along H and W: distances between neighboring taps, in input pixels.
       padding: numbers of zeros around the map: ((top, bottom), (left, right)).
       stride: distance between neighboring outputs, in input pixels.
     """
@@ -86,7 +86,8 @@ def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
     """Returns the padding with which a convolution at stride 1 keeps the size of its input.
 
     With this padding, a strided convolution is equal to the convolution at stride 1 followed by
-    subsampling, as in slim's ResNet and Xception. Replacing strides by atrous rates requires this.
+    subsampling, as in slim's ResNet and Xception. Replacing strides by atrous rates requires this
+    property.
     """
     rows, columns = ((kernel_size - 1) * along for along in rate_by_axis(rate))
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
@@ -95,8 +96,9 @@ def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
 def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Padding:
     """Returns the padding of TensorFlow's `SAME` for an input of `size` (H, W), as in MobileNets.
 
-    Along an axis of odd length, this padding is equal to `symmetric_padding`. Along an axis of even
-    length, at stride 2, it has one zero less before the input if the kernel is larger than 1×1.
+    At stride 1, and at stride 2 along an axis of odd length, this padding is equal to
+    `symmetric_padding`. At stride 2 along an axis of even length, there is one zero less before the
+    input if the kernel size is odd and above 1.
     """
 
     def one_axis(length: int, along: int) -> tuple[int, int]:
