@@ -104,7 +104,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape."""
+        """Computes the block for inputs [N, H, W, C]; the result has the same shape."""
         channels, form = inputs.shape[-1], self.form
         convolution = partial(Convolution, kernel_init=KERNEL_INIT, form=form)
         depthwise = convolution(

@@ -153,12 +153,12 @@ def _of_timm(
     normalization: Normalization | None,
     **conventions: Any,
 ) -> BackboneEntry:
-    """Returns the entry of a backbone of timm.
+    """Returns the registry entry of a backbone that is also in timm.
 
     Args:
       name: name of the network in timm.
       module: constructor of the module.
-      features: endpoints; the first three have stride 4, 8 and 16.
+      features: endpoints; the first three have strides 4, 8 and 16.
       normalization: published hyperparameters of batch normalization; None: the backbone has none.
       **conventions: further fields of `BackboneEntry`.
     """
@@ -247,7 +247,7 @@ def find_backbone(name: str) -> BackboneEntry:
     """Returns the entry of a backbone by its name.
 
     Raises:
-      DeepLabError: the name is unknown; the message suggests the nearest one.
+      DeepLabError: the name is unknown; the message suggests the nearest known name.
     """
     check_name("backbone", name, BACKBONES)
     return BACKBONES[name]

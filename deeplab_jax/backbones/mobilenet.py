@@ -128,8 +128,8 @@ def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> 
       depth_multiplier: multiplier of the number of channels.
       width_divisor: 1: the product is rounded down, to at least 1; 8: it is rounded to a multiple
         of 8. With divisor 1, the released code rounds to the nearest whole number
-        (`rounded_width`), such as 16 × 0.35 to 6 instead of 5. The difference remains because
-        stored models have the smaller numbers.
+        (`rounded_width`), such as 16 × 0.35 to 6. This function returns 5, because stored
+        models have the smaller numbers.
     """
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)

@@ -222,8 +222,8 @@ class ResNet(nn.Module):
         rates.
       multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
         (DeepLab v3, section 3.2.1); None: all 1.
-      stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
-        the last unit of the first block. `caffe`: the first convolution in the first unit of the
+      stride_placement: position of the stride between two blocks. `slim`: the second convolution
+        in the last unit of the first block. `caffe`: the first convolution in the first unit of the
         second block. `torchvision`: the first 3×3 convolution in the first unit of the second
         block.
       rate_start: first convolution with the atrous rate that replaces a stride: the convolution
@@ -331,7 +331,7 @@ class ResNet(nn.Module):
     def _pool_padding(self, size: ops.Size) -> ops.Padding:
         """Returns the padding of the 3×3 max pooling for an input of `size` (height, width).
 
-        On odd heights and widths, it is the same for all stride placements.
+        If height and width are odd, the padding is the same for all stride placements.
         """
         if self.stride_placement == "slim":
             return ops.same_padding(size, 3, 2, 1)

@@ -53,7 +53,7 @@ def modules(depth: int) -> dict[str, Module]:
 def low_level_features(depth: int) -> tuple[Feature, ...]:
     """Returns the endpoints for decoders.
 
-    They have stride 4, 8 and 16. Each is the output of the second separable convolution of a
+    They have strides 4, 8 and 16. Each is the output of the second separable convolution of a
     module, before the ReLU.
 
     Args:

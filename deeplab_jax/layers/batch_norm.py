@@ -26,9 +26,10 @@ def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None
         raise DeepLabError(
             f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
             "batch normalization would map this value to 0 in training, but not in evaluation. "
-            "Normalize at least 2 images together, better 4 or more: increase training.batch_size "
-            "or model.ghost_batch_size, or reduce training.accumulation_steps. Alternatively, set "
-            "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
+            "Normalize at least 2 images together, preferably 4 or more: increase "
+            "training.batch_size or model.ghost_batch_size, or reduce training.accumulation_steps. "
+            "Alternatively, set model.frozen_batch_norm=True or, for image pooling, "
+            "model.image_pooling='none'"
         )
 
 
@@ -39,13 +40,13 @@ def _cause(images: int, group: int) -> str:
 class ShardedBatchNorm(nn.BatchNorm):
     """Batch normalization whose backward pass sums only two values per channel over devices.
 
-    Variables and outputs are the same as in `nn.BatchNorm`. The two sums are the gradients of scale
-    and bias. Automatic differentiation would require a third sum.
+    Variables and outputs are the same as in `nn.BatchNorm`. The gradients of scale and bias are
+    computed from these two sums. Automatic differentiation would require a third sum.
     """
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        """Maps [N, …, C] to the same shape."""
+        """Normalizes an array [N, …, C]."""
         shape, dtype = x.shape[-1:], jnp.promote_types(jnp.float32, x.dtype)
         zeros, ones = jnp.zeros, jnp.ones
         average = self.variable("batch_stats", "mean", zeros, shape, self.param_dtype)
@@ -106,7 +107,7 @@ class GroupedBatchNorm(nn.BatchNorm):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        """Maps [N, …, C] to the same shape.
+        """Normalizes an array [N, …, C].
 
         Raises:
           DeepLabError: `group_size` does not divide N in training.

@@ -119,7 +119,7 @@ class Bias(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape."""
+        """Adds the bias to an array [N, H, W, C]."""
         shape = inputs.shape[-1:]
         bias = self.param("bias", nn.initializers.zeros, shape, self.form.parameter_dtype)
         return inputs + bias.astype(inputs.dtype)
@@ -268,7 +268,7 @@ class SeparableConvNorm(nn.Module):
       normalization: hyperparameters of both batch normalizations.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution,
         in pixels; `rate` may be a pair (along H, along W).
-      activation: activation function, used in both places; None: no activation.
+      activation: activation function after each batch normalization; None: no activation.
       inner_norm: whether normalization and activation also follow the depthwise convolution. They
         always follow the 1×1 convolution.
       depthwise_init, pointwise_init: initializers of the two kernels.

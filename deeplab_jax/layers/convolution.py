@@ -44,7 +44,7 @@ class Convolution(nn.Module):
         return ops.constrain_rows(outputs)
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding, which does not depend on the input size."""
+        """Returns the symmetric padding, which is the same for every input size."""
         del size
         return ops.symmetric_padding(self.kernel_size, self.rate)
 

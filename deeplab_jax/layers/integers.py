@@ -53,7 +53,7 @@ def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
 
 
 def quantizer() -> Callable[..., Any]:
-    """Returns `qwix.quantize`.
+    """Imports the optional library qwix and returns `qwix.quantize`.
 
     Raises:
       DeepLabError: qwix is not installed.
@@ -66,7 +66,7 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 
     Args:
       array: floating point, any shape.
-      **how: arguments of `qwix.quantize`.
+      **how: further keyword arguments of `qwix.quantize`, such as `calibration_method`.
 
     Source: straight-through estimator, arXiv 1308.3432, section 4.
     """
@@ -80,9 +80,9 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
     """Quantizes a kernel [k, k, C, D] to int8 and back, with one scale per output channel.
 
-    Batch normalization is later folded into the kernel, which multiplies each output channel by a
-    constant. The scale of the channel is multiplied, too, so the int8 values of the folded kernel
-    are the same, except for the sign.
+    When batch normalization is later folded into the kernel, each output channel is multiplied by a
+    constant. The quantization scale of the channel is multiplied by the absolute value of this
+    constant. The int8 values of the folded kernel are therefore the same, except for the sign.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 

@@ -1,4 +1,4 @@
-"""Layers in residual units of networks newer than ResNet: normalization, gates, random depth."""
+"""Layers of residual units in networks after ResNet: normalization, gates, stochastic depth."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape, in the computation dtype."""
+        """Normalizes an array [N, H, W, C]; the result has the computation dtype."""
         channels, dtype = inputs.shape[-1:], self.form.parameter_dtype
         scale = self.param("scale", nn.initializers.ones, channels, dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, dtype)
@@ -49,7 +49,7 @@ class GlobalResponseNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape, in the computation dtype."""
+        """Normalizes an array [N, H, W, C]; the result has the computation dtype."""
         channels, dtype = inputs.shape[-1:], self.form.parameter_dtype
         scale = self.param("scale", nn.initializers.zeros, channels, dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, dtype)
@@ -60,6 +60,9 @@ class GlobalResponseNorm(nn.Module):
 
 class SqueezeExcitation(nn.Module):
     """Squeeze and excitation: multiplies channels by a gate (arXiv 1709.01507).
+
+    Two 1×1 convolutions compute the gate of each channel from the means of all channels over the
+    pixels of an image.
 
     Attributes:
       squeezed: number of channels between the two convolutions.
@@ -75,7 +78,7 @@ class SqueezeExcitation(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape."""
+        """Multiplies an array [N, H, W, C] by the gate of each image and channel."""
         accurate = jnp.promote_types(self.form.dtype, jnp.float32)
         hidden = ops.mean_over_map(inputs.astype(accurate)).astype(self.form.dtype)
         for name, channels, function in (
@@ -93,7 +96,8 @@ class StochasticDepth(nn.Module):
     """Stochastic depth: drops a residual branch for random images in training (arXiv 1603.09382).
 
     For an image that keeps the branch, the values are divided by the probability of keeping it. The
-    random stream is `dropout`. In evaluation, or with a rate of 0, this is the identity.
+    random numbers are from the Flax random stream `dropout`. In evaluation, or with a rate of 0,
+    this module is the identity.
 
     Attributes:
       rate: probability of dropping the branch.
@@ -103,18 +107,18 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(self, branch: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape."""
+        """Drops or scales the branch of each image, an array [N, H, W, C]."""
         dropout = nn.Dropout(self.rate, broadcast_dims=(1, 2, 3))
         return dropout(branch, deterministic=not train)
 
 
 def depth_rates(maximum: float, count: int) -> list[float]:
-    """Returns the probability of dropping each unit, for stochastic depth.
+    """Returns the probability of dropping the residual branch of each unit (stochastic depth).
 
     The probability increases linearly from 0 at the first unit.
 
     Args:
-      maximum: probability of dropping the last unit.
+      maximum: probability of dropping the branch of the last unit.
       count: number of units.
     """
     return [maximum * number / max(count - 1, 1) for number in range(count)]

@@ -142,8 +142,8 @@ def hard_pixel_cross_entropy(
     """Computes the mean cross-entropy over the pixels with the largest losses.
 
     The sum of the kept losses is divided by the number of kept pixels with a loss above 0. If only
-    some of several pixels with equal losses fit into the number of pixels to keep, all of them are
-    kept with an equal weight below 1.
+    some of the pixels with the same loss can be kept, all of them are kept, with equal weights
+    below 1.
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
@@ -169,10 +169,10 @@ def hard_pixel_cross_entropy(
 def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, "*shape"]:
     """Returns the weight of each loss: 1 for the `count` largest losses, 0 for all others.
 
-    Losses that are equal to the smallest of the `count` largest losses have equal weights, so that
-    the sum of all weights is `count`. This smallest loss is found by bisection of its bit pattern,
-    in 31 passes. On CPUs, this takes a tenth of the time of a sort. The losses may be sharded, and
-    `count` may be traced.
+    All losses that are equal to the smallest of the `count` largest losses have the same weight, at
+    most 1, so that all weights add up to `count`. Bisection finds the bits of this smallest loss in
+    31 passes over the losses. On CPUs, this takes a tenth of the time of a sort. The losses may be
+    sharded, and `count` may be traced.
 
     Args:
       losses: any shape, values ≥ 0.

@@ -25,8 +25,8 @@ def distillation_loss(
       teacher_logits: logits of the teacher, of the same shape; their gradient is stopped.
       label: hard label [N, H, W] or soft label [N, H, W, C], used only to find void pixels.
       normalizer: divisor instead of the number of valid pixels, see `softmax_cross_entropy`.
-      temperature: τ > 0; larger values give more weight to classes that the teacher considers less
-        probable.
+      temperature: τ > 0; larger values give more weight to classes for which the teacher
+        predicts a low probability.
 
     Returns:
       A scalar, 0 if all pixels are void.

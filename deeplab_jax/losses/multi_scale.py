@@ -41,9 +41,9 @@ def shrink_labels(
 
 
 def nearest_positions(source: int, target: int) -> Integer[np.ndarray, " t"]:
-    """Returns the index of the source pixel that each target pixel takes along one axis.
+    """Returns, for each target pixel along one axis, the index of the source pixel to copy.
 
-    For target pixel t, it is t·(source − 1)/(target − 1), rounded half up.
+    For target pixel t, the index is t·(source − 1)/(target − 1), rounded half up.
 
     Args:
       source, target: number of pixels before and after downsampling.
@@ -66,15 +66,15 @@ def multi_scale_cross_entropy(
     native_scales: Collection[float] = (0.5,),
     align_corners: bool = True,
 ) -> Scalar:
-    """Computes the sum of the cross-entropies of the fused scores and of the scores at every scale.
+    """Adds up the cross-entropy of the scores at every scale and that of the fused scores.
 
-    The fused scores are the maximum over the scales, after upsampling to the size of `scores`. If
-    scale 1 is the only scale, the sum has one term, that of `scores`.
+    The fused scores are the maximum over all scales, after upsampling to the size at scale 1. If
+    scale 1 is the only scale, there are no fused scores, and the sum has one term.
 
     Each term is the mean over the valid pixels of a label that is downsampled to the size of the
     scores. For example, with scales 1, 0.75 and 0.5 and a crop of 321×321, the fused scores and
-    those at scales 1 and 0.75 are 41×41 and use every 8th pixel of the label. The scores at scale
-    0.5 are 21×21 and use every 16th pixel.
+    those at scale 1 are 41×41 and use every 8th pixel of the label. The scores at scale 0.75 are
+    upsampled to this size. The scores at scale 0.5 are 21×21 and use every 16th pixel.
 
     Args:
       maps: endpoints of the model: `scores` [N, h, w, C] at scale 1, and the smaller maps of the
@@ -130,7 +130,9 @@ def resized_cross_entropy(
     rows: int,
     align_corners: bool = True,
 ) -> Scalar:
-    """Computes `softmax_cross_entropy` of scores upsampled to the label, in blocks of rows.
+    """Computes `softmax_cross_entropy` of upsampled scores, one block of label rows at a time.
+
+    The scores are upsampled to the size of the label.
 
     Logits, probabilities and their gradients are in memory for only one block at a time; the
     backward pass recomputes each block (gradient checkpointing, arXiv 1604.06174).

@@ -41,14 +41,14 @@ def dice_loss(
       normalizer: number of valid pixels of the whole batch, if the batch is processed in
         microbatches. The loss is computed within each microbatch, and each microbatch is weighted
         by its number of valid pixels.
-      smooth: smoothing constant s, in pixels. If s > 0 and not `present_only`, classes that are
-        absent from the label also have a gradient.
+      smooth: smoothing constant s, in pixels. If s > 0 and `present_only` is False, classes
+        that are absent from the label also have a gradient.
       present_only: whether to ignore classes that are absent from the label.
 
     Returns:
       A scalar, 0..1. If all pixels are void, the loss and its gradients are 0.
 
-    Source: arXiv 1606.04797, section 3, with plain sums in the denominator.
+    Source: arXiv 1606.04797, section 3, with sums instead of sums of squares in the denominator.
     """
     check_label(logits, label)
     valid = valid_mask(label, logits.shape[-1])[..., None]

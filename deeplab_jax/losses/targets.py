@@ -98,7 +98,7 @@ def class_shares(
 
 
 def of_class(label: Integer[Array, "*N"], num_classes: int) -> Bool[Array, "*N C"]:
-    """Returns the one-hot encoding of an integer label, boolean [N, H, W, C]; False at void."""
+    """Returns the one-hot encoding of a label, boolean [N, H, W, C]; False at void pixels."""
     # Comparing is faster than a gather, whose gradient would be a scatter.
     chosen = label[..., None] == jnp.arange(num_classes)
     return chosen & valid_mask(label, num_classes)[..., None]
@@ -171,14 +171,14 @@ def mean_of_counted(values: Float[Array, " n"], counted: jax.Array) -> Scalar:
 def fraction_of_batch(
     label: jax.Array, normalizer: jax.Array | None, num_classes: int
 ) -> jax.Array | float:
-    """Returns the weight of one microbatch: its fraction of the valid pixels of the whole batch.
+    """Returns the fraction of the batch's valid pixels that belong to one microbatch.
 
-    Losses that are not sums over pixels multiply the loss of each microbatch by this weight.
+    Losses that are not sums over pixels use this fraction as the weight of the microbatch.
 
     Args:
       label: label of the microbatch.
       normalizer: number of valid pixels of the whole batch; None: the microbatch is the whole
-        batch, and the weight is 1.
+        batch, and the fraction is 1.
       num_classes: number of classes C, which determines the void label, see `valid_mask`.
     """
     if normalizer is None:
