@@ -78,7 +78,8 @@ def published_peak(device_kind: str) -> tuple[float, str] | None:
       device_kind: `jax.Device.device_kind`, such as "TPU v5 lite".
 
     Returns:
-      Dense operations per second in bfloat16 (float16 on chips without bfloat16), and the name.
+      Dense operations per second in bfloat16 (float16 on chips without bfloat16), and the name of
+      the chip.
     """
     # "NVIDIA H100" is also the beginning of "NVIDIA H100 PCIe", so the longer names come first.
     others = _table("gpus.toml").items()

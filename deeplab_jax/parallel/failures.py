@@ -85,7 +85,7 @@ def joined_hosts(
     """Connects the processes of a job while the `with` block runs; see `start_hosts`.
 
     If the block raises an error in one process, `end` is called with the error message in all other
-    processes. If it raises a JobInterrupt, all processes must raise it.
+    processes. If the block raises a JobInterrupt in one process, it must do so in all processes.
 
     Args:
       addresses: addresses of the job (default: from environment variables or the cluster).
@@ -195,7 +195,7 @@ def announce(message: str) -> None:
 
 
 def _let_others_read() -> None:
-    """Waits until the other processes had time to read the message.
+    """Waits until the other processes have had time to read the message.
 
     Only process 0 waits. It runs the key-value store, and JAX aborts the other processes when
     process 0 ends.

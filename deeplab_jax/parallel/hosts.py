@@ -81,8 +81,8 @@ class Addresses:
             JAX_PROCESS_ID are read.
 
         Raises:
-          DeepLabError: one of these cases: JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a whole
-            number; only one of the two is set; both are set, but JAX_COORDINATOR_ADDRESS is not.
+          DeepLabError: a variable is invalid, only one of JAX_NUM_PROCESSES and JAX_PROCESS_ID is
+            set, or both are set without JAX_COORDINATOR_ADDRESS.
         """
         if self.coordinator_address is not None:
             return self
@@ -297,7 +297,7 @@ def first_host_first(name: str) -> Iterator[None]:
 
 
 def check_hosts_agree(facts: Mapping[str, Any]) -> None:
-    """Checks that some values are equal in all processes of the job.
+    """Checks that the given values are equal in all processes of the job.
 
     Args:
       facts: JSON-ready values by name, such as config fields, datasets and versions.
@@ -329,9 +329,9 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
 def latest_of_hosts(name: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Publishes values of this process, and returns the latest values that each process published.
 
-    The function does not wait for other processes, and does not use the devices. The values of a
-    process that has called this function less often are from its last call. A process that has not
-    called this function with this name yet is missing from the result.
+    The function does not wait for other processes, and does not use the devices. The values of each
+    process are those of its last call. A process that has not called this function with this name
+    yet is missing from the result.
 
     Args:
       name: name under which all processes publish the values.

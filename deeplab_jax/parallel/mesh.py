@@ -1,4 +1,4 @@
-"""Device mesh: the axis `data` shards the batch, the axis `spatial` the rows of each image."""
+"""Device mesh with an axis `data` for sharding batches and an axis `spatial` for image rows."""
 
 import collections
 import contextlib
@@ -69,7 +69,7 @@ def make_mesh(
 def arrange_devices(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
     """Returns an array of devices [data, spatial], one TPU slice after another.
 
-    The rows of an image are sharded over the devices of a row of the array.
+    The devices in one row of the array store the rows of the same images.
 
     Args:
       devices: devices, the same number in each process.
@@ -146,7 +146,7 @@ def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
 def _contiguous(rows: Sequence[np.ndarray]) -> bool:
     """Returns whether each process has n consecutive rows of devices, starting at a multiple of n.
 
-    The number n must be equal for all processes.
+    The result is False if n differs between processes.
     """
     found: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
@@ -209,7 +209,7 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
 def sharded_over(
     mesh: Mesh | None, *, fsdp: bool = False
 ) -> contextlib.AbstractContextManager[None]:
-    """Returns a context manager, within which operations are traced for the devices of a mesh.
+    """Returns a context manager in which operations are traced for the devices of a mesh.
 
     The mesh determines the implementation of each operation; see `ops.Dispatch`.
 
@@ -230,8 +230,8 @@ def sharded_over(
 def split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     """Returns the index of the longest axis whose length is divisible by `parts`.
 
-    Returns None, which means that the array is replicated, if there is no such axis, if the array
-    has fewer than two axes or fewer than `MIN_SHARDED_SIZE` values, or if `parts` is 1.
+    The result is None if there is no such axis, if the array has fewer than two axes or fewer than
+    `MIN_SHARDED_SIZE` values, or if `parts` is 1. The array is then replicated.
     """
     if len(shape) < 2 or math.prod(shape) < MIN_SHARDED_SIZE or parts == 1:
         return None

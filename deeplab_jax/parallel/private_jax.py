@@ -2,7 +2,7 @@
 
 A new version of JAX may move these functions. The functions of this module were tested with jax
 0.10.2 (all tests), with 0.11.2 (a training step on a GPU), and with 0.12.0 (interrupting a
-training, and training on eight devices).
+training run, and training on eight devices).
 """
 
 from typing import Any

@@ -37,7 +37,7 @@ def watchdog(seconds: float) -> Iterator[Progress]:
     watchdog is disabled.
 
     The main thread is interrupted by SIGUSR2. If another process sends this signal, the handler
-    that was installed before is called. The default handler, which ends the process, is not.
+    that was installed before is called. Without such a handler, the signal is ignored.
 
     Args:
       seconds: maximum time between two calls of the yielded function; 0 disables the watchdog.
