@@ -110,7 +110,7 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
     """Returns the cost of removing each input channel of a convolution, in greedy elimination.
 
     In each step, the channel with the lowest cost is removed and replaced by a least-squares
-    prediction from the remaining channels. Its cost is the variance of the convolution's output
+    prediction from the remaining channels. The cost is the variance of the convolution's output
     that this prediction does not explain. For example, if two channels are equal, the one that is
     removed first costs nothing, and the other one has its full cost.
 
@@ -169,9 +169,9 @@ def _reconstruction(
 ) -> np.ndarray:
     """Returns the scores of the pruning criterion `reconstruction`, float64 [graph.num_channels].
 
-    Removing a channel loses a fraction of the output variance of each convolution that takes the
-    channel as input. The score is the sum of these fractions, divided by the number of
-    multiply-adds that removing the channel saves.
+    Without a channel, each convolution that takes it as input loses a fraction of its output
+    variance. The score of the channel is the sum of these fractions, divided by the number of
+    multiply-adds that its removal saves.
     """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))

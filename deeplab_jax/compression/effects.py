@@ -69,8 +69,8 @@ def compare(
     Returns:
       JSON-serializable dictionary. `models` maps the name of each model to its measurements:
       `mean_iou`, `latency_ms` and the values that `costs` returns. It also maps the name of the
-      TFLite file to a dictionary with only `latency_ms`. `ratios` maps the name of each model
-      but the baseline to ratios to the baseline. `settings` states dataset, sizes and machine.
+      TFLite file to a dictionary with only `latency_ms`. `ratios` contains the measurements of each
+      other model divided by those of the baseline. `settings` states dataset, sizes and machine.
 
     Raises:
       DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.
@@ -168,7 +168,7 @@ def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) ->
     """Returns the median duration of each call in milliseconds, by name.
 
     Args:
-      calls: functions to time, by name. Each is called once for warm-up.
+      calls: functions to time, by name. Each function is called once for warm-up before timing.
       repeats: number of timed calls of each function.
     """
     for call in calls.values():

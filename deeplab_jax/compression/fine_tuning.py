@@ -33,13 +33,13 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architectu
 
 
 def recipe_of(directory: Path) -> ConfigDict:
-    """Returns the config stored in a directory; if it contains none, the default config."""
+    """Returns the config stored in a directory, or the default config if none is stored."""
     path = directory / CONFIG_FILE
     return configs.from_json(path.read_text()) if path.is_file() else configs.default()
 
 
 def with_network(config: ConfigDict, description: checkpointing.ModelDescription) -> ConfigDict:
-    """Returns a copy of a config, in which the section `model` describes the network of a model.
+    """Returns a copy of a config whose section `model` describes the network of a stored model.
 
     Raises:
       DeepLabError: the network has a keyword that no config field sets.

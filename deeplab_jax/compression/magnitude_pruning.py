@@ -42,7 +42,10 @@ def cubic_sparsity(step: jax.Array, final: float, end: int) -> jax.Array:
 
 
 def prunable(path: tuple[jax.tree_util.DictKey, ...], array: jax.Array) -> bool:
-    """Returns whether a parameter may be pruned: a convolution kernel that is not depthwise."""
+    """Returns whether a parameter may be pruned.
+
+    Only the kernels of convolutions that are not depthwise may be pruned.
+    """
     return path[-1].key == "kernel" and array.ndim == 4 and array.shape[2] > 1
 
 

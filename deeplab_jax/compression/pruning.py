@@ -25,9 +25,10 @@ def compensated(
 
     Each removed channel is predicted from the kept channels by linear least squares over the pixels
     of the images on which `moments` were measured. Kernels that were applied to the removed channel
-    are applied to this prediction instead. A constant channel is thus moved into the biases. If a
-    removed channel equals a kept channel, its kernels are added to those of the kept channel. In
-    both cases, the output of the network changes only at image borders.
+    are applied to this prediction instead. A constant channel is thus moved into the biases, which
+    changes the output of the network only at image borders. If a removed channel equals a kept
+    channel, its kernels are added to those of the kept channel, up to the small error that
+    `Moments.shrunk_covariance` introduces.
 
     Args:
       graph: channel graph of the network.
@@ -184,8 +185,8 @@ def prune_channels(
         are measured.
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       size: (H, W) of the image for which multiply-adds are counted.
-      criterion: criterion for ranking channels. `reconstruction` is the fraction of the output
-        variance of the following layers that is lost with the channel, per multiply-add saved.
+      criterion: criterion for ranking channels. `reconstruction` is the fraction of their output
+        variance that the following layers lose without the channel, per multiply-add saved.
         `batch_norm_scale` is the absolute value of the channel's batch-normalization scale (arXiv
         1708.06519). `norm` is the L1 norm of the kernel that computes the channel (arXiv
         1608.08710). `batch_norm_scale` and `norm` are divided by their mean over the layer.

@@ -24,12 +24,12 @@ Extremes = np.ndarray
 def quantize(
     stored: StoredModel, images: Iterable[np.ndarray], calibrated_on: str = ""
 ) -> StoredModel:
-    """Returns the model with convolutions that are quantized to int8.
+    """Returns a quantized copy of a model, with int8 convolutions.
 
     Args:
       stored: model in floating point.
       images: calibration images, as batches [N, H, W, C] of equal height and width. The ranges of
-        the inputs of convolutions are measured on them.
+        the inputs of convolutions are measured on these images.
       calibrated_on: description of the images, which is stored in `model.json`.
 
     Raises:
@@ -147,11 +147,11 @@ def _quantized_layer(
 
 
 def quantization_aware(run: Run) -> Run:
-    """Returns a training run whose network simulates int8 rounding of kernels and inputs.
+    """Returns a training run whose convolutions simulate int8 rounding of kernels and inputs.
 
     The trained variables stay in floating point. During training, the ranges of the inputs are
-    measured on each batch. To quantize the trained model, `quantize` measures them again on its
-    calibration images.
+    measured on each batch. When `quantize` is called on the trained model, it measures these ranges
+    again on the calibration images.
     """
     quantizer()
     adjustments = run.adjustments | {"quantization_aware": True}

@@ -41,9 +41,9 @@ class ClassList:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Names of the scored classes, and the additional name "not scored".
+        """Names of the scored classes, followed by the name "not scored".
 
-        The additional name is that of predictions that belong to no scored class.
+        The last name stands for all predictions that belong to no scored class.
         """
         return (*self.names, UNSCORED)
 
@@ -68,7 +68,7 @@ class ClassList:
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """Adds up the probabilities of the classes of the model that belong to the same outcome.
+        """Adds up the probabilities of all model classes that belong to the same outcome.
 
         Args:
           probabilities: [..., classes of the model].
@@ -90,7 +90,7 @@ def make_class_list(
     class_map: Mapping[str, str] | str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> ClassList | None:
-    """Returns the classes to score, or None if both `class_map` and `classes` are None.
+    """Returns the classes to score, or None if neither `class_map` nor `classes` is given.
 
     Args:
       class_names: classes of the model.
@@ -163,7 +163,8 @@ def read_class_map(path: Path) -> dict[str, str]:
     """Reads a map from classes to scored classes: lines `from: to` or JSON {"from": "to"}.
 
     Raises:
-      DeepLabError: the file does not exist, has neither form, or names a class twice.
+      DeepLabError: the file does not exist, is empty, has neither form, or has several lines for
+        the same class.
     """
     text = read_text(path, "class map")
     if path.suffix.lower() == ".json":

@@ -86,7 +86,7 @@ def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
 
 
 def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOptions]:
-    """Returns the inference strategies of table 6 of DeepLab v3, and the last one with a CRF added.
+    """Returns the inference strategies of DeepLab v3, table 6, followed by one that adds a CRF.
 
     Args:
       base: options that contain the tiles for all strategies and the CRF for the last strategy
@@ -211,10 +211,11 @@ def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
 def _timed(inference: Inference) -> Inference:
     """Returns the inference over the images whose prediction is timed.
 
-    With tiles, these are the first 8 images of the split, or as many as there are tiles in a batch.
-    Whole images are those of the median padded size, because the order of images by size hardly
-    depends on the inference options. They are repeated until there are at least 8 and all batches
-    are full, because void examples that fill a batch take as much time as images.
+    With tiles, these are the first images of the split: 8, or the number of tiles per batch if it
+    is larger. Without tiles, these are the images of the median padded size, because inference
+    options hardly change which images have this size. The images are then repeated until there are
+    at least 8 and all batches are full, because void examples that fill a batch take as much time
+    as images.
     """
     timed = copy.copy(inference)
     count, batch_size = inference.num_images, inference.batch_size

@@ -39,7 +39,7 @@ def _common_size(dataset: Dataset) -> Size | None:
 
 
 class Evaluator:
-    """Evaluates a network on the same split with different variables, and compiles it only once.
+    """Evaluates different variables of a network on one split, and compiles the network only once.
 
     The training loop uses this class for validation.
     """
@@ -51,8 +51,8 @@ class Evaluator:
           model: network to evaluate.
           dataset: split with the classes of the model.
           **settings: fields of `EvaluationSettings`. Without a size, each image is padded to a size
-            that the network accepts. Images of one common size are padded to the smallest such
-            size.
+            that the network accepts. If all images have the same size, they are padded as little
+            as possible.
 
         Raises:
           DeepLabError: there is no image, an image is larger than the given size, or dataset and
@@ -122,7 +122,7 @@ def evaluate(
         unless `class_map` or `classes` is given.
       options: inference strategy (default: that of the predictor).
       trimap_widths: widths in pixels of bands around void pixels; each band has its own mean IoU.
-      calibration_bins: number of intervals of probability for calibration metrics (default: none).
+      calibration_bins: number of equal probability intervals; None: no calibration metrics.
       class_map: {name of a class of the model or the dataset: name of the scored class}, or a file
         with lines `from: to` (default: classes keep their names).
       classes: names of the scored classes (default: all). Other true classes are void. Predictions
@@ -224,18 +224,19 @@ def check_start(
     output: str | Path | None,
     reporter: Reporter,
 ) -> None:
-    """Checks an evaluation before it starts, and warns if model and dataset name classes otherwise.
+    """Checks an evaluation before it starts, and warns if model and dataset differ in class names.
 
     Args:
       predictor: model to evaluate.
       dataset: split of the images.
-      class_list: classes to score, in which case names may differ; None: those of the model.
+      class_list: classes to score, or None for the classes of the model. Class names are compared
+        only without a class list.
       output: directory for the results, or None.
       reporter: receives the warning.
 
     Raises:
-      DeepLabError: no file can be written into `output`. The evaluation takes long, so its result
-        must not be lost.
+      DeepLabError: no file can be written into `output`. This error is raised early, because the
+        result of a long evaluation must not be lost.
     """
     if class_list is None:
         warn_of_other_names(predictor, dataset, reporter)

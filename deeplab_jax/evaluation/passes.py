@@ -39,8 +39,8 @@ class EvaluationSettings:
 
     Attributes:
       size: (H, W) to which every image is padded, rounded up to a size that the network accepts
-        (default: each image is padded to one of few sizes that the network accepts). Not allowed
-        with tiles.
+        (default: each image is padded to one of a few sizes that the network accepts). Not
+        allowed with tiles.
       batch_size: number of images per batch across all hosts, rounded up to a multiple of the size
         of the mesh axis `data`. With tiles, number of tiles per batch on each host, rounded up to a
         multiple of the number of devices of this host.
@@ -65,11 +65,11 @@ class EvaluationSettings:
 
 
 class WholeImageInference:
-    """Inference over the whole images of a split, which are padded to legal sizes of the network.
+    """Inference over whole images of a split, each padded to a size that the network accepts.
 
     Attributes:
       dataset: split to predict.
-      sizes: (H, W) in pixels to which each image is padded, one of few distinct sizes.
+      sizes: (H, W) in pixels to which each image is padded, one of a few distinct sizes.
       mesh: mesh of the devices.
       batch_size: number of images per batch across all hosts, a multiple of the size of the mesh
         axis `data`.
@@ -117,7 +117,8 @@ class WholeImageInference:
         """Applies a function to this host's part of each batch.
 
         Every host yields the same number of batches. If the rows of an image are sharded over
-        several hosts, only one of these hosts yields its label; the others yield a void example.
+        several hosts, only one of these hosts yields the label of the image. The others yield a
+        void example.
         While the caller processes a batch, the devices compute the next one.
 
         Args:
@@ -125,8 +126,8 @@ class WholeImageInference:
           reporter: receives progress events.
 
         Yields:
-          This host's part of a batch, and the results of `forward` for it as NumPy arrays. The
-          batch is a dictionary with `image`, `label`, `index` (position in the split; -1 for a
+          This host's part of a batch, and the results of `forward` for this part as NumPy arrays.
+          The batch is a dictionary with `image`, `label`, `index` (position in the split; -1 for a
           void example, whose label is void everywhere) and `size` ((H, W) before padding).
         """
         share = data_share(self.mesh)
@@ -227,8 +228,9 @@ class TiledInference:
           reporter: receives progress events.
 
         Yields:
-          A batch of one image, with the entries `image`, `label`, `index` (position in the split)
-          and `size` (H, W); and its result [1, H, W, …] at the size of the image.
+          A batch of one image, and the results of `forward` for all its tiles, joined to [1, H, W,
+          …]. The batch is a dictionary with `image`, `label`, `index` (position in the split) and
+          `size` ((H, W) of the image).
         """
         for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
             example = self.dataset[index]

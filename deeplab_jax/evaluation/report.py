@@ -122,10 +122,10 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Returns the counts without the pixels whose true class is the last class.
+        """Returns these counts without the last class as a true class.
 
-        The last class contains all predictions that belong to no scored class. A pixel of a scored
-        class remains if the last class is predicted for it, and counts as wrong.
+        The last class contains all predictions that belong to no scored class, so it is the true
+        class of no pixel. Pixels for which it is predicted remain in the counts, as errors.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),
@@ -137,7 +137,7 @@ class SegmentationMetrics:
         )
 
     def over_hosts(self) -> "SegmentationMetrics":
-        """Returns the sum of the counts of all hosts."""
+        """Returns these counts, summed over all hosts."""
         calibration = self.calibration
         return SegmentationMetrics(
             ConfusionMatrix(sum_over_hosts(self.confusion.counts)),
@@ -172,7 +172,7 @@ CALIBRATION = {
 
 
 def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics) -> dict[str, Any]:
-    """Returns the metrics by their names in `metrics.json`, as JSON-ready values.
+    """Returns the metrics as a JSON-ready dictionary, with the same keys as in `metrics.json`.
 
     Metrics that are undefined, for example for a class without pixels, are None.
     """
@@ -256,8 +256,8 @@ def write_report(
 ) -> None:
     """Writes `metrics.json` and pictures of the metrics, each file atomically.
 
-    The pictures are `confusion_matrix.png` and `contact_sheet.png`. With calibration metrics,
-    `reliability.png` is also written, and with uncertainties `uncertainty.png`.
+    The pictures are `confusion_matrix.png` and `contact_sheet.png`, `reliability.png` if there are
+    calibration metrics, and `uncertainty.png` if there are uncertainties.
 
     Args:
       output: directory, created if missing.

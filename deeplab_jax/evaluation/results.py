@@ -71,7 +71,10 @@ class ImageResult(NamedTuple):
         return self._replace(uncertainty=found)
 
     def sheet_row(self) -> SheetRow:
-        """Returns the row of the contact sheet, which keeps no arrays of the batch in memory."""
+        """Returns the row of the contact sheet for this image.
+
+        Arrays are copied, because views would keep the arrays of the whole batch in memory.
+        """
         # The arrays of a result are views of the arrays of its whole batch.
         maps = {name: values.copy() for name, values in self.uncertainty.items()}
         return SheetRow(self.position, Panel(*(array.copy() for array in self.panel)), maps)
@@ -157,7 +160,7 @@ def _check_finite(finite: np.ndarray, inference: Inference, index: int) -> None:
     """Checks the outputs of the network for one image.
 
     Args:
-      finite: whether outputs are finite, of any shape.
+      finite: bool array of any shape, False for outputs that are not finite.
       inference: inference over the split.
       index: index of the image in the split.
 
@@ -217,8 +220,8 @@ def _in_bins(
 def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns the class map as uint8 for up to 255 classes, else as uint16.
 
-    This is the output of the network for evaluations that need no probabilities. Only the number of
-    channels of the logits is used.
+    This is the output of the network for evaluations that need no probabilities. The number of
+    channels of the logits is used, but not their values.
     """
     return class_map.astype(label_dtype(logits.shape[-1]))
 

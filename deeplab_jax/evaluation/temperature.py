@@ -58,13 +58,13 @@ def fit_temperature(
     """Fits the temperature of class probabilities by maximum likelihood over all non-void pixels.
 
     The negative log-likelihood is convex in the inverse temperature. A first pass over the split
-    computes it and its derivatives at nine temperatures from 1/16 to 16. A second pass computes
-    them at nine temperatures in the interval that contains the minimum. The minimum is the root of
-    a cubic spline through the first derivatives, with a relative error of about 1e-6. No logits are
-    stored.
+    computes this function and its first two derivatives at nine temperatures from 1/16 to 16. A
+    second pass does the same at nine temperatures in the interval that contains the minimum. The
+    minimum is the root of a cubic spline through the first derivatives, with a relative error of
+    about 1e-6. No logits are stored.
 
     Args:
-      predictor: model to fit; its current temperature is ignored.
+      predictor: model whose temperature is fitted; its current temperature is ignored.
       dataset: split with the classes of the model, on which the model was not trained.
       options: inference strategy, without a CRF (default: that of the predictor).
       reporter: receives progress events (default: the logger).

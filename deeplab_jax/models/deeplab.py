@@ -1,4 +1,4 @@
-"""The DeepLab module, for all versions, and folding of batch normalization."""
+"""Flax module for all DeepLab versions, and folding of batch normalization."""
 
 from collections.abc import Callable
 from typing import Any

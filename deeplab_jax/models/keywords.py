@@ -238,10 +238,11 @@ def check_backbone(options: Architecture) -> None:
 
 
 def absent_values(options: Architecture) -> dict[str, Any]:
-    """Returns values by keyword, for keywords without effect and keywords with restricted values.
+    """Returns a legal value for each keyword that has no effect or whose values are restricted.
 
     A keyword without effect on the network has a fixed value. If the network supports only some
-    values of a keyword, the result is the current value if it is legal, else a legal value.
+    values of a keyword, the result contains the current value if it is legal, else the first legal
+    value.
     """
     read = read_keywords(options)
     values = {
@@ -261,7 +262,7 @@ class Restriction(NamedTuple):
 
 
 def _restrictions(options: Architecture) -> dict[str, Restriction]:
-    """Returns the restriction of each keyword of which a network supports only some values."""
+    """Returns {keyword: restriction} for the keywords whose values a network restricts."""
     found = {}
     if options.head in ALWAYS_POOLING:
         legal = ALWAYS_POOLING[options.head]
@@ -271,7 +272,7 @@ def _restrictions(options: Architecture) -> dict[str, Restriction]:
         reason = "only ResNets support every stride placement"
         found["stride_placement"] = Restriction((*PADDINGS, None), reason)
     if "rate_start" in entry.options and options.backbone != "mobilenet_v2":
-        found["rate_start"] = Restriction(RATE_STARTS[:2], "only MobileNetV2 supports every start")
+        found["rate_start"] = Restriction(RATE_STARTS[:2], "only MobileNetV2 supports every value")
     if options.stride_placement == "caffe" and entry.bottleneck:
         # The 3×3 convolution of the same unit comes after the convolution with the stride.
         reason = "with stride_placement='caffe', the stride is that of a 1×1 convolution"

@@ -217,7 +217,7 @@ def at_output_stride(
 
     In the backbone, strides are replaced by atrous rates, or atrous rates by strides. In the head,
     the atrous rates and the window of image pooling double when the output stride halves. The
-    values of all variables are unchanged, but ASPP branches are renamed to their new rates.
+    values of all variables are unchanged. The names of ASPP branches contain the new rates.
 
     Args:
       model: trained network.

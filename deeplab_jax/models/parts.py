@@ -210,7 +210,7 @@ DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
 def make_decoder(options: Architecture, form: Form) -> Decoder:
     """Returns the decoder, a function that maps (features, endpoints, train) to features.
 
-    Without a decoder (`options.decoder` is "none"), this function returns its first argument.
+    If `options.decoder` is "none", the returned function returns the features unchanged.
     """
     return DECODERS[options.decoder](options, form)
 

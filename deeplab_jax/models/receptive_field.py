@@ -93,7 +93,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """Returns the array of a variable; a new array for a literal or a closed-over constant."""
+        """Returns the `Value` of a variable; literals and closed-over constants get a new one."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]
@@ -169,7 +169,7 @@ Field = tuple[Extent | None, ...]
 def receptive_field(
     program: Program, image: Value, target: Value, align_corners: bool = True
 ) -> int:
-    """Returns the receptive field of an array in image pixels, the larger of height and width.
+    """Returns the larger side of the receptive field of an array, in image pixels.
 
     Args:
       program: traced network.

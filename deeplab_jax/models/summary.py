@@ -85,7 +85,7 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
       size: (H, W) of the image in pixels.
 
     Raises:
-      DeepLabError: a side is above MAX_SIDE, or so small that a feature map would be empty.
+      DeepLabError: a side is above 32,768 pixels, or so small that a feature map would be empty.
     """
     if max(size) > MAX_SIDE:
         raise DeepLabError(f"size={size} is too large; give sides of at most {MAX_SIDE} pixels")
