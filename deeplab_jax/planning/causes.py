@@ -1,7 +1,7 @@
-"""Communication of a training step by its cause, compared with the least that training requires.
+"""Communication of a training step by cause, compared with the minimum that training requires.
 
-An all-reduce sends twice as much as a reduce-scatter or an all-gather of the same bytes. Therefore
-all bytes of an all-reduce are counted, and half of the bytes of a reduce-scatter or an all-gather.
+An all-reduce sends twice as many bytes as a reduce-scatter or an all-gather of the same array.
+Therefore all bytes of an all-reduce are counted, but only half of the bytes of the other two.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Cause:
       count: number of collectives.
       bytes: bytes in the collectives. An all-gather, a reduce-scatter or an all-to-all counts half
         of its bytes.
-      least: minimum of `bytes` with which training is possible; None if it is unknown.
+      least: minimum number of bytes that training requires; None if unknown.
     """
 
     count: int
@@ -56,7 +56,7 @@ def communication(
     images: int,
     parts: int,
 ) -> dict[str, Cause]:
-    """Returns the communication of a training step, and the least that is required, by cause.
+    """Returns the actual and the minimum communication of a training step, by cause.
 
     Args:
       collectives: collectives of the compiled step.
@@ -76,7 +76,7 @@ def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tup
 
     All-reduces of vectors add up either gradients or statistics of batch normalization. The number
     of these all-reduces is counted under statistics. Their bytes are counted under gradients up to
-    the total size of all vector parameters, and beyond it under statistics.
+    the total size of all vector parameters. Any further bytes are counted under statistics.
 
     Args:
       collectives: collectives of a compiled training step.
@@ -103,12 +103,12 @@ def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tup
 
 
 def leaf_size(leaf: Any) -> int:
-    """Returns the number of values of an array, which may be given by its shape."""
+    """Returns the number of values in an array or a `jax.ShapeDtypeStruct`."""
     return math.prod(leaf.shape)
 
 
 def shard_size(leaf: Any) -> int:
-    """Returns the number of values on each device; without a sharding, of the whole array."""
+    """Returns the number of values on each device, or in the whole array if it has no sharding."""
     sharding = getattr(leaf, "sharding", None)
     return math.prod(leaf.shape if sharding is None else sharding.shard_shape(leaf.shape))
 
@@ -139,7 +139,7 @@ def _causes(collective: Collective, kernels: set[int]) -> Iterator[tuple[str, in
 def least_communication(
     model: DeepLab, variables: Any, size: tuple[int, int], images: int, parts: int
 ) -> dict[str, int | None]:
-    """Returns the bytes that a chip must at least communicate in a training step, by cause.
+    """Returns the minimum number of bytes that a chip communicates in a training step, by cause.
 
     This minimum assumes that each gradient is summed once, and that rows of each feature map are
     exchanged once per pass, for all layers that read the map. In batch normalization, the sums
@@ -179,7 +179,7 @@ def least_communication(
 
 
 def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -> int | None:
-    """Returns the bytes of rows that a chip must exchange with its neighbors in a training step.
+    """Returns the minimum bytes of rows that a chip exchanges with neighbors in a training step.
 
     In the backward pass, either the gradient of a feature map is exchanged, or the gradients of all
     maps that are computed from it, whichever is less. The gradient of the image is not needed.
@@ -219,9 +219,9 @@ def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -
 
 
 def _from_image(program: Program) -> set[int]:
-    """Returns the `number` of the image and of all arrays computed from it.
+    """Returns the field `number` of the image, and of all arrays that are computed from it.
 
-    Arrays after the first convolution or matrix product are not included.
+    Results of convolutions and matrix products, and arrays computed from them, are not included.
     """
     numbers = {program.inputs[-1].number}
     for operation in program.operations:

@@ -265,6 +265,6 @@ def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
 
 
 def count(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns {"count": executions per step, "bytes": bytes per chip and step}, over all kinds."""
+    """Returns {"count": executions per step, "bytes": bytes per chip and step} for all kinds."""
     found = list(collectives)
     return {"count": sum(each.times for each in found), "bytes": sum(each.bytes for each in found)}

@@ -46,14 +46,14 @@ class CompiledStep:
 
     Attributes:
       memory: bytes per chip by use (arguments, outputs, temporaries, program), and their `total`;
-        only the `total` if the step does not fit.
+        only the `total` if the compiler rejects the step as too large.
       usable: bytes per chip that programs can use, from the compiler's out-of-memory message; None
-        if the step fits.
+        without such a message.
       fits: whether the step fits into the memory of a chip.
       lower_seconds, compile_seconds: wall time of lowering and compilation.
       compile_cpu_seconds: processor time of compilation; unlike wall time, it does not depend on
         other processes.
-      text: HLO text of the program; empty if the step does not fit.
+      text: HLO text of the program; empty if the compiler rejects the step as too large.
     """
 
     memory: dict[str, int]
@@ -132,7 +132,7 @@ def _memory(analysis: Any) -> dict[str, int]:
 
 # Maximum number of compilations in a search, without the one for the configured batch size.
 MOST_COMPILATIONS = 6
-ESTIMATED = "estimated from one compilation; memory beyond the state is proportional to the batch"
+ESTIMATED = "estimated from one compilation, assuming that the memory per image is constant"
 
 
 class LargestBatch(NamedTuple):
@@ -178,7 +178,8 @@ def searched_largest_batch(
       first: (images per shard, bytes per chip) of the first compilation.
       fixed: bytes per chip that do not depend on the batch, for the first guess.
       usable: bytes per chip that programs can use.
-      unit: only multiples of this number are tried; `first[0]` must be one. See `batch_unit`.
+      unit: only multiples of this number are tried, see `batch_unit`. `first[0]` must also be a
+        multiple of this number.
     """
     known = {0: fixed, first[0]: first[1]}
     for turn in range(MOST_COMPILATIONS + 1):

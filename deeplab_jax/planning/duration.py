@@ -94,9 +94,9 @@ class Duration:
     Attributes:
       steps: training steps, without waiting for input.
       validations: all validations.
-      saves: time for which saving of checkpoints blocks training.
+      saves: time during which saving checkpoints blocks training.
       start_up: imports and compilation.
-      input: time for which the chips wait for images.
+      input: time during which the chips wait for images.
       cores: minimum number of cores per host with which the chips do not wait for images.
       bound: name of the longest part of a step, as in `Estimate.bound`, or `input`.
     """

@@ -171,11 +171,11 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
       name: chip and shape. The shape of a TPU slice is the number of chips along each dimension.
         For GPUs, it is the number of GPUs per host, as in `h100:8`, or the number of hosts and of
         GPUs per host, as in `h100:4x8`.
-      num_slices: number of TPU slices of this shape.
+      num_slices: number of TPU slices of this shape; 1 for GPUs.
 
     Raises:
-      DeepLabError: the chip is unknown, has no slices of this shape, or the bandwidth between its
-        slices is not published.
+      DeepLabError: the chip is unknown or has no slices of this shape, `num_slices` is invalid, or
+        the bandwidth between the slices is not published.
     """
     generation, _, text = name.partition(":")
     check_name("chip", generation, chips())

@@ -110,7 +110,7 @@ class Program(NamedTuple):
         return dict(counts)
 
     def fused(self) -> set[str]:
-        """Returns the names of the computations that are the content of a fusion."""
+        """Returns the names of the computations that are the bodies of fusions."""
         return {
             called
             for instructions in self.computations.values()
@@ -133,8 +133,8 @@ class Program(NamedTuple):
     def _rounds(self, attributes: str) -> int:
         """Returns the number of iterations of a loop, from its annotation or its condition.
 
-        The condition is assumed to be step < length, counted from 0, as in `lax.scan`. If the
-        number is unknown, 1 is returned.
+        The condition is assumed to be step < length, with steps counted from 0, as in `lax.scan`.
+        If the number of iterations is unknown, the result is 1.
         """
         if annotated := TRIP_COUNT.search(attributes):
             return int(annotated[1])

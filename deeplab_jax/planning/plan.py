@@ -38,7 +38,7 @@ class Traffic:
         dtype of the computation.
       between_slices: number and bytes of the transfers between TPU slices, per slice and step:
         {kind: {"count", "bytes"}}. The only kind should be `all-reduce`.
-      causes: communication by cause, and the least that training requires.
+      causes: actual and minimum communication by cause.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def summary(self) -> str:
-        """Sentence with `duration.total` and `duration.bound`; empty if `duration` is None."""
+        """Sentence with the estimated hours and the bottleneck of the run; empty if unknown."""
         if self.duration is None:
             return ""
         return (
@@ -296,7 +296,7 @@ def fixed_memory(run: Run) -> int:
 
 
 def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
-    """Adds the communication and the time of the compiled program to a plan.
+    """Returns a copy of a plan with the communication and step time of the compiled program.
 
     Args:
       planned: plan whose step fits.
@@ -334,7 +334,7 @@ def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
 
 
 def _with_duration(planned: Plan, run: Run, validation_images: int | None) -> Plan:
-    """Adds the duration of the run to a plan."""
+    """Returns a copy of a plan with the estimated duration of the run."""
     assert planned.estimate is not None
     schedule = Schedule.of(run.config, planned.crop_size, planned.num_hosts, validation_images)
     state, _ = compiled_step.abstract_arguments(run)

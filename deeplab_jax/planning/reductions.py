@@ -105,12 +105,18 @@ def found_reductions(
 
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of the all-gathers along `data` of arrays that are not variables."""
+    """Returns count and bytes of the all-gathers of activations along the mesh axis `data`.
+
+    An all-gather belongs to activations if one of its arrays has a size that no variable has.
+    """
     return count(_gathers(collectives, variables, parameters=False))
 
 
 def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of the all-gathers along `data` of fully sharded parameters."""
+    """Returns count and bytes of the all-gathers of sharded parameters along the mesh axis `data`.
+
+    An all-gather belongs to parameters if each of its arrays has the size of a variable.
+    """
     return count(_gathers(collectives, variables, parameters=True))
 
 
@@ -125,7 +131,7 @@ def _gathers(
 
 
 def expected_gathers(architecture: Architecture, params: Any) -> int:
-    """Returns the bytes to gather if each sharded parameter is gathered once.
+    """Returns the bytes in all-gathers if each sharded parameter is gathered once.
 
     Args:
       architecture: architecture of the network, in whose dtype the parameters are gathered.

@@ -99,12 +99,12 @@ def total_flops(program: Program) -> int:
 
 
 def memory_traffic(program: Program) -> dict[int, int]:
-    """Returns the bytes that a program reads and writes, by the number of the memory.
+    """Returns {memory number: bytes that a program reads from and writes to this memory}.
 
     Memory 0 is the main memory (HBM), and memory 1 the on-chip vector memory of a TPU (VMEM).
     Instructions in loops count once per iteration. An instruction reads its operands and writes its
-    results once. If a fusion takes a slice of an operand, it reads only the slice. If a fusion
-    updates a slice of an operand, it writes only the slice.
+    results once. A fusion that takes a slice of an operand reads only the slice. A fusion that
+    updates a slice of an operand writes only the slice.
     """
     moved: Counter[int] = Counter()
     for instruction, computation, times in executed(program):
@@ -114,11 +114,12 @@ def memory_traffic(program: Program) -> dict[int, int]:
 
 
 def kernels(program: Program) -> dict[str, Kernels]:
-    """Returns the kernels of a program for GPUs by kind, those with the most bytes first.
+    """Returns the kernels of a GPU program by kind, in descending order of bytes.
 
-    A fusion is one kernel. Every instruction outside of fusions is a kernel, too, unless it moves
+    A fusion is one kernel. Every instruction outside of fusions is also a kernel, unless it moves
     no bytes. The kinds are convolutions, their input and kernel gradients, matrix products, layout
-    changes, collectives, reductions and elementwise kernels.
+    changes, collectives, reductions, elementwise kernels (with or without a layout change) and
+    other library kernels.
     """
     found: dict[str, Kernels] = {}
     for instruction, computation, times in executed(program):
@@ -158,9 +159,9 @@ def _kind(program: Program, instruction: Instruction) -> str:
 def _moved(
     program: Program, instruction: Instruction, computation: Mapping[str, Instruction]
 ) -> list[tuple[int, int]]:
-    """Returns a pair for each array that an instruction reads or writes: its memory and its bytes.
+    """Returns a pair (memory number, bytes) for each array that an instruction reads or writes.
 
-    The memory is a number, as in `memory_traffic`.
+    The memory numbers are those of `memory_traffic`.
     """
     opcode = instruction.opcode
     if opcode in FREE or opcode.endswith(("-done", "-update")) or opcode == "async-start":
@@ -261,7 +262,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attributes: str) -> int:
-    """Returns the number of multiply-adds of a convolution; those of padding are not counted."""
+    """Returns the number of multiply-adds of a convolution, not counting those with padding."""
     labels = required(LABELS, attributes).groups()
     lengths, taps, results = (
         dict(zip(names, array.shape, strict=True))
