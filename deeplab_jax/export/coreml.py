@@ -158,12 +158,13 @@ def write_coreml(program: Program, path: str | Path) -> None:
     or other bands is an array float32 [1, H, W, C].
 
     Args:
-      program: program to export; its size must be fixed, and its batch size must be 1.
+      program: program to export; its size must be fixed, and its batch size must be 1 or None.
       path: path of the package, a directory that ends in `.mlpackage`; it is written atomically.
 
     Raises:
       DeepLabError: coremltools is not installed, the path or the batch size is illegal, the path
-        is a mount point, or an operation of the network cannot be exported.
+        is a mount point or the current directory, or an operation of the network cannot be
+        exported.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
@@ -234,7 +235,7 @@ def _input_text(metadata: Metadata) -> str:
 
 
 def _convert(program: Program, metadata: Metadata, coremltools: Any) -> Any:
-    """Converts the program with coremltools and returns its model."""
+    """Converts a program to a Core ML model with coremltools, and returns the model."""
     from coremltools.converters.mil import Builder
 
     _, height, width, channels = shape = tuple(metadata.input["shape"])

@@ -153,7 +153,7 @@ class EngineNetwork:
         return call
 
     def _run(self, model: DeepLab, images: np.ndarray, classes: bool) -> np.ndarray:
-        """Returns class maps or logits of images [N, H, W, C], in batches that the file accepts."""
+        """Computes class maps or logits of images [N, H, W, C] in batches that the file accepts."""
         pixels = np.issubdtype(images.dtype, np.integer)
         file = self._file_of(model, images.shape[1:3], pixels, classes)
         batch = file.metadata.input["shape"][0] or 1
@@ -224,8 +224,8 @@ class _ModelFiles:
     def _path(self, name: str) -> Path:
         """Returns the path at which a file is or will be stored.
 
-        It is in the program cache, or in a temporary directory if the cache is disabled, or if the
-        cache does not contain the file and cannot be written.
+        The path is in the program cache. If the cache is disabled, or lacks the file and cannot be
+        written, the path is in a temporary directory.
         """
         directory = program_directory()
         if directory is not None:
@@ -354,7 +354,7 @@ class FilePredictor(Predictor):
             )
 
     def _how_to_tile(self, fixed_size: Size) -> str:
-        """Returns advice on images that are larger than the size of the file."""
+        """Returns advice, for error messages, on images that are larger than `fixed_size`."""
         tile = height, width = padded_size(self._trained[0], fixed_size)
         first = "give" if tile == fixed_size else f"export it with --size={height}x{width} and give"
         return f"{first} --tile={height}x{width}, or export it with --size=any"
@@ -369,8 +369,8 @@ def load_file(path: str | Path, engine: str | None = None) -> FilePredictor:
         None: selected by the format of the file.
 
     Raises:
-      DeepLabError: the file is missing, damaged or not written by `export`; its format is not
-        that of `engine`; or the runtime of the format is not installed.
+      DeepLabError: the file is missing, damaged or not written by `export`; `engine` is unknown or
+        does not match the format of the file; or the runtime of the format is not installed.
     """
     engines = {suffix: name for name, suffix in ENGINES.items()}
     own = engines.get(Path(path).suffix.lower())

@@ -241,7 +241,7 @@ class OnnxWriter:
         return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
 
     def _window_matrix(self, length: str, window: int, stride: int) -> str:
-        """Returns a matrix [number of windows, length] that averages a map over windows of an axis.
+        """Returns a matrix [number of windows, length] that averages over windows along an axis.
 
         Each row is 1 / window at the pixels of one window, and 0 elsewhere. A window that is larger
         than the map is clipped to it.
@@ -353,7 +353,7 @@ OPSET, FORMAT = 13, 7
 
 
 def write_onnx(program: Program, path: str | Path) -> None:
-    """Writes an ONNX file.
+    """Writes a program as an ONNX file.
 
     Args:
       program: program to export.

@@ -163,7 +163,7 @@ def check_suits(size: Size, step: int, plus: int) -> None:
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Context for tracing a program; turns errors about variable sizes into a `DeepLabError`.
+    """Context manager for tracing a program; raises a `DeepLabError` for unsupported sizes.
 
     Raises:
       DeepLabError: tracing fails and `options.size` is None, so the network does not support

@@ -70,8 +70,9 @@ def export(
 
     Raises:
       DeepLabError: the format is unknown, its packages are not installed, the network does not
-        support variable sizes, the format does not support an operation of the network, or a
-        web page would replace something other than an exported page or an empty directory.
+        support variable sizes, the format does not support an option or an operation of the
+        network, or a web page would replace something other than an exported page or an empty
+        directory.
     """
     check_exports(predictor, format)
     program = program_for(predictor, format, options)
@@ -205,8 +206,8 @@ class ExportedNetwork:
 
     Attributes:
       metadata: metadata of the file.
-      run: function from the input array to the output array of the file, which `metadata.input` and
-        `metadata.output` describe.
+      run: function that maps the input of the file to its output. `metadata.input` and
+        `metadata.output` describe these arrays.
     """
 
     metadata: Metadata

@@ -50,7 +50,7 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns inputs, and the name of the padding that TensorFlow shall apply to them.
+        """Returns inputs, and the name of the padding with which TensorFlow must process them.
 
         The name is `VALID` or `SAME`. If neither is equivalent to `padding`, the returned inputs
         are already padded with `value`, and the name is `VALID`.
@@ -199,7 +199,7 @@ def _converter(program: Program, tensorflow: ModuleType) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Resizes and pads each image; yields lists that contain one array, the network's input."""
+    """Yields the network's input for each image, downsampled and padded, in a list of one array."""
     metadata, size = describe(program), program.own_size
     for image in images:
         padded = pad(fitted(image, size), size, metadata.sizes["fill"])
@@ -207,7 +207,7 @@ def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np
 
 
 def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
-    """Adds the metadata to the content of a TFLite file."""
+    """Returns the content of a TFLite file with the metadata added."""
     import flatbuffers
     from tensorflow.lite.python import schema_py_generated as schema
 

@@ -256,7 +256,7 @@ class _Walk:
 
 
 def _needed(jaxpr: Jaxpr) -> Counter[Var]:
-    """Returns the number of uses of each variable by equations that contribute to an output."""
+    """Counts the uses of each variable, as an output or in equations on which outputs depend."""
     uses = Counter(atom for atom in jaxpr.outvars if isinstance(atom, Var))
     for equation in reversed(jaxpr.eqns):
         if any(uses[variable] for variable in equation.outvars):

@@ -63,9 +63,9 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
         parents).
 
     Raises:
-      DeepLabError: the program does not map one uint8 RGB image to a class map, onnxruntime-web is
-        not found, or `path` is a mount point, or exists and is neither an exported page nor an
-        empty directory.
+      DeepLabError: the program does not map one uint8 RGB image to a class map; onnxruntime-web is
+        not found; `path` exists and is neither an exported page nor an empty directory; or `path`
+        is a mount point or the current directory.
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
