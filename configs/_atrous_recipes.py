@@ -82,7 +82,8 @@ AMOUNTS = {
 def training_split(given: ConfigDict) -> str:
     """Returns the argument `split` or, if it is empty, the training split to use instead.
 
-    It is trainval in stage 2. In stage 1 it is "", which selects the default of the dataset.
+    The split to use instead is trainval in stage 2. In stage 1 it is "", which selects the default
+    of the dataset.
 
     Raises:
       DeepLabError: there is no such stage for the dataset and the backbone.

@@ -21,7 +21,7 @@ yet.
 Arguments:
 * `cpu`: small crops and batches, and a small network, for training on two CPU cores.
 * `steps`: number of training steps.
-* `init`: model whose backbone training starts from (default: random initialization).
+* `init`: model that provides the initial weights of the backbone (default: random weights).
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ CLASS_WEIGHTS = (0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.41, 0.89, 2.53, 2.97
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(text, cpu=False, steps=0, init="")
     config = configs.default()
     config.data.name = "camvid"
@@ -91,7 +91,7 @@ def _num_steps(given: ConfigDict) -> int:
 
 
 def _start_from(config: ConfigDict, init: str) -> None:
-    """Starts from the backbone of the model `init`, with a tenth of the learning rate for it."""
+    """Initializes the backbone from the model `init`, and lowers its learning rate to a tenth."""
     config.training.init_from = init
     config.training.init_scope = "backbone"
     config.optimizer.multipliers.backbone = 0.1

@@ -18,7 +18,7 @@ Arguments:
 * `fov`: kernel size of fc6: large (3×3, the default), 4x4 or 7x7.
 * `rate`: atrous rate of fc6; 0: the default for `fov`.
 * `msc`: adds multi-scale features (section 4.3). Only the layers that compute these features are
-  trained. `init` is then required: the network that was trained without them.
+  trained. `init` is then required: a network that was trained without these features.
 * `split`: training split: train_aug (default), train, trainval or trainval_aug.
 * `init`: weights to start from; `none`: random initialization.
 * `steps`: number of training steps.
@@ -41,12 +41,12 @@ FOVS = ("large", "4x4", "7x7")
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: a config, and which values are uncertain."""
+    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
     given = configs.arguments(text, fov="large", rate=0, msc=False, split="", init="", steps=0)
     choose("fov", given.fov, FOVS)
     made = Recipe()
@@ -89,7 +89,7 @@ def _training(config: ConfigDict, given: ConfigDict) -> None:
 
 
 def _imagenet(made: Recipe, given: ConfigDict) -> None:
-    """Starts from VGG-16 trained on ImageNet."""
+    """Sets the initial weights: those of `given.init` or, by default, VGG-16 from ImageNet."""
     init = given.init or "vgg16_imagenet"
     if given.fov == "7x7":
         start_from(made, init, "all")  # fc6 and fc7 have the same shapes as in VGG-16.

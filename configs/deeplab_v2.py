@@ -53,12 +53,12 @@ HEADS = {
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: a config, and which values are uncertain."""
+    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
     given = configs.arguments(
         text,
         dataset="voc",

@@ -19,7 +19,7 @@ STEPS = 400
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(text, task="distance", steps=STEPS, init="")
     if given.task not in TASKS:
         raise unknown_name("diagnostic task", given.task, TASKS)

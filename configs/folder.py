@@ -10,8 +10,8 @@ with crops of 193 × 257. If your images are smaller, reduce augmentation.crop_s
 Arguments:
 * `cpu`: small crops and batches, and a small network, for training on two CPU cores.
 * `steps`: number of training steps.
-* `init`: model whose backbone training starts from (default: random initialization), a name of
-  published weights, a model directory or a workdir. The network then has all channels.
+* `init`: model that provides the initial weights of the backbone (default: random weights): a name
+  of published weights, a model directory or a workdir. The network then has all channels.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from deeplab_jax import config as configs
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     config = configs.load(f"camvid:{text or ''}")
     config.data.name = "folder"
     config.loss.class_weights = None

@@ -24,8 +24,9 @@ Arguments:
 * `stage`: 1 (default) or 2 (MobileNetV2 on VOC only).
 * `backbone`: mobilenet_v2 (default), mobilenet_v3_large or mobilenet_v3_small. MobileNetV3 requires
   dataset=cityscapes.
-* `width`: depth multiplier of MobileNetV2 (default: 1). Numbers of channels are rounded down, but
-  in the released code to the nearest whole number. This differs for 0.35, 1.3 and 1.4.
+* `width`: depth multiplier of MobileNetV2 (default: 1). Numbers of channels are rounded down,
+  whereas the released code rounds them to the nearest whole number. The results differ for 0.35,
+  1.3 and 1.4.
 * `aspp`: adds the 3×3 atrous branches to the head of MobileNetV2.
 * `from_coco`: set it if `init` was trained on coco_voc.
 * `init`: weights to start from; `none`: random initialization.
@@ -43,12 +44,12 @@ BACKBONES = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: a config, and which values are uncertain."""
+    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
     given = configs.arguments(
         text, aspp=False, width=1.0, **atrous.ARGUMENTS | {"backbone": "mobilenet_v2"}
     )

@@ -19,7 +19,7 @@ CPU_STEPS, STEPS = 1200, 10_000
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(text, cpu=False, steps=0)
     config = configs.default()
     config.data.name = "shapes"

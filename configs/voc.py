@@ -26,7 +26,7 @@ CPU_STEPS, STEPS = 1500, 30_000
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config for the arguments in `text`, see the module docstring."""
+    """Returns the config for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(text, cpu=False, steps=0)
     config = configs.default()
     config.data.name = "voc_segmentation"
