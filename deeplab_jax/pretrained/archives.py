@@ -131,7 +131,7 @@ def _copy(content: IO[bytes], folder: Path, name: PurePosixPath, max_bytes: int)
 
 
 class _Limited(io.RawIOBase):
-    """File that raises an error if more than `max_bytes` are read."""
+    """Read-only file that raises an error if more than `max_bytes` bytes are read from it."""
 
     def __init__(self, file: IO[bytes] | io.BufferedIOBase, max_bytes: int) -> None:
         self._file, self._left, self._max_bytes = file, max_bytes, max_bytes
@@ -151,7 +151,10 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Tar header that raises an error if tarfile would read more than MAX_HEADER_BYTES for it."""
+    """Tar header that raises an error if its extended data exceeds MAX_HEADER_BYTES.
+
+    Extended data, such as a long name, is read into memory.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -215,12 +218,12 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
 
 
 def is_there(path: Path) -> bool:
-    """Returns whether a path is a file, a directory or the prefix of a TensorFlow checkpoint."""
+    """Returns whether a path is an existing file, directory or TensorFlow checkpoint prefix."""
     return path.exists() or index_of(path).exists()
 
 
 def index_of(prefix: Path) -> Path:
-    """Returns the index file of a TensorFlow checkpoint."""
+    """Returns the path of the index file of a TensorFlow checkpoint, given its prefix."""
     return prefix.with_name(prefix.name + INDEX)
 
 
@@ -251,16 +254,16 @@ def find_weights(path: Path) -> Path:
 def _only_one(folder: Path, files: Iterable[Path]) -> Path:
     """Returns the weights file among the files of a directory.
 
-    It is the file with the first suffix in `SUFFIXES` that occurs. If several files have this
-    suffix, it is the one with a name in `USUAL_NAMES`, or the index of the last TensorFlow
-    checkpoint.
+    `SUFFIXES` lists the suffixes in order of preference. If several files have the preferred
+    suffix, the result is the file with a name in `USUAL_NAMES`, or the index of the last
+    TensorFlow checkpoint.
 
     Args:
       folder: the directory, for the error message.
       files: files in the directory or below it.
 
     Raises:
-      DeepLabError: no file has one of the suffixes, or none of these rules selects one of several.
+      DeepLabError: no file has one of the suffixes, or these rules do not select a single file.
     """
     visible = [file for file in sorted(files) if not file.name.startswith(".")]
     for suffix in SUFFIXES:
@@ -281,7 +284,7 @@ def _only_one(folder: Path, files: Iterable[Path]) -> Path:
 
 
 def _is_preferred(file: Path) -> bool:
-    """Returns whether a file has a usual name, or is the last checkpoint of its directory."""
+    """Returns whether a file has a usual name or is the index of the last checkpoint beside it."""
     state = file.with_name(STATE)
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
     return file.name in (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")

@@ -11,7 +11,9 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 
 
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
-    """Returns an array with the axes of a kernel in the order of Flax; the shape is not checked.
+    """Converts a kernel from the layout of a file to the layout of Flax, without checking shapes.
+
+    If the variable is not a kernel of a convolution, the array is returned unchanged.
 
     Args:
       array: array of the file.
@@ -74,7 +76,7 @@ class Assignment:
 def assign(
     wanted: Wanted, weights: PublishedWeights, convention: Convention, rules: Sequence[Rule]
 ) -> Assignment:
-    """Assigns the arrays of a file to the variables of a network; shapes must be equal.
+    """Assigns the arrays of a file to the variables of a network; records arrays that do not fit.
 
     Args:
       wanted: variables of the network.
@@ -155,9 +157,9 @@ class _Assigner:
             )
 
     def _take_folded(self, path: Path, bias: str) -> None:
-        """Assigns one variable of a batch normalization that the file folded into a convolution.
+        """Sets one variable of a batch normalization that is folded into a convolution in the file.
 
-        The normalization becomes an identity that only adds the bias of the convolution.
+        When all its variables are set, the batch normalization only adds the convolution's bias.
 
         Args:
           path: path of the variable.

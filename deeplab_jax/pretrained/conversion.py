@@ -63,7 +63,7 @@ def _check_class_names(
     Args:
       names: class names.
       model: the network.
-      origin: words for the error message that state whether the names are given or stored.
+      origin: origin of the names for the error message, "given" or "stored with the weights".
       source: path of the weights, for the error message.
 
     Raises:
@@ -117,7 +117,8 @@ class Conversion:
       variables: variables of the model, in float32.
       assignment: arrays of the file by variable, and unused arrays.
       convention: name of the codebase whose naming convention the file follows.
-      if_tensorflow: keywords for the other padding if the padding was assumed, see `Identified`.
+      if_tensorflow: keywords of `create_model` for TensorFlow's padding, if the file does not show
+        the padding and PyTorch's padding was assumed; otherwise empty.
     """
 
     description: ModelDescription

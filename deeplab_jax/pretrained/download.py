@@ -75,7 +75,7 @@ def verify_content(
 
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """Limits of a download.
+    """Limits of a download: time, speed, attempts and size.
 
     Attributes:
       timeout: maximum time to connect and to wait for data, in seconds.
@@ -116,7 +116,7 @@ def download(
 
     Raises:
       DeepLabError: there is no such file or no network (the message contains the path where the
-        user can put the file), or the file is not the published one (it is removed).
+        user can put the file), or the file is too large or not the published one (it is removed).
     """
     fetching = _Download(url, target, reporter, patience or Patience())
     fetching.run()

@@ -95,7 +95,7 @@ def import_hub() -> ModuleType:
 
 
 def download_model(address: HubAddress, reporter: Reporter) -> Path:
-    """Returns the local directory of a model on the Hub; downloads what the cache lacks.
+    """Returns the local directory of a model on the Hub; downloads files that are not cached.
 
     The cache is that of huggingface_hub ($HF_HOME). Without a network, or with HF_HUB_OFFLINE=1, a
     model in the cache is used.

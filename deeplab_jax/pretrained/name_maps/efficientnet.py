@@ -88,7 +88,7 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def if_tensorflow(name: str) -> str | None:
-    """Returns the name of the network that differs only in TensorFlow's padding and epsilon."""
+    """Returns the name of the variant with TensorFlow's padding and epsilon; None without one."""
     ported = f"tf_{name}"
     return ported if ported in networks.NETWORKS else None
 

@@ -36,9 +36,9 @@ FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio"
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab or an image classifier with MobileNetV2 of Hugging Face transformers.
+    """Identifies a MobileNetV2 network of Hugging Face transformers: DeepLab or image classifier.
 
-    The array names identify the network. The `config.json` determines its settings, if present.
+    The array names identify the network. If there is a `config.json`, it determines the settings.
 
     Returns:
       The network, or None if the arrays have other names.

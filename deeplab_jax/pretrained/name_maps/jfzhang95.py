@@ -46,7 +46,7 @@ HEAD = (
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab v3+ of jfzhang95's codebase by the names of its arrays.
+    """Identifies a DeepLab v3+ network of jfzhang95's codebase by its array names.
 
     Returns:
       The network, or None if the arrays have other names.

@@ -34,7 +34,7 @@ ASPP = "decode_head.aspp_modules"
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab of mmsegmentation by its array names and training configuration.
+    """Identifies a DeepLab network of mmsegmentation by array names and training configuration.
 
     Returns:
       The network, or None if the arrays have other names.

@@ -59,7 +59,7 @@ class Scopes(NamedTuple):
 
 
 def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scopes | None:
-    """Returns the scopes of a module by the first rule that matches its path, or None.
+    """Returns the scopes of a module, from the first rule that matches; None if no rule matches.
 
     Args:
       path: path of a module with a kernel; for a batch normalization, the path of its convolution.
@@ -100,8 +100,9 @@ class Identified(NamedTuple):
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
       overrides: keywords of `create_model`.
       class_names: names of the classes; None: unknown.
-      if_tensorflow: overrides of the network with TensorFlow's padding, if the file does not show
-        whether the padding is that of TensorFlow or, as assumed in `overrides`, that of PyTorch.
+      if_tensorflow: keywords that replace those in `overrides` if the padding is TensorFlow's.
+        They are given only if the file does not show the padding. In this case, `overrides` assumes
+        PyTorch's padding.
     """
 
     architecture: str

@@ -87,7 +87,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def identify(names: Names, weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab of segmentation_models.pytorch by the names of its arrays.
+    """Identifies a DeepLab network of segmentation_models.pytorch by its array names.
 
     Args:
       names: scopes of the layers. Only networks with these scopes are identified.

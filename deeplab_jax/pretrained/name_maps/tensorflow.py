@@ -1,4 +1,4 @@
-"""Identification of networks released in tensorflow/models, by names, shapes and graph.
+"""Identifies networks released in tensorflow/models by array names, shapes and graph.
 
 The scopes are defined in the repository tensorflow/models, in research/deeplab/model.py,
 research/deeplab/core/*.py and research/slim/nets/*.py.
@@ -124,7 +124,10 @@ def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
 
 
 def _explicit_widths(ours: Sequence[int], released: Sequence[int]) -> dict[str, Any]:
-    """Returns the keyword `widths` for the layers of MobileNetV2 that the released code rounds up.
+    """Returns the keyword `widths` for layers of MobileNetV2 whose widths were rounded up.
+
+    Without a width divisor, the released code rounds scaled widths to the nearest integer, but
+    `scaled_width` rounds them down. If this makes no difference, the result is empty.
 
     Args:
       ours: numbers of channels of the stem and of every layer, according to `scaled_width`.
@@ -195,7 +198,7 @@ def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of `create_model` for head, decoder, classifier; None without a head."""
+    """Returns `create_model` keywords for head, decoder and classifier; None without a head."""
     classes = _channels(arrays, SEMANTIC)
     if classes is not None:
         return {"num_classes": classes, **_encoder(arrays), **_decoder(arrays)}

@@ -1,4 +1,4 @@
-"""Names that timm gives to the variables of `timm/…` backbones; FAMILIES lists the families."""
+"""Variable names of `timm/…` backbones in timm, with rules for each family of networks."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +105,7 @@ def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
 
 
 def if_tensorflow(backbone: str) -> dict[str, str]:
-    """Returns the keyword for the variant with TensorFlow's padding; {} if there is no variant."""
+    """Returns the keyword `backbone` for the variant with TensorFlow's padding; {} without one."""
     ported = efficientnet.if_tensorflow(backbone.removeprefix(PREFIX))
     return {"backbone": f"{PREFIX}{ported}"} if ported else {}
 

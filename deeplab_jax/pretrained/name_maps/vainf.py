@@ -43,7 +43,7 @@ BODY = "body."
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a DeepLab of VainF's codebase by the names of its arrays.
+    """Identifies a DeepLab network of VainF's codebase by its array names.
 
     Returns:
       The network, or None if the arrays have other names.

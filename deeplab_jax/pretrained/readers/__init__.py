@@ -48,8 +48,8 @@ def weights_file(path: Path) -> Path:
 def _suffix(path: Path) -> str:
     """Returns the suffix of a file in lower case.
 
-    The result is `.pth` also for files of torch.save with another suffix. For example, PyTorch
-    Lightning writes `epoch=3.ckpt`, other codebases `checkpoint.pth.tar`.
+    For files that torch.save wrote with another suffix, the result is `.pth`. For example, PyTorch
+    Lightning writes `epoch=3.ckpt`, and other codebases write `checkpoint.pth.tar`.
     """
     suffix = path.suffix.lower()
     if suffix == ".ckpt":
@@ -75,7 +75,7 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     path = find_weights(path)
     suffix = INDEX if index_of(path).exists() else _suffix(path)
     if suffix not in READERS:
-        given, legal = suffix or "no suffix", ", ".join(READERS)
+        given, legal = suffix or "(no suffix)", ", ".join(READERS)
         raise DeepLabError(f"{path}: unknown format {given}; legal: {legal}")
     module, function = READERS[suffix]
     options = {"prefer_averages": prefer_averages} if suffix in (INDEX, ".ckpt") else {}

@@ -1,9 +1,11 @@
 """Reader of PyTorch files in the legacy format, without torch.
 
-It only reads files whose SHA-256 the catalog of published weights contains. A file has five
-pickles: magic number, protocol version, facts about the machine, state dict, and keys of the
-storages. For every key, the number of elements (8 bytes) and the elements follow. Other PyTorch
-files are read by `state_dict.read_pytorch`.
+It only reads files whose SHA-256 is in the catalog of published weights. Other PyTorch files are
+read by `state_dict.read_pytorch`.
+
+A file begins with five pickles: magic number, protocol version, facts about the machine, state
+dict, and keys of the storages. For every key, the number of elements (8 bytes) and the elements
+follow.
 """
 
 import io
@@ -77,8 +79,9 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
       Arrays by name.
 
     Raises:
-      DeepLabError: a checksum is not a complete SHA-256, no checksum matches (nothing is unpickled
-        in these two cases), the file is damaged, or it contains anything but a state dict.
+      DeepLabError: a checksum is not a complete SHA-256, no checksum matches, or the file is
+        damaged or contains other objects than a state dict. In the first two cases, nothing is
+        unpickled.
     """
     if not checksums or not all(map(PINNED.fullmatch, checksums)):
         raise DeepLabError("the catalog entry of the file has no SHA-256, so the file is not read")

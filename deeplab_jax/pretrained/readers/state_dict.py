@@ -44,7 +44,10 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
 
 
 def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Returns the class names of a configuration; None if it has no names or only numbers."""
+    """Returns the class names of a configuration; None if there are none or only placeholders.
+
+    Placeholders are names such as `LABEL_0`, which transformers writes by default.
+    """
     listed = configuration.get("classes")
     if isinstance(listed, list | tuple):
         return tuple(map(str, listed))
@@ -216,7 +219,7 @@ def _training_configuration(content: Any) -> Mapping[str, Any]:
 def _assignments(text: str) -> dict[str, Any]:
     """Returns the values that a Python configuration assigns to names, without running it.
 
-    Only literals and `dict(…)` are understood; other values are None.
+    Only literals and calls of `dict` are evaluated; other values become None.
     """
     try:
         statements = ast.parse(text).body
@@ -245,12 +248,13 @@ def _value(node: ast.expr) -> Any:
 
 
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
-    """Returns the tensors in the content of a PyTorch file by name.
+    """Returns the state dict in the content of a PyTorch file.
 
-    The state dict may be stored under one of the keys in PLACES, such as `model`.
+    The state dict may be stored under one of the keys in PLACES, such as `model`. Its entries that
+    are not tensors are returned, too.
 
     Raises:
-      DeepLabError: there are no tensors.
+      DeepLabError: there is no state dict.
     """
     while isinstance(content, Mapping):
         # Other tensors, such as a best score, may be stored beside the state dict.
@@ -281,7 +285,7 @@ def _array(torch: ModuleType, name: str, tensor: Any) -> np.ndarray:
 
 
 def read_safetensors(path: Path) -> PublishedWeights:
-    """Reads a safetensors file; half-precision weights become float32, metadata is ignored.
+    """Reads a safetensors file without its metadata; half-precision weights become float32.
 
     Raises:
       DeepLabError: the file is damaged.
