@@ -33,7 +33,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
         Args:
           workdir: directory of the run.
-          reporter: receives a warning for each damaged checkpoint.
+          reporter: receives a warning for each damaged checkpoint, and a message for each
+            unfinished checkpoint that is removed from a bucket.
 
         Raises:
           DeepLabError: all existing checkpoints are damaged, or new ones cannot be written.
@@ -120,8 +121,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             kept = _newest_good(self._workdir)
             reason = " ".join(str(failure).split())[:300]
             raise DeepLabError(
-                f"could not save a checkpoint in {self._workdir}: {reason}; {kept}; "
-                "if the disk is full, free disk space; then start the same command again"
+                f"could not save a checkpoint in {self._workdir}: {reason}; {kept}. If the disk is "
+                "full, free disk space. Then start the same command again"
             ) from failure
 
 

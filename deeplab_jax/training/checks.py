@@ -22,7 +22,7 @@ Size = tuple[int, int]
 def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:
     """Warns if parameters of the network are frozen, but batch normalization is not.
 
-    Batch normalization that is not frozen updates its moving averages of mean and variance, also in
+    Batch normalization that is not frozen updates its moving averages of mean and variance even in
     parts of the network whose learning-rate multiplier is 0.
     """
     still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
@@ -81,7 +81,8 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
 def batch_unit(group: int, parts: int, mesh: Mesh) -> int:
     """Returns the smallest number of images per shard of the batch that training accepts.
 
-    All its multiples pass `check_batch` and `check_ghost_batch_size`, too, and no other numbers do.
+    A number of images per shard passes `check_batch` and `check_ghost_batch_size` if and only if it
+    is a multiple of the result.
 
     Args:
       group: ghost batch size, in images; 0: whole microbatch.
@@ -97,9 +98,9 @@ def check_pooled_statistics(
 ) -> None:
     """Checks the number of values per channel in batch normalization after image pooling.
 
-    After image pooling, there are few values per channel, often one per image. One value is an
-    error, and two values cause a warning. Nothing is checked if no batch normalization follows the
-    pooling, or if batch normalization is frozen.
+    After image pooling, there are few values per channel, often one per image. A single value per
+    channel is an error, and two values cause a warning. Nothing is checked if no batch
+    normalization follows the pooling, or if batch normalization is frozen.
 
     Args:
       architecture: architecture of the network.

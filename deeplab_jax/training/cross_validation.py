@@ -82,7 +82,7 @@ def cross_validate(
 
     Raises:
       DeepLabError: the config or the dataset is invalid, the loss became infinite or NaN, or the
-        workdir was started with another number of folds or another config.
+        workdir contains a cross-validation with another number of folds or another config.
       KeyboardInterrupt: the process received SIGINT or SIGTERM; the state of the interrupted fold
         has been saved.
     """
@@ -130,7 +130,7 @@ def _finished(workdir: pathlib.Path, count: int) -> list[float]:
     """Returns the mean IoU of the finished folds, in order.
 
     Raises:
-      DeepLabError: the workdir was started with another number of folds.
+      DeepLabError: the workdir contains a cross-validation with another number of folds.
     """
     path = workdir / RESULTS_FILE
     if not path.exists():
@@ -138,8 +138,8 @@ def _finished(workdir: pathlib.Path, count: int) -> list[float]:
     written = json.loads(path.read_text())
     if written["folds"] != count:
         raise DeepLabError(
-            f"{workdir} was started with {written['folds']} folds, not {count}; give another "
-            f"--workdir, or --folds={written['folds']} to resume"
+            f"{workdir} contains a cross-validation with {written['folds']} folds, not {count}; "
+            f"give another --workdir, or --folds={written['folds']} to resume"
         )
     return [math.nan if mean_iou is None else mean_iou for mean_iou in written["mean_ious"]]
 

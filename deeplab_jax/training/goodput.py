@@ -1,6 +1,6 @@
-"""Goodput of a training run: fraction of the time that was used for training steps.
+"""Goodput of a training run: fraction of the time that was used for training and validation.
 
-It is computed over all starts of the run, from the log `timeline.jsonl` in the workdir.
+The fraction is computed over all starts of the run, from the log `timeline.jsonl` in the workdir.
 """
 
 import contextlib
@@ -165,7 +165,7 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
 
         Args:
           step: last step that has ended.
-          totals: seconds that each activity (`input`, `checkpoint` and `validation`) took since the
+          totals: seconds that each activity in ACTIVITIES, such as `input_seconds`, took since the
             first step of this start.
         """
         spent = {name: totals.get(name, 0.0) - self._totals[name] for name in ACTIVITIES}

@@ -48,7 +48,7 @@ def decimated(
       wanted: arrays of the network to train by path, of which only the shapes are used.
 
     Returns:
-      The arrays in `given` by path, of which the arrays of fc6 and fc7 are subsampled.
+      The arrays in `given` by path, with subsampled arrays of fc6 and fc7.
 
     Raises:
       DeepLabError: `given` has no fc6 and fc7, or smaller ones than `wanted`.

@@ -30,9 +30,9 @@ _HELD: set[str] = set()
 def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
     """Locks a workdir, local or in a bucket, while the `with` block runs.
 
-    The lock of a process that has ended is taken over: at once if that process ran on this host, in
-    the same container, otherwise after its heartbeat has not changed for 45 s. Clocks of different
-    hosts are not compared.
+    The lock of a process that has ended is taken over. If that process ran on this host, in the
+    same container, this happens at once. Otherwise, it happens when the heartbeat in the lock has
+    not changed for 45 s. Clocks of different hosts are not compared.
 
     Args:
       workdir: directory of the run.
@@ -157,8 +157,8 @@ def _died_here(owner: dict[str, Any]) -> bool:
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """Returns the content of the lock file; None if there is none, {} if it cannot be parsed.
 
-    This is so while the file is being written, and after an invalid response of a bucket, for which
-    gcsfs raises a ValueError.
+    The content cannot be parsed while the file is being written, or if a bucket sends an invalid
+    response, for which gcsfs raises a ValueError.
     """
     try:
         content = json.loads(path.read_text())
@@ -170,7 +170,7 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _pid_namespace() -> str | None:
-    """Returns the namespace of process ids, which each container has; None except on Linux."""
+    """Returns an identifier of the container's namespace of process ids; None except on Linux."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

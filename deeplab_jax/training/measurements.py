@@ -1,4 +1,4 @@
-"""Measurements of a running training: throughput, waiting for input, utilization, slow hosts."""
+"""Measurements during training: throughput, waiting for input, utilization, slow hosts."""
 
 import contextlib
 import itertools
@@ -68,8 +68,8 @@ class Pace:
     The throughput excludes the time of evaluations and of saving checkpoints.
 
     Attributes:
-      totals: seconds that each activity (`input`, `checkpoint` and `validation`) took since the
-        first step.
+      totals: seconds that each activity (`input_seconds`, `checkpoint_seconds` and
+        `validation_seconds`) took since the first step.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -168,10 +168,10 @@ class Pace:
 def step_flops(run: Run) -> float:
     """Returns the floating-point operations of a training step, over all devices.
 
-    The number is 2 · multiply-adds per image · passes · images per batch. The multiply-adds are
-    those of all convolutions, without rematerialization. The passes of a convolution are the
-    forward pass, the gradient of its kernel, unless its learning-rate multiplier is 0, and the
-    gradient of its input, if it or an earlier convolution is trained.
+    The number is 2 · multiply-adds per image · passes · images per batch, summed over all
+    convolutions, without rematerialization. A convolution has up to three passes: the forward pass;
+    the gradient of the kernel, unless the kernel's learning-rate multiplier is 0; and the gradient
+    of the input, if this or an earlier convolution is trained.
     """
     layers = summarize(run.model, run.augmentation.crop_size).layers
     kernels = [(*layer.name.split("/"), "kernel") for layer in layers]
@@ -250,8 +250,8 @@ def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     times the median of the other hosts.
 
     All hosts finish a step together, because gradients are summed. If a host reads its images late,
-    its devices wait for input, and the devices of the other hosts wait in the sum of the gradients.
-    A slow device or a slow connection does not change these times.
+    its devices wait for input, and the devices of the other hosts wait for the sum of the
+    gradients. A slow device or a slow connection does not change the times of waiting for input.
 
     Args:
       times: for each process, a mapping with `input_wait_fraction`, the fraction of the time for

@@ -91,7 +91,7 @@ def make_train_step(
     """Returns the jitted training step (state, batch) → (state, metrics).
 
     The batch is sharded over the mesh axis `data`, and the rows of its images over `spatial`. Loss
-    and batch normalization average over all devices. The input state is donated. The metrics are
+    and batch statistics are averages over all devices. The input state is donated. The metrics are
     the scalars `loss`, `learning_rate` and `gradient_norm`.
 
     Args:
@@ -104,7 +104,7 @@ def make_train_step(
         normalization uses the statistics of each microbatch. Apart from this, the gradient equals
         the gradient of the whole batch.
       ema_decay: decay of the moving average of the variables; ignored if the state has none.
-      l1: weight of the L1 norm of the kernels.
+      l1: weight of the L1 norm of all kernels that are not depthwise.
       multipliers: learning-rate multipliers, which `optimizer` applies. Gradients of parts with
         multiplier 0 are not computed, but set to 0. None: all gradients are computed.
     """
@@ -229,7 +229,7 @@ def accumulated_gradients(
 def _frozen(params: Any, multipliers: Mapping[str, float] | None) -> Any:
     """Stops the gradients of parameters whose learning-rate multiplier is 0.
 
-    The backward pass then ends at the first part that is trained.
+    The backward pass then skips all layers before the first layer that is trained.
     """
     if multipliers is None or all(multipliers.values()):
         return params
@@ -248,8 +248,8 @@ def in_parts(array: jax.Array, parts: int) -> jax.Array:
 def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float) -> Variables:
     """Updates the moving average of the variables: decay·ema + (1 − decay)·variables.
 
-    At step t, `decay` is replaced by (1 + t)/(10 + t) if this is smaller. The initial values
-    therefore have little weight, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
+    At step t, the smaller of `decay` and (1 + t)/(10 + t) is used. The initial values therefore
+    have little weight, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
     """
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)

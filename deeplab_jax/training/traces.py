@@ -1,4 +1,4 @@
-"""Profiler traces of a few steps of a running training, on request."""
+"""Profiler traces of a few training steps, on request."""
 
 import contextlib
 import pathlib
@@ -28,7 +28,7 @@ SIGNAL = getattr(signal, "SIGUSR1", None)
 class Traces(contextlib.AbstractContextManager["Traces"]):
     """Context manager that writes profiler traces of five training steps each.
 
-    A trace is requested in three ways:
+    A trace can be requested in three ways:
     - The flag `--profile` requests a trace of the third to seventh step after the start of each
       process, in `workdir/profile`.
     - The signal SIGUSR1 requests a trace of the next steps of the process that receives it.
@@ -84,7 +84,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
                     self._found.set()
 
     def agreed_start(self, step: int, interval: int) -> int | None:
-        """Returns the step after which all processes begin a trace; None: none was requested.
+        """Returns the step after which all processes begin a trace; None without a request.
 
         All processes use the result of process 0. If there are several processes, the trace begins
         `interval` steps later, when every process has received the result. The trace therefore

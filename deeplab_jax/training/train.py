@@ -97,9 +97,9 @@ def train(
       config: config of the run, see deeplab_jax/config_fields.py.
       workdir: directory for checkpoints, metrics and pictures. A run can only be resumed with the
         config that it was started with.
-      train, validation: name of a prepared dataset, a `Dataset`, or a pair of arrays: images, uint8
-        or uint16 [N, H, W, C], where uint8 with C = 3 is RGB; and masks, integers [N, H, W]. None:
-        the dataset of the config.
+      train, validation: name of a prepared dataset, a `Dataset`, or a pair (images, masks). Images
+        are uint8 or uint16 [N, H, W, C]; uint8 with C = 3 is RGB. Masks are integers [N, H, W].
+        None: the dataset of the config.
       batch_size: number of images per batch (default: `config.training.batch_size`).
       epochs: number of training epochs (default: `config.training.num_steps` steps).
       reporter: receives progress events.
@@ -216,9 +216,8 @@ LOCAL_FIELDS = ("data.data_dir", "data.workers")
 def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Returns the values that must be equal on all hosts.
 
-    They are config, datasets, adjustments, versions and mesh.
-
-    The fields `LOCAL_FIELDS` of the config, which may differ between hosts, are left out.
+    These are the config without `LOCAL_FIELDS`, which may differ between hosts, the fingerprints of
+    the datasets, the adjustments, the package versions and the mesh.
     """
     fields = dict(configs.flatten(run.config))
     return {

@@ -115,11 +115,11 @@ def claim(
     data: Mapping[str, dict[str, Any]] | None = None,
     adjustments: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """Writes config, data fingerprints and adjustments to a new workdir, or compares them.
+    """Writes config, data fingerprints and adjustments to a workdir; checks them on resuming.
 
-    They are compared if a run has logged metrics or saved a checkpoint in the workdir. A run that
-    failed before, for example because the batch did not fit into memory, leaves nothing to resume;
-    its files are replaced.
+    If a run has logged metrics or saved a checkpoint in the workdir, the files of that run must
+    match the arguments. A run that failed earlier, for example because the batch did not fit into
+    memory, leaves nothing to resume; its files are replaced.
 
     In the written config, every field of the section `model` is set. An existing config of format
     version 1 keeps this version, which determines the defaults of unset fields. All other configs
@@ -128,10 +128,10 @@ def claim(
     Args:
       workdir: directory of the run.
       config: config of the run.
-      data: {role: fingerprint of this dataset}, where the roles are `train` and `validation`, or
-        `whole` for a cross-validation, and a fingerprint consists of name, number of images,
-        classes and a hash of the examples; None: fingerprints are neither written nor compared. A
-        workdir of an earlier release may have no fingerprints and then accepts any data.
+      data: {role: fingerprint} for each dataset. The roles are `train` and `validation`, or `whole`
+        for a cross-validation. A fingerprint consists of name, number of images, classes and a hash
+        of the examples. A workdir of an earlier release may have no fingerprints and then accepts
+        any data. None: fingerprints are neither written nor compared.
       adjustments: settings of the run that the config does not contain, see `Run.adjustments`
         (default: none).
 
@@ -139,9 +139,9 @@ def claim(
       The config with every field of the section `model` set.
 
     Raises:
-      DeepLabError: the workdir has another config, other data or other adjustments, or one of
-        workdir and `data` is of a cross-validation and the other one of a single run. The message
-        lists the differences, and nothing is written.
+      DeepLabError: the workdir has another config, other data or other adjustments; or it belongs
+        to a cross-validation, but `data` to a single run, or vice versa. The message lists the
+        differences, and nothing is written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path, version = workdir / CONFIG_FILE, format_version(workdir)

@@ -53,4 +53,4 @@ def test_interrupted_cross_validation_resumes(interrupted, workdir):
 @pytest.mark.usefixtures("interrupted")
 def test_another_number_of_folds_is_refused(commands, workdir):
     refused = commands.run(*words(commands, workdir, folds=3), status=2)
-    assert "was started with 2 folds, not 3" in refused.stderr
+    assert "contains a cross-validation with 2 folds, not 3" in refused.stderr
