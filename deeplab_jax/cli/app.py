@@ -1,9 +1,9 @@
 """usage: deeplab-jax app [--model=M,…] [--flag=value …]
 
 Serves a web page and an HTTP API for predictions. The page takes images by drag and drop or from
-the camera. Page and API return mask, overlay, legend, class areas and computation time. By default,
-only this machine can connect to the server; see --host. Without --model, the page offers all
-pretrained models, which are downloaded on first use.
+the camera. The page and the API return the mask, overlay, legend, class areas and computation time.
+By default, only this machine can connect to the server; see --host. Without --model, the page
+offers all pretrained models, which are downloaded on first use.
 
 examples:
   deeplab-jax app --model=runs/camvid
@@ -28,9 +28,9 @@ def define_flags(flags: Flags) -> None:
         "model",
         [],
         "Models that the page offers, separated by commas: workdirs of training runs, model "
-        "directories, or names that `deeplab-jax models` lists. The first model is selected "
-        "when the page opens. The page shows only the last parts of directory paths (default: all "
-        "pretrained models).",
+        "directories, or names that `deeplab-jax models` lists (default: all pretrained models). "
+        "The first model is selected when the page opens. The page shows only the last parts of "
+        "directory paths.",
     )
     flags.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
     flags.define(

@@ -28,9 +28,10 @@ PROGRAM, USED = "-cache", "-atime"
 def set_defaults() -> None:
     """Sets the environment variables of the cache directories to their defaults, if they are unset.
 
-    JAX reads the directory of compiled programs and its size limit from such variables on import.
-    If the user has set this directory, no limit is set: other programs may use the directory
-    without a limit, and JAX does not support using one directory in both ways.
+    When JAX is imported, it reads the directory of compiled programs and the size limit of this
+    directory from two of the variables. If the user has set the directory, no limit is set. Other
+    programs may use this directory without a limit, and JAX does not support a directory that
+    programs with and without a limit share.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
@@ -116,7 +117,7 @@ def mend(directory: str) -> None:
 
 
 def clear(folder: pathlib.Path) -> None:
-    """Removes the compiled programs from a directory, and no other file.
+    """Removes the compiled, traced and exported programs from a directory, and no other file.
 
     Raises:
       DeepLabError: a file cannot be removed.

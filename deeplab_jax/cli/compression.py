@@ -36,9 +36,9 @@ def open_sources(
       The path of the model, the model, and the split to evaluate on.
 
     Raises:
-      DeepLabError: a flag is missing or has no effect, an argument is not a flag, --output exists,
-        the model or the dataset does not exist or cannot be evaluated on it, or the TFLite file
-        cannot be run.
+      DeepLabError: a flag is missing or has no effect, an argument is not a flag, --output exists
+        and is not empty, the model or the dataset does not exist, the model cannot be evaluated on
+        the dataset, or the TFLite file cannot be run.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
@@ -82,11 +82,16 @@ def _check_evaluation(
     dataset: "data.Dataset",
     settings: dict[str, Any],
 ) -> None:
-    """Checks that a model can be evaluated on a split with keywords of `evaluate`.
+    """Checks that a model can be evaluated on a split.
+
+    Args:
+      predictor: model to evaluate.
+      dataset: split to evaluate on.
+      settings: keyword arguments of `evaluate`, including `size`.
 
     Raises:
-      DeepLabError: the model classifies whole images, model and split have different bands or
-        numbers of classes, or an image is larger than the size.
+      DeepLabError: the model classifies whole images, the model and the split have different bands
+        or numbers of classes, or an image is larger than `size`.
     """
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation.passes import EvaluationSettings, make_inference
@@ -121,15 +126,16 @@ def fine_tuned(
 
 
 def training_workdir(flags: Flags) -> Path:
-    """Returns the workdir of the fine-tuning: the path given by --output, with `-training`."""
+    """Returns the workdir of the fine-tuning run: the path given by --output, plus `-training`."""
     output = as_path(flags.output)
     return output.with_name(f"{output.name}-training")
 
 
 def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
-    """Returns the config of the fine-tuning run, without the network and the initial weights.
+    """Returns the config of the fine-tuning run.
 
-    `fine_tune` replaces these fields by the network and the weights of the model to fine-tune.
+    `fine_tune` replaces the network and the initial weights in this config by those of the model
+    to fine-tune.
 
     Args:
       flags: flags of the command.
@@ -168,7 +174,7 @@ def write_compressed(
     dataset: "data.Dataset",
     console: Console,
 ) -> None:
-    """Compares a compressed model with its source; writes the model and a report, and prints it.
+    """Compares a compressed model with its source; writes the model; writes and prints a report.
 
     If the comparison is interrupted, nothing is written, and the command can be repeated.
 

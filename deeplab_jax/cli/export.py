@@ -204,7 +204,8 @@ def _check_output(flags: Flags) -> pathlib.Path:
     """Checks --output, and returns its path.
 
     Raises:
-      DeepLabError: the path exists and must not or cannot be replaced, or cannot be written.
+      DeepLabError: the path exists and --overwrite is not given, or the path cannot be replaced or
+        written.
     """
     output = as_path(flags.output)
     if flags.format not in DIRECTORIES:
@@ -275,8 +276,9 @@ def _verify(
       console: prints the results.
 
     Returns:
-      The sizes, as HxW, at which the file and the network compute in float32, but predict different
-      classes at a pixel where the logits of these classes are not nearly equal.
+      The sizes, as HxW, at which the file and the network predict different classes at a pixel
+      although the logits of these classes are not nearly equal. The list is empty unless both
+      compute in float32.
     """
     if not images:
         return []

@@ -37,7 +37,7 @@ class HostConsole(Reporter):
     """Reporter of every process except the first; prints only warnings, with the process index."""
 
     def __init__(self, console: Console, process: int) -> None:
-        """Creates the reporter of the process with index `process`, which prints to `console`."""
+        """Creates a reporter that prints to `console`, for the process with index `process`."""
         self._console, self._process = console, process
 
     def warning(self, text: str) -> None:

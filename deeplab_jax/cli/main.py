@@ -29,7 +29,7 @@ COMMANDS = {
     "train": "train a model or resume an interrupted run",
     "evaluate": "evaluate a model on a dataset split",
     "calibrate": "fit the temperature of a model's class probabilities",
-    "crf-search": "search the dense CRF parameters for a model",
+    "crf-search": "search for the best dense CRF parameters of a model",
     "predict": "write masks and overlays for images and videos",
     "pseudo-label": "label images with a model, to train on few labels",
     "convert": "convert published weights into a model directory",

@@ -69,7 +69,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Estimates and prints the plan."""
+    """Estimates a training step on the given topology, and prints the estimates."""
     flags.refuse("plan", paths)
     flags.require("config", "topology")
     config = flags.read_config()

@@ -5,8 +5,8 @@ NAME_overlay.png shows the image with the class colors drawn over it. With more 
 NAME.png is 16-bit gray, and NAME_colors.png shows the class colors. A PATH is an image, a video or
 a folder. Folders are searched recursively, and DIR receives the same subfolders.
 
-M is the workdir of a training run, a model directory, the name of pretrained weights, which are
-downloaded on first use, or a .onnx, .tflite or .stablehlo file that `export` wrote. If the model
+M is the workdir of a training run, a model directory, the name of pretrained weights (downloaded
+on first use), or a .onnx, .tflite or .stablehlo file that `export` wrote. If the model
 classifies whole images, the command instead writes NAME_classes.json with the five most probable
 classes.
 
@@ -126,7 +126,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _read_description(flags: Flags, console: Console) -> "tuple[str, tuple[str, ...], Bands]":
-    """Returns task, class names and image bands of the model that --model selects."""
+    """Returns the task, the class names and the image bands of the model that --model selects."""
     if is_exported(flags.model):
         predictor = _load(flags, console)
         return checkpointing.SEGMENTATION, predictor.class_names, predictor.bands

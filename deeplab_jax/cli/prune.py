@@ -117,17 +117,17 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _with_sparsity(made: "StoredModel", sparsity: float) -> "StoredModel":
-    """Returns the model with a description that states the fraction of weights that are 0."""
+    """Records the sparsity, a fraction of weights, in the description; returns the new model."""
     origin = made.description.source
     pruned = origin.get("pruned", {}) | {"sparsity": sparsity}
     return made.changed(made.variables, source=origin | {"pruned": pruned})
 
 
 def _narrowed(flags: Flags, stored: "StoredModel", console: Console) -> "StoredModel":
-    """Returns the model without the removed channels.
+    """Removes channels from a model, and returns the smaller model.
 
-    To resume a fine-tuning, the network that it started from is read from the workdir: pruning the
-    same model again can result in other rounding errors.
+    If the workdir contains a fine-tuning run to resume, the smaller model with which this run
+    started is read instead. Pruning the same model again could result in other rounding errors.
     """
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.fine_tuning import initial_model

@@ -52,7 +52,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Writes the folder of images and masks, and prints the command that prepares it."""
+    """Writes a folder of images and masks, and prints the command that prepares this folder."""
     flags.require("model", "dataset", "data_dir", "output")
     options, output = flags.inference_options(), as_path(flags.output)
     flags.check_sources()
@@ -73,10 +73,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         page=flags.page,
         reporter=console,
     )
-    left_out = f", {summary.num_left_out} left out as labeled" if summary.num_left_out else ""
+    left_out = f", {summary.num_left_out} left out (labeled)" if summary.num_left_out else ""
     console.print(
-        f"{summary.num_pseudo} images with pseudo-labels{left_out}: {100 * summary.kept:.1f} % of "
-        f"their pixels have a class; {summary.num_labeled} labeled images"
+        f"{summary.num_pseudo} images with pseudo-labels{left_out}; {100 * summary.kept:.1f} % of "
+        f"the pixels of the pseudo-labels have a class; {summary.num_labeled} labeled images"
     )
     bands = "" if predictor.bands.are_rgb else " --bands=all"
     name = re.sub(r"[^A-Za-z0-9_-]", "_", output.name)

@@ -1,8 +1,8 @@
 """usage: deeplab-jax train --config=FILE[:key=value,…] --workdir=DIR [--config.FIELD=VALUE …]
 
 Trains a model. To resume an interrupted run, repeat the command with the same workdir. The command
-then restores the newest checkpoint. FILE is a path or the name of a packaged config (shapes,
-camvid, voc).
+then restores the newest checkpoint. FILE is a path or the name of a packaged config, such as
+shapes, camvid or voc.
 
 Several processes can train together. On TPU pods, SLURM and GKE, the processes are detected.
 Elsewhere, start each process with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.

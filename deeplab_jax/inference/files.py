@@ -109,14 +109,14 @@ def plan_files(
 
     Args:
       paths: image files, and folders that are searched recursively.
-      output: directory of the predictions. In it, images in a folder keep their relative paths.
+      output: directory of the predictions; receives the same subfolders as the searched folders.
       probabilities: whether to also write probabilities.
       overwrite: whether to replace files that exist or that an earlier job in the list writes.
       num_classes: number of classes of the model. If it is above 255, a picture of the class colors
         is planned for each image.
-      by_rows: whether images are predicted by rows, see `predict_files`, so that they may be larger
-        than Pillow reads (179 million pixels). The output files of such images are TIFFs.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      by_rows: whether images are predicted by rows, see `predict_files`. An image may then have
+        more than 179 million pixels, which Pillow does not read; its output files are TIFFs.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, or an output file is an input. For an
@@ -185,7 +185,7 @@ def find_inputs(
 ) -> list[tuple[Path, Path]]:
     """Returns pairs of a file to predict and the path of its result in `output`.
 
-    The path of the result has the suffix of the file. A file that is given twice occurs once.
+    The path of the result has the suffix of the file. Equal pairs are returned only once.
 
     Args:
       paths: files, and folders that are searched recursively.
@@ -232,8 +232,8 @@ def plan(
       overwrite: whether to replace files that exist or that an earlier job in the list writes.
 
     Raises:
-      DeepLabError: an output file is an input. Without `overwrite`, also if an output file exists
-        or two inputs have the same output file.
+      DeepLabError: an output file is an input. Without `overwrite`, an output file exists, or two
+        inputs have the same output file.
     """
     pairs = list(found)
     inputs = {os.path.realpath(source) for source, _ in pairs if isinstance(source, Path)}
@@ -274,7 +274,7 @@ def readable_files(
       bands: bands of the input of the model.
       reporter: receives progress events and warnings.
       by_rows: whether images may be larger than Pillow reads, see `plan_files`.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
       DeepLabError: an image cannot be read and `skip_bad` is false, or no image can be read.
@@ -312,16 +312,16 @@ def predict_files(
 ) -> None:
     """Predicts images and writes the results, each file atomically.
 
-    Images are predicted and written by rows if the predictor uses tiles but no CRF, `overlay_bands`
-    is None, and probabilities are not written.
+    Images are predicted and written by rows if `Predictor.takes_rows` is True, `overlay_bands` is
+    None, and no job writes probabilities.
 
     Args:
       predictor: model to apply.
       jobs: result of `plan_files`.
       reporter: receives progress events.
-      overlay_bands: numbers, from 1, of the bands of the network's input that overlays show as red,
-        green and blue; see `displayed`.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      overlay_bands: numbers, from 1, of three bands that overlays show as red, green and blue, or
+        of one band that they show as gray; None: the default of `displayed`.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
       DeepLabError: an image cannot be read.
@@ -361,8 +361,8 @@ def read_input(
     Args:
       predictor: model to apply.
       source: path of the image, or its encoded bytes.
-      name: name of encoded bytes, for errors.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      name: name of the image for error messages, if `source` is encoded bytes.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
     """
     limits, bands = predictor.intensity_range, predictor.bands
     return read_image(source, intensity_range=limits, name=name, bands=bands, page=page)
@@ -375,7 +375,7 @@ def _predict_by_rows(
     reporter: Reporter,
     page: int | None,
 ) -> None:
-    """Predicts images tile by tile; an output file has a temporary name until it is complete."""
+    """Predicts images by rows; an output file has a temporary name until it is complete."""
     # The import is local because it loads JAX; wrong arguments are reported before that.
     from deeplab_jax.inference.large_images import predict_rows
 

@@ -57,7 +57,7 @@ def at_temperature(finish: Finish, temperature: float) -> Finish:
 
 
 def _purpose(finish: Finish) -> str:
-    """Returns a text that identifies the function `finish`, for the file names of programs."""
+    """Returns a text that identifies `finish` and is part of the identity of a stored program."""
     if isinstance(finish, AtTemperature):
         return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
     return f"{finish.__module__}.{finish.__qualname__}"
@@ -149,7 +149,7 @@ def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], 
 class Network(Protocol):
     """Interface of the network that a predictor calls.
 
-    It is a `FoldedNetwork`, or an exported file in another runtime.
+    The network is a `FoldedNetwork`, or an exported file that another runtime executes.
 
     Attributes:
       model: the network, at the output stride to use.
@@ -201,9 +201,11 @@ class FoldedNetwork:
     def bind(self, function: Forward, mesh: Mesh | None = None) -> Callable[[np.ndarray], Any]:
         """Returns a function that applies `function` to this network's variables and to images.
 
+        The returned function takes images. With several processes, each process passes its own part
+        of the batch.
+
         Args:
-          function: compiled function of the variables, and of images. The returned function takes
-            only the images of this process.
+          function: compiled function of the variables of the network and of images.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
         mesh = one_device_as_none(mesh)
@@ -225,7 +227,7 @@ class FoldedNetwork:
 
 
 def one_device_as_none(mesh: Mesh | None) -> Mesh | None:
-    """Returns None if a mesh is only the first device of this process, else the mesh."""
+    """Returns None if a mesh contains only the first device of this process, else the mesh."""
     if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
         return None
     return mesh
@@ -310,7 +312,7 @@ mirror = jax.jit(lambda image: image[:, :, ::-1])
 def apply_at_scale(
     variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None
 ) -> jax.Array:
-    """Returns logits [N, h, w, num_classes] of images [N, H, W, C] resized by a scale to (h, w)."""
+    """Resizes images [N, H, W, C] by a scale to (h, w); returns logits [N, h, w, num_classes]."""
     image = image_at_scale(model, image, scale)
     with sharded_over(mesh):
         return model.apply(variables, image, train=False)
@@ -328,9 +330,10 @@ def _add(
     align_corners: bool,
     rule: str,
 ) -> jax.Array:
-    """Adds the logits at one scale and flip to the fused result, and returns the new result.
+    """Includes the logits at one scale and flip in the fused result, and returns the new result.
 
     Depending on `rule`, the result is the maximum of the logits or the sum of the probabilities.
+    `total` is the result so far, or None at the start.
     """
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)

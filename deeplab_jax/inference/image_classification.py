@@ -118,7 +118,7 @@ def classify_files(
       classifier: model to apply.
       jobs: result of `plan_classifications`.
       reporter: receives progress events.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Returns:
       The five most probable classes of each image, in order of descending probability.

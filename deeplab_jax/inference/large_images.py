@@ -36,17 +36,18 @@ def predict_rows(
 ) -> None:
     """Predicts an image by rows, and writes its class map, its overlay and its class colors.
 
-    Host memory contains one row of tiles of the image and of the class map. The classes are first
-    written to a temporary file, from which all output files are written. The temporary file has the
-    name of `class_map` with the suffix `.classes`; the caller removes it.
+    Host memory contains only one row of tiles at a time. The class indices are first written to a
+    temporary file, from which all output files are written. The temporary file has the name of
+    `class_map` with the suffix `.classes`; the caller removes the temporary file.
 
     Args:
-      predictor: model with tiles and without CRF.
+      predictor: predictor with tiles and without a CRF.
       image: image that is read by rows.
       class_map: file of the class indices: PNG, or TIFF by its suffix.
       overlay: file of the image blended with the colors of its classes, PNG or TIFF.
       colors: file of the class colors, PNG or TIFF; None: not written.
-      track: function that yields the tiles that it receives, and reports progress.
+      track: function that takes the positions of all tiles, yields them unchanged, and may report
+        progress.
     """
     palette = predictor.palette
     scratch = _ClassFile(class_map.with_suffix(".classes"), image.size[1], len(palette))

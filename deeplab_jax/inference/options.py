@@ -42,8 +42,8 @@ class InferenceOptions:
       tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None:
         whole images.
       overlap: fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only
-        context. If it covers the radius of the receptive field and the only scale is 1, the result
-        is the same as without tiles.
+        context. If this margin covers the radius of the receptive field and the only scale is 1,
+        the result is the same as without tiles.
       crf: None: no CRF; `default`: published parameters for the architecture; otherwise a name in
         `crf.PARAMETERS`, or parameters.
 
@@ -80,7 +80,7 @@ class InferenceOptions:
 
     @property
     def fuses(self) -> bool:
-        """True if results are fused or rescaled: with a flip, or with other scales than (1,)."""
+        """True if results are fused or rescaled: with a flip, or with scales other than (1,)."""
         return self.scales != (1.0,) or self.flip
 
     def describe(self) -> dict[str, Any]:
@@ -111,18 +111,21 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
         `parameters` is such an object.
 
     Raises:
-      DeepLabError: the file does not exist, contains no such object, or a value is invalid.
+      DeepLabError: the file does not exist or contains no such object, a field is unknown or
+        missing, or a value is invalid.
     """
     path = as_path(path)
     if not path.is_file():
-        raise DeepLabError(f"{path}: no such file; give a JSON file, as crf-search writes it")
+        raise DeepLabError(f"{path}: no such file; give a JSON file that crf-search wrote")
     try:
         found = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DeepLabError(f"{path}: invalid JSON: {error}") from None
     values = found.get("parameters", found) if isinstance(found, dict) else found
     if not isinstance(values, dict):
-        raise DeepLabError(f"{path}: expected an object of CRF parameters, as crf-search writes it")
+        raise DeepLabError(
+            f"{path}: expected an object of CRF parameters; give a JSON file that crf-search wrote"
+        )
     fields = {field.name: field for field in dataclasses.fields(CRFParameters)}
     for name in values:
         check_name(f"{path}: CRF parameter", name, fields)

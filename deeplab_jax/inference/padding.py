@@ -1,4 +1,4 @@
-"""Computes sizes that a network accepts as input, to which images are padded."""
+"""Computes the input sizes that a network accepts, to which images are padded."""
 
 import math
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> G
 
     Legal sizes are a fixed step apart. An image scaled by each of `scales` must also have a legal
     size, which makes the step larger: the scales (0.5, 0.75, 1) at output stride 16 require a step
-    of 64. Scales such as 0.3, which would require a step of more than eight output strides, do not
-    affect the step.
+    of 64. If the scales together would require a step of more than eight output strides, as 0.3
+    does, all of them are ignored, and the step is one output stride.
 
     Args:
       architecture: architecture of the network. It determines the output stride, and the scales of
@@ -66,7 +66,7 @@ def padded_size(
     `Architecture.multiple_of_stride`, legal sides are k·step.
 
     Args:
-      model: model with an output stride.
+      model: model that determines the legal sizes.
       size: (H, W) of the image, or of the largest image.
       minimum: minimum (H, W) of the result, or None.
       scales: scales of multi-scale inference. They affect the legal sizes, see `size_grid`.

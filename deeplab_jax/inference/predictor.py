@@ -39,10 +39,10 @@ MIN_PICTURE_WIDTH = 240
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """Prediction for one image.
+    """Prediction for one image, which notebooks display as a picture.
 
     Attributes:
-      image: predicted image, [H, W, C]; uint8 [H, W, 3] is RGB.
+      image: input image, [H, W, C]; uint8 [H, W, 3] is RGB.
       class_map: most probable class of each pixel, int32 [H, W].
       probabilities: float32 [H, W, num_classes]; sums to 1 over the classes.
       class_names: name of each class.
@@ -77,7 +77,7 @@ class Prediction:
 
     @property
     def overlay(self) -> np.ndarray:
-        """The image blended with the colors of its classes, uint8 [H, W, 3]; see `displayed`."""
+        """The image, converted by `displayed`, blended with the class colors; uint8 [H, W, 3]."""
         return overlay(self.image, self.class_map, self.palette)
 
     def _repr_png_(self) -> bytes:
@@ -101,14 +101,14 @@ class Predictor:
 
     Images are padded, the network is applied, and the result is cropped. Batch normalization is
     folded into the convolutions. By default, a whole image is predicted at one scale.
-    `with_options` returns a predictor with other options. Images are resized only to the scales of
-    the options. The network is compiled once for each padded size and scale. All images that are
-    not larger than `inference_size` are padded to that size, and all tiles have one size.
+    `with_options` returns a predictor with other options. Images are not resized, except by the
+    scales of the options. The network is compiled once for each padded size and scale. All images
+    that are not larger than `inference_size` are padded to that size, and all tiles have one size.
 
     Attributes:
       model: the network, at the output stride of the options.
-      variables: parameters and batch statistics of `model`, unfolded, with the values given to the
-        constructor.
+      variables: parameters and batch statistics of `model`, in which batch normalization is not
+        folded. The values are those given to the constructor.
       network: the folded model with its variables on the device, or the result of `make_network`.
         `with_options` keeps this object unless the output stride changes.
       class_names: names of the classes, in the order of the logits.
@@ -117,8 +117,8 @@ class Predictor:
         this size.
       source: name or path of the model, for reports.
       options: inference options.
-      intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
-        None: the range of each image, extended to include 0.
+      intensity_range: pair of the pixel values that become 0 and 255 when an image file with more
+        than 8 bits is read; None: the range of each image, extended to include 0.
       bands: number and dtype of the bands of an image, and the bands to read from files.
       temperature: divisor of the logits before the softmax (default: 1). Class maps and the results
         of a CRF do not depend on it.
@@ -143,7 +143,7 @@ class Predictor:
         temperature: float = 1.0,
         make_network: Callable[[DeepLab, Any], Network] = FoldedNetwork,
     ) -> None:
-        """Prepares the network, which is compiled at the first image.
+        """Prepares the network, which is compiled when the first image is predicted.
 
         Args:
           model: the network, at the output stride of training.
@@ -218,7 +218,7 @@ class Predictor:
 
         Args:
           size: (H, W) in pixels to which smaller images are padded; None: each image is padded to
-            one of few sizes that the network accepts, see `canvas_size`.
+            one of a few sizes that the network accepts, see `canvas_size`.
         """
         return self._changed(size, self.options)
 
@@ -242,8 +242,8 @@ class Predictor:
         """Returns the class of every pixel.
 
         With tiles, the image and the result take 7 bytes of memory per pixel, in addition to the
-        memory of the network. With a CRF, memory also contains up to three float32 arrays
-        [H, W, num_classes] on the host.
+        memory of the network. With a CRF, host memory also contains up to three float32 arrays
+        [H, W, num_classes].
 
         Args:
           image: uint8 [H, W, 3], RGB; or other bands, see the attribute `bands`.
@@ -259,8 +259,8 @@ class Predictor:
     def predict_batch(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the class maps of images of any sizes.
 
-        Images that are padded to the same size form one batch. Each result is the same
-        as if the image were predicted alone.
+        Images that are padded to the same size form one batch. Each result is the same as if the
+        image were predicted alone.
 
         Args:
           images: uint8 [H, W, 3] each, RGB; or other bands, see the attribute `bands`.
@@ -277,7 +277,10 @@ class Predictor:
 
     @property
     def takes_rows(self) -> bool:
-        """True if images can be predicted by rows: with tiles, for RGB, and without a CRF."""
+        """True if images can be predicted by rows.
+
+        This requires tiles, no CRF, and a model for 8-bit RGB that selects no bands of image files.
+        """
         return self.tiling is not None and self.crf is None and self.bands.are_pictures
 
     def class_map_rows(
@@ -293,24 +296,24 @@ class Predictor:
         Args:
           size: (H, W) of the image.
           read: function that returns the rows [first, last) of the image, uint8 [rows, W, 3], RGB.
-          track: function that yields the tiles that it receives, and reports progress.
+          track: function that yields the tile positions that it takes, and may report progress.
 
         Returns:
           Iterator over blocks of successive rows, int32 [rows, W]. Together, they are the class map
           of the whole image.
 
         Raises:
-          DeepLabError: the options have no tiles or have a CRF, or the model does not take RGB.
+          DeepLabError: `takes_rows` is False.
         """
         if self.tiling is None or not self.takes_rows:
             raise DeepLabError(
-                "prediction by rows requires tiles, a model of RGB images, and no CRF; set tile, "
+                "prediction by rows requires tiles, a model for RGB images, and no CRF; set tile, "
                 "and leave crf unset"
             )
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Returns class map and probabilities of one image; notebooks show the result as a picture.
+        """Returns the class map and the probabilities of one image.
 
         Args:
           image: uint8 [H, W, 3], RGB; or other bands, see the attribute `bands`.
@@ -350,7 +353,7 @@ class Predictor:
         """
 
     def _canvas(self, size: Size) -> Size:
-        """Returns the (H, W) to which an image of (H, W) `size` is padded."""
+        """Returns the (H, W) to which an image of `size` (H, W) is padded."""
         scales = self.options.scales
         return canvas_size(self.model, size, self.inference_size, scales=scales)
 
@@ -382,7 +385,7 @@ class Predictor:
 
 
 def _result_of_one(outputs: Any, row: int, size: tuple[int, ...]) -> Any:
-    """Returns a row of the results of a padded batch, [N, h, w, …], cropped to `size` (H, W)."""
+    """Returns the result of the image with index `row` in a batch, cropped to `size` (H, W)."""
     # A view would be read-only, and would keep the results of the whole batch in memory.
     inside = row, slice(size[0]), slice(size[1])
     return jax.tree.map(lambda output: output[inside].copy(), outputs)

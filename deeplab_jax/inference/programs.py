@@ -30,9 +30,10 @@ MAX_PROGRAMS = 64
 def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
     """Returns a compiled function that stores its traced programs on disk, and reuses them.
 
-    The programs are stored in the directory $DEEPLAB_PROGRAM_CACHE. If this environment variable is
-    not set, or if `model` is not a network of this package, `forward` is returned unchanged. The
-    arguments of the returned function must be on one device.
+    The programs are stored in the directory $DEEPLAB_PROGRAM_CACHE. `forward` is returned unchanged
+    if this environment variable is not set, if `model` is not a network of this package, or if
+    `repr(model)` contains memory addresses. The arguments of the returned function must be on one
+    device.
 
     Args:
       forward: compiled function of the variables of `model` and of images.
@@ -63,7 +64,7 @@ def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
 
 
 def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
-    """Reads a program from disk; if the file is missing or damaged, traces and writes it.
+    """Reads a program from disk; if its file is missing or damaged, traces and stores the program.
 
     The program is not stored if the directory of the cache cannot be written.
     """
@@ -99,8 +100,8 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
 def surroundings() -> tuple[str, ...]:
     """Returns texts that identify the environment of a traced program.
 
-    They contain the versions of libraries, the sources of this package, the backend, the number of
-    devices, and options of JAX.
+    They contain the versions of libraries, the size and modification time of each source file of
+    this package, the backend, the number of devices, and options of JAX.
     """
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}

@@ -82,8 +82,8 @@ def write_pseudo_labels(
     """Writes a dataset folder with labeled images, and with images that a model labels.
 
     The command `prepare folder` accepts this folder as its source. Each image is written before its
-    mask, and examples with a mask are not written again, so that repeating an interrupted call
-    resumes it.
+    mask, and examples with a mask are not written again. An interrupted call can therefore be
+    resumed by repeating the call.
 
     Args:
       predictor: model that labels the images, with the inference options.
@@ -92,13 +92,14 @@ def write_pseudo_labels(
         image}. Images that are equal to a labeled image in all pixels are left out.
       output: directory of the folder.
       min_confidence: smallest probability, in [0, 1), of a class that is not replaced by void.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: the model and a dataset in `labeled` have different classes or bands,
-        `output` contains files that were written with other settings or for other pixels, an image
-        cannot be read, or every image in `unlabeled` is equal to a labeled image.
+      DeepLabError: `min_confidence` is not in [0, 1), the model and a dataset in `labeled` have
+        different classes or bands, `output` contains files that were written with other settings or
+        for other images, an image cannot be read, or every image in `unlabeled` is equal to a
+        labeled image.
     """
     if not FRACTION.holds(min_confidence):
         raise DeepLabError(f"min_confidence={min_confidence} must be {FRACTION.words}")
@@ -195,7 +196,7 @@ def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
 def _settings(
     predictor: Predictor, labeled: Mapping[str, PreparedDataset], min_confidence: float
 ) -> dict[str, Any]:
-    """Returns the values on which the masks depend, with lists instead of tuples as in JSON."""
+    """Returns the settings that determine the masks, with lists instead of tuples, as in JSON."""
     settings = {
         "model": predictor.source,
         "weights": digest_of_variables(predictor.variables),
@@ -273,7 +274,7 @@ def _is_labeled(image: _Image, name: str, path: Path, mask: Path) -> bool:
     """Returns whether an earlier call wrote the image to `path` and its pseudo-label to `mask`.
 
     Raises:
-      DeepLabError: the mask exists, but belongs to other pixels than those of the image.
+      DeepLabError: the mask exists, but `path` does not contain the pixels of the image.
     """
     if not mask.exists():
         return False

@@ -125,7 +125,7 @@ def write_submission(
       jobs: result of `plan_submission`.
       server: `voc` or `cityscapes`.
       reporter: receives progress events.
-      page: number of the page to read from TIFF files, from 1; None: the only page.
+      page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
       DeepLabError: an image cannot be read.

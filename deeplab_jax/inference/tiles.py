@@ -153,7 +153,8 @@ def run_tiles(
       tiling: division into tiles.
       forward: function from tiles [tiles_at_once, h, w, C] to arrays [tiles_at_once, h, w, …].
       image: [H, W, C] with the bands that the network takes.
-      tiles_at_once: number of tiles per call. The last call repeats a tile to have this number.
+      tiles_at_once: number of tiles per call. If fewer tiles remain for the last call, the last of
+        them is repeated.
 
     Returns:
       The results of the whole image: NumPy arrays [H, W, …], in the pytree that `forward` returns.
@@ -255,7 +256,7 @@ def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
 
 
 def _cut(rows: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
-    """Cuts a tile from the image rows that it covers; other pixels have the value `tiling.fill`."""
+    """Cuts a tile from image rows; its pixels outside the image have the value `tiling.fill`."""
     column, width = place.columns.start, tiling.tile[1]
     return pad(rows[:, column : column + width], tiling.tile, tiling.fill)
 

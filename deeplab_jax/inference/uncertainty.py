@@ -38,7 +38,7 @@ def check_uncertainties(names: Sequence[str]) -> None:
     """Checks that each name is one of `UNCERTAINTIES`, and occurs once.
 
     Raises:
-      DeepLabError: a name is unknown or repeated. The message of an unknown name lists the legal
+      DeepLabError: a name is unknown or repeated. For an unknown name, the message lists the legal
         names.
     """
     for name in names:
@@ -73,7 +73,7 @@ def uncertainty_functions(
 
     `dropout` is the variance of the class probabilities over random dropout masks. `scales` is
     their variance over the scales and flips of the inference options. Both variances are summed
-    over the classes.
+    over the classes, and ignore the temperature of the predictor.
 
     Args:
       predictor: model and inference options.

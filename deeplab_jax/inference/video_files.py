@@ -57,9 +57,9 @@ def plan_videos(
         file, the result of the second video is kept.
 
     Raises:
-      DeepLabError: a video does not exist, `output` is a file, an output file is also an input
-        file, or it is inside the masks of another video; without `overwrite`, an output file
-        exists, or two videos have the same output file.
+      DeepLabError: a video does not exist, `output` is a file, or an output file is also an input
+        file or is inside the directory of the masks of another video. Without `overwrite`, an
+        output file exists, or two videos have the same output file.
     """
     given = [path for path in paths if as_path(path).is_dir() or is_video(path)]
     videos = plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
@@ -68,14 +68,16 @@ def plan_videos(
 
 
 def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
-    """Checks that no file is written into the masks of a video, which replace a whole directory.
+    """Checks that no output file is inside the directory of the masks of a video.
+
+    The masks replace the whole directory, so such a file would be lost.
 
     Args:
       videos: result of `plan_videos` or `plan_camera`.
       jobs: jobs whose output files are checked.
 
     Raises:
-      DeepLabError: an output file is inside the masks of a video.
+      DeepLabError: an output file is inside such a directory.
     """
     owners = {job.masks: job for job in videos}
     for target in (target for job in jobs for target in job.targets):
@@ -158,7 +160,7 @@ class VideoSource:
         """Returns the next frame, uint8 [H, W, 3] BGR; None after the last one.
 
         Raises:
-          DeepLabError: the frame has another size than the first one.
+          DeepLabError: the size of the frame differs from that of the first frame.
         """
         frame, self._waiting = self._waiting, None
         if frame is None:
@@ -235,7 +237,7 @@ def writing(
 
 
 def _file_name(path: Path) -> str:
-    """Returns the name of a file for FFmpeg, which reads `12:30.mp4` as the protocol `12`."""
+    """Returns the absolute path, because FFmpeg interprets `12:` in `12:30.mp4` as a protocol."""
     return str(path.absolute())
 
 

@@ -31,8 +31,8 @@ def averaged_over_time(
 
     The most probable class of the average follows a change in the video with a delay. If a pixel
     changes from probability 1 of one class to probability 1 of another class, the average follows
-    at the n-th frame with the new class, where n is the smallest number with keep^n < ½: n is 4 for
-    keep = 0.8, 2 for keep = 0.6, and 1 (no delay) for keep below ½.
+    at the n-th frame with the new class, where n is the smallest number with keep^n < ½. For
+    keep = 0.8, n is 4; for keep = 0.6, n is 2; for keep below ½, n is 1, which is no delay.
 
     Args:
       previous: average up to the previous frame, or None at the first frame.
@@ -195,8 +195,8 @@ class VideoReport:
     Attributes:
       frames: number of frames.
       rate: frame rate of the video, in frames per second.
-      seconds: wall time from decoding the first frame to closing the output file, without
-        compilation.
+      seconds: wall time of decoding, predicting and writing the frames; without compilation, and
+        without the completion of the output files at the end.
       network_size: (H, W) of the network's input.
       milliseconds: median and 95th percentile of the time per frame, for each stage. `decode`
         includes downsampling. `draw` includes upsampling, overlay, masks and encoding. `end to end`
@@ -223,7 +223,7 @@ class VideoReport:
 
 
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
-    """Returns the (H, W) of the network's input for the frames of a video.
+    """Returns the (H, W) to which the frames of a video are resized for the network.
 
     Frames within the limit keep their size. Larger frames are scaled down to the limit, with
     unchanged aspect ratio, and each scaled side is rounded to the nearest side within the limit
@@ -295,7 +295,7 @@ def predict_video(
 
 
 class _Run:
-    """Predicts one video, in three stages."""
+    """Prediction of one video in three stages: decoding, network and drawing."""
 
     def __init__(
         self, predictor: Predictor, source: VideoSource, size: Size, seconds: float | None
