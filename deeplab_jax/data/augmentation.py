@@ -1,7 +1,7 @@
 """Augmentation as a pure function of an example and a random generator.
 
-The color distortion is that of SSD (arXiv:1512.02325), which segmentation recipes commonly use. At
-strength 1 it shifts brightness by up to ±32 of 255 levels and hue by up to ±18 degrees, and
+The color distortion follows SSD (arXiv:1512.02325) and is common in segmentation recipes. At
+strength 1, it shifts brightness by up to ±32 of 255 levels and hue by up to ±18 degrees, and
 multiplies contrast and saturation by 0.5–1.5.
 """
 
@@ -66,7 +66,7 @@ POSTERIZED_BITS = 4
 def _enhanced(enhancer: Callable[[Image.Image], Any]) -> ColorOperation:
     """Returns a color operation that applies a Pillow enhancer, such as `ImageEnhance.Color`.
 
-    The operation has a strength from −1 to 1. The factor of the enhancer is 1 + 0.9·strength.
+    The operation takes a strength from −1 to 1, and enhances by the factor 1 + 0.9·strength.
     """
     return lambda picture, strength: enhancer(picture).enhance(1 + ENHANCEMENT * strength)
 
@@ -128,8 +128,9 @@ def size_in_range(
 
     Args:
       size: (height, width) of the image in pixels.
-      shortest: length of the shorter side after resizing, in pixels; 0: the size is unchanged.
-      longest: maximum length of the longer side after resizing, in pixels; 0: no limit.
+      shortest: length of the shorter side after resizing, in pixels; 0: its original length.
+      longest: maximum length of the longer side after resizing, in pixels; 0: no limit. If both
+        `shortest` and `longest` are 0, the size is unchanged, and `factor` is ignored.
       factor: both sides are rounded up to k·factor + 1 pixels for a whole number k. The limit
         `longest` is rounded down to such a number, so that no side exceeds it. 0: both sides are
         rounded down to whole pixels.

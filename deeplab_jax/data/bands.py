@@ -31,7 +31,7 @@ FEW_ROWS = 16
 
 
 def is_npy(encoded: bytes) -> bool:
-    """Returns whether the bytes are a file in the NPY format."""
+    """Returns whether the bytes are the content of an NPY file."""
     return encoded.startswith(NPY_START)
 
 
@@ -43,16 +43,17 @@ def read_tiff(encoded: bytes, name: str, page_is_chosen: bool = False) -> tuple[
     Args:
       encoded: content of the file.
       name: name of the file, for errors.
-      page_is_chosen: whether `select_page` left a page that the user chose (default: False). Then
-        ImageJ's description, which still counts all pictures of the file, is ignored.
+      page_is_chosen: whether the user chose a page, and `select_page` removed the others (default:
+        False). In this case, the number of pictures in ImageJ's metadata is ignored, because the
+        metadata still counts all pages.
 
     Returns:
-      The stored values [H, W, C], not rotated by the EXIF orientation; and the EXIF orientation,
-      1..8.
+      The stored values [H, W, C], to which the EXIF orientation has not been applied; and the EXIF
+      orientation, 1..8.
 
     Raises:
-      DeepLabError: the file is damaged or too large, contains several pictures, or its compression
-        requires a package that is not installed.
+      DeepLabError: the file is damaged or too large, contains several pictures or axes other than
+        rows, columns and bands, or requires a package that is not installed.
     """
     with _opened_tiff(encoded, name) as file:
         page = _only_page(file, name, page_is_chosen)
@@ -116,7 +117,7 @@ def _only_page(file: Any, name: str, page_is_chosen: bool) -> Any:
 
 
 def deep_planes(image: PIL.Image.Image, encoded: bytes) -> list[np.ndarray]:
-    """Decodes all bits of a gray or RGB image of more than 8 bits per channel.
+    """Decodes a gray or RGB image of more than 8 bits per channel at its full bit depth.
 
     Args:
       image: image as `images.open_image` returns it.

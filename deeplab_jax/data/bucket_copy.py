@@ -27,8 +27,8 @@ class Stored(NamedTuple):
       size: size in bytes.
       md5: MD5 of the content as hexadecimal digits; empty if the storage service does not report
         it.
-      tag: text that the storage service changes with the content, such as the ETag in S3; empty if
-        it reports none.
+      tag: text that changes when the content changes, such as the ETag in S3; empty if the storage
+        service reports none.
     """
 
     size: int
@@ -39,8 +39,8 @@ class Stored(NamedTuple):
 def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
     """Returns a local copy of a prepared dataset in a bucket.
 
-    The copy is stored below `datasets/` in the cache directory. An existing copy is used again if
-    it has the same files as the bucket, with the same sizes, checksums and tags. While one process
+    The copy is stored below `datasets/` in the cache directory. An existing copy is reused if the
+    bucket still has the same files, with the same sizes and checksums (or ETags). While one process
     copies a dataset, other processes on this machine wait.
 
     Args:
@@ -48,8 +48,8 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
       reporter: receives a message before copying.
 
     Raises:
-      DeepLabError: the disk has too little space, or a copied file has another size or checksum
-        than the one in the bucket.
+      DeepLabError: the package for access to the bucket is not installed, the disk has too little
+        space, or the size or checksum of a copied file differs from that in the bucket.
     """
     system, root = _file_system(directory)
     files = _list_files(system, root)
@@ -76,7 +76,7 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
 
 
 def _file_system(directory: Path) -> tuple[Any, str]:
-    """Returns the fsspec file system for a directory in a bucket, and its path in this system."""
+    """Returns the fsspec file system of a bucket, and the path of a directory in this system."""
     try:
         import fsspec
 
@@ -99,9 +99,10 @@ def _list_files(system: Any, root: str) -> dict[str, Stored]:
 def _stored(facts: dict[str, Any]) -> Stored:
     """Returns size, MD5 and tag of a file from the facts that fsspec reports.
 
-    Only Google Cloud Storage states an MD5 as such, but not for objects that were composed of
-    several uploads. It states the CRC-32C of every object. In S3, the ETag of an object that was
-    uploaded in one part is often its MD5, but not with the encryptions SSE-KMS and SSE-C.
+    Only Google Cloud Storage reports the MD5 in a field of its own, except for objects that were
+    composed of several uploads. For every object, it reports a CRC-32C, which becomes the tag. In
+    S3, the ETag becomes the tag. The ETag is not used as an MD5, because it is another value for
+    objects that were uploaded in several parts, or encrypted with SSE-KMS or SSE-C.
     """
     md5 = base64.b64decode(facts.get("md5Hash", "")).hex()
     return Stored(int(facts["size"]), md5, str(facts.get("ETag") or facts.get("crc32c", "")))

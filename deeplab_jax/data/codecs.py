@@ -68,7 +68,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """Returns a JPEG of an image, uint8 [H, W, 3] RGB, in quality 95 of 100."""
+    """Returns a JPEG of an image, uint8 [H, W, 3] RGB, with quality 95 of 100."""
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 

@@ -184,7 +184,7 @@ def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
 
 
 def array_content(image: np.ndarray, label: np.ndarray) -> Iterator[bytes]:
-    """Yields bytes that identify an image and a label; they do not depend on the label's dtype."""
+    """Yields bytes that identify an image and a label, independently of the dtype of the label."""
     for array in (image, label.astype("<i4")):
         yield repr(array.shape).encode()
         yield np.ascontiguousarray(array).tobytes()

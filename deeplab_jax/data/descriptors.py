@@ -33,7 +33,7 @@ def parse_text(text: str, origin: str) -> dict[str, Color]:
         if colors.setdefault(name.strip(), color) is not color:
             raise DeepLabError(
                 f"{origin}, line {number}: the class {name.strip()!r} already has a color; give "
-                "each class one color, and merge classes in the masks"
+                "each class one color, and repaint masks that show it in several colors"
             )
     return colors
 
@@ -90,10 +90,11 @@ def parse_json(text: str, path: Path, unique: bool = False) -> object:
     Args:
       text: content of the file.
       path: path of the file, for errors.
-      unique: whether it is an error if a key of an object occurs twice; otherwise the last is used.
+      unique: whether a repeated key in an object is an error; otherwise its last value is used.
 
     Raises:
-      DeepLabError: the text is not JSON, or a key occurs twice. The message names the file.
+      DeepLabError: the text is not JSON, or `unique` is True and a key occurs twice. The message
+        names the file.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique_keys if unique else None)
@@ -134,9 +135,9 @@ class Bands:
       count: number of bands.
       dtype: dtype of the pixels, `uint8` or `uint16`.
       chosen: bands to read from each file, numbered from 1, in this order; None: all bands.
-      mean, std: mean and standard deviation of each band over all pixels of the training split,
-        including void pixels; () if unknown. The standard deviation of a constant band is set
-        to 1.
+      mean, std: mean and standard deviation of each band over all pixels of the first split,
+        usually train, including void pixels; () if unknown. The standard deviation of a constant
+        band is set to 1.
     """
 
     count: int
@@ -278,7 +279,7 @@ CLASS_FILES = ("classes.txt", "classes.json")
 
 
 def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
-    """Checks a range of pixel values to map to 0..255; None is legal.
+    """Checks the range of pixel values that is mapped to 0..255; None is legal.
 
     Raises:
       DeepLabError: the values are not finite, or the first is not below the second.
@@ -292,9 +293,9 @@ def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
 
 
 def find_class_file(source: Path, given: str | Path | None) -> Path | None:
-    """Returns the path of the file of class names, or None if there is no such file.
+    """Returns the path of the file of class names; None if no file is given or found.
 
-    It is `given` or, by default, `classes.txt` or `classes.json` in the folder `source`.
+    The file is `given` or, by default, `classes.txt` or `classes.json` in the folder `source`.
     """
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
     return absolute(given) if given else next(iter(found), None)
@@ -306,7 +307,7 @@ def folder_classes(
     """Returns the classes of a folder of images and, for color masks, the label of each color.
 
     Args:
-      source: folder of the user.
+      source: folder of the images and masks.
       class_file: file of class names, as text with one name per line or as JSON (default:
         `classes.txt` or `classes.json` in the source, else the names of the color map).
       color_map: file with the color of each class, as text lines `r g b name` or as JSON; None if

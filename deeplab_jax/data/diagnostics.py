@@ -74,8 +74,8 @@ def draw_diagnostic(
       split: number of the split; different splits have different images.
       index: index of the image in the split.
       size: height and width in pixels, at least 64 (default: 96).
-      distance: distance from a target to its cue in pixels, only for `diagnostic_distance`
-        (default: 24).
+      distance: distance in pixels from an object to the cue that determines its class, only for
+        `diagnostic_distance` (default: 24).
 
     Returns:
       Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], 255 where void.

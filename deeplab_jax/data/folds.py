@@ -87,7 +87,7 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """Returns a dataset in which every image that contains a rare class appears twice.
 
-    The second copies follow after all examples. Every label is read once to find these images.
+    The second copies come after all originals. Every label is read once to find these images.
 
     Args:
       dataset: dataset with all examples.

@@ -108,13 +108,13 @@ def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
 
 
 def tiff_pages(file: BinaryIO) -> list[TiffDirectory]:
-    """Returns the directories of the pages of a TIFF, without smaller copies and opacity masks."""
+    """Returns the directories of a TIFF that are pages, or all directories if none is a page."""
     directories = tiff_directories(file)
     return [directory for directory in directories if directory.is_page] or directories
 
 
 def check_page(page: int | None, number: int, name: str) -> int:
-    """Returns the index of the chosen page, from 0.
+    """Checks the number of the chosen page, and returns the index of this page, from 0.
 
     Args:
       page: number of the page, from 1; None for the only page.
@@ -217,15 +217,15 @@ def refuse_volumes(path: Path) -> None:
 
 
 def check_one_picture(image: PIL.Image.Image, name: str) -> None:
-    """Checks that a file contains one gray or RGB picture, with or without opacity.
+    """Checks that a file contains one gray or color picture, with or without opacity.
 
     Args:
       image: image that is not decoded yet.
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: the file contains several pages, frames or sizes, or bands other than gray, RGB
-        and opacity.
+      DeepLabError: the file contains several pages, frames or sizes, or bands other than gray,
+        colors and opacity.
     """
     number = getattr(image, "n_frames", 1)
     if number == 1:
@@ -240,7 +240,7 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
 
 
 def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
-    """Raises an error that states the bands of a TIFF that Pillow cannot open.
+    """Raises an error for a TIFF that Pillow cannot open; the message states its bands.
 
     Returns without an error if the bytes are not a TIFF, or if its tags cannot be read.
 
@@ -291,7 +291,7 @@ def refuse_signed_bytes(image: PIL.Image.Image, name: str) -> None:
 
 
 def tiff_tag(image: PIL.Image.Image, tag: int, default: Any) -> Any:
-    """Returns the value of a tag; the default if it is missing or the image is not a TIFF."""
+    """Returns the value of a TIFF tag; `default` if the image lacks the tag or is not a TIFF."""
     if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
         return image.tag_v2.get(tag, default)
     return default
@@ -325,7 +325,7 @@ def partly_transparent(opacity: np.ndarray) -> int:
 def refuse_partly_transparent(partly: float, name: str) -> None:
     """Raises an error if too many pixels are partly transparent.
 
-    Many such pixels show that the channel contains a further band, and not opacity.
+    Many such pixels show that the opacity channel contains a further band, and not opacity.
 
     Args:
       partly: fraction of pixels that are neither fully transparent nor fully opaque.
@@ -343,10 +343,10 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether an MPO file consists of one picture and of smaller pictures that extend it.
+    """Returns whether an MPO file contains one picture, and otherwise only previews or a gain map.
 
-    Cameras store smaller copies as large thumbnails. They store the gain map of an HDR photograph,
-    which is smaller, too, as a picture of undefined type.
+    Cameras store previews with the picture type "Large Thumbnail". They store the gain map of an
+    HDR photograph, which is smaller than the photograph, with the type "Undefined".
     """
     entries = (getattr(image, "mpinfo", None) or {}).get(MPF_ENTRIES, ())
     kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]
@@ -373,7 +373,7 @@ def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> 
 
 
 def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -> None:
-    """Checks that the bands of a TIFF are gray or RGB, with or without opacity.
+    """Checks that the bands of a TIFF are gray or colors, with or without opacity.
 
     Args:
       photometric: value of the tag PhotometricInterpretation.
@@ -382,7 +382,7 @@ def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: the TIFF has other bands than gray, RGB and opacity.
+      DeepLabError: the TIFF has bands other than gray, colors and opacity.
     """
     further = bands - TIFF_COLORS.get(photometric, bands)
     # Without the tag ExtraSamples, readers treat a fourth band of an RGB image as opacity.

@@ -1,4 +1,4 @@
-"""Reads image files row by row, so that memory does not grow with the height of the image."""
+"""Reads images by rows. Large TIFFs are decoded in parts, to limit memory."""
 
 import contextlib
 import math
@@ -65,24 +65,24 @@ def open_rows(
 ) -> Iterator[ImageRows]:
     """Opens an image to read it by rows; the pixels equal those that `read_image` returns.
 
-    Large TIFF and BigTIFF files in tiles or strips are decoded row by row when they are read. Other
-    formats, small images, TIFFs with a single compressed strip, and TIFFs of an unusual layout are
-    decoded whole when they are opened.
+    Large TIFF and BigTIFF files are decoded when they are read, one strip or one row of tiles at a
+    time. Other formats, small images, and TIFFs of an unusual layout are decoded whole when they
+    are opened.
 
     Args:
       path: image file.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
-        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
+        (default: the smallest range that contains 0 and all values of the image).
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only one
         page.
       check: whether to decode the image once at the start, to find damage before the first use.
-      rows_above: number of pixels above which a TIFF is decoded row by row (default: 16 million).
+      rows_above: number of pixels above which a TIFF is decoded in parts (default: 16 million).
       max_pixels: maximum number of pixels of an image that is decoded whole (default: 400 million).
 
     Raises:
       DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole.
-        Several pictures, and bands other than gray, RGB and opacity, are errors, too. For a TIFF
-        that is too large for Pillow, tifffile and imagecodecs must be installed.
+        Several pictures, and bands other than gray, colors and opacity, are errors, too. For a
+        TIFF that is too large for Pillow, tifffile and imagecodecs must be installed.
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
@@ -184,7 +184,7 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> str:
       max_pixels: maximum number of pixels of a compressed strip or of a row of tiles.
 
     Raises:
-      DeepLabError: the page has bands other than gray, RGB and opacity.
+      DeepLabError: the page has bands other than gray, colors and opacity.
     """
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
@@ -300,10 +300,10 @@ class _TiffRows:
             return samples
 
     def _plain_samples(self, first: int, last: int) -> np.ndarray:
-        """Returns the stored values of the rows [first, last) of a page without compression.
+        """Reads the stored values of the rows [first, last) from an uncompressed page.
 
-        The result has the shape [last - first, W, bands]. The page may consist of a single strip,
-        of which only these rows are read.
+        The result has the shape [last - first, W, bands]. Only these rows are read from the file,
+        even if the page consists of a single strip.
         """
         page, (height, width) = self._page, self.size
         file, dtype = page.parent.filehandle, page.dtype.newbyteorder(page.parent.byteorder)

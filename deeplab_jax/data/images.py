@@ -68,7 +68,7 @@ def read_image(
     Args:
       source: path of the image, or its encoded bytes.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
-        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
+        (default: the smallest range that contains 0 and all values of the image).
       name: name of encoded bytes, for errors.
       bands: bands of the result (default: 8-bit RGB).
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
@@ -186,7 +186,7 @@ def storable_image(
     Args:
       source: path of the image, or its encoded bytes.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
-        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
+        (default: the smallest range that contains 0 and all values of the image).
       name: name of encoded bytes, for errors.
       bands: bands of the dataset (default: 8-bit RGB).
       first: path of the dataset's first image if `bands` were read from this file, else None; for
@@ -250,11 +250,11 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
 def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
     """Returns (height, width) in pixels from the header of an image file.
 
-    If the header cannot be read, returns (0, 0).
+    If the header cannot be read, or there is no such page, returns (0, 0).
 
     Args:
       path: image file of any size.
-      page: number of the page of a TIFF, from 1.
+      page: number of the page of a TIFF, from 1; None: the first page.
     """
     try:
         with path.open("rb") as file:
@@ -269,7 +269,7 @@ def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _unlimited_pillow() -> Iterator[None]:
-    """Disables Pillow's maximum number of pixels, a global variable, until the block ends."""
+    """Disables Pillow's global limit on the number of pixels until the `with` block ends."""
     with pillow_limit:
         limit = PIL.Image.MAX_IMAGE_PIXELS
         PIL.Image.MAX_IMAGE_PIXELS = None
@@ -280,7 +280,7 @@ def _unlimited_pillow() -> Iterator[None]:
 
 
 def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.Image.Image:
-    """Decodes a whole image, without applying its EXIF orientation.
+    """Decodes a whole image, and applies its EXIF orientation only if the file is a TIFF.
 
     Args:
       encoded: content of the file.
@@ -289,7 +289,7 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
 
     Raises:
       DeepLabError: the file is empty, truncated, too large or not an image, or it has several
-        pictures or bands other than gray or RGB.
+        pictures or bands other than gray, colors and opacity.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")

@@ -145,7 +145,7 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
 
     Raises:
       DeepLabError: the file is missing or damaged, has several pictures, or has bands other than
-        gray, RGB and opacity. An NPY file must contain a two-dimensional array of integers.
+        gray, colors and opacity. An NPY file must contain a two-dimensional array of integers.
     """
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)
@@ -333,7 +333,7 @@ def read_colored_mask(
 def identity_labels(num_classes: int) -> dict[int, int]:
     """Returns {label: label} for all classes and void.
 
-    It is the argument `labels` of `read_mask` for masks that contain class indices.
+    This dictionary is the argument `labels` of `read_mask` for masks that contain class indices.
     """
     return {value: value for value in (*range(num_classes), void_label(num_classes))}
 

@@ -93,7 +93,8 @@ def evaluation_batches(
 
     Args:
       dataset: dataset to evaluate.
-      sizes: (height, width) to which images are padded: one size, or a size for each image.
+      sizes: (height, width) to which images are padded: one size, or a size for each image that is
+        evaluated.
       batch_size: number of examples per batch, across all hosts.
       fill: value of each channel of the padding.
       host: index of this host, which is the index of its slice of each global batch (default: 0).

@@ -174,7 +174,10 @@ def write(builder: SegmentationBuilder, final: Path | None = None) -> None:
 
 
 def _replace(directory: Path, new: Path, aside: Path) -> None:
-    """Moves the directory `new` to `directory`, whose old version is moved to `aside` before."""
+    """Moves `directory` to `aside`, and then `new` to `directory`.
+
+    If the second step fails, the first is undone.
+    """
     os.replace(directory, aside)
     try:
         os.replace(new, directory)

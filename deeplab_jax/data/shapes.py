@@ -1,9 +1,9 @@
 """Built-in dataset of synthetic images: textured shapes on smooth backgrounds.
 
-Each class is a kind of shape, such as a ring, with its own outline and texture. All shapes and the
-background draw their colors from the same distribution, so neither color nor position identifies a
-class. To segment thin parts and small shapes well, a network requires a decoder. No files are read:
-an image depends only on (seed, split, index).
+Each class is a kind of shape, such as a ring, with its own outline and texture. The colors of all
+shapes and of the background are drawn from the same distribution, so neither color nor position
+identifies a class. To segment thin parts and small shapes well, a network requires a decoder. No
+files are read: an image depends only on (seed, split, index).
 """
 
 import dataclasses
@@ -109,7 +109,7 @@ WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndarray:
     """Draws the texture of the shape `name`, such as "ring", as float32 [H, W, 3].
 
-    Its colors, and the direction of its pattern, are random.
+    The colors and the direction of the texture are random.
     """
     if name in WAVES:
         pattern = np.clip(WAVES[name](*_turned_axes(random, size)), -1, 1)
@@ -291,7 +291,7 @@ def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: 
 
 
 def _mark(label: np.ndarray, coverage: np.ndarray, value: int) -> None:
-    """Draws a shape with a void border into a label [H, W], in place; `value` is its class."""
+    """Draws a shape with a void border into a label [H, W], in place, as class `value`."""
     inside = (coverage >= 0.5).astype(np.uint8)
     label[inside == 1] = value
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (VOID_WIDTH, VOID_WIDTH))

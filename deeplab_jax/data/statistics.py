@@ -49,7 +49,7 @@ DIGITS = 7
 
 
 class BandCounter:
-    """Computes the exact mean and standard deviation of each band over all added images."""
+    """Computes mean and standard deviation of each band over all added images, from exact sums."""
 
     def __init__(self, count: int) -> None:
         """Starts with sums of zero for `count` bands."""
@@ -66,7 +66,7 @@ class BandCounter:
         self._number += len(pixels)
 
     def result(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Returns mean and standard deviation of each band, over all pixels of all images.
+        """Returns mean and standard deviation of each band, rounded to 7 significant digits.
 
         The standard deviation of a constant band is returned as 1 instead of 0.
         """

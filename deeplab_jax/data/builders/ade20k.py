@@ -17,7 +17,9 @@ class Ade20k(PairedFilesBuilder):
 
     ROOTS = (".", "ADEChallengeData2016")
     LANDMARK = "annotations"
-    LAYOUT = "an ADE20K source contains images/ and annotations/ with training/ and validation/"
+    LAYOUT = (
+        "an ADE20K source contains images/ and annotations/, each with training/ and validation/"
+    )
     LABELS = {0: VOID_LABEL} | {value: value for value in range(1, ADE20K.num_classes)}
     descriptor = ADE20K
 

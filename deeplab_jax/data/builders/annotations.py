@@ -64,9 +64,9 @@ class DrawnBuilder(SegmentationBuilder):
 
         Args:
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image. It is used only if the annotation file states no size
-            of the image, or if the displayed and the stored image both have this size. None: in
-            these cases, both labels are drawn, and it is an error if they differ.
+            `displayed` or the `stored` image. The argument is used only if the annotation file
+            states no size of the image, or a size that both images have. None: in these cases, it
+            is an error if the labels that are drawn for both images differ.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -114,7 +114,7 @@ class DrawnBuilder(SegmentationBuilder):
     def _draw_upright(
         self, listed: ListedImage, image: StorableImage
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Draws the label of an image as it is displayed, with its EXIF orientation applied.
+        """Draws the label for the displayed image, to which the EXIF orientation is applied.
 
         Returns:
           Label [height, width], and remarks for the user.

@@ -114,7 +114,7 @@ class LoadedExample:
 
     Attributes:
       image: image with its EXIF orientation applied, encoded as JPEG or PNG with 8 bits per
-        channel. If the bands are not RGB, it is a gray PNG that contains all bands.
+        channel. If the bands are not RGB, the image is a gray PNG that contains all bands.
       label: class of each pixel or void, [H, W]; uint8 with void = 255 for up to 255 classes, else
         uint16 with void = 65535.
       facts: results of checking the example.
@@ -140,7 +140,7 @@ class LocalDatasetInfo(tfds.core.DatasetInfo):  # type: ignore[misc]
     def initialize_from_bucket(self) -> None:
         """Does nothing.
 
-        The method of TFDS would query TFDS's bucket on the web, and leave an empty folder.
+        The overridden method would query TFDS's bucket on the web, and leave an empty folder.
         """
 
 
@@ -303,7 +303,7 @@ Example = TypeVar("Example")
 def in_splits(
     found: Mapping[str | None, dict[str, Example]], builder: SegmentationBuilder
 ) -> dict[str, dict[str, Example]]:
-    """Returns the examples by split; if there are no splits, divides them into train and val.
+    """Returns the examples by split; divides examples without a split into train and val.
 
     The examples of val are chosen by a hash of their names.
 

@@ -23,7 +23,9 @@ class Cityscapes(PairedFilesBuilder):
     """
 
     LANDMARK = IMAGES
-    LAYOUT = "a Cityscapes source contains leftImg8bit/ and gtFine/ with train/CITY/ and val/CITY/"
+    LAYOUT = (
+        "a Cityscapes source contains leftImg8bit/ and gtFine/, each with train/CITY/ and val/CITY/"
+    )
     # labelIds are 0..33. License plates have the id −1, which is 255 in an 8-bit file.
     LABELS = dict.fromkeys((*range(34), 255), VOID_LABEL) | {
         label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)

@@ -57,8 +57,9 @@ class CocoObject(NamedTuple):
 class Coco(AnnotationsBuilder):
     """Draws the objects in COCO files; smaller objects cover larger ones.
 
-    Crowds are void, and all objects cover them. The name of the annotation file or of its directory
-    determines the split. The classes are background, then the categories in the order of their ids.
+    Crowds (`iscrowd`) are void, and all objects cover them. The name of the annotation file or of
+    its directory determines the split. The classes are background, then the categories in the order
+    of their ids.
     """
 
     LAYOUT = (
@@ -264,7 +265,7 @@ def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]
 
 
 def _uncompressed(encoded: bytes) -> list[int]:
-    """Returns the run lengths in a compressed string, like `rleFrString` of COCO's API."""
+    """Decodes compressed run lengths, like `rleFrString` of COCO's API."""
     counts: list[int] = []
     number = bits = 0
     for byte in encoded:

@@ -183,7 +183,7 @@ class CocoVoc(DrawnBuilder):
         """Returns the objects of VOC's classes by image id.
 
         Annotations of other classes, and of images that the file does not list, are left out. The
-        remarks for the user state how many.
+        remarks for the user state the number of these annotations.
 
         Args:
           split: name of the split, for the remarks.

@@ -1,4 +1,4 @@
-"""Builders of the built-in datasets of diagnostic tasks, which consist of synthetic images."""
+"""Builders of the built-in diagnostic datasets, which consist of synthetic images."""
 
 from typing import Any
 

@@ -34,6 +34,8 @@ def annotation_classes(
 ) -> tuple[Descriptor, dict[str, int], str]:
     """Determines the classes of a dataset from annotations.
 
+    If no class is named background, this class is added as class 0.
+
     Args:
       name: name of the dataset.
       found: class names in the annotation files, in the order of the labels. Background is moved to

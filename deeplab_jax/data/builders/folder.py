@@ -40,7 +40,8 @@ class Folder(PairedFilesBuilder):
     """Builder for a folder of images and masks, which are matched by their names.
 
     The folders `train/`, `val/` and, optionally, `test/` define the splits. Without these folders,
-    a hash of the names chooses a fifth of the images for val. Masks have one of three encodings:
+    a hash of the names chooses about a fifth of the images for val. Masks have one of three
+    encodings:
 
     * class indices (palette, gray or `.npy`; 16 bits for more than 255 classes),
     * 0 and 255 for two classes (as values, or as the opacity of a single color),
@@ -202,7 +203,7 @@ class Folder(PairedFilesBuilder):
 def _first_bands(
     paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
-    """Returns the bands of a dataset, and the image that determines them.
+    """Returns the image that determines the bands of a dataset, and these bands.
 
     Args:
       paths: images of the dataset.

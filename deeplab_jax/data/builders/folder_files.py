@@ -56,7 +56,8 @@ def find_files(source: Path, masks: Path | None, layout: str) -> Found:
       layout: expected layout, for errors.
 
     Raises:
-      DeepLabError: there are no images or no masks. The message lists the files that were found.
+      DeepLabError: there are no images or no masks. The message describes the files that were
+        found.
     """
     image_folder, mask_folder = source / "images", masks or source / "masks"
     if image_folder.is_dir() and mask_folder.is_dir():
@@ -96,7 +97,7 @@ def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> lis
       layout: expected layout of the folder, for the error.
 
     Raises:
-      DeepLabError: there is no such file. The message lists the files that were found.
+      DeepLabError: there is no such file. The message states the number of other files by suffix.
     """
     found, left_out = list_images(folder, suffixes)
     if found:
@@ -115,7 +116,7 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a path in which a first folder such as `Train` or `training` is named `train`."""
+    """Returns a path with the standard name of its split folder: `valid/a` becomes `val/a`."""
     first, slash, rest = path.partition("/")
     return f"{SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 

@@ -228,6 +228,6 @@ def _tags(task: dict[str, Any]) -> set[str]:
 
 
 def _is_background(task: dict[str, Any]) -> bool:
-    """Returns whether the image of a task is all background: it has only empty annotations."""
+    """Returns whether a task has annotations, but all are empty: the image is all background."""
     results = list(_results(task))
     return bool(results) and not any(results)

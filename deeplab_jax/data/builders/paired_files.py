@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 
 
 class PairedFilesBuilder(SegmentationBuilder):
-    """Base class of builders for image files with mask files; subclasses find the pairs."""
+    """Base class of builders that read pairs of image and mask files; subclasses find the pairs."""
 
     # Possible root directories of the dataset, relative to `source`. The root depends on how the
     # archives of the dataset were unpacked.
@@ -165,7 +165,7 @@ class PairedFilesBuilder(SegmentationBuilder):
 
 
 def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (".",)) -> Path:
-    """Returns the root directory of a dataset below a source.
+    """Returns the root directory of a dataset: the source, or a directory below it.
 
     Args:
       source: directory given by the user.

@@ -126,9 +126,9 @@ def match_names(images: Named, masks: Named) -> Matching:
     extension of its image, as in `a.jpg.png`. Each rule is tried for images and masks in folders of
     equal names, and without regard to folders.
 
-    If some images have no mask, the rules are tried again without case, without leading zeros of
-    numbers, and with all names in the Unicode form NFC. The second result is used only if it has a
-    mask for every image.
+    If some images have no mask, the rules are tried again with all names in lower case and in the
+    Unicode form NFC, and with numbers without leading zeros. The second result is used only if it
+    has a mask for every image.
 
     Args:
       images, masks: paths of the files by key; at least one each. The key of both
@@ -191,7 +191,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a path in lower case and NFC, without leading zeros, for a tolerant comparison."""
+    """Returns a path in lower case and NFC, without leading zeros of numbers, to compare paths."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", composed(key.casefold()))
 
 
@@ -211,7 +211,7 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
 
 
 def frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
-    """Returns the most frequent prefixes and suffixes by which `longer` extends `names`.
+    """Returns the most frequent prefixes and suffixes by which names in `longer` extend `names`.
 
     For example, `_mask` is a suffix if `longer` contains `a_mask`, and `names` contains `a`.
     """

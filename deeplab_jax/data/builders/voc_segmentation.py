@@ -52,10 +52,10 @@ class VocSegmentation(ListedFilesBuilder):
         return pairs
 
     def _all_but(self, held_out: list[str]) -> list[str]:
-        """Returns the names of the masks in `SegmentationClassAug/`, without file extension.
+        """Returns the stems of all masks in `SegmentationClassAug/` except those in `held_out`.
 
         Args:
-          held_out: names to leave out.
+          held_out: stems (names without file extension) of the masks to leave out.
         """
         stems = (path.stem for path in list_images(self.source / AUG_MASKS).images)
         excluded = set(held_out)

@@ -31,7 +31,7 @@ class Yolo(AnnotationsBuilder):
 
     `data.yaml` contains the directories of the splits and the names of the classes. Background is
     class 0, before these classes. If an image has no label file, all its pixels are background.
-    Keys such as `Validation`, which CVAT writes, and `valid` are splits, too.
+    Keys such as `valid`, and `Validation`, which CVAT writes, name splits, too.
     """
 
     LAYOUT = "a yolo source contains data.yaml, images/train/ and labels/train/ (and val)"
@@ -122,10 +122,10 @@ class Yolo(AnnotationsBuilder):
     def _image_paths(
         self, data: dict[str, Any], key: str, path: Path
     ) -> Iterator[tuple[Path, list[Path]]]:
-        """Yields the places of the images of a split, and for each place the paths of its images.
+        """Yields each place where a split has images, and the paths of the images at this place.
 
-        A place is a directory, or a text file that lists images. Exports without test images name
-        a directory for them, too, so a place of the split test may be missing.
+        A place is a directory, or a text file that lists images. A missing place of the split test
+        is left out, because some exports name a directory of test images although there is none.
 
         Args:
           data: content of `data.yaml`.
@@ -168,8 +168,9 @@ class Yolo(AnnotationsBuilder):
     def _listed_image(self, line: str, place: Path) -> Path:
         """Returns the path of an image in a text file that lists images.
 
-        If there is no image at the path, its first directories are left out: CVAT writes `data/`
-        before all paths, and absolute paths are those of the machine that wrote the file.
+        If there is no image at the path, the first directories of the path are left out: CVAT
+        writes `data/` before all paths, and absolute paths are valid only on the machine that
+        wrote the file.
 
         Args:
           line: path in the text file.
@@ -195,7 +196,7 @@ class Yolo(AnnotationsBuilder):
         place: Path,
         images: list[Path],
     ) -> None:
-        """Adds images to `found`. A label file without an image is added as a damaged example.
+        """Adds images to `found`, and label files without an image as damaged examples.
 
         Args:
           found: {split: {image id: image}}, changed in place.
