@@ -201,8 +201,8 @@ def _environment(**values: str) -> Iterator[None]:
 def _without_proxy(host: str) -> str:
     """Returns the hosts that are reached without a proxy, separated by commas.
 
-    When it starts, Gradio sends requests to its own server. An HTTP proxy cannot reach the server
-    if it listens on this machine only.
+    At startup, Gradio sends requests to its own server. An HTTP proxy cannot reach a server that
+    listens on this machine only.
 
     Args:
       host: host on which the server listens.
@@ -274,8 +274,7 @@ def _policy() -> Any:
     class ContentSecurityPolicy:
         """Middleware that adds a Content-Security-Policy header to all responses.
 
-        With this header, browsers load scripts, styles and data of the page only from its own
-        server.
+        With this header, browsers load scripts, styles and data only from the server of the page.
         """
 
         def __init__(self, app: Any) -> None:

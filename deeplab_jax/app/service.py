@@ -80,7 +80,7 @@ class Answer:
 
 
 class SegmentationService:
-    """Processes requests one after the other with a fixed list of models."""
+    """Segments images with a fixed list of models; the network processes one image at a time."""
 
     def __init__(
         self,

@@ -90,7 +90,7 @@ def measure_crf(
 def profile_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Times each step of the bilateral filter of the dense CRF, which uses a permutohedral lattice.
+    """Times each step of bilateral filtering in the dense CRF, with a permutohedral lattice.
 
     Args:
       image: uint8 [H, W, 3].

@@ -1,8 +1,8 @@
-"""Latency and memory of a model in each engine: `python -m deeplab_jax.benchmark.engines`.
+"""Latency and memory of models in JAX and other runtimes (engines), one process per model.
 
 Each model runs in a process of its own, so that no engine uses memory or threads of another one.
-The process reads the arguments of `measure` as a JSON object from stdin, and writes the results as
-a JSON object to stdout.
+The process, `python -m deeplab_jax.benchmark.engines`, reads the arguments of `measure` as a JSON
+object from stdin, and writes the results as a JSON object to stdout.
 """
 
 import json
@@ -77,7 +77,7 @@ def measure_models(
       unknown. `file_bytes`: size of the model on disk.
 
     Raises:
-      DeepLabError: a process failed. The message is the last line of its stderr.
+      DeepLabError: a process failed. The message contains the last line of its stderr.
     """
     found = {}
     with tempfile.TemporaryDirectory() as caches:
@@ -102,7 +102,7 @@ def total_bytes(paths: Iterable[pathlib.Path]) -> int:
 def measure(
     model: str, size: tuple[int, int], batch_size: int, repetitions: int
 ) -> dict[str, float | None]:
-    """Returns the measurements of one model as in `measure_models`, made in this process.
+    """Measures one model in this process, with the results of `measure_models` except `file_bytes`.
 
     Args:
       model: path of a model directory or an exported file.

@@ -18,7 +18,7 @@ IMAGES, NUM_CLASSES = 16, 21
 def measure(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
 ) -> dict[str, float]:
-    """Starts a training run on one device and times each part up to the first step.
+    """Starts a training run on one device and times each phase up to the end of the first step.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
@@ -28,9 +28,10 @@ def measure(
       started: time at which the process was started, from `time.time()`.
 
     Returns:
-      Wall time of each part in seconds, in order of execution. The keys are `imports_seconds`,
+      Wall time of each phase in seconds, in order of execution. The keys are `imports_seconds`,
       `devices_and_data_seconds`, `initialization_seconds`, `tracing_seconds`, `lowering_seconds`,
-      `compiling_or_reading_seconds` and `first_step_seconds`. The dictionary also contains
+      `compiling_or_reading_seconds` and `first_step_seconds`. "Reading" means that the program is
+      read from the compile cache instead of being compiled. The dictionary also contains
       `seconds`, the total time since `started`, and `loss`, the loss of the first step.
     """
     import jax

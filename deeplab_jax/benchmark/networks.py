@@ -49,10 +49,10 @@ class Contender:
 
 
 def compiled_contender(name: str, function: Callable[..., Any], *arguments: Any) -> Contender:
-    """Compiles a function, and returns a contender that calls it with the given arguments.
+    """Compiles a function, and returns a `Contender` that calls it with the given arguments.
 
-    The arguments are moved to the device first. The attribute `peak_bytes` of the contender is the
-    compiler's estimate; see `planned_bytes`.
+    The arguments are moved to the device first. The attribute `peak_bytes` is the compiler's
+    estimate; see `planned_bytes`.
     """
     arguments = jax.device_put(arguments)
     compiled, seconds = _compile(jax.jit(function), *arguments)
@@ -85,7 +85,7 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def split_network(name: str) -> tuple[str, dict[str, str]]:
-    """Splits ARCHITECTURE/BACKBONE into the architecture and keywords of `create_model`.
+    """Splits the name ARCHITECTURE/BACKBONE into the architecture and keywords of `create_model`.
 
     The keywords contain the backbone; for ARCHITECTURE alone, they are empty. The names are not
     checked.
@@ -202,8 +202,8 @@ def training_step(
 ) -> Contender:
     """Returns a compiled training step of SGD with momentum, which is repeated on one batch.
 
-    Each run continues from the parameters and optimizer state of the previous run, and returns the
-    loss before it updates the parameters.
+    Each run continues from the parameters and optimizer state of the previous run. It returns the
+    loss of these parameters, not of the updated ones.
 
     Args:
       model: network to train.

@@ -54,7 +54,7 @@ def measure_scaling(
     repetitions: int,
     reporter: Reporter,
 ) -> list[Point]:
-    """Times forward passes over image sizes, batch sizes and output strides.
+    """Times forward passes at several image sizes, batch sizes and output strides.
 
     At each output stride, every image size is timed with the batch size `batch_sizes[0]`, and every
     batch size with the image size `sizes[0]`. Other combinations are not timed. Each combination is

@@ -24,7 +24,7 @@ TREES = 30
 
 
 def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
-    """Returns the mean IoU of a random forest that is trained on color and position of pixels.
+    """Trains a random forest on the color and position of pixels; returns its mean IoU.
 
     Args:
       train_set: training examples.
@@ -54,13 +54,13 @@ def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
 def network_mean_iou(
     workdir: pathlib.Path, data_dir: pathlib.Path, reporter: Reporter, **model: object
 ) -> float:
-    """Trains a network with the config of `deeplab-jax demo`; returns its mean IoU on validation.
+    """Trains a network with the config of `deeplab-jax demo`; returns its validation mean IoU.
 
     Args:
       workdir: workdir of the training run.
       data_dir: directory of the prepared `shapes` dataset.
       reporter: receives the progress.
-      **model: fields of `config.model` that differ from the config of the demo, and their values.
+      **model: fields of `config.model` to change in the config of the demo, and their values.
     """
     config = configs.load("shapes:cpu")
     config.data.data_dir = str(data_dir)

@@ -1,6 +1,7 @@
 """Times commands, the first prediction and the first training step, each in a new process.
 
-`python -m deeplab_jax.benchmark.start FOLDER` writes the model and the image of the predictions.
+`python -m deeplab_jax.benchmark.start FOLDER` writes the model and the image that the timed
+commands use.
 """
 
 import json

@@ -102,8 +102,8 @@ def description_values(description: ModelDescription) -> dict[str, Any]:
 def read_description(directory: pathlib.Path) -> ModelDescription:
     """Reads `model.json` from a model directory or a training workdir.
 
-    Each keyword of `create_model` that is missing from the file receives its default in the release
-    of this package that wrote the file.
+    If a keyword of `create_model` is missing from the file, the description contains the default
+    that this keyword had in the release of the package that wrote the file.
 
     Raises:
       DeepLabError: the directory does not contain a model, or this release cannot read it.
@@ -128,7 +128,7 @@ def parse_description(values: dict[str, Any]) -> ModelDescription:
     """Converts the content of `model.json` to a description.
 
     Args:
-      values: content of `model.json`, from which the function removes all entries.
+      values: content of `model.json`. The function removes entries from this dictionary.
 
     Raises:
       DeepLabError: this release cannot read the content.

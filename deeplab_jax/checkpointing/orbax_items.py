@@ -78,10 +78,10 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
 def _hide_before_deletion(manager: ocp.CheckpointManager) -> None:
     """Changes a manager such that readers ignore a checkpoint whose files are being deleted.
 
-    Orbax deletes the files of a checkpoint one by one and in any order. To other processes, the
-    checkpoint would look damaged, even after a process was killed during the deletion. Therefore, a
-    local checkpoint gets the name of a temporary directory first. Directories cannot be renamed in
-    a bucket, so a checkpoint there is marked as unfinished.
+    Orbax deletes the files of a checkpoint one by one and in any order. Meanwhile, the checkpoint
+    would look damaged to other processes; it would remain so if the deleting process were killed.
+    Therefore, a local checkpoint first gets the name of a temporary directory. A checkpoint in a
+    bucket, where directories cannot be renamed, is marked as unfinished instead.
     """
     deleter = manager._checkpoint_deleter
     delete_in_place = deleter.delete

@@ -116,7 +116,7 @@ def read_variables(
 
 
 def _read(path: epath.Path, checkpoint: str, ema: bool | None) -> Variables:
-    """Reads variables, finite or not, like `read_variables`, from the absolute path `path`."""
+    """Reads variables from an absolute path; unlike `read_variables`, accepts NaN and infinity."""
     if (path / VARIABLES).is_dir():
         wrong = saved_states.damage(path / VARIABLES)
         if wrong:

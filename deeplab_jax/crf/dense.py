@@ -192,8 +192,8 @@ def _prepare(
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
     """Reshapes logits to [pixels, channels], and pads both axes.
 
-    The first axis is padded to `size` pixels, the second to a multiple of 8 channels. Padded logits
-    are so low that their probabilities are 0.
+    The first axis is padded to `size` pixels, the second to a multiple of 8 channels. At the pixels
+    of the image, the padding logits are so low that the added channels have probability 0.
     """
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))

@@ -139,7 +139,7 @@ class Kernel(NamedTuple):
 def normalized(
     weight: Number, kernel: Filter, count: int, normalization: str, dtype: DTypeLike
 ) -> Kernel:
-    """Returns a kernel that consists of a filter, its weight and its normalization factors.
+    """Returns a filter with its weight and normalization factors, as a `Kernel`.
 
     Args:
       weight: weight of the kernel.

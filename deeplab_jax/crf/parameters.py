@@ -14,7 +14,7 @@ FILTERINGS = ("auto", "direct", "lattice")
 NUMBERS = {
     "bilateral_weight": "≥ 0",
     "bilateral_position_std": "> 0 pixels",
-    "bilateral_color_std": "> 0 of 255 levels",
+    "bilateral_color_std": "> 0 (color levels of 0..255)",
     "smoothness_weight": "≥ 0",
     "smoothness_position_std": "> 0 pixels",
 }
@@ -92,6 +92,8 @@ def crf_parameters(name: str) -> CRFParameters:
 
 def check_parameters(parameters: CRFParameters) -> None:
     """Checks that all CRF parameters are legal.
+
+    Weights and standard deviations that are arrays, such as traced values, are not checked.
 
     Raises:
       DeepLabError: a parameter is illegal; the message names the first one and its legal values.

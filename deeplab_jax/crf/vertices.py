@@ -50,9 +50,9 @@ def embed(
 def vertex_cells(
     corner: Int32[Array, "v N"], rank: Int32[Array, "v N"], vertex_class: int
 ) -> Int32[Array, "v N"]:
-    """Returns the cell of the vertex of one class for each point, int32 [d+1, N].
+    """Returns, for each point, the cell of its vertex of class `vertex_class`, int32 [d+1, N].
 
-    The coordinates of a vertex of class k are (d+1)·cell + k.
+    `embed` defines the classes. The coordinates of a vertex of class k are (d+1)·cell + k.
 
     Args:
       corner: int32 [d+1, N], coordinates of the vertex of class 0, divided by d+1.
@@ -66,8 +66,8 @@ def vertex_cells(
 def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
     """Maps points into the hyperplane Σ x = 0, and scales them to the lattice; returns [d+1, N].
 
-    A standard deviation of the kernel becomes √(2/3)·(d+1), because splatting, blurring and slicing
-    together have a variance of 2/3·(d+1)² along each axis.
+    One standard deviation of the kernel is scaled to a length of √(2/3)·(d+1). The reason is that
+    splatting, blurring and slicing together have a variance of 2/3·(d+1)² along each axis.
     """
     dimensions = features.shape[0]
     axis = np.arange(1, dimensions + 1)
@@ -131,9 +131,9 @@ class Vertices(NamedTuple):
     Attributes:
       vertex: int32 [d+1, N], index of the vertex of each class (rows) around each point (columns).
       weight: [d+1, N], barycentric weight of each point for these vertices.
-      point, point_weight: [(d+1)·N], index of the point and its weight for the vertex, of all pairs
-        sorted by vertex.
-      key, number: [(d+1)·N], key and index of the vertex, of all pairs in the same order.
+      point, point_weight: [(d+1)·N], index of the point, and its weight for the vertex, in each
+        pair (point, vertex). The pairs are sorted by vertex.
+      key, number: [(d+1)·N], key and index of the vertex in each pair, in the same order.
       axis_shift: int64 [d+1, d+1], difference between the key of a vertex's next neighbor and the
         key of the vertex. Row: class of the vertex, 0..d; column: axis along which the neighbor
         lies.

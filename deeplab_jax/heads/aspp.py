@@ -131,8 +131,8 @@ class ImagePooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: in training, batch normalization would normalize a single value per channel,
-            because only one image is normalized and it has only one pooling window.
+          DeepLabError: in training, batch normalization would have a single value per channel: only
+            one image is normalized, and there is only one pooling window.
         """
         pooled = average(features, self.window)
         pooled = ConvNorm(
@@ -217,7 +217,7 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """ASPP of DeepLab v3: parallel atrous convolutions and image pooling, concatenated, projected.
+    """ASPP of DeepLab v3: parallel convolutions and image pooling, concatenated and projected.
 
     Attributes:
       rates: atrous rate of each 3×3 branch, in feature-map pixels.

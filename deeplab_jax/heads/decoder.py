@@ -24,8 +24,8 @@ class MultiScaleFeatures(nn.Module):
 
     Attributes:
       strides: stride of the first convolution on each map, which reduces the map to the size of the
-        features. If the result differs in size, it is resized. A backbone that omits the last rows
-        and columns of some image sizes, such as ConvNeXt, has smaller features.
+        features. If the result differs in size, it is resized. This is the case if the backbone,
+        such as ConvNeXt, ignores the last rows and columns of images of some sizes.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
     """

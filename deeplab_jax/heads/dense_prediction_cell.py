@@ -39,8 +39,8 @@ class DensePredictionCell(nn.Module):
 
     Attributes:
       channels: number of output channels of every branch and of the projection.
-      output_stride: output stride of the features. The rates in `BRANCHES` apply at 16; they are
-        multiplied by 16 / `output_stride`.
+      output_stride: output stride of the features. The rates in `BRANCHES` are those for output
+        stride 16. They are multiplied by 16 / `output_stride`.
       dropout_rate: fraction of the concatenated features dropped in training.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.

@@ -93,7 +93,7 @@ class BoundaryMatch:
     """Counts per class from which the boundary F-score is computed.
 
     A pixel is on the boundary of its class if one of its four neighbors inside the image has a
-    different value (which may be void). Pixels that are void in the truth are first set to void in
+    different label (which may be void). Pixels that are void in the truth are first set to void in
     the prediction. A predicted and a true boundary pixel of the same class match if their distance
     is at most 0.75 % of the image diagonal.
 
@@ -206,7 +206,7 @@ def _meetings(
 
 
 def _positions(outline: Integer[np.ndarray, "H W"]) -> Positions:
-    """Returns the positions of all boundary pixels, in ascending order."""
+    """Returns the positions of all boundary pixels, sorted by class, row and column."""
     flat = np.flatnonzero(outline >= 0)
     classes = outline.ravel()[flat]
     order = np.argsort(classes.astype(np.uint16), kind="stable")
@@ -215,7 +215,7 @@ def _positions(outline: Integer[np.ndarray, "H W"]) -> Positions:
 
 
 def _squares(pixels: Positions, side: int) -> Positions:
-    """Returns the positions of the squares of `side` × `side` pixels that contain pixels."""
+    """Returns the position of the square, `side` × `side` pixels, that contains each pixel."""
     classes, rows, columns = pixels
     return classes, rows // side, columns // side
 

@@ -138,8 +138,8 @@ class CalibrationCounts:
     def reliability(self) -> list[dict[str, float | int | None]]:
         """Reliability diagram: one dict for each bin of the confidence.
 
-        Its keys are `from` and `to` (edges of the bin), `pixels` (number of pixels), `confidence`
-        (mean confidence) and `accuracy`. The last two are None in empty bins.
+        The keys of a dict are `from` and `to` (edges of the bin), `pixels` (number of pixels),
+        `confidence` (mean confidence) and `accuracy`. The last two are None in empty bins.
         """
         num_bins = self.pixels.shape[1]
         rows = []

@@ -25,7 +25,7 @@ def score_bins(scores: Float[np.ndarray, "*shape"]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ErrorDetection:
-    """Two histograms of the uncertainty: of correctly predicted pixels, and of wrong ones.
+    """Two histograms of the uncertainty, one of correctly and one of wrongly predicted pixels.
 
     The size of the histograms does not depend on the number of images.
 

@@ -64,11 +64,11 @@ def write_shared_directory(
 
 
 def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
-    """Returns an image whose license permits publication, uint8 [H, W, 3], and a caption.
+    """Returns an example image that may be published, uint8 [H, W, 3], and its caption.
 
-    The image is a photograph of scikit-image if scikit-image is installed and the model was not
-    trained on synthetic images of shapes. Otherwise, it is such a synthetic image. Images of
-    datasets are never used, because few of them may be published.
+    The image is a drawing of shapes if the classes of the model include all shapes of the synthetic
+    dataset `shapes`, or if scikit-image is not installed. Otherwise, it is a photograph of
+    scikit-image. Images of datasets are never used, because few of them may be published.
 
     Returns:
       Image and caption; None if the model takes no 8-bit RGB images, or classifies whole images.

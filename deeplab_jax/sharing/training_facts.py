@@ -99,7 +99,7 @@ def _network_defaults(description: ModelDescription) -> dict[str, Any]:
 
 
 def read_metrics(paths: Sequence[str], description: ModelDescription) -> list[dict[str, Any]]:
-    """Reads files that `deeplab-jax evaluate --output` wrote.
+    """Reads `metrics.json` files that `deeplab-jax evaluate --output` wrote.
 
     Args:
       paths: paths of `metrics.json`, or of directories that contain it.

@@ -23,7 +23,7 @@ def is_shared_model(directory: Path) -> bool:
 
 
 def check_upload(address: HubAddress) -> None:
-    """Checks names, token and offline mode before an upload, without a request to the Hub.
+    """Checks repository name, branch name, token and offline mode; sends no request to the Hub.
 
     Raises:
       DeepLabError: the upload is not possible; the message states what to do.
@@ -62,7 +62,7 @@ def upload_model(directory: Path, address: HubAddress, *, private: bool, message
       URL of the commit.
 
     Raises:
-      DeepLabError: the upload failed, or the repository is public although `private` is given.
+      DeepLabError: the upload failed, or the repository is public although `private` is True.
     """
     check_upload(address)
     hub = import_hub()

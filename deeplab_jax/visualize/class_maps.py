@@ -55,7 +55,7 @@ def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarr
       linearly, so that its 2nd percentile becomes black and its 98th percentile white.
 
     Raises:
-      DeepLabError: a band does not exist, or `bands` does not have one or three numbers.
+      DeepLabError: a band does not exist, or `bands` has neither one nor three numbers.
     """
     count = image.shape[2]
     if bands is None and count == 3 and image.dtype == np.uint8:
@@ -151,7 +151,7 @@ def line_thickness(size: tuple[int, ...]) -> int:
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
     """Writes a PNG whose pixel values are the class indices.
 
-    It is an 8-bit palette PNG for up to 255 classes, and a 16-bit gray PNG for more.
+    The file is an 8-bit palette PNG for up to 255 classes, and a 16-bit gray PNG for more.
 
     Args:
       path: output file, written atomically.
@@ -206,8 +206,8 @@ def color_table(palette: Sequence[Color]) -> np.ndarray:
 def _contour(class_map: np.ndarray, thickness: int) -> np.ndarray:
     """Returns the pixels of the line between classes, bool [H, W].
 
-    A pixel belongs to the line if a pixel of another class is at most `thickness` pixels to its
-    right or below it.
+    First, each pixel whose right or lower neighbor has another class is marked. The marks are then
+    extended to the left and upward, until the line is `thickness` pixels wide.
     """
     line = np.zeros(class_map.shape, bool)
     line[:-1] |= class_map[1:] != class_map[:-1]

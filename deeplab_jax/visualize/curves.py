@@ -58,8 +58,9 @@ def write_reliability_diagram(
 
     Args:
       path: output file, written atomically.
-      bins: a dictionary for each bin of the confidence, with its edges `from` and `to`, its number
-        of `pixels`, and their mean `confidence` and `accuracy` (None in empty bins).
+      bins: a dictionary for each bin of the confidence. Its keys are `from` and `to` (edges of the
+        bin), `pixels` (number of pixels), `confidence` (mean confidence) and `accuracy`. The last
+        two are None in empty bins.
       error: expected calibration error, shown in the title; None if it is undefined.
     """
     figure = Figure(figsize=(4.6, 5.2), layout="constrained")
