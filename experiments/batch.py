@@ -67,7 +67,7 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
 
 
 def open_requests(workdir: str | pathlib.Path, reporter: Reporter) -> list[OpenRequest]:
-    """Returns all requests to run a table that a workdir contains, for all presets.
+    """Reads all requests that a workdir stores, for all presets, and opens them.
 
     Args:
       workdir: directory of all training runs, results and reports.
@@ -237,9 +237,9 @@ def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
 def _prepare(opened: OpenRequest, reporter: Reporter) -> OpenRequest:
     """Stores the request, and returns the request to report on.
 
-    If the same cases were run before with more seeds, both requests keep that number, so that
-    reports contain all stored results. For the preset `smoke`, the function also prepares the
-    dataset `shapes`.
+    If the same cases were run before with more seeds, the stored and the returned request have that
+    number of seeds, so that reports contain all stored results. For the preset `smoke`, the
+    function also prepares the dataset `shapes`.
     """
     request, before = opened.request, opened.storage.read_request(opened.request.name)
     same = {"seeds": request.seeds, "data_dir": request.data_dir}

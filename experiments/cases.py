@@ -150,7 +150,10 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
 
 
 def _label(table: Table, label: str, point: Changes) -> str:
-    """Returns the label of the case of a row, given by its label, at a point of a grid."""
+    """Returns the label of a case: the label of its row, and the values of a grid point.
+
+    If the table has only one row, the label of the row is left out.
+    """
     return f"{label}, {shown(point)}" if len(table.rows) > 1 else shown(point)
 
 

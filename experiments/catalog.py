@@ -16,7 +16,7 @@ def list_tables() -> list[str]:
 
 
 def find_table(reference: str) -> Table:
-    """Returns a table.
+    """Returns the table that has a name, or that a Python file defines.
 
     Args:
       reference: name, such as v3/table5, or path of a Python file that defines `TABLE`.

@@ -140,12 +140,14 @@ def claim_tables() -> list[str]:
 
 
 def results(requests: Iterable["OpenRequest"]) -> list[Result]:
-    """Returns a result for each claim of all tables, without values for rows that were not run.
+    """Returns one result for each claim of all tables.
+
+    If the two rows of a claim were not both run, its result has no values.
 
     Args:
       requests: requests that were run. Requests with a grid are ignored, because a grid changes the
-        rows that a claim compares, and so are presets that cannot run the table. If a table
-        has several requests, the one with the most seeds is used.
+        rows that a claim compares. Requests whose preset cannot run the table are ignored, too. If
+        a table has several requests, the one with the most seeds is used.
     """
     usable = [
         one for one in requests if not one.request.grid and any(case.training for case in one.cases)

@@ -115,7 +115,7 @@ def parse_models(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, model = text.partition("=")
         if not (name and equals and model):
-            raise DeepLabError(f"--models: {text!r} is not NAME=MODEL, as in v3=runs/v3")
+            raise DeepLabError(f"--models: {text!r} must be NAME=MODEL, as in v3=runs/v3")
         if name in found:
             raise DeepLabError(f"--models contains the name {name!r} twice; names must be unique")
         found[name] = model

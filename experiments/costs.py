@@ -71,7 +71,7 @@ def network_of(training: ResolvedTraining) -> Architecture:
 
 
 def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], bool]:
-    """Returns the network of an evaluation, and the sizes of the images that it processes.
+    """Returns the network that a case evaluates, with the image sizes and flips of the evaluation.
 
     Returns:
       The network at the output stride of the evaluation, the size (H, W) of the image at every

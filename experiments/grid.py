@@ -43,7 +43,7 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         found = _split(values) if values else []
         if not (name and equals and found and all(part.strip() for part in found)):
             raise DeepLabError(
-                f"--grid={text!r} is not FIELD=VALUE,VALUE, as in model.output_stride=8,16"
+                f"--grid={text!r} must be FIELD=VALUE,VALUE, as in model.output_stride=8,16"
             )
         if name in axes:
             raise DeepLabError(f"--grid contains {name} twice; give all its values in one --grid")

@@ -1,4 +1,4 @@
-"""Jobs: each is one training run, and all evaluations of its network that cases require."""
+"""Jobs: a job is one training run, and the evaluations of the trained network."""
 
 import contextlib
 import dataclasses
@@ -71,7 +71,8 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wa
         requires.
 
     Raises:
-      filelock.Timeout: another process has locked one of them, and `wait` is False.
+      filelock.Timeout: `wait` is False, and another process has locked the job or a training run
+        that the job requires.
       DeepLabError: training or an evaluation failed, or the machine has too few devices.
       KeyboardInterrupt: the training run received SIGINT or SIGTERM; its state has been saved.
     """
@@ -95,7 +96,7 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wa
 
 @dataclasses.dataclass(frozen=True)
 class _Runs:
-    """Training runs with one seed, and how this process completes them.
+    """Training runs with one seed, and the settings with which this process completes them.
 
     Attributes:
       seed: seed of all runs.

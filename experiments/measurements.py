@@ -54,8 +54,8 @@ class Measurement:
         """Returns mean and standard deviation, over seeds, of the change relative to `first`.
 
         For each seed that both measurements have, the change is the value of this measurement minus
-        the value of `first`. The mean is None without such seeds, and the standard deviation for
-        fewer than two.
+        the value of `first`. The mean is None without such seeds. The standard deviation is None
+        for fewer than two.
         """
         both = [seed for seed in self.values if seed in first.values]
         changes = [self.values[seed] - first.values[seed] for seed in both]
@@ -117,7 +117,7 @@ def _values(
 
 
 def first_measured(measurements: Sequence[Measurement], metric: str) -> Measurement | None:
-    """Returns the first measurement of a metric that has values, or None."""
+    """Returns the first measurement that has the given metric and has values, or None."""
     return next((one for one in measurements if one.metric == metric and one.values), None)
 
 
@@ -143,7 +143,7 @@ def _percent(case: Case, storage: Storage, seed: int) -> Fraction | None:
 
 
 def stored_mean_iou(result: Mapping[str, Any], trimap: int | None) -> float | None:
-    """Returns a mean IoU, 0..1, from the content of `metrics.json`, or None if it is missing.
+    """Returns a mean IoU, 0..1, from the content of `metrics.json`; None if the value is missing.
 
     Args:
       result: content of `metrics.json`.

@@ -52,7 +52,7 @@ def read_published() -> list[dict[str, str]]:
 
 
 def compare(row: Mapping[str, str]) -> Comparison:
-    """Counts the multiply-adds of a network, and compares the number with the published one."""
+    """Compares published multiply-adds, a row of multiply_adds.csv, with the counted number."""
     published = float(row["published_billions"])
     try:
         ours = sum(

@@ -119,7 +119,7 @@ def figures(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def write_table(directory: pathlib.Path) -> None:
-    """Writes the figures of all plans in a directory to pod_plans.csv, the table of the docs."""
+    """Writes pod_plans.csv, a table that the docs show, from all plans in a directory."""
     paths = [directory / f"{name}.json" for name in PLANS]
     command = f"python -m experiments.pod_plans {directory}"
     rows = [

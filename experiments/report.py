@@ -3,7 +3,7 @@
 Writes the reports of tables that were run, as Markdown, CSV and a plot, from stored results. A
 report contains the published value of each row, the mean and standard deviation over seeds, and the
 difference from the published value. For the preset `paper`, it also contains the estimated
-chip-hours. NAME is a part of the names of the reports to write (default: all reports).
+chip-hours. Only reports whose name contains a given NAME are written (default: all reports).
 
 example:
   python -m experiments.report v3-table5 --workdir=runs/experiments
@@ -38,7 +38,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if not wanted:
         names = ", ".join(one.request.name for one in opened) or "none"
         sought = f" with {' or '.join(paths)} in its name" if paths else ""
-        raise DeepLabError(f"{flags.workdir} has no report{sought}; its reports: {names}")
+        raise DeepLabError(f"{flags.workdir} has no report{sought}; available reports: {names}")
     for one in wanted:
         write_reports(one, console, announce=True)
 

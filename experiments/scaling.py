@@ -1,6 +1,6 @@
 """Shrinks the training run of a table's row to the size of a preset.
 
-Settings in which the rows of the table differ still differ.
+Differences between the rows of a table are kept as far as the preset allows.
 """
 
 import copy
@@ -68,7 +68,7 @@ def scaled_down(
 
 
 def _unset_unread(small: ConfigDict) -> None:
-    """Unsets the fields `model.*` that the network does not use, in place."""
+    """Unsets, in place, the fields `model.*` that the network does not use."""
     # The rules of config version 1 ignore unused keywords; later rules raise an error.
     read = read_keywords(network_of(small, version=1))
     for name, value in small.model.items():

@@ -41,7 +41,7 @@ def status_lines(opened: "OpenRequest") -> list[str]:
     """Returns lines with the number of finished training runs, each unfinished run, and time left.
 
     The time left is the estimated time of all remaining training steps, if runs are executed one
-    after the other. A run without steps is assumed to have the mean step time of the other runs.
+    after the other. A run without logged steps is assumed to have the mean step time of the others.
     """
     from experiments.jobs import is_done, make_jobs
 

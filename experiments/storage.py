@@ -86,7 +86,7 @@ class Storage:
         return sorted(path.stem for path in self.folder.glob("tables/*.json"))
 
     def read_request(self, name: str) -> Request | None:
-        """Returns the stored request of a name, or None if there is none."""
+        """Returns the stored request with this name, or None if there is none."""
         values = read_json(self.folder / "tables" / f"{name}.json")
         return values and Request(**(values | {"grid": tuple(values["grid"])}))
 

@@ -33,23 +33,38 @@ def main(words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=("forward", "training", "pipeline", "fast_paths"))
-    parser.add_argument("--baseline", default="straightforward", help="name of the baseline")
+    parser.add_argument(
+        "--baseline", default="straightforward", help="name of the baseline (default: %(default)s)"
+    )
     parser.add_argument(
         "--network", default="", help="network of the baseline (default: its first one)"
     )
-    parser.add_argument("--size", default="513x513", help="height x width of images, in pixels")
+    parser.add_argument(
+        "--size",
+        default="513x513",
+        help="height x width of images, in pixels (default: %(default)s)",
+    )
     parser.add_argument(
         "--batch_size",
         type=int,
         help=f"images per batch (default: forward 1, training {TRAINING_BATCH})",
     )
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument(
+        "--dtype", default="float32", help="float32 or bfloat16 (default: %(default)s)"
+    )
     parser.add_argument("--compiled", action="store_true", help="run PyTorch with torch.compile")
-    parser.add_argument("--repetitions", type=int, default=5, help="number of timed runs")
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help="number of timed runs (default: %(default)s)"
+    )
     parser.add_argument("--path", default="", help="fast_paths: name of a fast path (default: all)")
     parser.add_argument("--dataset", help="pipeline: name of a prepared dataset")
     parser.add_argument("--data_dir", help="pipeline: directory of the prepared datasets")
-    parser.add_argument("--num_images", type=int, default=400, help="pipeline: images per run")
+    parser.add_argument(
+        "--num_images",
+        type=int,
+        default=400,
+        help="pipeline: number of images per run (default: %(default)s)",
+    )
     flags = parser.parse_args(words)
     # Otherwise JAX allocates most of the accelerator's memory, which PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -3,8 +3,9 @@
 A baseline is another implementation of a network. It is a module of this package with a function
 `forward(work)` and, if training steps are supported, a function `training(work)`. Both functions
 take a `Workload` and return a `Match`. If the weights of the baseline can be converted, the network
-of deeplab_jax has the same weights. Two modules are no baselines of this kind: `pytorch` contains
-what the baselines in PyTorch share, and `torchvision_data` is a baseline of the input pipeline.
+of deeplab_jax has the same weights. Other modules have other purposes: for example, `pytorch`
+contains shared code of the PyTorch baselines, and `torchvision_data` is a baseline of the input
+pipeline.
 """
 
 import dataclasses
@@ -30,8 +31,8 @@ class Workload:
       batch_size: number of images per batch.
       dtype: data type of the computation, float32 or bfloat16; parameters are always float32.
       compiled: whether a baseline in PyTorch uses `torch.compile`.
-      folded: whether deeplab_jax folds batch normalizations into convolutions in the forward pass;
-        used with baselines in PyTorch only.
+      folded: whether deeplab_jax folds batch normalizations into convolutions in the forward pass.
+        Only the baselines `torchvision` and `segmentation_models` use this field.
     """
 
     network: str
@@ -171,7 +172,7 @@ BASELINES = {
 
 
 def make_match(name: str, work: Workload, training: bool) -> Match:
-    """Returns deeplab_jax and a baseline, ready to run the same work.
+    """Returns programs of deeplab_jax and of a baseline that do the same work, ready to run.
 
     Args:
       name: name of the baseline.

@@ -88,8 +88,8 @@ class PyTorch:
         Args:
           name: name of the baseline.
           network: network to train.
-          loss: function that takes pixels and the function cross_entropy(logits), where logits are
-            [N, C, H, W], and returns the loss.
+          loss: function loss(pixels, cross_entropy) that returns the loss. The argument
+            `cross_entropy` is itself a function; it takes logits [N, C, H, W].
           batch: pixels, returned by the method `pixels`, and labels [N, H, W].
         """
         pixels, label = batch[0], self.torch.from_numpy(batch[1].astype(np.int64)).to(self.device)
@@ -150,7 +150,7 @@ class PyTorch:
         """Returns the peak memory of a run in bytes.
 
         Args:
-          run: function that runs once.
+          run: function that runs the program once.
           held: function that returns the tensors that are kept between runs. The peak includes the
             memory of these tensors.
         """

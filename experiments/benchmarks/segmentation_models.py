@@ -4,9 +4,9 @@ The baseline and the network of deeplab_jax have random weights. They have the s
 except for a separable convolution after the projection of ASPP, which only the baseline has (0.1 %
 of the multiply-adds).
 
-ENCODER in the following command is resnet50, tu-convnext_tiny, tu-efficientnet_lite0 or
-tu-tf_efficientnetv2_s. --compiled runs the baseline with `torch.compile`. No other program should
-run on the machine:
+The following command times forward passes. ENCODER is the name of an encoder, such as resnet50 or
+tu-convnext_tiny; `baselines.BASELINES` lists the names. With --compiled, the baseline runs with
+`torch.compile`. No other program should run on the machine.
 
   python -m experiments.benchmarks forward --baseline=segmentation_models --network=ENCODER \
     --size=512x512 --repetitions=15

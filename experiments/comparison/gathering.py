@@ -59,7 +59,7 @@ class Comparison:
 
     Attributes:
       dataset: name and split of the dataset, and number of evaluated images, as text.
-      class_names, palette: names and colors of the classes, those of the first model.
+      class_names, palette: names and colors of the classes of the first model.
       models: results by the name of the model.
       shown: images that the page shows.
     """

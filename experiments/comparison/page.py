@@ -49,8 +49,8 @@ def html_page(comparison: Comparison, title: str, command: str = "") -> str:
         _outlines(comparison),
         "<h2>Speed and accuracy</h2>",
         _picture(pictures.speed_and_accuracy(comparison.models), "mean IoU by time"),
-        '<p class="quiet">Mean time of the shown images on the machine that created this page. The '
-        "area of a point is proportional to the number of parameters.</p>",
+        '<p class="quiet">Mean time per shown image on the machine that created this page. The '
+        "area of a point grows with the number of parameters.</p>",
         "<h2>Confusion matrices</h2>",
         *_confusions(comparison),
         "</div>",

@@ -43,7 +43,12 @@ def main() -> int:
     parser.add_argument("--output", type=as_path, help="directory for results, one file per part")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes, for any machine")
     parser.add_argument("--camvid", type=as_path, help="part f: source directory of CamVid")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit per part")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="time limit per part, in seconds (default: %(default)s)",
+    )
     parser.add_argument("--wheels", action="store_true", help="print missing packages and exit")
     arguments = parser.parse_args()
     if arguments.wheels:

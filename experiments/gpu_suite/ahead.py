@@ -99,12 +99,13 @@ def described_device(name: str) -> Any:
 
 
 def measurements(device: str, toy: bool, step: bool) -> list:
-    """Returns a `rows.Measurement` for each implementation of the gradient of atrous kernels.
+    """Returns a `rows.Measurement` for each program to compile.
 
     Args:
       device: device to compile for: `h100`, `h200`, or `here` for the first device of this machine.
-      toy: use tiny sizes.
-      step: compile the training step of part a, instead of single gradients at several shapes.
+      toy: whether to use tiny sizes.
+      step: True: the training step of part a, once for each implementation of kernel gradients.
+        False: single gradients of atrous kernels, for each implementation and shape.
     """
     from experiments.gpu_suite import operations
     from experiments.gpu_suite.rows import Measurement

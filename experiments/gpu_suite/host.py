@@ -33,7 +33,7 @@ def input_pipeline(toy: bool, output: Path) -> list[Measurement]:
     and with processes.
 
     Args:
-      toy: use smaller and fewer images, and threads only.
+      toy: whether to use smaller and fewer images, and threads only.
       output: directory of the results of the suite, to which the images are written.
     """
     size, images = (64, 16) if toy else (500, 200)
@@ -84,7 +84,7 @@ def camvid(toy: bool, output: Path, source: Path | None) -> list[Measurement]:
     """Returns the measurement of part f: training with `configs/camvid.py` from random weights.
 
     Args:
-      toy: train two steps on random images instead.
+      toy: whether to train only two steps, on random images.
       output: directory of the results, to which dataset and workdir are written.
       source: directory of the raw CamVid images and masks; None: the measurement is skipped.
     """

@@ -24,8 +24,8 @@ SEGMENTATION_MODELS = ("resnet101", "tu-xception65", "mobilenet_v2", "resnet50")
 def torchvision_training(toy: bool) -> list[Measurement]:
     """Returns the measurements of part a: the training step of DeepLab v3 with ResNet-101.
 
-    The step is measured alone, alternately with torchvision, and with a profiler. If `toy`, the
-    network and the images are tiny.
+    The step is measured alone, alternately with torchvision, and with a profiler. If `toy` is True,
+    the network and the images are tiny.
     """
     network, size, batch = "deeplabv3_resnet101", 513, 16
     if toy:
@@ -43,8 +43,8 @@ def torchvision_training(toy: bool) -> list[Measurement]:
 def segmentation_models_training(toy: bool) -> list[Measurement]:
     """Returns the measurements of part c: training steps of DeepLab v3+.
 
-    The steps are measured alone and alternately with segmentation_models_pytorch. If `toy`, there
-    is one network, with tiny images.
+    The steps are measured alone and alternately with segmentation_models_pytorch. If `toy` is True,
+    there is one network, with tiny images.
     """
     size, batch = (32, 2) if toy else (512, 16)
     found = []
@@ -58,8 +58,8 @@ def segmentation_models_training(toy: bool) -> list[Measurement]:
 def forward_passes(toy: bool) -> list[Measurement]:
     """Returns the measurements of part d: forward passes with folded batch normalization.
 
-    The passes are measured alone and alternately with PyTorch. If `toy`, there is one network, with
-    tiny images.
+    The passes are measured alone and alternately with PyTorch. If `toy` is True, there is one
+    network, with tiny images.
     """
     networks = [("torchvision", "deeplabv3_resnet101", 513)]
     networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]

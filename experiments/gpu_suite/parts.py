@@ -5,7 +5,7 @@ import os
 
 
 def run(part: str, arguments: argparse.Namespace, deadline: float) -> None:
-    """Runs a part in this process until the deadline, in seconds of `time.time()`."""
+    """Runs a part in this process until `deadline`, a value of `time.time()`."""
     os.setpgrp()
     # Otherwise JAX allocates most of the GPU's memory, which PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

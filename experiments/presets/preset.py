@@ -22,9 +22,9 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Smaller setting for the training runs of a paper's table.
+    """Setting for the training runs of a table; most presets scale the published setting down.
 
-    If a row of the table multiplies the recipe's batch size, number of steps, crop size or learning
+    If a row of the table changes the recipe's batch size, number of steps, crop size or learning
     rate by a factor, the value of the preset is multiplied by the same factor.
 
     Attributes:

@@ -190,5 +190,5 @@ def test_names_with_dollar_signs_are_shown():
 def test_models_are_named():
     assert parse_models(["a=x", "b=y=z"]) == {"a": "x", "b": "y=z"}
     for texts in (["x"], ["=x"], ["a="], ["a=x", "a=y"]):
-        with pytest.raises(DeepLabError, match=r"is not NAME=MODEL|twice"):
+        with pytest.raises(DeepLabError, match=r"must be NAME=MODEL|twice"):
             parse_models(texts)

@@ -321,7 +321,7 @@ def test_grids_with_one_or_no_axis():
 
 @pytest.mark.parametrize("text", ["model.output_stride", "=8", "a=", "a=1,,2"])
 def test_malformed_grids_are_refused(text):
-    with pytest.raises(DeepLabError, match="is not FIELD=VALUE"):
+    with pytest.raises(DeepLabError, match="must be FIELD=VALUE"):
         parse_grid([text])
 
 

@@ -27,6 +27,6 @@ TABLE = Table(
         Row("v3: ASPP, image pooling", changes={"model.architecture": "deeplab_v3"}),
         Row("v3+: ASPP, image pooling, decoder"),
     ),
-    notes="All rows run at output stride 16. There, atrous rates of v1 and v2 are half of those "
-    "in their papers, which use output stride 8.",
+    notes="All rows run at output stride 16. At this stride, the atrous rates of v1 and v2 are "
+    "half of those in the papers, which use output stride 8.",
 )
