@@ -98,7 +98,8 @@ def test_recipes_of_commands_support_the_flags(page):
 
 
 def test_flags_for_real_time_fit_the_recipes_on_mobilenet():
-    section = FAQ.read_text("utf-8").split("## How do I run it in real time?")[1].split("\n## ")[0]
+    title = "## How do I run a network in real time?"
+    section = FAQ.read_text("utf-8").split(title)[1].split("\n## ")[0]
     given = re.findall(r"--config\.([\w.]+)=([\w.]+)", section)
     assert len(given) >= 4
     for recipe, (field, value) in itertools.product(("camvid", "folder", "shapes"), given):

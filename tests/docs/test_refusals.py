@@ -56,7 +56,7 @@ SHOWN = {
         ("TIFF of several pages", "data/test_strangers_large.py::test_a_page_is_read_by_its"),
         ("DICOM, NIfTI", "data/test_strangers_large.py::test_volumes_are_refused_by_name"),
         ("several frames or sizes", "data/test_one_picture.py::test_several_pictures_in_one_file"),
-        ("RGB with further bands", "data/test_one_picture.py::test_further_bands_of_a_tiff"),
+        ("RGB image with further bands", "data/test_one_picture.py::test_further_bands_of_a_tiff"),
         ("float, signed or 32-bit", "data/test_strangers_bands.py::test_spoilt_bands_give_one"),
         ("CMYK of more than 8", "data/test_strangers_bands.py::test_a_tiff_whose_values_would"),
         ("signed 8-bit numbers", "data/test_strangers_bands.py::test_a_tiff_whose_values_would"),
