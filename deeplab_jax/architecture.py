@@ -18,7 +18,7 @@ ATROUS_HEADS = ("aspp", "large_fov")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture(ArchitectureFields):
-    """Architecture of a DeepLab network, in which every keyword of `create_model` has a value."""
+    """Architecture of a DeepLab network: the value of every keyword of `create_model`."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -34,7 +34,7 @@ class Architecture(ArchitectureFields):
     def pooling_window(self) -> tuple[int, int] | None:
         """Height and width of the image-pooling windows, in pixels of the encoder output.
 
-        None: the window is the whole encoder output.
+        None unless `image_pooling` is `crop`. Global pooling averages the whole encoder output.
         """
         if self.image_pooling != "crop":
             return None
@@ -48,10 +48,10 @@ class Architecture(ArchitectureFields):
 
     @property
     def mean_pixel(self) -> tuple[int, ...]:
-        """Pixel value that images are padded with: the mean of the normalization, rounded.
+        """Pixel value that images are padded with: the mean that normalization subtracts, rounded.
 
-        The normalization then maps padding to 0, up to rounding (127.5 becomes 127), as in the
-        released code.
+        The normalization therefore maps padding to 0, except for the rounding (127.5 becomes 127),
+        as in the released code.
         """
         means = self.pixel_mean or subtracted_mean(
             self.preprocessing, self.in_channels, self.image_dtype

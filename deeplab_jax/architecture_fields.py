@@ -336,9 +336,10 @@ class ArchitectureFields:
     )
     widths: tuple[tuple[str, int], ...] = keyword(
         (),
-        "Path and number of output channels of each layer whose number differs from that of the "
-        "architecture. `prune` sets this keyword, and `convert` sets it for MobileNetV2 of the "
-        "released code with a depth multiplier such as 0.35, see `width_divisor`.",
+        "Path and number of output channels of each layer in which this number differs from the "
+        "default of the architecture. `prune` sets this keyword, and `convert` sets it for "
+        "MobileNetV2 of the released code with a depth multiplier such as 0.35 (see "
+        "`width_divisor`).",
         rule=WIDTHS,
     )
     quantization: str = keyword(

@@ -1,7 +1,7 @@
 """Array types with named axes, such as `Float[Array, "N H W C"]`.
 
 Within one call, axes with the same name have the same size; the tests check this at run time. The
-types come from jaxtyping. Where it is not installed, they are plain array types without axes.
+types come from jaxtyping. If jaxtyping is not installed, they are plain array types without axes.
 """
 
 import importlib.util

@@ -157,7 +157,7 @@ def _check_fields(config: Any) -> None:
 
 
 def _unknown_field(error: Exception) -> str | None:
-    """Returns the field that ml_collections reports as missing; None for other errors."""
+    """Returns the name of the field that an error of ml_collections calls missing, or None."""
     if not isinstance(error, AttributeError | KeyError):
         return None
     # ml_collections wraps the KeyError of a missing attribute, and calls an unknown field a "Key".

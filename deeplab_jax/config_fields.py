@@ -66,7 +66,7 @@ class Data:
 class Augmentation:
     """Augmentation of training examples: resize, scale, pad, crop, flip; then mixing.
 
-    The order of the steps before mixing is that of the code of the DeepLab authors. Each crop is
+    The steps before mixing have the same order as in the code of the DeepLab authors. Each crop is
     mixed with at most one other crop, by one of `cutmix`, `classmix` and `copy_paste`.
     """
 
@@ -289,7 +289,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Config of a run, without the section `model`, whose fields `model_fields` lists."""
+    """Config of a run without its section `model`; `model_fields` lists the fields in `model`."""
 
     seed: int = keyword(
         0,

@@ -51,7 +51,7 @@ def nearest_names(name: str, legal: Iterable[str]) -> list[str]:
 
 
 def class_difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """Describes the first difference of two unequal lists of class names.
+    """Describes the first difference between two unequal lists of class names.
 
     Args:
       found: class names in label order.

@@ -82,7 +82,7 @@ def remove_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary file path to write to, and moves the file to `path` if the block succeeds.
+    """Yields a temporary file path, and moves the file to `path` if the `with` block succeeds.
 
     Parent directories are created. If the block fails, the temporary file is removed, and `path` is
     unchanged. The temporary file has the same name in another directory, because some libraries
@@ -102,7 +102,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yields a temporary directory to write to, and moves it to `path` if the block succeeds.
+    """Yields a temporary directory, and moves it to `path` if the `with` block succeeds.
 
     If `path` is a symbolic link, the directory that it points to is written, and the link is kept.
 
@@ -111,9 +111,9 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
       overwrite: whether to replace an existing file or directory at `path` (default: False).
 
     Raises:
-      DeepLabError: `overwrite` is False, and `path` exists and is not an empty directory, or cannot
-        be written; or `path` cannot be replaced, because it is a mount point or the current
-        directory.
+      DeepLabError: `path` cannot be replaced, because it is a mount point or the current directory.
+        If `overwrite` is False, it is also an error if `path` exists and is not an empty directory,
+        or cannot be written.
     """
     if not overwrite:
         check_new_directory(path)
@@ -223,11 +223,13 @@ def check_writable(directory: Path) -> None:
 
 
 def check_output_directory(directory: Path) -> None:
-    """Checks that files can be written into a directory, which need not exist; creates nothing.
+    """Checks that files can be written into a directory, which need not exist.
+
+    On this machine, no directory is created.
 
     Raises:
-      DeepLabError: no file can be written into the directory, or into its nearest parent directory
-        that exists.
+      DeepLabError: no file can be written into the directory or, if it does not exist, into its
+        nearest existing parent directory.
     """
     while is_local(directory) and not directory.exists():
         directory = directory.parent
@@ -235,7 +237,9 @@ def check_output_directory(directory: Path) -> None:
 
 
 def check_output_file(path: Path) -> None:
-    """Checks that a file can be written, whose directory need not exist; creates nothing.
+    """Checks that a file can be written to a path; its directory need not exist.
+
+    On this machine, no directory is created.
 
     Raises:
       DeepLabError: `path` is a directory, or its directory cannot be written.

@@ -1,8 +1,8 @@
 """Format versions of `model.json` and `config.json`, and conversion of renamed fields.
 
 * Version 1 (files without a version) stores only the keywords of `create_model` that the user set.
-  In models of this version, default atrous rates do not follow the output stride, and keywords
-  without effect are ignored.
+  In models of this version, the default atrous rates depend on the output stride only for ASPP with
+  `fusion=concat` outside torchvision's networks. Keywords without effect are ignored.
 * Version 2 stores the value of every keyword of `create_model`.
 * Version 3 stores fields and keywords under their current names.
 """
@@ -110,7 +110,7 @@ def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, An
 
 
 def is_old_name(name: str) -> bool:
-    """Returns whether a renamed or removed field had this name, without a section like `model.`."""
+    """Returns whether a name without section is the old name of a renamed or removed field."""
     return any(name == rename.old.rpartition(".")[2] for rename in RENAMES)
 
 

@@ -24,8 +24,8 @@ def load(
         .stablehlo, .onnx or .tflite file that `deeplab-jax export` wrote.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
       ema: whether to use the moving average of the variables in the checkpoint of a workdir; None:
-        True if the checkpoint contains it. A model directory has only one set of variables, so
-        `checkpoint` and `ema` are ignored. They must not be set for an exported file.
+        True if the checkpoint contains it. For a model directory, which has only one set of
+        variables, `checkpoint` and `ema` are ignored. For an exported file, neither may be set.
       reporter: receives progress events of downloads and exports (default: the logger).
       engine: runtime of the network: `jax`, `onnx` (ONNX Runtime) or `tflite` (LiteRT). `onnx` and
         `tflite` export the network once per image size. Default: the runtime of an exported file,

@@ -142,7 +142,7 @@ class Optimizer:
     )
     decay_depthwise: bool = keyword(
         False,
-        "Weight decay also of depthwise kernels; False: only of all other convolution kernels.",
+        "Weight decay of all convolution kernels; False: of all except depthwise kernels.",
         source="released code: False",
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd` and `lars`.")

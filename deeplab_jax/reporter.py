@@ -10,8 +10,9 @@ Item = TypeVar("Item")
 class Reporter:
     """Receives messages, warnings and progress events; this base class ignores them.
 
-    Functions never print. They report to the reporter that the caller passes: the commands pass one
-    that writes to the terminal, and the default in Python is `LoggingReporter`.
+    The functions of this package print nothing. They report to the reporter that the caller passes:
+    the commands pass one that writes to the terminal, and the default in Python is
+    `LoggingReporter`.
     """
 
     def message(self, text: str) -> None:
