@@ -73,7 +73,7 @@ def uncertainty_functions(
 
     `dropout` is the variance of the class probabilities over random dropout masks. `scales` is
     their variance over the scales and flips of the inference options. Both variances are summed
-    over the classes, and ignore the temperature of the predictor.
+    over the classes. The probabilities are those at the temperature of the predictor.
 
     Args:
       predictor: model and inference options.
@@ -92,7 +92,7 @@ def uncertainty_functions(
         dropout, or `samples` is below 2. For `scales`: the options have only one scale and no flip.
     """
     check_uncertainties(names)
-    network, options = predictor.network, predictor.options
+    network, options, temperature = predictor.network, predictor.options, predictor.temperature
     needed = [name for name in names if name in (DROPOUT, SCALES)]
     functions: dict[str, Uncertainty] = {}
     if not needed:
@@ -108,15 +108,17 @@ def uncertainty_functions(
         )
     mesh = one_device_as_none(mesh)
     if SCALES in names:
-        functions[SCALES] = network.bind(_scale_variance(network.model, options, mesh), mesh)
+        of_scales = _scale_variance(network.model, options, temperature, mesh)
+        functions[SCALES] = network.bind(of_scales, mesh)
     if DROPOUT in names:
         _check_dropout(network)
-        functions[DROPOUT] = network.bind(_dropout_variance(network.model, samples, mesh), mesh)
+        of_dropout = _dropout_variance(network.model, samples, temperature, mesh)
+        functions[DROPOUT] = network.bind(of_dropout, mesh)
     return functions
 
 
 def _dropout_variance(
-    model: DeepLab, samples: int, mesh: Mesh | None
+    model: DeepLab, samples: int, temperature: float, mesh: Mesh | None
 ) -> Callable[[Any, Any], jax.Array]:
     """Returns a compiled function for the variance of the probabilities over dropout masks.
 
@@ -135,7 +137,7 @@ def _dropout_variance(
     def probabilities(variables: Any, image: jax.Array, key: jax.Array) -> jax.Array:
         streams = {"dropout": key}
         logits = model.apply(variables, image[None], rngs=streams, method="logits_with_dropout")
-        return jax.nn.softmax(logits[0], axis=-1)
+        return jax.nn.softmax(logits[0] / temperature, axis=-1)
 
     def variance(variables: Any, image: jax.Array) -> jax.Array:
         # The backbone does not depend on the key, so it is computed once per image.
@@ -172,7 +174,7 @@ def _check_dropout(network: FoldedNetwork) -> None:
 
 
 def _scale_variance(
-    model: DeepLab, options: InferenceOptions, mesh: Mesh | None
+    model: DeepLab, options: InferenceOptions, temperature: float, mesh: Mesh | None
 ) -> Callable[[Any, Any], jax.Array]:
     """Returns a function that computes the variance of the probabilities over scales and flips.
 
@@ -199,7 +201,11 @@ def _scale_variance(
             seen = mirror(image) if mirrored else image
             logits = apply_at_scale(variables, seen, model=network, scale=scale, mesh=mesh)
             total = _add_moments(
-                total, logits, size=size, mirrored=mirrored, align_corners=align_corners
+                total,
+                logits / temperature,
+                size=size,
+                mirrored=mirrored,
+                align_corners=align_corners,
             )
         return of_moments(total)
 

@@ -54,7 +54,9 @@ def test_uncertainties_of_probabilities_equal_their_definitions():
 
 
 @pytest.mark.slow
-def test_the_variance_of_scales_equals_that_of_single_predictions(predictor, images):
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_the_variance_of_scales_equals_that_of_single_predictions(predictor, images, temperature):
+    predictor = predictor.with_temperature(temperature)
     fused = predictor.with_options(OPTIONS)
     found = uncertainty_functions(fused, ["scales"])["scales"](images)
     members = []
@@ -76,6 +78,12 @@ def test_dropout_varies_and_does_not_depend_on_the_batch(predictor, images):
     assert both.shape == (2, 33, 33)
     assert 1e-6 < both.mean() < 1
     np.testing.assert_allclose(both[1:], function(images[1:]), atol=1e-6)
+
+
+def test_the_temperature_changes_the_variance_over_dropout(predictor, images):
+    hot = uncertainty_functions(predictor.with_temperature(1e6), ["dropout"], samples=2)["dropout"]
+    # All classes have nearly the same probability, so it hardly depends on the dropout mask.
+    assert np.asarray(hot(images)).max() < 1e-8
 
 
 @pytest.mark.parametrize(
