@@ -115,14 +115,14 @@ def make_class_list(
         if name not in known:
             raise DeepLabError(f"{origin}: {unknown_name('class', name, known)}")
     targets = [name for name in dict.fromkeys(given.values()) if name.lower() not in VOID_NAMES]
-    if class_map is None:
+    if not given:
         targets = list(dict.fromkeys(classes or ()))
     # Scored classes that are classes of the dataset keep the order of the dataset.
     targets = [name for name in dataset.class_names if name in targets] + [
         name for name in targets if name not in dataset.class_names
     ]
     if classes:
-        legal = known if class_map is None else targets
+        legal = targets if given else known
         for name in classes:
             check_name("class", name, legal)
         targets = [name for name in targets if name in classes]
@@ -168,7 +168,7 @@ def read_class_map(path: Path) -> dict[str, str]:
     """
     text = read_text(path, "class map")
     if path.suffix.lower() == ".json":
-        entries = parse_json(text, path)
+        entries = parse_json(text, path, unique=True)
         if not isinstance(entries, dict) or not all(map(_is_name, entries.values())):
             raise DeepLabError(
                 f'{path}: a class map in JSON must have the form {{"from": "to", …}}'

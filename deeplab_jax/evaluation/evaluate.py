@@ -249,9 +249,10 @@ def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Report
     names = zip(predictor.class_names, dataset.descriptor.class_names, strict=True)
     other = [f"{mine!r} is {theirs!r}" for mine, theirs in names if mine != theirs]
     if other:
+        differ = "1 class differs" if len(other) == 1 else f"{len(other)} classes differ"
         reporter.warning(
-            f"{len(other)} classes of the model have other names in the dataset {dataset.name}; "
-            f"for example, the class {other[0]} in the dataset"
+            f"{differ} in name between the model and the dataset {dataset.name}; for example, the "
+            f"class {other[0]} in the dataset"
         )
 
 

@@ -243,7 +243,7 @@ def settings_lines(settings: Mapping[str, Any]) -> list[str]:
     return [
         f"{name.replace('_', ' ')}: {_shown(value)}"
         for name, value in settings.items()
-        if value not in (None, False)
+        if value is not None and value is not False
     ]
 
 

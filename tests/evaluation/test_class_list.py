@@ -176,6 +176,7 @@ def test_a_class_map_is_read_from_lines_or_json(tmp_path, name, text):
         ("map.json", '["car"]', r"map\.json: a class map in JSON must"),
         ("map.json", '{"car": 1}', r"map\.json: a class map in JSON must"),
         ("map.json", "{", r"map\.json: invalid JSON"),
+        ("map.json", '{"car": "a", "car": "b"}', r"map\.json: .*'car'"),
         ("map.txt", "cat: vehicle\n", r"map\.txt: unknown class 'cat'; did you mean 'car'\?"),
         ("map.txt", "car: vehicel\n", r"'vehicel' cannot be scored: the dataset .*'vehicle'\?"),
         ("map.txt", "ground: ground\n", r"class 'ground' cannot be scored: the model has no such"),
@@ -200,6 +201,7 @@ def test_mistakes_in_a_class_map_are_named(dataset, predictor, tmp_path, name, t
         (["road"], CLASS_MAP, "unknown class 'road'.* legal: ground, vehicle"),
         (["ground"], {"road": "void"}, "unknown class 'ground'"),
         (None, {}, "class_map: no class is scored"),
+        (["roof"], {}, r"unknown class 'roof'; did you mean 'road'\?"),
     ],
 )
 def test_scored_classes_must_exist_on_both_sides(dataset, predictor, classes, class_map, complaint):

@@ -12,7 +12,14 @@ from stand_ins import RedReader, random_dataset, red_predictor
 from deeplab_jax.crf import CRFParameters
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation import Evaluator, evaluate, fit_temperature, search_crf, table
+from deeplab_jax.evaluation import (
+    Evaluator,
+    evaluate,
+    fit_temperature,
+    search_crf,
+    settings_lines,
+    table,
+)
 from deeplab_jax.evaluation.results import only_labels
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import forward_pass
@@ -132,6 +139,7 @@ def test_an_absent_class_is_null(tmp_path):
     assert metrics["boundary_f_score"] is None
     assert "null" in (tmp_path / "metrics.json").read_text()
     assert "–" in table(metrics)
+    assert settings_lines({"overlap": 0, "flip": False, "limit": None}) == ["overlap: 0"]
 
 
 def test_a_size_below_that_of_an_image_is_refused_before_anything_runs(dataset):
@@ -189,6 +197,6 @@ def test_other_class_names_are_warned_of(dataset):
     warnings = RecordingReporter()
     evaluate(predictor, dataset, limit=1, reporter=warnings)
     assert warnings.warnings == [
-        "1 classes of the model have other names in the dataset arrays; for example, "
+        "1 class differs in name between the model and the dataset arrays; for example, "
         "the class 'wood' is 'tree' in the dataset"
     ]
