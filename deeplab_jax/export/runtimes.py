@@ -86,6 +86,11 @@ def export(
             f"{format} files compute in float32; --dtype={program.options.dtype} is supported only "
             f"by the formats {', '.join(HALF_FORMATS)}"
         )
+    if calibration is not None and format != "tflite":
+        raise DeepLabError(
+            f"calibration quantizes TFLite files, and cannot be combined with the format {format}; "
+            "omit calibration"
+        )
     if calibration is not None and program.options.dtype != "float32":
         raise DeepLabError(
             f"dtype={program.options.dtype} cannot be combined with calibration, which quantizes a "

@@ -111,6 +111,12 @@ def test_operations_of_each_platform(made, tmp_path):
         export(predictor, tmp_path / "other", "onnx", options)
 
 
+def test_calibration_for_other_formats_than_tflite_is_refused(made, tmp_path):
+    with pytest.raises(DeepLabError, match=r"quantizes TFLite files, .* the format stablehlo"):
+        export(made("v3"), tmp_path / "file", "stablehlo", calibration=[noise(1, 33, 33)[0]])
+    assert not (tmp_path / "file").exists()
+
+
 def test_only_jax_is_needed(made, tmp_path):
     """The lines of docs/guides/deploy.md run in an interpreter without this package."""
     path = tmp_path / "network.stablehlo"
