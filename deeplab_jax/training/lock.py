@@ -129,7 +129,10 @@ def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Repor
         now = _read(path)
         if now is None:
             return
-        if now != owner:
+        if not owner:
+            owner = now
+        # An unreadable lock shows no heartbeat.
+        elif now and now != owner:
             raise DeepLabError(_taken(path, now))
 
 

@@ -266,7 +266,7 @@ class Guarded:
         self._work.put(failed)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s")
+            self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s after the end of the run")
 
     def _run(self) -> None:
         try:
@@ -279,8 +279,8 @@ class Guarded:
 
     def _warn(self, reason: str) -> None:
         self._reporter.warning(
-            f"the metrics writer {self._name} failed: {reason}; training continues without it, and "
-            f"{METRICS_FILE} still receives all metrics"
+            f"the metrics writer {self._name} failed: {reason}; the run does not use it any more, "
+            f"but writes all metrics to {METRICS_FILE}"
         )
 
 

@@ -109,6 +109,23 @@ def test_a_damaged_lock_is_taken_over(tmp_path, reporter):
     assert "an unknown host" in reporter.messages[0]
 
 
+def test_an_unreadable_lock_shows_no_heartbeat(tmp_path, reporter):
+    write_lock(tmp_path)
+    content = (tmp_path / LOCK_FILE).read_text()
+
+    def damage():
+        for text in ("", content):
+            lock.time.sleep(0.3)
+            (tmp_path / LOCK_FILE).write_text(text)
+
+    thread = threading.Thread(target=damage)
+    thread.start()
+    with workdir_lock(tmp_path, reporter):
+        pass
+    thread.join()
+    assert "taking over" in reporter.messages[-1]
+
+
 def wait_until(condition):
     ends = lock.time.monotonic() + 20
     while not condition():
