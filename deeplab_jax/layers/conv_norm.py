@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from deeplab_jax import ops
-from deeplab_jax.errors import unknown_name
+from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.layers.batch_norm import (
     GroupedBatchNorm,
     ShardedBatchNorm,
@@ -76,14 +76,19 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
       params: parameters of the network.
 
     Raises:
-      DeepLabError: a layer does not exist, or has another number of output channels; the message
-        suggests the existing path with the most similar name.
+      DeepLabError: a layer has another number of output channels, or does not exist. In the second
+        case, the message suggests the existing path with the most similar name.
     """
     flat = traverse_util.flatten_dict(params) if form.widths else {}
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
     for path, width in form.widths:
-        if channels.get(path) != width:
+        if path not in channels:
             raise unknown_name("layer of the keyword widths", path, sorted(channels))
+        if channels[path] != width:
+            raise DeepLabError(
+                f"widths: the layer {path!r} cannot have {width} output channels; in this network, "
+                f"it has {channels[path]}"
+            )
 
 
 Initializer = Callable[..., jax.Array]

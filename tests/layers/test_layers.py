@@ -9,7 +9,15 @@ from flax import linen as nn
 from flax import traverse_util
 from random_variables import random_variables
 
-from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization, SeparableConvNorm
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.layers import (
+    Classifier,
+    ConvNorm,
+    Form,
+    Normalization,
+    SeparableConvNorm,
+    check_widths,
+)
 
 NORMALIZATION = Normalization(decay=0.9, epsilon=1e-3)
 INPUTS = np.random.default_rng(0).normal(size=(2, 8, 7, 4)).astype(np.float32)
@@ -113,3 +121,19 @@ def test_the_classifier_adds_its_bias_and_starts_small():
     fresh = run_once(module.init, jax.random.key(0), wide)["params"]
     assert np.std(fresh["kernel"]) == pytest.approx(0.01, rel=0.15)
     assert not np.any(fresh["bias"])
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        (
+            (("backbone/conv", 5), ("backbone/con", 4)),
+            r"'backbone/con'; did you mean 'backbone/con",
+        ),
+        ((("backbone/conv", 4),), r"'backbone/conv' cannot have 4 output channels; .* it has 5"),
+    ],
+)
+def test_widths_that_the_network_does_not_have_are_refused(widths, message):
+    params = {"backbone": {"conv": {"kernel": np.zeros((1, 1, 3, 5), np.float32)}}}
+    with pytest.raises(DeepLabError, match=message):
+        check_widths(Form(widths=widths), params)
