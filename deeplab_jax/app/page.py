@@ -159,26 +159,27 @@ def serving(
     ):
         page = build_page(service)
         try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                show_error=True,
-                max_file_size=math.ceil(service.limits.megabytes * 1e6),
-                state_session_capacity=VISITORS,
-                enable_monitoring=False,
-                ssr_mode=False,
-                run_history=False,
-                footer_links=["api"],
-                theme=gradio.themes.Default(font=FONTS, font_mono=["monospace"]),
-                app_kwargs={"middleware": [_policy()]},
-            )
+            try:
+                _, address, _ = page.launch(
+                    server_name=host,
+                    server_port=port,
+                    share=False,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    show_error=True,
+                    max_file_size=math.ceil(service.limits.megabytes * 1e6),
+                    state_session_capacity=VISITORS,
+                    enable_monitoring=False,
+                    ssr_mode=False,
+                    run_history=False,
+                    footer_links=["api"],
+                    theme=gradio.themes.Default(font=FONTS, font_mono=["monospace"]),
+                    app_kwargs={"middleware": [_policy()]},
+                )
+            except OSError as error:
+                message = f"cannot listen on {host}:{port} ({error}); choose another port or host"
+                raise DeepLabError(message) from error
             yield address
-        except OSError as error:
-            message = f"cannot listen on {host}:{port} ({error}); choose another port or host"
-            raise DeepLabError(message) from error
         finally:
             page.close(verbose=False)
 

@@ -52,7 +52,8 @@ def watchdog(seconds: float) -> Iterator[Progress]:
     if seconds <= 0 or threading.current_thread() is not threading.main_thread():
         yield lambda doing, factor=1: None
         return
-    before = signal.getsignal(SIGNAL)
+    # A handler that was not installed from Python is reported as None, and cannot be restored.
+    before = signal.getsignal(SIGNAL) or signal.SIG_DFL
     watch = _Watch(seconds, before)
     signal.signal(SIGNAL, watch.interrupt)
     watch.thread.start()
