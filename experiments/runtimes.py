@@ -232,7 +232,7 @@ def hardware() -> str:
     processor = " ".join(str(machine["processor"]).split()[:2])
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     python = f"Python {machine['python'].rpartition('.')[0]}"
-    return ", ".join([f"{machine['cores']} cores of an {processor}", python, *versions])
+    return ", ".join([f"{processor}, {machine['cores']} cores", python, *versions])
 
 
 def main(words: Sequence[str]) -> int:

@@ -130,7 +130,8 @@ def _copy_file(system: Any, source: str, target: Path, stored: Stored) -> None:
     size = target.stat().st_size
     if size != stored.size:
         raise DeepLabError(
-            f"{source}: only {size:,} of {stored.size:,} bytes were copied; run the command again"
+            f"{source}: the copy has {size:,} bytes instead of {stored.size:,}; run the command "
+            "again"
         )
     with target.open("rb") as file:
         if stored.md5 and hashlib.file_digest(file, "md5").hexdigest() != stored.md5:

@@ -69,9 +69,10 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
       DeepLabError: the dataset has fewer images than folds, or `count` is below 2.
     """
     if not 2 <= count <= len(dataset):
+        legal = f"give 2 to {len(dataset)}" if len(dataset) > 1 else "this requires 2 images"
         raise DeepLabError(
-            f"{dataset.name}/{dataset.split} with {len(dataset)} images cannot be divided into "
-            f"{count} folds; give 2 to {len(dataset)}"
+            f"{dataset.name}/{dataset.split} cannot be divided into {count} folds (number of "
+            f"images: {len(dataset)}); {legal}"
         )
     order = np.random.default_rng(seed).permutation(len(dataset))
     parts = np.array_split(order, count)

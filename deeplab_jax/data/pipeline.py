@@ -141,9 +141,10 @@ def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tupl
 def _per_host(batch_size: int, num_hosts: int) -> int:
     each = batch_size // num_hosts
     if batch_size < 1 or batch_size % num_hosts:
+        nearest = sorted({max(1, each) * num_hosts, max(1, each + 1) * num_hosts})
         raise DeepLabError(
-            f"batch size {batch_size} is not divisible by {num_hosts} hosts; the nearest legal "
-            f"batch sizes are {max(1, each) * num_hosts} and {(each + 1) * num_hosts}"
+            f"batch size {batch_size} is not a positive multiple of the number of hosts, "
+            f"{num_hosts}; nearest legal batch sizes: {', '.join(map(str, nearest))}"
         )
     return each
 

@@ -32,7 +32,7 @@ def check_upload(address: HubAddress) -> None:
     if address.revision is not None and not REVISION.fullmatch(address.revision):
         raise DeepLabError(
             f"--revision={address.revision} is not the name of a branch; use letters, digits, and "
-            "the characters - _ . /"
+            "the characters - _ . /, and begin with a letter, a digit or _"
         )
     hub = import_hub()
     from huggingface_hub import constants

@@ -38,6 +38,11 @@ def test_impossible_folds_are_refused(count):
         list(folds(random_dataset(SIZES), count, seed=0))
 
 
+def test_a_single_image_cannot_be_divided():
+    with pytest.raises(DeepLabError, match=r"images: 1\); this requires 2 images"):
+        list(folds(random_dataset(SIZES[:1]), 2, seed=0))
+
+
 def test_examples_are_those_of_the_data_set():
     dataset = random_dataset(SIZES)
     seen, _ = next(folds(dataset, 4, seed=0))

@@ -143,7 +143,9 @@ def test_a_damaged_example_is_an_error_that_names_it(workers):
 
 
 def test_a_batch_that_does_not_divide_and_an_image_too_large(train):
-    with pytest.raises(DeepLabError, match=r"batch size 6 is not divisible by 4 hosts.*4 and 8"):
+    with pytest.raises(DeepLabError, match=r"batch size 6 is not a positive multiple .*: 4, 8$"):
         training_batches(train, AUGMENTATION, batch_size=6, seed=0, num_hosts=4)
+    with pytest.raises(DeepLabError, match=r"batch size 0 is not a positive multiple .* sizes: 1$"):
+        training_batches(train, AUGMENTATION, batch_size=0, seed=0)
     with pytest.raises(DeepLabError, match="larger than the evaluation size 63x64"):
         next(evaluation_batches(train, (63, 64), batch_size=1))
