@@ -47,7 +47,7 @@ class Amount:
       num_steps: number of training steps.
       learning_rate: initial learning rate.
       crop: height and width of the crops, in pixels.
-      open: {dotted name of a config field: reason why its value is uncertain}.
+      open: uncertain values, as {dotted name of a config field: reason}.
     """
 
     num_steps: int
@@ -86,7 +86,7 @@ def training_split(given: ConfigDict) -> str:
     of the dataset.
 
     Raises:
-      DeepLabError: there is no such stage for the dataset and the backbone.
+      DeepLabError: the stage is neither 1 nor 2, or the dataset or the backbone has no stage 2.
     """
     choose("stage", str(given.stage), ("1", "2"))
     if given.stage == 1:
@@ -95,6 +95,10 @@ def training_split(given: ConfigDict) -> str:
         raise DeepLabError(
             "stage=2 (DeepLab v3, section 4.3) requires dataset=voc and a backbone other than "
             "MobileNetV3; change these arguments, or omit stage"
+        )
+    if given.from_coco:
+        raise DeepLabError(
+            "from_coco concerns stage 1 and cannot be combined with stage=2; omit one of them"
         )
     return given.split or "trainval"
 
@@ -106,12 +110,12 @@ def train(made: Recipe, given: ConfigDict) -> None:
     stage.
 
     Args:
-      made: recipe to change. Its dataset and the other fields of its architecture are already set.
+      made: recipe to change, in which the dataset and the network are already set.
       given: parsed arguments of the recipe. They include `backbone` and all keys of ARGUMENTS, and
         `training_split` has checked the stage.
 
     Raises:
-      DeepLabError: arguments contradict each other.
+      DeepLabError: arguments contradict each other, or `init` is required but not given.
     """
     config, amount = made.config, AMOUNTS[given.dataset]
     config.training.num_steps = given.steps or amount.num_steps
@@ -202,7 +206,9 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
 def _resized(made: Recipe, given: ConfigDict) -> None:
     """Sets the size to which ADE20K images are resized before all other augmentation.
 
-    With MobileNetV2, the crop size becomes 257 × 257.
+    The longer side becomes 513 pixels. The length of the shorter side is rounded up to k·16 + 1
+    pixels for a whole number k. With MobileNetV2, the longer side becomes 257 pixels, and the crop
+    size 257 × 257 pixels.
     """
     augmentation = made.config.augmentation
     side = 513

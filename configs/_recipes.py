@@ -5,8 +5,8 @@ Comments in the recipes state the source of each value and how certain it is:
 * verified: read in the given source, a paper or the authors' released code;
 * derived: follows from verified facts as the comment states;
 * from memory: not read in its source;
-* open: the source does not specify it, or this code does not support it. `Recipe.open` lists these
-  points.
+* open: the source does not specify the value, or this package does not support it. `Recipe.open`
+  lists these values.
 """
 
 import dataclasses
@@ -129,6 +129,9 @@ CONVENTIONS = {
 def start_from(recipe: Recipe, init: str, parts: str) -> None:
     """Sets the initial weights of a recipe.
 
+    Published image classifiers were trained with keywords such as `preprocessing`. If the weights
+    are those of a classifier in CONVENTIONS, its keywords are also set.
+
     Args:
       recipe: recipe to change.
       init: weights to start from, a value of `training.init_from`; empty or `none`: random
@@ -148,9 +151,9 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
     Args:
       recipe: recipe to change.
       init: weights to start from, a value of `training.init_from`; `none`: random initialization.
-        The layers fc6 and fc7 of a published VGG-16 image classifier are subsampled to the shapes
-        in the network (DeepLab v1, section 3.2). From any other model, all variables with equal
-        name and shape are loaded.
+        If they are a published VGG-16 image classifier, its layers fc6 and fc7 are subsampled to
+        the shapes that they have in the network (DeepLab v1, section 3.2). From any other model,
+        all variables with equal name and shape are loaded.
     """
     # Verified: DeepLab v1, section 3.2: the kernel of fc6 is subsampled, and random filters of fc6
     # and fc7 are kept.

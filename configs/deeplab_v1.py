@@ -16,12 +16,12 @@ Mean IoU on val in the paper (tables 1 and 2), with CRF in parentheses; not repr
 
 Arguments:
 * `fov`: kernel size of fc6: large (3×3, the default), 4x4 or 7x7.
-* `rate`: atrous rate of fc6; 0: the default for `fov`.
+* `rate`: atrous rate of fc6; 0 (default): the published rate for `fov`.
 * `msc`: adds multi-scale features (section 4.3). Only the layers that compute these features are
   trained. `init` is then required: a network that was trained without these features.
 * `split`: training split: train_aug (default), train, trainval or trainval_aug.
-* `init`: weights to start from; `none`: random initialization.
-* `steps`: number of training steps.
+* `init`: weights to start from (default: VGG-16 trained on ImageNet); `none`: random weights.
+* `steps`: number of training steps (default: see above).
 """
 
 from deeplab_jax.configs._recipes import (

@@ -23,11 +23,12 @@ Arguments:
   train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
 * `backbone`: resnet_101 (default) or vgg_16.
 * `head`: aspp_large (default), aspp_small (VGG only), large_fov or plain (ResNet only).
-* `msc`: three input scales: true (ResNet only), false, or auto (default), which is the value in the
-  tables of the paper.
+* `msc`: whether the network processes each image at three scales and fuses the results: true
+  (ResNet only), false or auto (default: as in the paper, true on ResNet except on Cityscapes).
 * `schedule`: poly (default) or step.
-* `init`: weights to start from; `none`: random initialization.
-* `steps`: number of training steps.
+* `init`: weights to start from (default: the backbone trained on ImageNet); `none`: random
+  initialization.
+* `steps`: number of training steps (default: see above).
 """
 
 from deeplab_jax.configs._recipes import (

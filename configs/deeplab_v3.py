@@ -15,8 +15,8 @@ on 32 (table 11).
 
 Mean IoU on val in the paper, not reproduced here. "Scales and flips" means that predictions are
 averaged over several input scales and over flipped images.
-* VOC (table 6): 77.21 at output stride 16, 78.51 at 8, 79.77 at 8 with scales and flips, and 82.70
-  if COCO is part of the training, too. On the test set after stage 2: 85.7 (table 7).
+* VOC (table 6): 77.21 at output stride 16, 78.51 at 8, 79.77 at 8 with scales and flips. Trained on
+  COCO first: 82.70 at 8 with scales and flips. On the test set after stage 2: 85.7 (table 7).
 * VOC, head=cascade: 76.66 at output stride 16 (table 3). On ResNet-50 without multi-grid: 73.88
   (table 2).
 * Cityscapes (table 12): 77.23 at output stride 16, 79.30 at 8 with scales and flips. On the test
@@ -30,9 +30,10 @@ Arguments:
 * `stage`: 1 (default) or 2 (VOC only).
 * `backbone`: resnet_101_beta (default), resnet_50_beta, resnet_101 or resnet_50.
 * `head`: aspp (default) or cascade.
-* `from_coco`: set it if `init` was trained on coco_voc.
-* `init`: weights to start from; `none`: random initialization.
-* `steps`: number of training steps.
+* `from_coco`: settings of stage 1 for a network that was trained on coco_voc; `init` must name it.
+* `init`: weights to start from (default: the backbone trained on ImageNet); `none`: random
+  initialization. Stage 2 requires the network of stage 1.
+* `steps`: number of training steps (default: see above).
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous

@@ -31,9 +31,10 @@ Arguments:
   resnet_101 or resnet_50.
 * `separable`: depthwise separable convolutions in the ASPP and the decoder: true, false or auto
   (default: true on Xception, false on ResNet).
-* `from_coco`: set it if `init` was trained on coco_voc.
-* `init`: weights to start from; `none`: random initialization.
-* `steps`: number of training steps.
+* `from_coco`: settings of stage 1 for a network that was trained on coco_voc; `init` must name it.
+* `init`: weights to start from (default: the backbone trained on ImageNet); `none`: random
+  initialization. Stage 2 requires the network of stage 1.
+* `steps`: number of training steps (default: see above).
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous

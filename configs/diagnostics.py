@@ -1,12 +1,15 @@
-"""Small DeepLab v3 on a diagnostic task, a dataset of synthetic images that tests one claim.
+"""Small DeepLab v3 on a diagnostic task: a dataset of synthetic images.
 
-`deeplab_jax.data.diagnostics` states the claim of the DeepLab papers that each task tests.
+Each task tests one claim of the DeepLab papers. The module `deeplab_jax.data.diagnostics` states
+the claims.
 
   deeplab-jax prepare diagnostic_distance --data_dir=data
   deeplab-jax train --config=configs/diagnostics.py:task=distance --workdir=runs/distance
 
-Arguments: `task`, the task (`distance`, `scales`, `global`, `thin`, `rare` or `outlines`); `steps`,
-number of training steps; `init`, model to start from.
+Arguments:
+* `task`: diagnostic task: distance (default), scales, global, thin, rare or outlines.
+* `steps`: number of training steps (default: 400).
+* `init`: model that provides the initial weights (default: random weights).
 """
 
 from ml_collections import ConfigDict

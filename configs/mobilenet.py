@@ -5,7 +5,8 @@
   deeplab-jax train --config=configs/mobilenet.py:backbone=mobilenet_v3_large,dataset=cityscapes \\
     --workdir=runs/mobilenet_v3
 
-Number of steps: 30,000 on VOC, 90,000 on Cityscapes, as for DeepLab v3, with 16 crops per batch.
+Number of steps, as for DeepLab v3 and v3+: 30,000 on VOC, 90,000 on Cityscapes, 150,000 on ADE20K,
+500,000 on COCO, with 16 crops per batch.
 
 Published mean IoU on val, not reproduced here. "Scales and flips" means that predictions are
 averaged over several input scales and over flipped images.
@@ -28,9 +29,10 @@ Arguments:
   whereas the released code rounds them to the nearest whole number. The results differ for 0.35,
   1.3 and 1.4.
 * `aspp`: adds the 3×3 atrous branches to the head of MobileNetV2.
-* `from_coco`: set it if `init` was trained on coco_voc.
-* `init`: weights to start from; `none`: random initialization.
-* `steps`: number of training steps.
+* `from_coco`: settings of stage 1 for a network that was trained on coco_voc; `init` must name it.
+* `init`: weights to start from (default: MobileNetV2 trained on ImageNet, or random weights for
+  MobileNetV3); `none`: random weights. Stage 2 requires the network of stage 1.
+* `steps`: number of training steps (default: see above).
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous

@@ -3,8 +3,9 @@
   deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
   deeplab-jax train --config=configs/voc.py --workdir=runs/voc
 
-The papers train on the split `train_aug` of 10,582 images (--config.data.train_split=train_aug). It
-exists if the folder `SegmentationClassAug` is next to `SegmentationClass`.
+The recipe trains on the split `train`. The papers train on the split `train_aug` of 10,582 images,
+which --config.data.train_split=train_aug selects. `prepare` writes this split only if the folder
+`SegmentationClassAug` is next to `SegmentationClass`.
 
 The recipe requires an accelerator. Its backbone starts from TF-Slim's weights for ImageNet, a
 TensorFlow checkpoint that requires `pip install 'deeplab_jax[tensorflow]'`. No result of the recipe
@@ -15,7 +16,9 @@ deeplab_jax/config_fields.py.
 With `cpu`, the network is small enough to train on two cores, from scratch, on a few hundred
 images. It then learns where objects are rather than which classes they have.
 
-Arguments: `cpu`, small network for training on two CPU cores; `steps`, number of training steps.
+Arguments:
+* `cpu`: small network for training on two CPU cores.
+* `steps`: number of training steps (default: 30,000; with `cpu`, 1500).
 """
 
 from ml_collections import ConfigDict

@@ -166,6 +166,7 @@ def test_learning_rates(reference, step, rate):
             "requires dataset=voc and a backbone other",
         ),
         ("deeplab_v3plus:dataset=ade20k,stage=2,init=x", "stage=2 .* requires dataset=voc"),
+        ("deeplab_v3plus:from_coco,stage=2,init=x", "from_coco concerns stage 1"),
         ("deeplab_v3:dataset=coco_voc,stage=2,init=x", "stage=2 .* requires dataset=voc"),
         ("mobilenet:dataset=ade20k,stage=2,init=x", "stage=2 .* requires dataset=voc"),
         ("deeplab_v3plus:from_coco", "from_coco requires a network trained on coco_voc"),
