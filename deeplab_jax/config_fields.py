@@ -64,10 +64,12 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Augmentation of training examples: resize, scale, pad, crop, flip; then mixing.
+    """Augmentation of training examples.
 
-    The steps before mixing have the same order as in the code of the DeepLab authors. Each crop is
-    mixed with at most one other crop, by one of `cutmix`, `classmix` and `copy_paste`.
+    The steps are: change colors, resize, scale, pad, crop, rotate, flip; then mix. Resizing,
+    scaling, padding, cropping and flipping have the same order as in the code of the DeepLab
+    authors. Each crop is mixed with at most one other crop, by one of `cutmix`, `classmix` and
+    `copy_paste`.
     """
 
     crop_size: tuple[int, int] = keyword(
@@ -236,7 +238,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """Device mesh of `data` × `spatial` devices."""
+    """Device mesh of `data` × `spatial` devices, over which a run shards images and image rows."""
 
     data: int = keyword(
         -1,
@@ -289,7 +291,10 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Config of a run without its section `model`; `model_fields` lists the fields in `model`."""
+    """All sections and fields of the config of a run, except the section `model`.
+
+    The fields of `model` are keywords of the network, which `model_fields` lists.
+    """
 
     seed: int = keyword(
         0,

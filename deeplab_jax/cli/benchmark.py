@@ -6,8 +6,8 @@ training   time and peak memory of a training step
 pipeline   throughput of the input pipeline, in total and per core, and the number of cores required
            to supply an accelerator
 scaling    time of a forward pass by image size, batch size and output stride, with a plot
-start      time of `--help`, `models` and `inspect`, of four commands that fail, and of `predict` on
-           one image with a warm and with a cold compile cache
+start      time of `--help`, `models` and `inspect`, of four commands with wrong arguments, and of
+           `predict` on one image with a warm and with a cold compile cache
 compile    time to the first training step, with a cold and with a warm compile cache
 shapes     mean IoU of three models on the built-in `shapes` dataset: DeepLab v3+, the same network
            at output stride 32 without a decoder, and a per-pixel classifier (10 minutes on two

@@ -38,7 +38,7 @@ def open_sources(
     Raises:
       DeepLabError: a flag is missing or has no effect, an argument is not a flag, --output exists
         and is not empty, the model or the dataset does not exist, the model cannot be evaluated on
-        the dataset, or the TFLite file cannot be run.
+        the dataset, or the file given by --tflite cannot be run.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
@@ -59,10 +59,10 @@ def open_sources(
 
 
 def _check_fine_tuning(flags: Flags) -> None:
-    """Checks that flags of the fine-tuning are given only with --steps.
+    """Checks that flags that concern fine-tuning are given only if --steps is above 0.
 
     Raises:
-      DeepLabError: such a flag is given without --steps.
+      DeepLabError: a flag that concerns fine-tuning is given without --steps.
     """
     shown = {
         "config": "--config",

@@ -126,7 +126,15 @@ def _measure(
     widths: tuple[int, ...],
     reporter: Reporter,
 ) -> str:
-    """Returns the table of metrics of a model; `widths` are widths of trimap bands in pixels."""
+    """Evaluates the model, and returns the table of its metrics as text.
+
+    Args:
+      flags: flags of the command. With --table, the table compares inference options.
+      options: inference options that the flags select.
+      settings: keyword arguments of `evaluate` that the flags of the dataset set.
+      widths: widths of the trimap bands, in pixels.
+      reporter: receives progress events.
+    """
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import table
     from deeplab_jax.parallel import make_mesh

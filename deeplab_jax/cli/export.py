@@ -268,8 +268,8 @@ def _verify(
 
     Args:
       program: exported program, which contains the network.
-      cases: pairs of an image size (H, W) and a batch size. The file and the network predict the
-        images once for each pair.
+      cases: pairs of an image size (H, W) and a batch size. For each pair, the file and the network
+        predict class maps of all images.
       file: path of the exported file on this machine.
       images: paths of the images; if there are none, nothing is compared.
       calibrated: whether the file computes in 8-bit integers.

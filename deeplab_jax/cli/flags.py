@@ -40,7 +40,7 @@ class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
 
     absl passes `true` for `--NAME` and `false` for `--noNAME`. For `true`, the parser returns the
-    argument of its constructor, and for `false`, None.
+    argument of its constructor, for `false`, None, and for any other text, the text itself.
     """
 
     syntactic_help = "a value, or nothing for the default"
@@ -156,7 +156,11 @@ class Flags(absl_flags.FlagValues):
         )
 
     def define_model(self, engine: bool = False) -> None:
-        """Defines --model, --checkpoint and --ema; if `engine`, also --engine."""
+        """Defines --model, --checkpoint and --ema.
+
+        Args:
+          engine: whether to also define --engine, and to accept exported files as --model.
+        """
         exported = " Also a .onnx, .tflite or .stablehlo file that `export` wrote."
         self.define("model", None, MODEL_HELP + (exported if engine else ""))
         self.define(
@@ -188,7 +192,10 @@ class Flags(absl_flags.FlagValues):
         return loading.load(self.model, self.checkpoint, self.ema, reporter, engine)
 
     def define_config(self) -> None:
-        """Defines --config and --override. `main` rewrites --config.FIELD=VALUE to --override."""
+        """Defines --config and --override.
+
+        `main` rewrites --config.FIELD=VALUE to --override=FIELD=VALUE before flags are parsed.
+        """
         self.define(
             "config",
             None,
@@ -275,7 +282,7 @@ class Flags(absl_flags.FlagValues):
         return settings | {"size": parse_size(self.size)}
 
     def check_sources(self) -> None:
-        """Checks that the model and the dataset exist, before JAX is imported.
+        """Checks that the model and the dataset exist, without importing JAX, which takes long.
 
         Raises:
           DeepLabError: there is no such model or dataset.
@@ -317,7 +324,7 @@ class Flags(absl_flags.FlagValues):
             "crf",
             None,
             "Refine the result with a dense CRF. --crf uses the published parameters of the "
-            "architecture. --crf=NAME uses the published parameters with this name. "
+            "architecture (v3, v3+: those of v2). --crf=NAME uses published parameters by name. "
             "--crf=FILE.json uses the parameters in a file that `crf-search` wrote.",
             bare="default",
         )

@@ -12,8 +12,8 @@ prints the type, default and description of every keyword. --config without a va
 default and description of every config field.
 
 Multiply-adds are also printed in TensorFlow's convention, which the tables of the papers use. In
-this convention, the feature map of an atrous convolution that is not depthwise is padded to a
-multiple of the rate.
+this convention, the output of an atrous convolution is padded to a multiple of the rate, and the
+padding is counted. The output of a depthwise convolution is not padded.
 
 examples:
   deeplab-jax inspect --config=loss
@@ -92,7 +92,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _described(flags: Flags) -> Iterator[str]:
-    """Yields a line per keyword or config field: name, description, type, legal values, default.
+    """Yields a line for each keyword of the network, or for each config field.
+
+    The line contains name, description, type, legal values and default.
 
     Raises:
       DeepLabError: the section or field that --config names does not exist.
@@ -192,7 +194,7 @@ def _by_axis(values: tuple[int, int]) -> str:
 
 
 def _spread(texts: Iterable[str]) -> str:
-    """Joins the distinct texts with commas, in the order of their first appearance."""
+    """Returns the text of a table cell for several layers: their distinct values."""
     return ", ".join(dict.fromkeys(texts))
 
 

@@ -1,4 +1,4 @@
-"""Flags, reporter and exit of a command that runs as one process of a multi-process job."""
+"""Support for commands whose process is part of a multi-process job: flags, reporter and exit."""
 
 import contextlib
 import os
@@ -74,9 +74,9 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
 
 
 def leave(status: int) -> None:
-    """Ends the process at once with an exit status.
+    """Ends the process with an exit status, without waiting for the other processes of the job.
 
-    After `sys.exit`, in contrast, JAX would wait for the other processes of the job.
+    `sys.exit` is not used, because JAX would then wait for these processes.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -165,7 +165,10 @@ def exit_status(
       work: function that parses the flags and runs the command.
       console: prints the error.
       debug: whether to raise an expected error instead of printing it.
-      interrupted: message after Ctrl-C.
+      interrupted: message to print after Ctrl-C.
+
+    Returns:
+      0 without an error, 2 after an expected error, 130 after Ctrl-C. Other errors are raised.
     """
     try:
         work()
@@ -187,9 +190,11 @@ def exit_status(
 
 
 def prepare_environment() -> None:
-    """Prepares stdout, warnings and environment variables that libraries read on import.
+    """Hides log lines and warnings of libraries, and sets the directories of the compile cache.
 
-    Variables that the user has set are not changed.
+    It must run before TensorFlow and JAX are imported, because both read environment variables on
+    import. Variables that the user has set are not changed. Characters that the encoding of stdout
+    lacks are printed as `?`.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Results contain characters, such as × and …, that not every encoding has.

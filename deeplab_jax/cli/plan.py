@@ -3,13 +3,13 @@
 Estimates a training step on TPUs or GPUs, without the hardware: memory per chip, arithmetic,
 communication and the largest batch that fits. With the published specifications of the chip, it
 also computes a lower bound of the step time, the scaling efficiency and the duration of the run.
-The actual training step is compiled by the compiler of the chip. This takes minutes. TPUs require
-`pip install 'deeplab_jax[tpu]'`. GPUs require `pip install 'deeplab_jax[cuda]'`. No dataset is
-required.
+The command compiles the actual training step with the compiler of the chip, which takes minutes.
+TPUs require `pip install 'deeplab_jax[tpu]'`. GPUs require `pip install 'deeplab_jax[cuda]'`. No
+dataset is required.
 
-The TPUs are v4, v5e, v5p and v6e; the GPUs are a100, h100 and h200. The topology h100:8 is one host
-with 8 GPUs; h100:4x8 is four hosts with 8 GPUs each. training.batch_size is the number of images
-per batch, across all chips.
+Supported TPUs are v4, v5e, v5p and v6e; supported GPUs are a100, h100 and h200. The topology h100:8
+is one host with 8 GPUs; h100:4x8 is four hosts with 8 GPUs each. training.batch_size is the number
+of images per batch, across all chips.
 
 examples:
   deeplab-jax plan --config=voc --topology=v5e:4x4 --config.model.dtype=bfloat16

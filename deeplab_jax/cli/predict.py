@@ -102,7 +102,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Predicts images and videos, and prints where the files are."""
+    """Predicts images and videos, and prints where the output files are."""
     flags.require("model", "output")
     # Checks the flags before weights are downloaded.
     flags.inference_options()
@@ -170,15 +170,18 @@ def _frame_size(flags: Flags) -> tuple[int, int] | None:
 
 
 def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
-    """Returns the paths if they contain images; [] if they are folders that contain only videos.
+    """Returns the paths of images; [] if only videos are to be predicted.
 
     Args:
       paths: paths on the command line, without video files.
       output: directory of the predictions, which is not searched for images.
-      videos: videos that were found in the folders.
+      videos: all videos to predict, including the camera.
+
+    Returns:
+      `paths` if they contain images. If they are folders without images, and there are videos, [].
 
     Raises:
-      DeepLabError: there are neither images nor videos.
+      DeepLabError: a path does not exist or is in a bucket, or there are neither images nor videos.
     """
     try:
         inference.find_images(paths, output)

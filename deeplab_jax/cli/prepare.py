@@ -203,8 +203,8 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
         raise DeepLabError("give --data_dir=DIR, the directory for prepared datasets")
     if not is_local(flags.data_dir):
         raise DeepLabError(
-            f"--data_dir={flags.data_dir}: datasets are prepared on a local path only; give one, "
-            "and copy the directory of the dataset to the bucket afterwards"
+            f"--data_dir={flags.data_dir}: datasets are prepared on a local path only; give a "
+            "local path, and copy the directory of the dataset to the bucket afterwards"
         )
     options = _options(name, flags)
     # The import is local, so that --help and wrong flags do not wait for JAX.
@@ -264,7 +264,8 @@ def _bands(values: list[str]) -> str | tuple[int, ...]:
         return "all"
     if not values or not all(value.isdecimal() for value in values):
         raise DeepLabError(
-            f"--bands={','.join(values)} is not legal; give numbers from 1, as in 4,3,2, or 'all'"
+            f"--bands={','.join(values)} is not legal; give the numbers of bands, from 1, as in "
+            "4,3,2, or 'all'"
         )
     return tuple(map(int, values))
 

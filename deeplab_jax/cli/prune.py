@@ -117,7 +117,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _with_sparsity(made: "StoredModel", sparsity: float) -> "StoredModel":
-    """Records the sparsity, a fraction of weights, in the description; returns the new model."""
+    """Returns the model `made`; its description also states the fraction of pruned weights."""
     origin = made.description.source
     pruned = origin.get("pruned", {}) | {"sparsity": sparsity}
     return made.changed(made.variables, source=origin | {"pruned": pruned})
@@ -126,8 +126,9 @@ def _with_sparsity(made: "StoredModel", sparsity: float) -> "StoredModel":
 def _narrowed(flags: Flags, stored: "StoredModel", console: Console) -> "StoredModel":
     """Removes channels from a model, and returns the smaller model.
 
-    If the workdir contains a fine-tuning run to resume, the smaller model with which this run
-    started is read instead. Pruning the same model again could result in other rounding errors.
+    If the workdir contains a fine-tuning run to resume, nothing is pruned; the smaller model with
+    which this run started is read and returned. The run can be resumed only from the same weights,
+    and pruning the original model again could result in other rounding errors.
     """
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.fine_tuning import initial_model
