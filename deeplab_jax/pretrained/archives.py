@@ -187,7 +187,9 @@ CONFIGURATION = "config.json"
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Iterator[Path]:
-    """Yields the path of the weights; after the `with` block, removes files unpacked from archives.
+    """Yields the path of the weights file, or the prefix of the checkpoint.
+
+    The files in an archive are unpacked, and are removed after the `with` block.
 
     Args:
       path: a weights file; the prefix or any file of a TensorFlow checkpoint; or a directory or an
@@ -197,7 +199,8 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
       member: text that the path of the weights file inside an archive must contain.
 
     Raises:
-      DeepLabError: there is no weights file, or more than one.
+      DeepLabError: the archive cannot be unpacked (see `extract`), or the weights file cannot be
+        determined (see `find_weights`).
     """
     if not (is_archive(path) and path.is_file()):
         yield find_weights(path)
@@ -235,8 +238,8 @@ def find_weights(path: Path) -> Path:
         one of these.
 
     Raises:
-      DeepLabError: the directory contains no weights file or more than one, or the checkpoint has
-        no index.
+      DeepLabError: the directory contains no weights file, or several files that the rules of
+        `_only_one` do not distinguish; or the checkpoint has no index.
     """
     if path.is_dir():
         path = _only_one(path, path.iterdir())
@@ -254,9 +257,9 @@ def find_weights(path: Path) -> Path:
 def _only_one(folder: Path, files: Iterable[Path]) -> Path:
     """Returns the weights file among the files of a directory.
 
-    `SUFFIXES` lists the suffixes in order of preference. If several files have the preferred
-    suffix, the result is the file with a name in `USUAL_NAMES`, or the index of the last
-    TensorFlow checkpoint.
+    `SUFFIXES` lists the suffixes in order of preference. If several files have the first suffix in
+    this list that any file has, the result is the file with a name in `USUAL_NAMES`, or the index
+    of the last TensorFlow checkpoint.
 
     Args:
       folder: the directory, for the error message.
@@ -284,7 +287,11 @@ def _only_one(folder: Path, files: Iterable[Path]) -> Path:
 
 
 def _is_preferred(file: Path) -> bool:
-    """Returns whether a file has a usual name or is the index of the last checkpoint beside it."""
+    """Returns whether a file is preferred to others with the same suffix.
+
+    This is the case if the file has a name in `USUAL_NAMES`, or is the index of the TensorFlow
+    checkpoint that the file `checkpoint` in the same directory names as the last one.
+    """
     state = file.with_name(STATE)
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
     return file.name in (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")

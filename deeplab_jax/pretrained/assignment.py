@@ -13,7 +13,7 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
     """Converts a kernel from the layout of a file to the layout of Flax, without checking shapes.
 
-    If the variable is not a kernel of a convolution, the array is returned unchanged.
+    If `wanted` is not the shape of a convolution kernel, the array is returned unchanged.
 
     Args:
       array: array of the file.
@@ -129,7 +129,14 @@ class _Assigner:
             self.result.missing[path] = f"the file has no {' or '.join(names)}"
 
     def stored(self, name: str) -> str:
-        """Returns the name under which the file stores the array that was read as `name`."""
+        """Returns the name that an array has in the file.
+
+        It differs from `name` if a moving average was read from a TensorFlow checkpoint in place of
+        a variable.
+
+        Args:
+          name: name of the array in `PublishedWeights.arrays`.
+        """
         return self.weights.stored.get(name, name)
 
     def _names(self, leaf: str, scopes: Scopes) -> list[str]:

@@ -40,8 +40,9 @@ def describe_classes(count: int, names: Sequence[str] | None) -> Descriptor:
 
     Args:
       count: number of outputs of the model.
-      names: `count` class names (default: those of the known dataset with `count` classes, else
-        `class_0`, `class_1`, …).
+      names: `count` class names. By default, they are those of the known dataset with `count`
+        classes, those of ImageNet for 1,000 or 1,001 outputs (with a background), or else
+        `class_0`, `class_1`, ….
     """
     if names:
         same = KNOWN.get(count)
@@ -117,8 +118,9 @@ class Conversion:
       variables: variables of the model, in float32.
       assignment: arrays of the file by variable, and unused arrays.
       convention: name of the codebase whose naming convention the file follows.
-      if_tensorflow: keywords of `create_model` for TensorFlow's padding, if the file does not show
-        the padding and PyTorch's padding was assumed; otherwise empty.
+      if_tensorflow: keywords of `create_model` with which the conversion must be repeated if the
+        network has TensorFlow's padding. They are given only if the file does not show the padding.
+        In this case, PyTorch's padding was assumed.
     """
 
     description: ModelDescription
@@ -139,8 +141,8 @@ def convert(
     """Converts published weights into a model.
 
     Args:
-      source: path of the file, the prefix of a TensorFlow checkpoint, or a directory with one of
-        these.
+      source: path of a weights file, the prefix of a TensorFlow checkpoint, or a directory with one
+        of these.
       architecture: architecture of the network (default: that of the catalog entry, else detected
         from the names in the file).
       overrides: keywords of `create_model`; they take precedence over those of entry and file.

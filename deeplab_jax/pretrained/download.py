@@ -144,7 +144,11 @@ def by_hand(url: str, target: Path, reason: object) -> DeepLabError:
 
 
 class _Download:
-    """Download in progress: a partial file, and a JSON file about the version on the server."""
+    """Download in progress.
+
+    It is stored in two files: the part of the content that was received, and a JSON file with the
+    URL, the size and the version (ETag or date) of the file on the server.
+    """
 
     def __init__(self, url: str, target: Path, reporter: Reporter, patience: Patience) -> None:
         self.url, self.target, self.reporter, self.patience = url, target, reporter, patience
@@ -218,7 +222,10 @@ class _Download:
         self.note.write_text(json.dumps(note))
 
     def _stale(self) -> ConnectionError:
-        """Removes the partial file, and returns the error that causes another attempt."""
+        """Returns the error to raise if the file on the server has changed.
+
+        The partial file is removed, so that the next attempt downloads the whole file.
+        """
         self.remove()
         return ConnectionError("the file on the server has changed")
 
@@ -243,7 +250,7 @@ class _Download:
             )
 
     def _arriving(self, response: http.client.HTTPResponse, file: BinaryIO) -> Iterator[None]:
-        """Writes the received data to `file`; yields after every mebibyte and at the end."""
+        """Writes the received data to `file`; yields None for each mebibyte, to report progress."""
         written, recent, since = 0, 0, time.monotonic()
         while data := response.read1(READ_BYTES):
             file.write(data)

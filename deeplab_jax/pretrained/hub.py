@@ -131,7 +131,9 @@ def download_model(address: HubAddress, reporter: Reporter) -> Path:
 
 
 def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path:
-    """Downloads the file of a catalog entry from Hugging Face, with the `config.json` beside it.
+    """Downloads the weights file of a catalog entry, and `config.json`, from Hugging Face.
+
+    The conversion reads settings of the network from `config.json`.
 
     Args:
       entry: catalog entry.
@@ -139,7 +141,7 @@ def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path
       target: path where the user can put the file, for the error message.
 
     Returns:
-      Path of the file in the cache.
+      Path of the weights file in the cache.
 
     Raises:
       DeepLabError: there is no network, or no such file.

@@ -60,7 +60,13 @@ def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
             return download(entry.url, target, entry.checksums, reporter)
         reporter.message(f"downloading {entry.address}")
         found = download_from_hub(entry, folder / "hub", target)
-        verify(found, entry.checksums)
+        try:
+            verify(found, entry.checksums)
+        except DeepLabError as error:
+            # In the cache of huggingface_hub, the path is a link to the file.
+            found.resolve().unlink()
+            found.unlink(missing_ok=True)
+            raise DeepLabError(f"{entry.address}: {error}; the file was removed") from error
         return found
 
 

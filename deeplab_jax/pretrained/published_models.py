@@ -64,11 +64,11 @@ class PretrainedModel:
       hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.
       hub_file: path of the file in the repository.
       package: wheel of the Python Package Index that contains the file, as `NAME==VERSION`.
-      member: text that selects files of an archive by their paths, such as `/ema/`; for a package,
-        the path of the file in the wheel.
-      checksums: checksums of the file as `sha256:…` or `sha384:…`, with all digits or only the
-        first; one checksum must match. For a file in a package, `sha256` with all digits is
-        required, because loading a file of its format may run code.
+      member: for an archive, text that the paths of the weights files contain, such as `/ema/`;
+        for a package, path of the file in the wheel.
+      checksums: checksums of the file as `sha256:…` or `sha384:…`, complete or shortened to the
+        first digits; one checksum must match. For a file in a package, a complete `sha256` is
+        required, because the file is a pickle, which may run code when it is loaded.
       metrics: published evaluation metrics.
       unverified: facts of this entry that were not checked at the source.
     """
@@ -114,8 +114,9 @@ class PretrainedModel:
 
         For a file with a URL, it is the last part of the URL. For a file in a package, it is the
         name of that file with the suffix `.safetensors`, because the file is converted. For a file
-        on Hugging Face, it is the name of the catalog entry with the suffix of the file. Only a
-        file that the user puts there has this name; huggingface_hub names its downloads itself.
+        on Hugging Face, it is the name of the catalog entry with the suffix of the file. This name
+        applies only if the user puts the file into the cache; huggingface_hub uses a cache with
+        other file names.
         """
         if self.url:
             return PurePosixPath(self.url).name
@@ -125,7 +126,7 @@ class PretrainedModel:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Origin of the weights, which `model.json` records with file name and checksum."""
+        """Origin of the weights, for `model.json`, which also records file name and checksum."""
         origin = {"name": self.name, "url": self.address, "page": self.page}
         if self.package:
             origin |= {"package": self.package, "package_file": self.checksums[0]}

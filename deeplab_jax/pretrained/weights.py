@@ -59,8 +59,8 @@ class PublishedWeights:
       configuration: content of the `config.json` beside the file, if there is one.
       ignored: {name: reason} for each array that was not read.
       stored: {new name: name in the file} for each array that was renamed.
-      wrappers: prefixes that were removed from the names of all arrays. The names have such a
-        prefix, for example `base.`, if the network is part of another module.
+      wrappers: prefixes that were removed from the names of all arrays. The names have a prefix
+        such as `base.` if the network is a submodule of another module.
     """
 
     arrays: Mapping[str, np.ndarray]

@@ -290,9 +290,9 @@ STEM = "backbone.low_level_features.0.0.weight"
     ("name", "changes", "configuration", "reason"),
     [
         (SMP, {}, {"activation": "sigmoid"}, "activation is 'sigmoid'.*set activation to null"),
-        (SMP, {}, {"encoder_depth": 4}, "encoder_depth is 4, not 5"),
-        (SMP, {}, {"upsampling": 8}, "upsamples by a factor of 8, not 4"),
-        (SMP, {}, {"upsampling": "4"}, "upsamples by a factor of '4', not 4"),
+        (SMP, {}, {"encoder_depth": 4}, "encoder_depth is 4, but must be 5"),
+        (SMP, {}, {"upsampling": 8}, "upsamples by a factor of 8 .*must be 4"),
+        (SMP, {}, {"upsampling": "4"}, "upsamples by a factor of '4' .*must be 4"),
         (SMP, {}, {"decoder_atrous_rates": None}, r"decoder_atrous_rates .* is None.*\[12, 24, 36"),
         (SMP, {}, {"decoder_atrous_rates": 12}, r"decoder_atrous_rates .* is 12, .*list of rates"),
         (

@@ -221,6 +221,24 @@ def test_a_file_of_hugging_face_comes_with_its_configuration(cache, place, conte
     assert source["url"] == "https://huggingface.co/someone/net/resolve/main/net.tflite"
 
 
+def test_a_file_of_hugging_face_with_another_checksum_is_removed(cache, place, monkeypatch):
+    stored = cache / "blob"
+
+    def hf_hub_download(repository, name, cache_dir, token):
+        stored.write_bytes(b"something else")
+        path = cache_dir / "snapshot" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(stored)
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    place(url="", hub_repository="someone/net", hub_file="net.tflite")
+    with pytest.raises(DeepLabError, match=r"someone/net/.*; the file was removed"):
+        locate(NAME, RecordingReporter())
+    assert not stored.exists()
+
+
 def test_hugging_face_out_of_reach(cache, monkeypatch):
     def hf_hub_download(repository, name, cache_dir, token):
         raise ConnectionError("cannot be reached\nor so")

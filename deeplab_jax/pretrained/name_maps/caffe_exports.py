@@ -1,4 +1,4 @@
-"""Variable names in PyTorch codebases for DeepLab v1 and v2, which were released for Caffe."""
+"""Variable names of DeepLab v1 and v2, which were released for Caffe, in PyTorch codebases."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
 
     Args:
       code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
-      weights: arrays of the file.
+      weights: contents of the weights file.
 
     Returns:
       The network, or None if the arrays have other names.
@@ -71,7 +71,9 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
 
 
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules that map module paths of DeepLab v2 on a ResNet to names in `code`.
+    """Returns the rules that map module paths to the variable names of the codebase `code`.
+
+    The rules are for DeepLab v2 with a ResNet backbone.
 
     Args:
       code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
@@ -119,7 +121,7 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
     Args:
       names: array names of the codebase. In the ASPP of DeepLab v2, the scopes of fc6, fc7 and fc8
         have the suffixes `_1` to `_4`, one for each branch.
-      weights: arrays of the file.
+      weights: contents of the weights file.
 
     Returns:
       The network, or None if the arrays have other names or shapes.
@@ -140,7 +142,14 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
 
 
 def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
-    """Returns the rules that map module paths of DeepLab v1 or v2 on VGG-16 to `names`."""
+    """Returns the rules that map module paths to the variable names of one codebase.
+
+    The rules are for DeepLab v1 and v2 with a VGG-16 backbone.
+
+    Args:
+      names: variable names of the codebase.
+      identified: the network.
+    """
     head = {"fc6": names.fc6, "fc7": names.fc7}
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (

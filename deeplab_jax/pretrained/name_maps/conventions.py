@@ -1,4 +1,4 @@
-"""Naming conventions of other codebases, in the order in which they are tried for a file."""
+"""Naming conventions of other codebases, in the order in which they are tried on a weights file."""
 
 from deeplab_jax.pretrained.name_maps.caffe_exports import CAFFE_EXPORTS
 from deeplab_jax.pretrained.name_maps.efficientnet import EFFICIENTNET_PYTORCH

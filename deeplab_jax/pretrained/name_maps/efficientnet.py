@@ -88,7 +88,14 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def if_tensorflow(name: str) -> str | None:
-    """Returns the name of the variant with TensorFlow's padding and epsilon; None without one."""
+    """Returns the name of the variant of a network with TensorFlow's conventions, or None.
+
+    The conventions are the padding and the epsilon of batch normalization. The result is None if
+    timm has no such variant.
+
+    Args:
+      name: name of the network in timm.
+    """
     ported = f"tf_{name}"
     return ported if ported in networks.NETWORKS else None
 

@@ -38,7 +38,9 @@ FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio"
 def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a MobileNetV2 network of Hugging Face transformers: DeepLab or image classifier.
 
-    The array names identify the network. If there is a `config.json`, it determines the settings.
+    The array names identify the network. The width, the padding, the epsilon of batch normalization
+    and the output stride are read from the `config.json`. Without a `config.json`, the width is
+    read from the arrays, and the other settings are those of the published networks.
 
     Returns:
       The network, or None if the arrays have other names.

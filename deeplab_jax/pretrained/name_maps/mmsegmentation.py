@@ -3,7 +3,7 @@
 The names do not show the output stride, the multi-grid, the alignment of corners or the dropout.
 These settings are read from the training configuration in the checkpoint. A setting that a section
 of the configuration omits has the default of mmsegmentation. If a section is missing, the settings
-of the published `d8` networks are used instead.
+of the published networks with `d8` in their names (output stride 8) are used instead.
 """
 
 import operator
@@ -96,7 +96,8 @@ def _section(configuration: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(section, Mapping):
         raise DeepLabError(
             f"{name} in the training configuration of the checkpoint is {section!r}, but must be a "
-            "dict; to use the settings of the published d8 networks, save only the state_dict"
+            "dict; to use the settings of the published d8 networks, give a file with only the "
+            "state_dict"
         )
     return section
 
@@ -160,7 +161,7 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
 
 
 def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
-    """Returns the keywords of `create_model` for a ResNet or a ResNetV1c.
+    """Returns the keywords of `create_model` for a `ResNet` or `ResNetV1c` of mmsegmentation.
 
     Args:
       arrays: arrays of the file by name.
@@ -203,8 +204,9 @@ def _preprocessing(configuration: Mapping[str, Any], model: Mapping[str, Any]) -
 
     Args:
       configuration: training configuration.
-      model: section `model` of the training configuration. In mmsegmentation 1.x, its data
-        preprocessor takes precedence over that at the top level.
+      model: section `model` of the training configuration. If both this section and the top level
+        of the configuration have a section `data_preprocessor` (mmsegmentation 1.x), the one in
+        `model` is used.
 
     Raises:
       DeepLabError: the network expects the channels in the order blue, green, red.
@@ -231,7 +233,11 @@ AUXILIARY = "auxiliary_head"
 
 
 def _has_auxiliary_head(arrays: Mapping[str, Any]) -> bool:
-    """Returns whether the file has an auxiliary head with the layers of `AuxiliaryHead`."""
+    """Returns whether the arrays contain an auxiliary head that `AuxiliaryHead` can represent.
+
+    `AuxiliaryHead` has a single convolution before the classifier, which reduces the number of
+    channels to a quarter.
+    """
     kernel = arrays.get(f"{AUXILIARY}.convs.0.conv.weight")
     further = (f"{AUXILIARY}.convs.1.conv.weight", f"{AUXILIARY}.conv_cat.conv.weight")
     return (

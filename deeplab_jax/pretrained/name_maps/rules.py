@@ -99,7 +99,7 @@ class Identified(NamedTuple):
     Attributes:
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
       overrides: keywords of `create_model`.
-      class_names: names of the classes; None: unknown.
+      class_names: names of the classes; None or empty: unknown.
       if_tensorflow: keywords that replace those in `overrides` if the padding is TensorFlow's.
         They are given only if the file does not show the padding. In this case, `overrides` assumes
         PyTorch's padding.
@@ -169,11 +169,11 @@ PREPROCESSINGS = {
 
 
 def preprocessing_of(configuration: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the keyword `preprocessing` for the `config.json` of a classifier of timm.
+    """Returns the keyword `preprocessing` of `create_classifier` for a classifier of timm.
 
     Args:
-      configuration: content of the `config.json`. Without a normalization of the images, the
-        result is {}.
+      configuration: content of the `config.json` beside the weights. If it does not state the
+        normalization of the images, the result is {}.
 
     Raises:
       DeepLabError: the normalization of the images is not supported.

@@ -137,7 +137,7 @@ def _unsupported(reason: str) -> DeepLabError:
 
 def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
     if values["encoder_depth"] != 5:
-        raise _unsupported(f"the encoder_depth is {values['encoder_depth']!r}, not 5")
+        raise _unsupported(f"the encoder_depth is {values['encoder_depth']!r}, but must be 5")
     rates = values["decoder_atrous_rates"]
     if not isinstance(rates, list | tuple):
         raise DeepLabError(
@@ -152,7 +152,8 @@ def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
     published = 4 if architecture == V3_PLUS else values["encoder_output_stride"]
     if values["upsampling"] not in (None, published):
         raise _unsupported(
-            f"the network upsamples by a factor of {values['upsampling']!r}, not {published!r}"
+            f"the network upsamples by a factor of {values['upsampling']!r} (upsampling in "
+            f"config.json), but the factor must be {published!r}"
         )
 
 
@@ -225,7 +226,10 @@ FLATTENED = re.compile(r"^(stem|stages|blocks)_(?=\d)")
 
 
 def _name_in_timm(name: str) -> str:
-    """Returns timm's name for an array of an encoder, such as `stages.0` for `stages_0`."""
+    """Converts the name of an encoder's array to the name in timm's image classifier.
+
+    For example, `stages_0.…` becomes `stages.0.…`.
+    """
     return FLATTENED.sub(r"\1.", name)
 
 

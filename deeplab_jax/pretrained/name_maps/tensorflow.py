@@ -1,7 +1,7 @@
 """Identifies networks released in tensorflow/models by array names, shapes and graph.
 
-The scopes are defined in the repository tensorflow/models, in research/deeplab/model.py,
-research/deeplab/core/*.py and research/slim/nets/*.py.
+The scopes of the variables are defined in the repository tensorflow/models, in
+research/deeplab/model.py, research/deeplab/core/*.py and research/slim/nets/*.py.
 """
 
 import itertools
@@ -217,9 +217,10 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Returns the network that represents an image classifier of ImageNet.
+    """Returns the network to which an ImageNet classifier is converted.
 
-    For VGG-16, this is a DeepLab v1 with a field of view of 7×7.
+    VGG-16 is converted to a DeepLab v1 with a field of view of 7×7, because the kernel of its layer
+    fc6 has this size.
 
     Args:
       found: keywords of the backbone.

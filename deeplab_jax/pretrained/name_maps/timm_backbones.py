@@ -1,4 +1,4 @@
-"""Variable names of `timm/…` backbones in timm, with rules for each family of networks."""
+"""Variable names in timm of backbones with the prefix `timm/`: rules for each network family."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +105,10 @@ def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
 
 
 def if_tensorflow(backbone: str) -> dict[str, str]:
-    """Returns the keyword `backbone` for the variant with TensorFlow's padding; {} without one."""
+    """Returns the keyword `backbone` for the variant of a backbone with TensorFlow's padding.
+
+    If timm has no such variant, the result is {}.
+    """
     ported = efficientnet.if_tensorflow(backbone.removeprefix(PREFIX))
     return {"backbone": f"{PREFIX}{ported}"} if ported else {}
 
@@ -124,7 +127,12 @@ def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
 
 
 def _same(ours: str, theirs: str) -> Rule:
-    """Returns a rule for a layer whose kernel or normalization has the scope `theirs` in timm."""
+    """Returns a rule for a module that is either a convolution or a normalization, not both.
+
+    Args:
+      ours: path of the module in this codebase.
+      theirs: scope of its variables in timm.
+    """
     return Rule(ours, theirs, theirs)
 
 

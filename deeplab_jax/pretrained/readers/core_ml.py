@@ -45,7 +45,7 @@ def read_core_ml(path: Path) -> PublishedWeights:
 
 
 def _schema() -> Any:
-    """Returns the Core ML protocol buffers, without the warnings that coremltools prints."""
+    """Imports the module of the Core ML protocol buffers, without the warnings of coremltools."""
     with quiet_logger("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_extra("coremltools.proto.Model_pb2", "coreml", "a Core ML file")

@@ -34,9 +34,12 @@ class Nodes(dict[str, Any]):
                 self._consumers.setdefault(_name(reference), []).append(node)
 
     def constant(self, reference: str) -> Any | None:
-        """Returns the constant that a reference names, or None.
+        """Returns the constant that an input of a node refers to, or None.
 
-        The reference may name the constant directly or through operations such as Identity.
+        Operations between the constant and the node, such as Identity, are skipped.
+
+        Args:
+          reference: element of the list `input` of the node.
         """
         node = self._behind(reference)
         return node if node is not None and node.op == "Const" else None
@@ -80,9 +83,10 @@ class Nodes(dict[str, Any]):
     def strides(self) -> dict[str, int]:
         """Returns {name of a node: ratio of the image size to the output size of the node}.
 
-        Convolutions, poolings and the nodes before them are included if they depend on the image. A
-        resize sets the ratio to 1. The search is depth-first without recursion, because graphs are
-        deeper than Python's stack and can have cycles.
+        Convolutions, poolings and the nodes before them are included if they depend on the image.
+        The ratio of a resize is set to 1, because its output size is not read. If the inputs of a
+        node have several ratios, the largest one is used. The search is depth-first without
+        recursion, because graphs are deeper than Python's stack and can have cycles.
         """
         known: dict[str, int] = {}
         opened: set[str] = set()
@@ -106,8 +110,8 @@ class Nodes(dict[str, Any]):
 
         Args:
           node: node of the graph.
-          before: this ratio for each input of the node, or 0 if the input does not depend on the
-            image.
+          before: for each input of the node, ratio of the image size to the size of the input; 0
+            if the input does not depend on the image.
 
         Returns:
           The ratio, or 0 if the output does not depend on the image.

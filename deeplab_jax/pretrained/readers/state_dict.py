@@ -202,9 +202,12 @@ def _numpy_scalars() -> list[Any]:
 
 
 def _training_configuration(content: Any) -> Mapping[str, Any]:
-    """Returns the training configuration that mmsegmentation stores; {} for other codebases.
+    """Returns the training configuration in a checkpoint of mmsegmentation.
 
-    The class names are added as `classes`.
+    The class names are added as `classes`. For checkpoints of other codebases, the result is {}.
+
+    Args:
+      content: content of the checkpoint file.
     """
     meta = content.get("meta") if isinstance(content, Mapping) else None
     if not isinstance(meta, Mapping):
@@ -264,8 +267,8 @@ def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
         if place is None:
             found = ", ".join(map(str, list(content)[:8])) or "nothing"
             raise DeepLabError(
-                f"the file contains {found}, but no state dict, which must be the whole content "
-                f"or have one of the keys {', '.join(PLACES)}"
+                f"the file contains {found}, but no state dict; the state dict must be the whole "
+                f"content of the file, or be stored under one of the keys {', '.join(PLACES)}"
             )
         content = content[place]
     raise DeepLabError(f"the file contains a {type(content).__name__}, but no state dict")

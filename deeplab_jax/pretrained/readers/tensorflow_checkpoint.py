@@ -26,7 +26,7 @@ def checkpoint_file(prefix: Path) -> Path:
     if len(parts) != expected:
         raise DeepLabError(
             f"{prefix}: only {len(parts)} of {expected} files {prefix.name}.data-… exist; put the "
-            f"others beside {index_of(prefix).name}"
+            f"missing files beside {index_of(prefix).name}"
         )
     return parts[0] if expected == 1 else index_of(prefix)
 

@@ -63,7 +63,8 @@ class _Network:
         image = self.graph.Tensors(self.graph.Inputs(0)).ShapeAsNumpy().tolist()
         if len(image) != 4:
             raise DeepLabError(
-                f"the input of the network has the shape {image}, not that of an image batch"
+                f"the input of the network has the shape {image}, but must be a batch of images "
+                "with 4 dimensions"
             )
         return graph.published_graph(
             self._convolutions(),
