@@ -114,7 +114,10 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Converts an error of Orbax to a DeepLabError that names the last valid checkpoint."""
+        """Context manager that converts errors in its `with` block to a DeepLabError.
+
+        The message names the last valid checkpoint.
+        """
         try:
             yield
         except Exception as failure:

@@ -115,9 +115,10 @@ def cross_validate(
 def _check_evaluation_size(
     config: ConfigDict, network: Architecture, validation_sets: Sequence[Dataset]
 ) -> None:
-    """Checks before the first fold that the images of all folds fit into `evaluation.size`.
+    """Checks that the images of all folds fit into `evaluation.size`.
 
-    A cross-validation cannot be resumed with another size.
+    All folds are checked before training, because a cross-validation cannot be resumed with another
+    size.
     """
     if config.evaluation.size is None:
         return

@@ -98,7 +98,13 @@ def goodput(events: Sequence[Event]) -> Goodput:
 
 
 def _of_start(events: Sequence[Event], kept: float) -> Goodput:
-    """Computes the goodput of one start. Steps after step `kept` are lost: they were repeated."""
+    """Computes the goodput of one start of a run.
+
+    Args:
+      events: rows of the timeline that this start wrote.
+      kept: step from which a later start resumed. This start's later steps are lost, because they
+        were repeated.
+    """
     first = next((n for n, one in enumerate(events) if one["event"] == TRAINING), None)
     wall = _seconds(events[0], events[-1])
     if first is None:
@@ -125,7 +131,7 @@ def _seconds(before: Event, after: Event) -> float:
 def _kept_fraction(before: Event, after: Event, kept: float) -> float:
     """Returns the fraction of the steps between two events that were not lost.
 
-    Steps after step `kept`, from which the next start resumed, are lost.
+    Steps after step `kept`, from which a later start resumed, are lost.
     """
     first, last = before["step"], after["step"]
     if last <= kept:

@@ -114,8 +114,10 @@ def validations_since_best(rows: Iterable[MetricsRow]) -> int:
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     """Returns a warning of overfitting if the training loss falls, but the mean IoU does not rise.
 
-    The warning is returned if exactly three validations follow the best validation, and the
-    training loss decreased before each of these three. Otherwise, the result is None.
+    The warning is returned if exactly three validations follow the best validation, and the mean
+    training loss decreased from each of these four validations to the next. The number must be
+    exactly three, so that the warning is not repeated after later validations. Otherwise, or
+    if every mean IoU is NaN, the result is None.
     """
     found = intervals(rows)
     since = _since_best(found)
@@ -201,7 +203,7 @@ def draw_first_batch(run: Run, path: pathlib.Path) -> None:
     """Draws at most 16 examples of the first training batch, after augmentation and mixing.
 
     Args:
-      run: training run, to whose workdir nothing is written.
+      run: training run. Nothing is written to its workdir.
       path: PNG file to write.
     """
     batch = next(run_batches(run, 0))
@@ -218,7 +220,7 @@ def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter
 
     Args:
       workdir: workdir with at least one checkpoint.
-      validation: validation dataset, of which a few evenly spaced images are predicted.
+      validation: validation dataset. Predictions are drawn for a few evenly spaced images of it.
       reporter: receives a message with the paths of the pictures.
     """
     # All processes must load the model, because Orbax reads collectively.

@@ -39,9 +39,10 @@ def decimated(
 ) -> dict[Path, np.ndarray]:
     """Subsamples the layers fc6 and fc7 of VGG-16 to the shapes of another network.
 
-    Evenly spaced rows and columns of kernels are kept, including the corners: every third one, if
-    7×7 becomes 3×3. If fc6 has fewer channels in the other network, randomly drawn filters are
-    kept, and fc7 keeps the inputs from these filters. All ASPP branches get the same values.
+    Evenly spaced rows and columns of kernels are kept, including the corners. For example, every
+    third row and column is kept if 7×7 becomes 3×3. If the layers have fewer channels in the other
+    network, randomly drawn filters are kept, and fc7 keeps the inputs from the filters that fc6
+    keeps. All ASPP branches get the same values.
 
     Args:
       given: arrays of VGG-16 by path.
@@ -220,7 +221,7 @@ def initialize_from(
 def _check_channels(
     theirs: Architecture, ours: Architecture, source: pathlib.Path, parts: str
 ) -> None:
-    """Checks that another model takes RGB or as many bands as `ours`, except for "matching"."""
+    """Checks that `theirs` takes 3 bands or as many as `ours`, unless `parts` is "matching"."""
     if parts != "matching" and theirs.in_channels not in (3, ours.in_channels):
         raise DeepLabError(
             f"the model training.init_from={source} takes {theirs.in_channels} bands, but the data "
@@ -381,7 +382,7 @@ def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> T
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
-    """Loads variables from `training.init_from` and unfolds batch normalization."""
+    """Loads the initial variables; restores folded batch normalization, unless it is frozen."""
     training = run.config.training
     source = locate(training.init_from, reporter)
     architecture = run.model.architecture

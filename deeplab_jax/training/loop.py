@@ -160,7 +160,11 @@ class Loop:
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 
     def _catch_up(self, first: int, state: TrainState) -> bool:
-        """Runs the validation of step `first` if it is due, but was interrupted.
+        """Runs the validation of step `first` if it is due, but no earlier start has finished it.
+
+        Args:
+          first: step of the checkpoint from which the run was resumed.
+          state: state after this step.
 
         Returns:
           True if the validation ran.
@@ -272,7 +276,14 @@ class Loop:
         self.logs.write(step, scalars)
 
     def _exchange(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Warns of slow hosts, and agrees with all processes on the steps of the next trace."""
+        """Exchanges measurements with all processes.
+
+        Warns of slow hosts, and agrees with all processes on the steps of the next trace.
+
+        Args:
+          step: last step that has ended.
+          scalars: metrics of this process, including `step_seconds` and `input_wait_fraction`.
+        """
         times: dict[str, Any] = {
             "process": jax.process_index(),
             "host": socket.gethostname(),

@@ -56,7 +56,7 @@ class StepClock:
         self._waiting.put(None)
 
     def finish(self) -> list[float]:
-        """Waits for all added steps; returns their ends in seconds of `time.perf_counter`."""
+        """Waits for all added steps; returns when each one ended, as `time.perf_counter` values."""
         self._waiting.join()
         ends, self._ends = self._ends, []
         return ends
@@ -141,10 +141,15 @@ class Pace:
           steps_left: number of steps until the end of training.
 
         Returns:
-          `loss` (mean over the steps), `learning_rate` and `gradient_norm` (of the last step),
-          `images_per_second`, `seconds_left` (estimated time until the end), `step_seconds` (mean),
-          `step_seconds_deviation` (standard deviation; only with at least three steps) and
-          `input_wait_fraction`, the fraction of the time for which the devices waited for a batch.
+          Dict with the metrics:
+          * `loss`: mean over the steps.
+          * `learning_rate` and `gradient_norm`: values of the last step.
+          * `images_per_second`: throughput.
+          * `seconds_left`: estimated time until the end of training.
+          * `step_seconds`: mean duration of a step.
+          * `step_seconds_deviation`: standard deviation of the duration. It is missing if fewer
+            than two durations were measured, for example with fewer than three steps.
+          * `input_wait_fraction`: fraction of the time for which the devices waited for a batch.
         """
         loss = sum(float(loss) for loss in self._losses) / len(self._losses)
         self.settle()

@@ -189,7 +189,7 @@ def _direction(
     Args:
       config: section `optimizer` of the config.
       descent: transformations that multiply updates by the learning rate and its multipliers. They
-        become part of the result.
+        are the last transformations of the result, except that momentum follows them in LARS.
     """
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
@@ -284,7 +284,10 @@ def backbone_units(paths: Iterable[Names]) -> list[str]:
 
 
 def _unit(path: Names) -> str:
-    """Returns the backbone unit that a parameter belongs to, such as `block1/unit_1`, or ""."""
+    """Returns the backbone unit that a parameter belongs to, such as `block1/unit_1`.
+
+    For parameters outside the backbone, the result is "".
+    """
     if path[0] != "backbone":
         return ""
     first, *others = path[1].split("/")
@@ -301,7 +304,7 @@ def _unit_order(unit: str) -> tuple[Any, ...]:
 
 
 def _natural(name: str) -> list[int]:
-    """Returns the numbers in a name as a sort key, with which layer_10 follows layer_2."""
+    """Returns the numbers in a name, as a sort key that places `layer_10` after `layer_2`."""
     return [int(number) for number in re.findall(r"\d+", name)]
 
 

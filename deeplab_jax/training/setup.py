@@ -176,7 +176,7 @@ def _check_fit(
 
 
 def _checked(config: ConfigDict, batch_size: int | None, epochs: float | None) -> ConfigDict:
-    """Returns a copy of the config with the given batch size, after checking all fields."""
+    """Checks `epochs` and all fields; returns a copy of the config with the given batch size."""
     config = copy.deepcopy(config)
     if batch_size is not None:
         config.training.batch_size = batch_size

@@ -36,7 +36,7 @@ class StepLayout:
             return ops.constrain_rows(batch)
 
     def variables(self, variables: Any) -> Any:
-        """Replicates the variables that the state shards, by a sharding constraint (all-gather).
+        """Replicates variables that the state shards, with a sharding constraint (all-gather).
 
         Without this constraint, the compiler might gather feature maps, which are larger.
         """
@@ -97,7 +97,7 @@ def make_train_step(
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh: device mesh of this job or of a topology; None: the device of the arguments.
+      mesh: mesh of this job or of a topology to compile for; None: device of the arguments.
       state_sharding: sharding of every array of the state; None: all arrays are replicated.
       seed: random seed of dropout.
       accumulation_steps: number of microbatches over which gradients are accumulated. Batch

@@ -30,7 +30,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
 
     A trace can be requested in three ways:
     - The flag `--profile` requests a trace of the third to seventh step after the start of each
-      process, in `workdir/profile`.
+      process. This trace is written to `workdir/profile`.
     - The signal SIGUSR1 requests a trace of the next steps of the process that receives it.
     - A file `trace` in the workdir requests a trace of the same steps in all processes. The trace
       begins after a step at which the processes log. Process 0 checks for the file every few
@@ -46,7 +46,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
 
         Args:
           workdir: directory of the run.
-          profile: whether to write the trace of `--profile`.
+          profile: whether the flag `--profile` requests a trace.
           reporter: receives a message for each trace, and warnings.
         """
         self._workdir, self._reporter = workdir, reporter
@@ -58,7 +58,10 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         self._last = 0
 
     def __enter__(self) -> "Traces":
-        """Installs the signal handler, and starts the thread that checks for the file."""
+        """Installs the handler of SIGUSR1.
+
+        Process 0 also starts the thread that checks whether the file `trace` exists.
+        """
         self._before = None
         if SIGNAL is not None and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(SIGNAL, lambda *_: self._signaled.set())
@@ -67,7 +70,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends a trace that is being written."""
+        """Ends the current trace, if there is one, and restores the previous signal handler."""
         self._done.set()
         if self._before is not None and SIGNAL is not None:
             signal.signal(SIGNAL, self._before)
@@ -84,11 +87,12 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
                     self._found.set()
 
     def agreed_start(self, step: int, interval: int) -> int | None:
-        """Returns the step after which all processes begin a trace; None without a request.
+        """Returns the step after which all processes begin the trace that a file requested.
 
-        All processes use the result of process 0. If there are several processes, the trace begins
-        `interval` steps later, when every process has received the result. The trace therefore
-        begins at the same step in all processes.
+        The result is None if no file has requested a trace yet. Every process calls this method
+        when it logs, but all processes use the result of process 0 (see `agree`). If there are
+        several processes, the trace begins `interval` steps later, when every process has received
+        the result. The trace therefore begins at the same step in all processes.
 
         Args:
           step: step at which the processes log.
@@ -100,36 +104,39 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         return self._agreed
 
     def agree(self, step: int, agreed: int | None) -> None:
-        """Begins a trace after `step` if the processes agreed on this step.
+        """Schedules a trace that begins after `step`, if `agreed` is this step.
 
         Args:
           step: step at which the processes log.
-          agreed: result of `agreed_start` in process 0.
+          agreed: latest result of `agreed_start` in process 0.
         """
         if agreed == step:
             self._begin_after = step
 
     def before_step(self, step: int, steps_done: int) -> None:
-        """Begins a trace if one is due.
+        """Begins a trace if one was requested. Must be called before each training step.
 
         Args:
-          step: next step.
-          steps_done: number of steps that this process has trained.
+          step: number of the training step that follows.
+          steps_done: number of steps that this process has trained since its start.
         """
         if self._target is not None:
             return
-        if steps_done == self._profile_after:
+        if self._profile_after is not None and steps_done >= self._profile_after:
+            self._profile_after = None
             self._start(self._workdir / "profile", step)
         elif self._signaled.is_set() or self._begin_after == step - 1:
             self._signaled.clear()
             self._start(self._workdir / TRACES / f"step_{step:06}", step)
 
     def after_step(self, step: int, loss: jax.Array) -> None:
-        """Ends a trace after its last step, and waits for the devices to compute this step.
+        """Ends the current trace if `step` is its last step. Must be called after each step.
+
+        The trace ends when the devices have computed the step.
 
         Args:
-          step: last step that was passed to the devices.
-          loss: loss of this step.
+          step: number of the step, which was passed to the devices.
+          loss: loss of the step, on which the method waits.
         """
         if self._target is not None and step >= self._last:
             jax.block_until_ready(loss)
@@ -147,7 +154,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         self._target, self._local, self._last = target, local, step + TRACED_STEPS - 1
 
     def _stop(self) -> None:
-        """Writes the current trace, if there is one."""
+        """Ends the current trace and writes it, if there is one."""
         target, self._target = self._target, None
         if target is None:
             return

@@ -107,7 +107,7 @@ def train(
       profile: whether to write a trace of a few steps to `workdir/profile`.
       adjust: function that changes the run before training, for example its network, objective or
         optimizer. A resumed run requires the same function and the same `Run.adjustments`.
-      started: start of the process, in seconds since 1970, for the goodput (default: now).
+      started: start of the process in seconds since 1970, used for goodput (default: now).
 
     Raises:
       DeepLabError: the config, a dataset or the workdir is invalid, or the loss became infinite or
@@ -196,8 +196,8 @@ def _make_evaluator(run: Run) -> Evaluator:
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
     """Checks that all hosts have the same config, datasets, versions and mesh, and opens a workdir.
 
-    Process 0 writes config, data fingerprints, adjustments and description of the run. All
-    processes wait until the files are written.
+    Process 0 writes the config, the data fingerprints, the adjustments, the description of the
+    network and the manifest. All processes wait until the files are written.
     """
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
     check_hosts_agree(_facts(run, data))
@@ -216,8 +216,8 @@ LOCAL_FIELDS = ("data.data_dir", "data.workers")
 def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Returns the values that must be equal on all hosts.
 
-    These are the config without `LOCAL_FIELDS`, which may differ between hosts, the fingerprints of
-    the datasets, the adjustments, the package versions and the mesh.
+    These are all config fields except `LOCAL_FIELDS`, the fingerprints of the datasets, the
+    adjustments, the package versions and the shape of the mesh.
     """
     fields = dict(configs.flatten(run.config))
     return {

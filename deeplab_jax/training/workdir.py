@@ -115,11 +115,11 @@ def claim(
     data: Mapping[str, dict[str, Any]] | None = None,
     adjustments: Mapping[str, Any] | None = None,
 ) -> ConfigDict:
-    """Writes config, data fingerprints and adjustments to a workdir; checks them on resuming.
+    """Writes config, data fingerprints and adjustments of a run to its workdir.
 
-    If a run has logged metrics or saved a checkpoint in the workdir, the files of that run must
-    match the arguments. A run that failed earlier, for example because the batch did not fit into
-    memory, leaves nothing to resume; its files are replaced.
+    If an earlier run has logged metrics or saved a checkpoint in the workdir, it is resumed, and
+    the arguments must match its files. If the earlier run failed before that, for example because
+    the batch did not fit into memory, its files are replaced.
 
     In the written config, every field of the section `model` is set. An existing config of format
     version 1 keeps this version, which determines the defaults of unset fields. All other configs
@@ -139,9 +139,9 @@ def claim(
       The config with every field of the section `model` set.
 
     Raises:
-      DeepLabError: the workdir has another config, other data or other adjustments; or it belongs
-        to a cross-validation, but `data` to a single run, or vice versa. The message lists the
-        differences, and nothing is written.
+      DeepLabError: the earlier run has another config, other data or other adjustments; the roles
+        of its datasets differ from those in `data`; or its files cannot be read. The message lists
+        the differences, and nothing is written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path, version = workdir / CONFIG_FILE, format_version(workdir)
@@ -207,8 +207,8 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
     if before and before.keys() != data.keys():
         owner = "a cross-validation" if WHOLE in before else "a single run"
         raise DeepLabError(
-            f"{workdir} is the workdir of {owner}, with the data {', '.join(before)} instead of "
-            f"{', '.join(data)}; give another --workdir"
+            f"{workdir} is the workdir of {owner}, which has the datasets {', '.join(before)}. "
+            f"The current run has the datasets {', '.join(data)}; give another --workdir"
         )
     changed = [
         f"{role} {difference}"
@@ -250,7 +250,10 @@ def _read_config(path: pathlib.Path) -> ConfigDict:
 
 
 def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
-    """Appends a row for this start to `manifest.json`: commit, versions, devices and command."""
+    """Appends an entry to `manifest.json`, which lists all starts of the run.
+
+    The entry contains time, command, commit, versions, devices and mesh of the current start.
+    """
     path = workdir / MANIFEST_FILE
     starts = json.loads(path.read_text()) if path.exists() else []
     write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")

@@ -114,13 +114,13 @@ def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 class Writer(Protocol):
-    """Destination of metrics other than `metrics.jsonl`."""
+    """Interface of the writers for TensorBoard, Weights & Biases and MLflow."""
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the metrics of a step."""
 
     def close(self, failed: bool) -> None:
-        """Closes the destination; `failed` is True if an error or a signal ended the run."""
+        """Closes the writer; `failed` is True if an error or a signal ended the run."""
 
 
 class TensorBoard:
@@ -129,8 +129,8 @@ class TensorBoard:
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
         """Opens an event file.
 
-        TensorBoard then hides the events for steps after `start_step` that were written before the
-        run was resumed.
+        If the run is resumed, older event files can contain events for steps after `start_step`.
+        The new file sets `purge_step`, and TensorBoard therefore hides these events.
 
         Args:
           workdir: directory of the run.
@@ -151,7 +151,7 @@ class TensorBoard:
 
 
 class WandB:
-    """Writer of a run in Weights & Biases.
+    """Writer of metrics to a run in Weights & Biases.
 
     The environment variables of the package wandb apply, such as WANDB_PROJECT, WANDB_ENTITY and
     WANDB_MODE=offline.
@@ -186,7 +186,7 @@ class WandB:
 
 
 class MLflow:
-    """Writer of a run in MLflow.
+    """Writer of metrics to a run in MLflow.
 
     The environment variables MLFLOW_TRACKING_URI (default: `workdir/mlflow.db`) and
     MLFLOW_EXPERIMENT_NAME apply.
@@ -229,7 +229,10 @@ class MLflow:
 
 
 def _tracked(workdir: pathlib.Path, name: str) -> str | None:
-    """Returns the stored run identifier of the writer `name`, or None if it has no run yet."""
+    """Returns the identifier of the run that a writer started for a workdir, or None.
+
+    The identifier is read from `trackers.json`; `name` is `wandb` or `mlflow`.
+    """
     path = workdir / TRACKERS_FILE
     return json.loads(path.read_text()).get(name) if path.exists() else None
 

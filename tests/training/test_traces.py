@@ -43,6 +43,14 @@ def test_profile_traces_steps_3_to_7(tmp_path, profiler):
     assert reporter.messages == [f"profiler trace of the steps up to 7: {tmp_path / 'profile'}"]
 
 
+def test_a_trace_requested_before_the_profile_delays_it(tmp_path, profiler):
+    with Traces(tmp_path, True, RecordingReporter()) as traces:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        run(traces, 20)
+    requested, profile = tmp_path / "traces" / "step_000001", tmp_path / "profile"
+    assert profiler == [str(requested), None, str(profile), None]
+
+
 def test_a_signal_requests_a_trace_of_the_next_steps(tmp_path, profiler):
     before = signal.getsignal(signal.SIGUSR1)
     with Traces(tmp_path, False, RecordingReporter()) as traces:
