@@ -24,7 +24,7 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class OpenRequest:
-    """A request to run a table, with its table, preset, cases and files.
+    """A request to run a table, with the table, preset, cases and files that it refers to.
 
     Attributes:
       request: arguments of the command `experiments.run`.
@@ -32,7 +32,7 @@ class OpenRequest:
       preset: preset that adapts the table to dataset and machine.
       cases: the rows of the table. With --grid, each row is repeated for every combination of
         values of the grid.
-      storage: paths, readers and writers of the files of the preset.
+      storage: paths of the files of the preset, and methods that read and write them.
     """
 
     request: Request
@@ -125,8 +125,9 @@ def _run_jobs(
 ) -> list[tuple[Job, DeepLabError]]:
     """Runs jobs one after the other, and returns the failed jobs with their errors.
 
-    Jobs that another process is running are moved to the end of the queue. There, this process
-    waits for them, and runs what the other process did not finish.
+    Jobs that another process is running are moved to the end of the queue. When the queue reaches
+    such a job again, this process waits until the other process has ended it or was interrupted,
+    and then runs the parts of the job that are not finished.
 
     Args:
       jobs: jobs to run.
@@ -170,7 +171,7 @@ def submit(
 ) -> None:
     """Submits the jobs of cases through submitit.
 
-    If `cluster` is `local`, waits until all jobs have ended, and writes the report.
+    If `cluster` is `local`, the function waits until all jobs have ended, and writes the report.
 
     A job is a training run with one seed and the evaluations of its network.
 
@@ -207,15 +208,19 @@ def submit(
 
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
-    """Runs jobs one after the other, and returns one line of text for each failed job."""
+    """Runs jobs one after the other in a process that submitit starts.
+
+    Returns:
+      One line of text for each failed job.
+    """
     failures = _run_jobs(jobs, storage, data_dir, LoggingReporter())
     return [f"{describe(job)}: {error}" for job, error in failures]
 
 
 def describe(job: Job) -> str:
-    """Returns a text such as `LABEL and 2 more, seed 0`.
+    """Returns a description of a job, such as `LABEL and 2 more, seed 0`.
 
-    LABEL is the row label of the first case of the job; `2 more` are the remaining cases.
+    LABEL is the row label of the first case of the job, and 2 is the number of its other cases.
     """
     others = f" and {len(job.cases) - 1} more" if len(job.cases) > 1 else ""
     return f"{job.cases[0].row.label}{others}, seed {job.seed}"
@@ -235,7 +240,7 @@ def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
 
 
 def _prepare(opened: OpenRequest, reporter: Reporter) -> OpenRequest:
-    """Stores the request, and returns the request to report on.
+    """Stores the request, and returns the request for which the report is to be written.
 
     If the same cases were run before with more seeds, the stored and the returned request have that
     number of seeds, so that reports contain all stored results. For the preset `smoke`, the

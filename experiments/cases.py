@@ -29,7 +29,10 @@ INFERENCE_FIELDS = tuple(field.name for field in dataclasses.fields(InferenceOpt
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedTraining:
-    """A training run whose config is complete, except for the seed and initial weights.
+    """A training run whose config is complete, except for the fields that `jobs.run_job` sets.
+
+    These fields are the seed, the data directory and, with `after`, the initial weights. With
+    `unlabeled`, they also include the dataset.
 
     Attributes:
       text: the config as JSON. Training runs are equal if `text`, `after`, `devices`

@@ -53,7 +53,7 @@ def check_table(table: Table, where: str) -> None:
 
     Args:
       table: table to check.
-      where: path of its file, for error messages.
+      where: path of the file that defines the table, for error messages.
 
     Raises:
       DeepLabError: two rows have the same label, a metric does not exist, a row or a claim names a

@@ -32,7 +32,7 @@ def parse_grid(texts: Sequence[str]) -> Grid:
 
     Args:
       texts: one text per field. FIELD is a config field, or `inference.FIELD` for a field of
-        `InferenceOptions`. Tuples take brackets, as in model.atrous_rates=(3,6,9),(6,12,18).
+        `InferenceOptions`. Tuples are in brackets: model.atrous_rates=(3,6,9),(6,12,18).
 
     Raises:
       DeepLabError: a text is not FIELD=VALUE,VALUE,…, or a field is repeated.
@@ -64,7 +64,10 @@ def _split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Parses a value of an inference field; returns the text unchanged for a config field."""
+    """Parses a value of an inference field.
+
+    A value of a config field is returned as text, because `fields.set_field` parses it later.
+    """
     if not name.startswith("inference."):
         return text
     value = parse_keywords(f"value={text}")["value"]

@@ -67,8 +67,8 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wa
         at the same time.
       data_dir: directory of the prepared datasets.
       reporter: receives progress events.
-      wait: whether to wait if another process has locked the job, or a training run that the job
-        requires.
+      wait: whether to wait while another process has locked the job or a training run that the
+        job requires; otherwise, filelock.Timeout is raised.
 
     Raises:
       filelock.Timeout: `wait` is False, and another process has locked the job or a training run
@@ -96,11 +96,11 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter, *, wa
 
 @dataclasses.dataclass(frozen=True)
 class _Runs:
-    """Training runs with one seed, and the settings with which this process completes them.
+    """Completes and evaluates the training runs that a job requires.
 
     Attributes:
-      seed: seed of all runs.
-      storage, data_dir, reporter, wait: as in `run_job`.
+      seed: seed of the job, which all its training runs have.
+      storage, data_dir, reporter, wait: arguments of `run_job`.
     """
 
     seed: int
@@ -140,9 +140,9 @@ class _Runs:
         return self.storage.training(training, self.seed)
 
     def complete(self, training: ResolvedTraining) -> None:
-        """Completes a training run, which this process has locked, if it is not finished.
+        """Completes a training run if it is not finished; this process must have locked the run.
 
-        The run `training.after`, which provides the initial weights, is completed before it.
+        The run `training.after`, which provides the initial weights, is completed first.
         """
         if self.storage.read_training(training, self.seed) is not None:
             return

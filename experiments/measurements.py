@@ -1,4 +1,4 @@
-"""Measured values of the rows of a table, beside the published values."""
+"""Measured and published values of the rows of a table."""
 
 import dataclasses
 import statistics

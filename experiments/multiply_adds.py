@@ -52,7 +52,7 @@ def read_published() -> list[dict[str, str]]:
 
 
 def compare(row: Mapping[str, str]) -> Comparison:
-    """Compares published multiply-adds, a row of multiply_adds.csv, with the counted number."""
+    """Compares the published number in a row of multiply_adds.csv with the counted number."""
     published = float(row["published_billions"])
     try:
         ours = sum(
@@ -75,7 +75,7 @@ def _counted(row: Mapping[str, str]) -> str:
 
 
 def _sizes(row: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Returns the size (H, W) of the image at every scale, rounded as in the released code."""
+    """Returns the size (H, W) of the image at every scale, rounded as in the DeepLab code."""
     height, width = map(int, row["crop"].split("x"))
     return [scaled_size((height, width), float(scale)) for scale in row["scales"].split()]
 
@@ -84,8 +84,8 @@ def _agree(ours: float, published: str, tolerance: str) -> bool:
     """Returns whether the counted number `ours` agrees with `published`; both are in billions.
 
     The tolerance `exact` requires equality after rounding to the digits of `published`. Other
-    tolerances are a percentage of `published` (0.35%), a difference in billions (0.025), or both,
-    separated by `|`, of which the larger one applies.
+    tolerances are a percentage of `published`, such as `0.35%`, or a difference in billions, such
+    as `0.025`. If `tolerance` states both, separated by `|`, the larger one applies.
     """
     difference = abs(ours - float(published))
     if tolerance == "exact":

@@ -2,8 +2,10 @@
 
 Writes the reports of tables that were run, as Markdown, CSV and a plot, from stored results. A
 report contains the published value of each row, the mean and standard deviation over seeds, and the
-difference from the published value. For the preset `paper`, it also contains the estimated
-chip-hours. Only reports whose name contains a given NAME are written (default: all reports).
+difference from the published value. If the preset scales the table down, the Markdown file contains
+the change from the first row instead of this difference. For the preset `paper`, it also contains
+the estimated chip-hours. Only reports whose name contains a given NAME are written (default: all
+reports).
 
 example:
   python -m experiments.report v3-table5 --workdir=runs/experiments
@@ -46,11 +48,11 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = False) -> None:
     """Writes the report on a request as `NAME.md`, `NAME.csv` and `NAME.png`.
 
-    The directory is `reports` in the directory of the preset, and NAME is `opened.request.name`.
+    The files are written to the directory `reports` of the preset. NAME is `opened.request.name`.
 
     Args:
       opened: request to report on.
-      reporter: receives the paths of the files if `announce`.
+      reporter: receives a message with the paths of the files, if `announce` is True.
       announce: whether to report the paths.
     """
     from experiments.costs import Counter

@@ -9,9 +9,9 @@ A preset adapts a table to a dataset and to a machine. `paper` runs the table as
 and `voc_subset` have networks and crops for two CPU cores, `camvid_gpu` for a GPU. `smoke` only
 tests that everything runs, on synthetic images.
 
---grid combines every row with every listed value of a config field or of inference.FIELD; write
-tuples in brackets. --submit runs the training through submitit, in `local` processes or on a SLURM
-cluster.
+--grid FIELD=A,B runs every row with each of the values A and B. FIELD is a config field, or
+inference.NAME for a field of `InferenceOptions`. Tuples are written in brackets. --submit=local and
+--submit=slurm run the training through submitit, in local processes or on a SLURM cluster.
 
 examples:
   python -m experiments.run v3/table5 --preset=smoke

@@ -1,10 +1,11 @@
 """Accuracy, size, latency and memory of exported files: `python -m experiments.runtimes`.
 
-Exports models to every format, runs the files in their runtimes on photographs of scikit-image, and
-writes the table of docs/guides/deploy.md. Each file runs in a separate process, from pixels to
-class maps. The reported memory is what loading and running the file adds to that process. Core ML
-files are written, but not run. The ONNX file also runs in OpenCV and, with --web, in
-onnxruntime-web, which requires Node and the npm package onnxruntime-web.
+Exports models to ONNX, TFLite and Core ML, runs the files in their runtimes on photographs of
+scikit-image, and writes the results to a CSV file. docs/guides/deploy.md shows them as a table.
+Latency and memory of each file are measured in a separate process, from pixels to class maps. The
+memory is what loading and running the file adds to that process. Core ML files are written, but not
+run. The ONNX file also runs in OpenCV and, with --web, in onnxruntime-web, which requires Node and
+the npm package onnxruntime-web.
 
 example:
   python -m experiments.runtimes --models=models/dm05,models/voc --calibrate=VOC2012/JPEGImages \\
@@ -227,7 +228,7 @@ def measure_model(
 
 
 def hardware() -> str:
-    """Returns processor, Python and package versions for the line below the table."""
+    """Returns processor, Python version and package versions, for the CSV column `hardware`."""
     machine = describe_machine()
     processor = " ".join(str(machine["processor"]).split()[:2])
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
@@ -236,7 +237,7 @@ def hardware() -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Measures all models, writes the CSV file and returns the exit status."""
+    """Measures all models, writes the results as CSV and returns the exit status."""
     parser = argparse.ArgumentParser(
         "experiments.runtimes",
         description=__doc__,

@@ -23,7 +23,7 @@ from experiments.cases import Case, ResolvedTraining
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Request to run a table: arguments of `experiments.run`, stored for the reports.
+    """Arguments of `experiments.run`, stored so that reports on the table can be written later.
 
     Attributes:
       name: name of the report.
@@ -47,7 +47,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Paths, readers and writers of the files of one preset.
+    """Paths of the files of one preset, and methods that read and write them.
 
     Attributes:
       folder: the directory WORKDIR/PRESET.

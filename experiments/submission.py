@@ -41,10 +41,10 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
 
 
 def wait_for(submitted: Sequence[Any]) -> list[str]:
-    """Waits for submitted jobs and returns the failures of all jobs, one line per failure.
+    """Waits for all submitted jobs, and returns one line of text per failure.
 
-    The result of a job is a list of such lines. If a job raises an exception, its only line
-    states the exception.
+    A job returns the lines of `experiments.batch.run_share`. If a job raises an exception instead,
+    this function adds one line with the exception.
     """
     failures: list[str] = []
     for job in submitted:

@@ -132,10 +132,10 @@ def _change(one: Measurement, measurements: Sequence[Measurement]) -> str:
 
 
 def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns the lines of the report about completeness and training.
+    """Returns the lines of the report that summarize which rows and training runs are finished.
 
-    They state the number of rows with results, the rows without results, and the training time,
-    devices and commits of the finished training runs.
+    They state the number of rows with results, the labels of the rows without results, and the
+    number, time, devices and commits of the finished training runs.
     """
     labels = dict.fromkeys(one.case.row.label for one in measurements)
     run = {one.case.row.label for one in measurements if one.values and _is_run(one)}
@@ -178,6 +178,8 @@ def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
         training = case.training
         while training is not None:
             trainings[training.key] = training
+            if training.unlabeled:
+                trainings[training.teacher.key] = training.teacher
             training = training.after
     hours = sum(chip_hours(training, counter) for training in trainings.values())
     seeds = opened.request.seeds

@@ -1,11 +1,12 @@
 """Baselines by name, and timing of deeplab_jax against them.
 
-A baseline is another implementation of a network. It is a module of this package with a function
-`forward(work)` and, if training steps are supported, a function `training(work)`. Both functions
-take a `Workload` and return a `Match`. If the weights of the baseline can be converted, the network
-of deeplab_jax has the same weights. Other modules have other purposes: for example, `pytorch`
-contains shared code of the PyTorch baselines, and `torchvision_data` is a baseline of the input
-pipeline.
+A baseline is another implementation of a network. Each key of `BASELINES` names a module of this
+package with a function `forward(work)` and, if training steps are supported, a function
+`training(work)`. Both functions take a `Workload` and return a `Match`. If the weights of the
+baseline can be converted, the network of deeplab_jax has the same weights.
+
+The package also has modules that are not such baselines: for example, `pytorch` contains shared
+code of the PyTorch baselines, and `torchvision_data` is a baseline of the input pipeline.
 """
 
 import dataclasses
@@ -55,7 +56,7 @@ class Match:
     Attributes:
       work: description of the work, such as `deeplabv3_resnet50, forward, 1x513x513`.
       ours, theirs: the programs of deeplab_jax and of the baseline, ready to run.
-      operations: number of floating-point operations, 2 per multiply-add; None: not counted.
+      operations: floating-point operations of one run, 2 per multiply-add; None: not counted.
       difference: largest difference between the results, relative to the largest result; None: the
         results cannot be compared.
     """
@@ -71,12 +72,14 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
     """Times the two programs of a match alternately, after one warm-up run each.
 
     Returns:
-      A JSON-serializable dict. `seconds` and `baseline_seconds` are the median times of a run of
-      deeplab_jax and of the baseline. Each run of deeplab_jax is followed by a run of the
-      baseline, and the first time is divided by the second. `ratio` is the median of these
-      ratios, and `spread` contains their lower and upper quartile. `operations_per_second` is the
-      rate of deeplab_jax. `peak_bytes` and `compile_seconds` are the attributes of `match.ours`;
-      `baseline_peak_bytes` and `baseline_compile_seconds` are those of `match.theirs`.
+      A JSON-serializable dict:
+      - `seconds`, `baseline_seconds`: median time of a run of deeplab_jax and of the baseline.
+      - `ratio`, `spread`: result of `compare`. A pair of times consists of a run of deeplab_jax and
+        the next run of the baseline.
+      - `operations_per_second`: floating-point operations of deeplab_jax per second, or None.
+      - `compile_seconds`, `peak_bytes`: attributes of `match.ours`.
+      - `baseline_compile_seconds`, `baseline_peak_bytes`: attributes of `match.theirs`.
+      - `work`, `baseline`, `repetitions`, `difference`: description of the measurement.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:

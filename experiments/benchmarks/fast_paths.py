@@ -131,9 +131,9 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
       repetitions: number of timed runs with and without each fast path.
 
     Returns:
-      JSON-serializable dict. The keys are the names of the fast paths. The values are dictionaries
-      with the result of `baselines.measure`, where the baseline is the reference implementation,
-      and with `gain`, the time with the reference divided by the time with the fast path.
+      JSON-serializable dict, with one dictionary for each fast path, by name. This dictionary is
+      the result of `baselines.measure`, where the baseline is the reference implementation. It also
+      contains `gain`: the time with the reference divided by the time with the fast path.
 
     Raises:
       DeepLabError: there is no such fast path.

@@ -24,7 +24,7 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 @dataclasses.dataclass(frozen=True)
 class PyTorch:
-    """PyTorch on the device that JAX uses. Arrays have the memory format channels_last.
+    """Runs networks in PyTorch on the device that JAX uses, in memory format channels_last.
 
     Attributes:
       torch: the module `torch`.
@@ -89,7 +89,8 @@ class PyTorch:
           name: name of the baseline.
           network: network to train.
           loss: function loss(pixels, cross_entropy) that returns the loss. The argument
-            `cross_entropy` is itself a function; it takes logits [N, C, H, W].
+            `cross_entropy` is itself a function: it takes logits [N, C, H, W] and returns their
+            mean cross-entropy with the labels.
           batch: pixels, returned by the method `pixels`, and labels [N, H, W].
         """
         pixels, label = batch[0], self.torch.from_numpy(batch[1].astype(np.int64)).to(self.device)

@@ -103,8 +103,9 @@ def measure_pipeline(
 ) -> dict[str, object]:
     """Times the input pipeline of deeplab_jax and of torchvision alternately.
 
-    Both decode, scale, crop, flip and stack batches in one thread. deeplab_jax reads the records of
-    the dataset, and the baseline reads files with the same content.
+    Both pipelines decode, scale, crop and flip images in one thread, and stack them into batches.
+    deeplab_jax reads the records of the dataset, and the baseline reads files with the same
+    content.
 
     Args:
       dataset: dataset to read.

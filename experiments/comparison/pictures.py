@@ -120,7 +120,11 @@ def class_bars(comparison: Comparison) -> bytes:
 
 
 def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
-    """Returns a plot of mean IoU against trimap width, as a PNG file; None if no pixel is void."""
+    """Returns a plot of mean IoU near void pixels against the width of the band around them.
+
+    Returns:
+      Bytes of a PNG file; None if no model has such values, for example because no pixel is void.
+    """
     curves = {
         model: {
             int(width): 100 * value

@@ -35,11 +35,14 @@ def count(program: str) -> dict[str, Any]:
     """Counts the GPU kernels in the entry computation of an optimized program (HLO text).
 
     Returns:
-      Numbers of `kernels`, `matrix_products`, `transposes` and `copies`. `convolutions`: numbers of
-      convolutions by cuDNN function. `windows_of_maps`: number of convolutions whose kernel is a
-      feature map. `bytes_of_transposes`, `bytes_of_copies` and `bytes_written`: bytes that
-      transposes, copies and all kernels write. `bytes_of_float32_maps`: bytes that are written as
-      float32 arrays with four dimensions.
+      A dictionary:
+      - `kernels`, `matrix_products`, `transposes`, `copies`: numbers of these kernels.
+      - `convolutions`: {cuDNN function: number of convolutions}.
+      - `windows_of_maps`: number of convolutions whose kernel is a feature map.
+      - `bytes_of_transposes`, `bytes_of_copies`: bytes that these kernels write.
+      - `bytes_written`: bytes that all kernels write.
+      - `bytes_of_float32_maps`: bytes that all kernels write as float32 arrays with four
+        dimensions.
     """
     entry = program[program.index("\nENTRY ") :]
     found: Counter[str] = Counter()

@@ -25,7 +25,7 @@ def torchvision_training(toy: bool) -> list[Measurement]:
     """Returns the measurements of part a: the training step of DeepLab v3 with ResNet-101.
 
     The step is measured alone, alternately with torchvision, and with a profiler. If `toy` is True,
-    the network and the images are tiny.
+    the backbone is MobileNetV3, and the images are tiny.
     """
     network, size, batch = "deeplabv3_resnet101", 513, 16
     if toy:

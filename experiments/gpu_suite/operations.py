@@ -150,10 +150,14 @@ def timed(function: Callable[..., Any], operands: list[jax.Array], calls: int) -
     """Times a function of arrays, after compilation.
 
     Returns:
-      `milliseconds`: mean time of a call if all calls are dispatched before the first result is
-      awaited, which hides the time of the host. `alone`: median time, in milliseconds, of a call if
-      the result of each call is awaited before another call starts. `compilation_seconds`: compile
-      time. `planned_bytes`: estimated peak memory. `calls`: number of timed calls.
+      A dictionary:
+      - `milliseconds`: mean time of a call. All calls are dispatched before the first result is
+        awaited, which hides the time that the host needs for dispatch.
+      - `alone`: median time of a call in milliseconds. Each result is awaited before the next call,
+        so this time includes dispatch by the host.
+      - `compilation_seconds`: compile time.
+      - `planned_bytes`: estimated peak memory.
+      - `calls`: number of timed calls.
     """
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*operands).compile()

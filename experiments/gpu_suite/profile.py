@@ -40,11 +40,14 @@ def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]
 
     Args:
       kernels: (name, milliseconds) of every call of a kernel.
-      runs: number of runs in which the calls were recorded.
+      runs: number of profiled runs of the program.
 
     Returns:
-      `milliseconds_by_kind`: time per run, by kind of kernel. `kernels`: the 20 slowest kernels,
-      each with its time per run and its number of calls in all runs. `runs`: the argument.
+      A dictionary:
+      - `milliseconds_by_kind`: {kind of kernel: time per run}.
+      - `kernels`: the 20 slowest kernels, each with its name, its kind, its time per run and its
+        number of calls in all runs.
+      - `runs`: the argument `runs`.
     """
     times, calls = Counter(), Counter()
     for name, milliseconds in kernels:
@@ -72,9 +75,13 @@ def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
 
 
 def _kernels(data: Any) -> Iterable[tuple[str, float]]:
-    """Yields (name, milliseconds) of every call of a kernel.
+    """Yields (name, milliseconds) of every call of a GPU kernel in a profile.
 
-    Without a GPU, these are the operations in the threads of XLA.
+    If the profile contains no GPU, the function yields the operations in the threads of XLA
+    instead.
+
+    Args:
+      data: profile, a `jax.profiler.ProfileData`.
     """
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]

@@ -1,4 +1,4 @@
-"""Measurements of a part, and the file of results, from which a later call resumes."""
+"""Runs measurements and stores the results in a file, so that an interrupted part can resume."""
 
 import dataclasses
 import json
@@ -67,9 +67,10 @@ def run_part(
 ) -> None:
     """Runs pending measurements until the deadline, and appends a row to the file for each.
 
-    A row contains `settings`, `status` (started, measured, skipped or failed), `figures` or
-    `reason`, and `machine`. A row with the status `started` is written before each measurement, so
-    that the file also lists a measurement that never ended.
+    Each row contains `settings`, `machine` and `status`. A row with the status `started` is written
+    before each measurement, so that the file also lists a measurement that never ended. The row
+    after the measurement has the status `measured`, `skipped` or `failed`. It also contains
+    `seconds_in_all`, and either `figures` or the `reason` why there are none.
 
     Args:
       path: file of the rows.

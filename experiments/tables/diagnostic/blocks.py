@@ -1,4 +1,4 @@
-"""Diagnostic table: ResNet-18 up to block4, and with block5 as in the cascade of DeepLab v3."""
+"""Diagnostic table: ResNet-18 without and with block5, which the cascade of DeepLab v3 adds."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._resnet import RESNET_18

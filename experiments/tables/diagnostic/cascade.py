@@ -1,4 +1,4 @@
-"""Diagnostic table: cascade of blocks, with strides or with atrous convolution instead."""
+"""Diagnostic table: output strides 16, 32 and 64 of a cascade up to block5 of ResNet-18."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._resnet import RESNET_18

@@ -1,4 +1,4 @@
-"""Diagnostic table: atrous rates of a head on frozen features, with the cue 80 pixels away."""
+"""Diagnostic table: atrous rates of a head on frozen features, for a cue 80 pixels away."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._frozen import BEFORE, FROZEN, NOTES

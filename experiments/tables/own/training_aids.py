@@ -2,8 +2,9 @@
 
   python -m experiments.run own/training_aids --preset=paper --data_dir=data --seeds=1
 
-There are two recipes: from random weights, and from VOC weights. A training run takes about 15
-minutes. If a row gains more than half a point of mean IoU, repeat it with three seeds.
+There are two recipes: one trains from random weights, the other from VOC weights. A training run
+takes about 15 minutes. If a row gains more than half a point of mean IoU, repeat it with three
+seeds.
 """
 
 from experiments.table import Row, Table

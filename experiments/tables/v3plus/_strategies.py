@@ -22,9 +22,9 @@ def rows(
     Args:
       label: label of the network.
       output_stride: output stride of the evaluation.
-      values: {suffix: (mean IoU in %, billions of multiply-adds)}, the published values. A suffix
-        is added to the label and names the inference strategy: "", ", scales" or ", scales, flip".
-      **row: further fields of the rows, which describe the network.
+      values: published values, {suffix: (mean IoU in %, billions of multiply-adds)}. A suffix
+        names an inference strategy and is added to the label: "", ", scales" or ", scales, flip".
+      **row: further fields of `Row`, which describe the network.
     """
     return tuple(
         Row(

@@ -13,7 +13,7 @@ VALUES = {
 
 
 def name(convolutions: tuple[tuple[int, int], ...]) -> str:
-    """Returns the notation of the paper for equal convolutions, such as [3×3, 256] × 2.
+    """Returns the paper's notation for a series of equal convolutions, such as [3×3, 256] × 2.
 
     Args:
       convolutions: pairs (kernel size, number of output channels), which are all equal.
