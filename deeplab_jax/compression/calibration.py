@@ -50,9 +50,9 @@ Path = tuple[str, ...]
 
 
 def nested(flat: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
-    """Returns a flat dictionary of variables as a nested dictionary with the structure of `like`.
+    """Converts a flat dictionary of variables to a nested one with the structure of `like`.
 
-    Module names may contain slashes, so a path alone does not determine the structure.
+    The paths alone do not determine the structure, because module names may contain slashes.
 
     Args:
       flat: arrays by path, such as `params/block1/unit_1/kernel`.

@@ -42,10 +42,10 @@ class Moments:
 
     @property
     def shrunk_covariance(self) -> np.ndarray:
-        """Covariance whose off-diagonal entries are multiplied by 1 − intensity, [C, C].
+        """Covariance with off-diagonal entries that are shrunk toward 0, [C, C].
 
-        This shrinkage reduces the errors of a covariance that is estimated from few pixels. With C
-        channels and `count` pixels, the intensity is C / (C + count), and at least 10⁻⁴.
+        With C channels, these entries are multiplied by 1 − s, where s is C / (C + count), and at
+        least 10⁻⁴. This reduces the errors of a covariance that is estimated from few pixels.
         """
         channels = len(self.mean)
         intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))
@@ -94,7 +94,8 @@ def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
     """Returns the moments over all batches.
 
     Args:
-      sums: three sums over the batches: means [C], second moments [C, C], and numbers of pixels.
+      sums: three sums over the batches: means [C], second moments about zero [C, C], and numbers
+        of pixels. All batches have the same number of pixels.
       batches: number of batches.
     """
     means, products, pixels = sums
@@ -196,7 +197,7 @@ def _relative_magnitudes(
 
     Args:
       graph, model, variables: channel graph, network, and variables of the network.
-      moments: not used.
+      moments: not used; all functions in `SCORES` have this parameter.
       parameter: name of the parameter that contains the weights: `kernel`, or `norm/scale` for
         the scale γ of batch normalization.
 

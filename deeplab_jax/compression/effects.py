@@ -58,19 +58,19 @@ def compare(
     Args:
       models: models by name in the report; the first one is the baseline.
       dataset: dataset for mean IoU.
-      size: (H, W) to which images are padded and at which latency is measured. By default, each
-        image is padded as in `predict`, and latency is measured at the size of the largest image,
-        rounded up to a legal size.
+      size: (H, W) to which images are padded and at which latency is measured (default: padding
+        as in `predict`; latency at the size of the largest image, rounded up to a legal size).
       limit: maximum number of images to evaluate (default: all).
-      tflite: TFLite file whose latency is also measured.
+      tflite: TFLite file whose `latency_ms` is also measured, and stored in `models` by file name.
       reporter: receives progress events.
       **settings: keywords of `evaluate`: batch_size, mesh, workers.
 
     Returns:
-      JSON-serializable dictionary. `models` maps the name of each model to its measurements:
-      `mean_iou`, `latency_ms` and the values that `costs` returns. It also maps the name of the
-      TFLite file to a dictionary with only `latency_ms`. `ratios` contains the measurements of each
-      other model divided by those of the baseline. `settings` states dataset, sizes and machine.
+      JSON-serializable dictionary with the keys:
+
+      * `models`: `mean_iou`, `latency_ms` and the values that `costs` returns, by model name.
+      * `ratios`: measurements of each model but the baseline, divided by those of the baseline.
+      * `settings`: dataset, number of images, sizes and hardware.
 
     Raises:
       DeepLabError: a model cannot be evaluated on the dataset, or the TFLite file cannot be run.
@@ -106,14 +106,20 @@ def compare(
 
 
 def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
-    """Returns the costs of a model by key: parameters, multiply-adds, and sizes in bytes.
-
-    `nonzero_kernel_share` is the fraction of kernel weights that are not 0. `array_bytes` is the
-    size of all variables in memory, and `file_bytes` the size of the model directory.
+    """Returns the numbers of parameters and multiply-adds of a model, and its sizes in bytes.
 
     Args:
       predictor: predictor of the model.
       size: (H, W) in pixels of the image for which multiply-adds are counted.
+
+    Returns:
+      Dictionary with the keys:
+
+      * `parameters`: number of parameters.
+      * `nonzero_kernel_share`: fraction of kernel weights that are not 0.
+      * `macs`: number of multiply-adds.
+      * `array_bytes`: size of all variables in memory.
+      * `file_bytes`: size of the model directory.
     """
     variables = jax.device_get(predictor.variables)
     params = traverse_util.flatten_dict(variables["params"])

@@ -61,7 +61,7 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
 
 
 def initial_model(workdir: Path) -> StoredModel | None:
-    """Returns the model that a run of `fine_tune` started from; None if there is no run.
+    """Returns the model that a run of `fine_tune` started from; None if there is no run to resume.
 
     Args:
       workdir: directory of the run.
@@ -73,7 +73,15 @@ def initial_model(workdir: Path) -> StoredModel | None:
 
 
 def _write_initial_model(workdir: Path, stored: StoredModel) -> None:
-    """Writes the initial model of a new run, or compares it with that of an existing run."""
+    """Writes the initial model of a new run, or checks that an existing run started from it.
+
+    Args:
+      workdir: directory of the run.
+      stored: initial model.
+
+    Raises:
+      DeepLabError: the existing run started from another model.
+    """
     earlier = initial_model(workdir)
     if earlier is None:
         if (workdir / START).exists():
@@ -88,8 +96,8 @@ def _write_initial_model(workdir: Path, stored: StoredModel) -> None:
 def digest(stored: StoredModel) -> str:
     """Returns the SHA-256 of the network, classes and variables of a model, in hexadecimal.
 
-    Keywords with their default values are left out, so that keywords of later releases do not
-    change the digest.
+    Keywords of the network that have their default values are left out. Later releases can
+    therefore add keywords without changing the digest of a model.
     """
     keywords = stored.model.architecture.describe()
     chosen = {name: value for name, value in keywords.items() if value != DEFAULTS.get(name)}

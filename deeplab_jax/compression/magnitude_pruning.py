@@ -76,7 +76,8 @@ def pruning_optimizer(
       optimizer: optimizer whose updates are masked.
       sparsity: fraction of every dense kernel that is 0 from step `end` on.
       end: step at which the cubic schedule reaches `sparsity`.
-      every: number of steps between mask updates; the masks are always updated at `end`.
+      every: number of steps between mask updates. The masks are always updated at `end`, and do
+        not change afterwards.
     """
 
     def init(params: Any) -> PruningState:
@@ -119,9 +120,10 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
         training. Depthwise kernels are not pruned.
 
     Raises:
-      DeepLabError: the sparsity is not in (0, 1), or the run computes a moving average of its
-        parameters (`training.ema_decay` is above 0), which would not be sparse, or the run may stop
-        early (`training.patience` is above 0), before the sparsity is reached.
+      DeepLabError: the sparsity is not in (0, 1), or the config of the run has one of two settings:
+        `training.ema_decay` above 0, because a moving average of the parameters would not be
+        sparse; or `training.patience` above 0, because the run could then stop before the sparsity
+        is reached.
     """
     if not 0 < sparsity < 1:
         raise DeepLabError(f"sparsity={sparsity:g} must be in (0, 1)")

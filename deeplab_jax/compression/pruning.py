@@ -21,14 +21,17 @@ from deeplab_jax.models import create_model
 def compensated(
     graph: ChannelGraph, variables: Any, moments: Mapping[str, Moments], kept: np.ndarray
 ) -> dict[str, Any]:
-    """Returns variables whose kernels and biases compensate for the removed channels.
+    """Returns variables that compensate for the removed channels.
 
     Each removed channel is predicted from the kept channels by linear least squares over the pixels
-    of the images on which `moments` were measured. Kernels that were applied to the removed channel
-    are applied to this prediction instead. A constant channel is thus moved into the biases, which
-    changes the output of the network only at image borders. If a removed channel equals a kept
-    channel, its kernels are added to those of the kept channel, up to the small error that
-    `Moments.shrunk_covariance` introduces.
+    of the images on which `moments` were measured. The kernel of the removed channel, times the
+    slopes of this prediction, is added to the kernels of the kept channels. The offset of the
+    prediction changes the bias or the mean of batch normalization.
+
+    If a removed channel equals a kept channel, its kernel is added to that of the kept channel, up
+    to the small error that `Moments.shrunk_covariance` introduces. If a removed channel is
+    constant, only its offset is used. The output of the network then changes only at image borders,
+    where convolutions pad the channel with 0.
 
     Args:
       graph: channel graph of the network.
@@ -62,12 +65,13 @@ def compensated(
 def _regression(moments: Moments, staying: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the linear regression of the removed channels on the kept channels.
 
-    The result is a pair of slopes [number of kept channels, number of removed channels] and offsets
-    [number of removed channels].
-
     Args:
-      moments: moments of all input channels of a convolution.
+      moments: moments of all C input channels of a convolution.
       staying: mask of the kept channels, bool [C].
+
+    Returns:
+      Slopes [number of kept channels, number of removed channels], and offsets [number of removed
+      channels]. The prediction is kept @ slopes + offsets.
     """
     covariance, mean = moments.shrunk_covariance, moments.mean
     # Constant channels predict nothing and would make the equations singular.
@@ -115,9 +119,10 @@ def narrower_widths(
 ) -> tuple[tuple[str, int], ...]:
     """Returns the value of the keyword `widths` of `create_model` for the pruned network.
 
-    The value contains the `widths` of the model before pruning and all layers that lose channels.
-    It also contains each layer that keeps all channels, if its default width is computed from the
-    width of a layer that loses channels.
+    The keyword sets numbers of channels that differ from the design of the architecture. The value
+    contains the `widths` of the model before pruning and all layers that lose channels. It also
+    contains layers that keep all channels, if their default width depends on the width of a layer
+    that loses channels.
 
     Args:
       stored: model before pruning.
@@ -185,17 +190,19 @@ def prune_channels(
         are measured.
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       size: (H, W) of the image for which multiply-adds are counted.
-      criterion: criterion for ranking channels. `reconstruction` is the fraction of their output
-        variance that the following layers lose without the channel, per multiply-add saved.
-        `batch_norm_scale` is the absolute value of the channel's batch-normalization scale (arXiv
-        1708.06519). `norm` is the L1 norm of the kernel that computes the channel (arXiv
-        1608.08710). `batch_norm_scale` and `norm` are divided by their mean over the layer.
+      criterion: criterion for ranking channels. `reconstruction`: without the channel, each layer
+        that takes it as input loses a fraction of its output variance; the score is the sum of
+        these fractions, divided by the number of multiply-adds saved. `batch_norm_scale`: absolute
+        value of the channel's batch-normalization scale, divided by its mean over the layer (arXiv
+        1708.06519). `norm`: L1 norm of the kernel that computes the channel, divided by its mean
+        over the layer (arXiv 1608.08710).
       multiple: pruned layers keep a multiple of this number of channels, rounded up; 1: no
         rounding.
 
     Raises:
-      DeepLabError: the model is a classifier or quantized, an argument is illegal, or even the
-        narrowest possible network exceeds the fraction `macs`.
+      DeepLabError: the model is a classifier or quantized, `images` is empty, another argument is
+        illegal, single channels of the network cannot be removed, or even the narrowest possible
+        network exceeds the fraction `macs`.
     """
     check_prunable(stored)
     if not 0 < macs <= 1:
@@ -262,14 +269,14 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
             kept[channels[order[count:]]] = False
         return kept
 
-    thresholds = np.unique(np.append(scores[np.concatenate(makers)], -1.0))
+    thresholds = np.unique(np.concatenate([*(scores[channels] for channels in makers), [-1.0]]))
     least = graph.macs(kept_above(thresholds[-1]))
     if least > target:
         fraction = least / graph.macs(everything)
         raise DeepLabError(
-            f"macs={macs:g} cannot be reached, because all channels of residual connections and of "
-            "the first and last layer are kept, and 10 % of the channels of each other layer; the "
-            f"minimum for this network is {fraction:.2f}"
+            f"macs={macs:g} cannot be reached; the minimum for this network is {fraction:.2f}, "
+            "because pruning keeps all channels of residual connections and of the first and last "
+            "layer, and at least 10 % of the channels of every other layer"
         )
     # The multiply-adds decrease as the threshold increases.
     first = bisect.bisect_left(thresholds, -target, key=lambda each: -graph.macs(kept_above(each)))
