@@ -124,8 +124,8 @@ def deep_planes(image: PIL.Image.Image, encoded: bytes) -> list[np.ndarray]:
       encoded: content of the file.
 
     Returns:
-      Planes [H, W]: gray; or red, green, blue and optionally opacity. The EXIF orientation has been
-      applied only if the file is a TIFF.
+      Planes [H, W]: gray; or red, green, blue and optionally opacity. For a TIFF, the decoders have
+      already applied the EXIF orientation. For other files, the caller must apply it.
 
     Raises:
       DeepLabError: the compression of a TIFF requires a package that is not installed.

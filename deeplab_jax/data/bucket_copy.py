@@ -99,10 +99,10 @@ def _list_files(system: Any, root: str) -> dict[str, Stored]:
 def _stored(facts: dict[str, Any]) -> Stored:
     """Returns size, MD5 and tag of a file from the facts that fsspec reports.
 
-    Only Google Cloud Storage reports the MD5 in a field of its own, except for objects that were
-    composed of several uploads. For every object, it reports a CRC-32C, which becomes the tag. In
-    S3, the ETag becomes the tag. The ETag is not used as an MD5, because it is another value for
-    objects that were uploaded in several parts, or encrypted with SSE-KMS or SSE-C.
+    The tag is the CRC-32C in Google Cloud Storage, and the ETag in S3. Google Cloud Storage also
+    reports the MD5, unless the object was composed of several uploads. In S3, the MD5 is empty: the
+    ETag is often equal to the MD5, but not for objects that were uploaded in several parts, or
+    encrypted with SSE-KMS or SSE-C.
     """
     md5 = base64.b64decode(facts.get("md5Hash", "")).hex()
     return Stored(int(facts["size"]), md5, str(facts.get("ETag") or facts.get("crc32c", "")))

@@ -58,7 +58,10 @@ MAX_CHANNELS = 4
 def by_channels(
     function: Callable[[np.ndarray, Any], np.ndarray], image: np.ndarray, outside: Any = 0
 ) -> np.ndarray:
-    """Applies a function of OpenCV to all channels of an image, four channels at a time.
+    """Applies a function of OpenCV to an image with any number of channels.
+
+    Some functions of OpenCV support at most four channels. The function is therefore applied to
+    four channels at a time.
 
     Args:
       function: takes an image with at most four channels, and the value of pixels outside it.

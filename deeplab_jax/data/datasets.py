@@ -67,7 +67,7 @@ class ArrayDataset:
     """In-memory images and masks.
 
     Attributes:
-      absent_classes: names of the classes without a pixel.
+      absent_classes: names of the classes that do not occur in any mask.
     """
 
     split = "arrays"

@@ -153,7 +153,11 @@ class Bands:
 
     @property
     def are_pictures(self) -> bool:
-        """Returns whether all image files, including gray ones, are converted to 8-bit RGB."""
+        """Returns whether image files are converted to 8-bit RGB, without a selection of bands.
+
+        Gray images are converted as well. If the user selects three bands as R, G and B, the result
+        is False, although the images are RGB.
+        """
         return self.are_rgb and self.chosen is None
 
     def __str__(self) -> str:

@@ -224,8 +224,8 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: the file contains several pages, frames or sizes, or bands other than gray,
-        colors and opacity.
+      DeepLabError: the file contains several pages or frames, or the same picture in several sizes
+        (icons), or bands other than gray, colors and opacity.
     """
     number = getattr(image, "n_frames", 1)
     if number == 1:
@@ -240,12 +240,12 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
 
 
 def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
-    """Raises an error for a TIFF that Pillow cannot open; the message states its bands.
+    """Raises an error that states the bands of a TIFF; called for a file that Pillow cannot open.
 
-    Returns without an error if the bytes are not a TIFF, or if its tags cannot be read.
+    For other formats, and for a TIFF whose tags cannot be read, there is no error.
 
     Raises:
-      DeepLabError: the bytes are a TIFF with readable tags.
+      DeepLabError: the file is a TIFF with readable tags.
     """
     if not encoded.startswith(TIFF_STARTS):
         return

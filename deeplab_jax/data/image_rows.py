@@ -42,8 +42,8 @@ class ImageRows(Protocol):
 
     Attributes:
       size: (height, width) in pixels.
-      georeference: TIFF tags of the geographic position, in the form that tifffile writes:
-        (code, type, count, value, True).
+      georeference: TIFF tags of the geographic position, in the form of the argument `extratags` of
+        tifffile: (code, dtype, count, value, whether only the first page has the tag).
     """
 
     size: Size
@@ -80,9 +80,9 @@ def open_rows(
       max_pixels: maximum number of pixels of an image that is decoded whole (default: 400 million).
 
     Raises:
-      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole.
-        Several pictures, and bands other than gray, colors and opacity, are errors, too. For a
-        TIFF that is too large for Pillow, tifffile and imagecodecs must be installed.
+      DeepLabError: the file is missing, damaged, not an image or too large to be decoded whole; it
+        contains several pictures, or bands other than gray, colors and opacity; or it is a TIFF
+        that is too large for Pillow, and tifffile or imagecodecs is not installed.
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
@@ -201,7 +201,7 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> str:
     if page.tags.valueof(274, UPRIGHT) not in (0, UPRIGHT):
         return "an orientation"
     if page.imagedepth != 1:
-        return "depth"
+        return "several depth planes"
     rows = page.tilelength if page.is_tiled else page.rowsperstrip
     if not _is_plain(page) and min(rows, page.imagelength) * page.imagewidth > max_pixels:
         return "long compressed strips"
@@ -239,7 +239,8 @@ class _TiffRows:
         """Decodes all rows once, to find damage and the range of the pixel values.
 
         Returns:
-          For more than 8 bits per channel, the pixel values that are mapped to 0 and to 255.
+          The pixel values that are mapped to 0 and 255: the given intensity range or, by default,
+          the range of the page, extended to include 0. The values of 8-bit pixels are not mapped.
 
         Raises:
           DeepLabError: the file is damaged, or its fourth channel is not opacity.

@@ -69,7 +69,7 @@ def read_image(
       source: path of the image, or its encoded bytes.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
         (default: the smallest range that contains 0 and all values of the image).
-      name: name of encoded bytes, for errors.
+      name: name of the image in errors, used if `source` contains encoded bytes.
       bands: bands of the result (default: 8-bit RGB).
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
@@ -187,10 +187,10 @@ def storable_image(
       source: path of the image, or its encoded bytes.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
         (default: the smallest range that contains 0 and all values of the image).
-      name: name of encoded bytes, for errors.
+      name: name of the image in errors, used if `source` contains encoded bytes.
       bands: bands of the dataset (default: 8-bit RGB).
-      first: path of the dataset's first image if `bands` were read from this file, else None; for
-        errors.
+      first: file from which `bands` were read, which is named in errors; None if they were not read
+        from a file.
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
 
@@ -231,8 +231,8 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
     """Returns the encoded image, and its name for error messages.
 
     Args:
-      source: path of the file, which is also its name; or the encoded bytes.
-      name: name of encoded bytes (default: "image").
+      source: path of the file, which becomes the name of the image; or the encoded bytes.
+      name: name of the image if `source` contains encoded bytes (default: "image").
 
     Raises:
       DeepLabError: the file does not exist or cannot be read.
@@ -280,7 +280,10 @@ def _unlimited_pillow() -> Iterator[None]:
 
 
 def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.Image.Image:
-    """Decodes a whole image, and applies its EXIF orientation only if the file is a TIFF.
+    """Decodes a whole image.
+
+    Pillow applies the EXIF orientation of a TIFF while it decodes the file. In other formats, the
+    EXIF orientation is not applied.
 
     Args:
       encoded: content of the file.

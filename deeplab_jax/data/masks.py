@@ -144,8 +144,9 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
         files with one page.
 
     Raises:
-      DeepLabError: the file is missing or damaged, has several pictures, or has bands other than
-        gray, colors and opacity. An NPY file must contain a two-dimensional array of integers.
+      DeepLabError: the file is missing or damaged; has several pictures, and `page` selects none of
+        them; has bands other than gray, colors and opacity; or is an NPY file that does not contain
+        a two-dimensional array of integers.
     """
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)
@@ -275,8 +276,8 @@ def read_mask(
     values = mask.opacity() if in_opacity else mask.values()
     if values is None:
         raise DeepLabError(
-            f"{mask.path}: the mask has no opacity channel (alpha), from which class indices are "
-            "read; save the mask with one"
+            f"{mask.path}: the mask has no opacity channel (alpha), but the classes of this "
+            "dataset are read from the opacity; save the mask with an opacity channel"
         )
     largest = np.iinfo(dtype).max
     legal = np.isin(values, list(labels))

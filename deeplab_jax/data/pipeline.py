@@ -204,5 +204,12 @@ def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """Restricts OpenCV to one thread, because all cores are in use by the worker processes."""
+    """Restricts OpenCV to one thread; Grain calls this function when a worker process starts.
+
+    More threads would not be faster, because the worker processes use all cores.
+
+    Args:
+      worker: index of the worker process; unused.
+      num_workers: number of worker processes; unused.
+    """
     cv2.setNumThreads(0)

@@ -67,8 +67,9 @@ def prepare(
     """Writes a dataset unless it already exists; returns its directory, statistics and remarks.
 
     Args:
-      make_builder: creates a new builder, for example a `functools.partial` of the builder class.
-        To replace a dataset, it is called with the argument `data_dir`, a temporary directory.
+      make_builder: function that creates a new builder, for example a `functools.partial` of the
+        builder class. It is called without arguments. If an existing dataset is replaced, it is
+        called again, with a temporary directory as the argument `data_dir`.
       skip_bad: whether to leave damaged examples out instead of failing (default: False).
       overwrite: whether to replace an existing dataset once the new one is complete (default:
         False).
@@ -135,7 +136,8 @@ def _write_kept(
       builder: builder of the dataset.
       problems: damaged examples, which are left out.
       notes: remarks for the user, which are stored with the dataset.
-      final: final path of the dataset, for errors.
+      final: path of the dataset in errors. It differs from `builder.data_path` if the builder
+        writes to a temporary directory first.
 
     Raises:
       DeepLabError: a split has no usable example, or the dataset cannot be written.
@@ -156,7 +158,7 @@ def write(builder: SegmentationBuilder, final: Path | None = None) -> None:
 
     Args:
       builder: builder of the dataset.
-      final: final path of the dataset, for errors (default: `builder.data_path`).
+      final: path of the dataset in errors (default: `builder.data_path`).
 
     Raises:
       DeepLabError: the dataset cannot be written, for example because the disk is full.

@@ -74,9 +74,12 @@ def _colored(random: np.random.Generator, pattern: np.ndarray, loudness: float) 
 
 
 def _turned_axes(random: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the phases of two orthogonal waves, in radians, each float32 [H, W].
+    """Returns the phases, in radians, of two orthogonal waves from which a texture is computed.
 
     Both waves have the same random wavelength; the direction of the first is random.
+
+    Returns:
+      Phase of the first wave and phase of the second wave, each float32 [H, W].
     """
     angle = random.uniform(0, 2 * math.pi)
     frequency = 2 * math.pi / math.exp(random.uniform(*np.log(WAVELENGTH)))

@@ -570,7 +570,7 @@ def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     (source / "ImageSets/Segmentation/default.txt").write_text(
         "".join(path.read_text() for path in lists)
     )
-    with pytest.raises(DeepLabError, match=r"default.txt: this is not the name of a split"):
+    with pytest.raises(DeepLabError, match=r"default.txt: 'default' is not the name of a split"):
         built("cvat", source, tmp_path)
     for path in lists:
         path.unlink()

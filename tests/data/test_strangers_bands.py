@@ -383,11 +383,11 @@ SPOILT = {
         r"bands=0,1,2 is illegal; give different",
     ),
     "a band twice": (no_change, ["--bands=1,1,2"], r"give different numbers from 1"),
-    "no number": (no_change, ["--bands=red"], r"--bands=red is not legal; give numbers from 1"),
+    "no number": (no_change, ["--bands=red"], r"--bands=red is not legal; give the numbers of"),
     "bands with an intensity range": (
         no_change,
         ["--bands=all", "--intensity_range=0,4095"],
-        r"5 bands of uint16 keep their values; omit intensity_range, or choose three bands",
+        r"5 bands of uint16 are stored unchanged; omit intensity_range, or choose three bands",
     ),
     "differing band counts": (
         lambda source: spoil_image(source, draw_bands(0, 3, 48)[0][..., :4].copy()),

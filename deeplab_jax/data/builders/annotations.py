@@ -64,9 +64,9 @@ class DrawnBuilder(SegmentationBuilder):
 
         Args:
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image. The argument is used only if the annotation file
-            states no size of the image, or a size that both images have. None: in these cases, it
-            is an error if the labels that are drawn for both images differ.
+            `displayed` or the `stored` image. It is used only if the annotation file states no
+            size or a size that fits both, and the two possible labels differ. None: such an image
+            is an error.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -195,7 +195,7 @@ class AnnotationsBuilder(DrawnBuilder):
           intensity_range: (low, high), values of 16-bit and float images that become 0 and 255
             (default for each image: smallest range that contains 0 and all its pixel values).
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image (default: the usual one of the annotation tool).
+            `displayed` or the `stored` image (default: the usual choice of the tool).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
@@ -226,8 +226,8 @@ class AnnotationsBuilder(DrawnBuilder):
         """Reads the annotation files.
 
         Returns:
-          Images by split, then by id (the split is None for images without a split); and the names
-          of the classes in the order of their labels.
+          Images by split, then by id (the split is None for images without a split). Names of the
+          classes in the order of their labels.
         """
 
     @abc.abstractmethod
@@ -320,7 +320,7 @@ class AnnotationsBuilder(DrawnBuilder):
     def _without_shared_images(
         self, found: Mapping[str | None, dict[str, ListedImage]]
     ) -> dict[str | None, dict[str, ListedImage]]:
-        """Marks an image as damaged if it was found by name and several annotations use it."""
+        """Sets the fault of images that were found only by name and have several annotations."""
         uses = Counter(listed.path for images in found.values() for listed in images.values())
 
         def checked(listed: ListedImage) -> ListedImage:

@@ -114,7 +114,7 @@ class LoadedExample:
 
     Attributes:
       image: image with its EXIF orientation applied, encoded as JPEG or PNG with 8 bits per
-        channel. If the bands are not RGB, the image is a gray PNG that contains all bands.
+        channel. If the bands are not RGB, a gray PNG that contains all bands below one another.
       label: class of each pixel or void, [H, W]; uint8 with void = 255 for up to 255 classes, else
         uint16 with void = 65535.
       facts: results of checking the example.
@@ -149,8 +149,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """Base class of TFDS builders of images and masks; subclasses find and read the files.
 
     Images are passed to TFDS as encoded bytes, because TFDS would encode arrays with TensorFlow.
-    `info.metadata` contains class_names, palette, intensity_range, bands, statistics (per split),
-    left_out (a reason for each example that was left out) and notes (remarks for the user).
+    `info.metadata` has the keys:
+
+    * class_names, palette, intensity_range, bands: fields of `descriptor`. Bands that are not RGB
+      also have the mean and the standard deviation over the first split.
+    * statistics: statistics of the labels, by split.
+    * left_out: a reason for each example that was left out.
+    * notes: remarks for the user.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -309,7 +314,7 @@ def in_splits(
 
     Args:
       found: examples by split, then by id. The split is None for examples without a split.
-      builder: the reporter of this builder receives the number of images in val.
+      builder: builder of the dataset; its reporter receives the number of images in val.
 
     Raises:
       DeepLabError: some examples are in a split and others are not.

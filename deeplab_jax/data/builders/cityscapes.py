@@ -1,7 +1,7 @@
-"""Cityscapes: 2,975 train and 500 val images of 2048 × 1024 (width × height), fine annotations.
+"""Cityscapes: 2,975 train and 500 val images with fine annotations, 2048 × 1024 (width × height).
 
-The 19,998 images of the split `train_extra`, with coarse annotations, are optional. The 1,525 test
-images have no public labels and are not prepared.
+The split `train_extra` is optional. It contains 19,998 images with coarse annotations. The 1,525
+test images have no public labels and are not prepared.
 Source: Cordts et al. 2016 (arXiv:1604.01685).
 """
 

@@ -265,7 +265,11 @@ def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]
 
 
 def _uncompressed(encoded: bytes) -> list[int]:
-    """Decodes compressed run lengths, like `rleFrString` of COCO's API."""
+    """Decodes compressed run lengths in the same way as the C function `rleFrString` of COCO's API.
+
+    Returns:
+      Numbers of successive pixels outside, inside, outside, … the object, in column-major order.
+    """
     counts: list[int] = []
     number = bits = 0
     for byte in encoded:

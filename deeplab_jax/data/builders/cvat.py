@@ -42,9 +42,9 @@ IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 class Cvat(PairedFilesBuilder):
     """Reads masks in `SegmentationClass/`; `labelmap.txt` defines the color of each class.
 
-    Lists in `ImageSets/Segmentation/`, such as `train.txt`, define the splits. If there is only one
-    list, and its name is not that of a split, a hash of the file names divides its images into
-    train and val.
+    The text files in `ImageSets/Segmentation/`, such as `train.txt`, list the images of each split.
+    If there is only one list, and its name is not that of a split, a hash of the file names divides
+    its images into train and val.
     """
 
     LANDMARK = MASKS
@@ -92,8 +92,8 @@ class Cvat(PairedFilesBuilder):
         descriptor, labels, background = annotation_classes(self.name, colors, file, root)
         if background not in colors and BLACK in colors.values():
             raise DeepLabError(
-                f"{self._label_map}: black is the color of the background, but a class with "
-                f"another name has it; rename the class to {background!r}, or change its color"
+                f"{self._label_map}: a class has the color black, which is reserved for the class "
+                f"{background!r}; rename the class to {background!r}, or change its color"
             )
         colors.setdefault(background, BLACK)
         self._color_labels = _color_labels(colors, labels, self._label_map)
@@ -127,8 +127,8 @@ class Cvat(PairedFilesBuilder):
             split = named_split([path.stem])
             if split is None and len(lists) > 1:
                 raise DeepLabError(
-                    f"{path}: this is not the name of a split; rename the list to train.txt, "
-                    "val.txt or test.txt"
+                    f"{path}: {path.stem!r} is not the name of a split; rename the list of images "
+                    "to train.txt, val.txt or test.txt"
                 )
             for line in read_text(path, "list of images").splitlines():
                 # Names with spaces are in quotes.
@@ -180,7 +180,8 @@ def read_label_map(path: Path) -> dict[str, Color]:
         name = match[1]
         if name in colors or color in colors.values():
             raise DeepLabError(
-                f"{place}: label {name!r} has the name or color of an earlier label; change it"
+                f"{place}: label {name!r} has the same name or color as an earlier label; change "
+                "the name or the color"
             )
         colors[name] = color
     return colors

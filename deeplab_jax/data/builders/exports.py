@@ -34,7 +34,7 @@ def annotation_classes(
 ) -> tuple[Descriptor, dict[str, int], str]:
     """Determines the classes of a dataset from annotations.
 
-    If no class is named background, this class is added as class 0.
+    If no class is named background, a class with this name is added as class 0.
 
     Args:
       name: name of the dataset.
@@ -44,7 +44,11 @@ def annotation_classes(
       source: directory of the dataset, for error messages.
 
     Returns:
-      Descriptor of the dataset, label of each class by name, and name of the background class.
+      Tuple with three elements:
+
+      * descriptor of the dataset;
+      * {class name: label};
+      * name of the background class.
 
     Raises:
       DeepLabError: background is the only class.
@@ -73,10 +77,13 @@ def named_split(parts: Sequence[str]) -> str | None:
 
 
 def uppermost(files: Sequence[Path]) -> Path:
-    """Returns the file in the uppermost directory, among files that each describe one export.
+    """Returns the file that is nearest to the root of the directory tree.
+
+    Args:
+      files: files that each describe one export, such as all files `labelmap.txt` of a source.
 
     Raises:
-      DeepLabError: several files are in directories of the same depth.
+      DeepLabError: several files have the same smallest depth.
     """
     least = min(len(path.parts) for path in files)
     found = [path for path in files if len(path.parts) == least]

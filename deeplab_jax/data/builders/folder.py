@@ -44,7 +44,8 @@ class Folder(PairedFilesBuilder):
     encodings:
 
     * class indices (palette, gray or `.npy`; 16 bits for more than 255 classes),
-    * 0 and 255 for two classes (as values, or as the opacity of a single color),
+    * 0 and 255 for two classes, either as pixel values or as opacities (alpha) of pixels that all
+      have the same color,
     * the colors of a color map.
     """
 
@@ -101,8 +102,8 @@ class Folder(PairedFilesBuilder):
         self._first, chosen = _first_bands(sorted(self._found.images.values()), bands, page)
         if intensity_range and not chosen.are_rgb:
             raise DeepLabError(
-                f"intensity_range maps values to 8 bits, but {chosen} keep their values; omit "
-                "intensity_range, or choose three bands, which are mapped to 8 bits"
+                f"intensity_range maps values to 8 bits, but the values of {chosen} are stored "
+                "unchanged; omit intensity_range, or choose three bands, which are mapped to 8 bits"
             )
         self.descriptor = dataclasses.replace(
             descriptor, intensity_range=intensity_range, bands=chosen
@@ -111,7 +112,7 @@ class Folder(PairedFilesBuilder):
         self._read_label = self._label_reader()
 
     def _label_reader(self) -> Callable[[MaskFile], np.ndarray]:
-        """Returns the function that converts a mask to classes and void."""
+        """Returns the function that converts each mask file to class indices and void values."""
         dtype = label_dtype(self.descriptor.num_classes)
         if self._color_labels is None:
             return functools.partial(read_mask, dtype=dtype, **self._index_encoding())
@@ -146,7 +147,10 @@ class Folder(PairedFilesBuilder):
         return super().load(split, image_id)
 
     def _report_rule(self, found: Found, matching: Matching) -> None:
-        """Reports the names of one matched image and mask, unless these names are equal."""
+        """Reports the paths of one image and its mask, to show the user how names were matched.
+
+        If the keys of the two files are equal, nothing is reported.
+        """
         image, mask = next(iter(matching.mask_of.items()))
         if image != mask:
             self.reporter.message(
@@ -203,7 +207,7 @@ class Folder(PairedFilesBuilder):
 def _first_bands(
     paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
-    """Returns the image that determines the bands of a dataset, and these bands.
+    """Determines the bands of a dataset, if necessary from its first readable image.
 
     Args:
       paths: images of the dataset.
@@ -211,7 +215,7 @@ def _first_bands(
       page: number of the page to read from TIFF files with several pages, from 1.
 
     Returns:
-      Path of the first readable image, or None if no image had to be read; and the bands.
+      Path of the image that was read (None if `wanted` alone determines the bands), and the bands.
 
     Raises:
       DeepLabError: `wanted` is illegal, or no image can be read.
@@ -239,7 +243,7 @@ def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Band
     """Returns the first file that can be read, and its bands.
 
     Raises:
-      DeepLabError: no file can be read. The message states the fault of the first file.
+      DeepLabError: no file can be read. The message is the error of the first file.
     """
     failure: DeepLabError | None = None
     for path in paths:
@@ -254,8 +258,11 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
     """Yields the images without a mask, and the masks without an image.
 
     Yields:
-      Pair of the existing file and the expected path of the missing file; key of the existing file,
-      such as `train/a` for `images/train/a.jpg`; and error message.
+      For each such file, a tuple of
+
+      * the pair that consists of the file and the expected path of the missing file,
+      * the key of the file, such as `train/a` for `images/train/a.jpg`,
+      * the error message.
     """
     # For each folder in the keys, the folders on disk that contain its images and its masks.
     folders = {

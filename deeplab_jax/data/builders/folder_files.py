@@ -45,15 +45,16 @@ class Found(NamedTuple):
 def find_files(source: Path, masks: Path | None, layout: str) -> Found:
     """Finds the images and masks in a folder.
 
-    If `source` contains the folders `images/` and `masks/`, only these two folders are searched.
-    Otherwise words in the names of folders distinguish images and masks, as in `train/img/` and
-    `train/labels/`. If images and masks are in the same folder, masks are the files whose names
-    extend those of images, such as `a_mask.png` for `a.jpg`, or else the files that are not JPEG.
+    If `source` contains the folder `images/`, and masks are in `masks/` or in a folder given by the
+    user, only these two folders are searched. Otherwise words in the names of folders distinguish
+    images and masks, as in `train/img/` and `train/labels/`. If images and masks are in the same
+    folder, masks are the files whose names extend those of images, such as `a_mask.png` for
+    `a.jpg`. If there are no such names, JPEG files are images, and all other files are masks.
 
     Args:
       source: folder to search.
       masks: folder of the masks; None: masks are searched in `source`.
-      layout: expected layout, for errors.
+      layout: description of the expected layout, for errors.
 
     Raises:
       DeepLabError: there are no images or no masks. The message describes the files that were
@@ -139,8 +140,9 @@ def _role(path: str) -> tuple[str, str]:
     """Returns the role of a file, and the path of the file without the words that show the role.
 
     Words in folder names, such as `img` or `labels`, show whether a file is an image or a mask. The
-    innermost folder with such a word determines the role, and its words are left out of the path.
-    If there is no such folder, the role is "" and the path is unchanged.
+    innermost folder whose name contains such a word determines the role. The words that show this
+    role are removed from the name of this folder: `train_img/a` becomes `train/a`, and `img/a`
+    becomes `a`. If there is no such folder, the role is "", and the path is unchanged.
     """
     *folders, name = path.split("/")
     for at in reversed(range(len(folders))):
@@ -157,7 +159,9 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes outer folders that all keys share, until one has the name of a split.
+    """Removes the outermost folder from all keys, as long as all keys have the same one.
+
+    A folder with the name of a split, such as `train`, is not removed.
 
     Args:
       named: pairs (key, path) of files; a key is a path without file extension.
@@ -209,6 +213,6 @@ def _unique(named: Keyed) -> dict[str, Path]:
         if files.setdefault(key, path) != path:
             raise DeepLabError(
                 f"{path} and {files[key]} have the same name, and images and masks are matched by "
-                "name; rename one, or give one folder of masks as --masks=DIR"
+                "name; rename one, or give the folder that contains the masks as --masks=DIR"
             )
     return files

@@ -48,7 +48,8 @@ class LabelStudio(AnnotationsBuilder):
     """Combines the masks of each image into a label; smaller masks cover larger ones.
 
     Label Studio calls an image a task. The JSON export contains the path of the image of each task.
-    There are no splits, so a hash of the names chooses the images of val.
+    The export does not divide the images into splits. Instead, a hash of the name of each image
+    determines whether it belongs to train or val.
     """
 
     LAYOUT = (
@@ -130,10 +131,11 @@ class LabelStudio(AnnotationsBuilder):
         return files[0]
 
     def _masks(self, tags: set[str]) -> dict[str, list[BrushMask]]:
-        """Returns the mask files in the source by task id.
+        """Finds the mask files in the source, and returns {task id: masks of the task}.
 
         Args:
-          tags: names of the labeling tags in the JSON export; file names of masks contain them.
+          tags: names of the labeling tags in the JSON export. They are part of the file names of
+            masks, and are removed from the names to obtain the class names.
         """
         masks = defaultdict(list)
         for path in visible_files(self.source, (".png",)):
@@ -172,7 +174,7 @@ class LabelStudio(AnnotationsBuilder):
           path: path of the JSON export.
 
         Raises:
-          DeepLabError: the image does not exist, or several images could be meant.
+          DeepLabError: the image does not exist, or several images have its file name.
         """
         values = task["data"] if isinstance(task.get("data"), dict) else task
         names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))

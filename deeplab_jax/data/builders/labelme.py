@@ -45,9 +45,13 @@ OPEN_ENDED = ("polygon", "linestrip")
 class Labelme(AnnotationsBuilder):
     """Draws the shapes in all JSON files below the source; later shapes cover earlier ones.
 
-    The directories `train/`, `val/` and `test/` define the splits. `imagePath` in a JSON file is
-    the path of its image. If this path does not exist, the image embedded as `imageData` is used.
-    The image is searched by its file name only if there is no `imageData`.
+    The directories `train/`, `val/` and `test/` define the splits. The image of a JSON file is the
+    first of these that exists:
+
+    * the file at the path `imagePath`, relative to the directory of the JSON file,
+    * the image that is embedded in the JSON file as `imageData`,
+    * a file below the directory of the images (default: the source) with the path `imagePath` or,
+      if there is none, with the same file name.
     """
 
     LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"

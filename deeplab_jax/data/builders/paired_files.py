@@ -55,10 +55,10 @@ class PairedFilesBuilder(SegmentationBuilder):
 
         Args:
           source: directory of the raw files.
-          masks_drawn_on: for images with an EXIF orientation, whether masks were drawn on the
-            `displayed` or the `stored` image. This argument is used only for a mask whose size
-            fits both. If it is None, such a mask is an error, unless both cases give the same
-            label.
+          masks_drawn_on: whether masks of images with an EXIF orientation were drawn on the
+            `displayed` image, to which the orientation is applied, or on the `stored` pixels.
+            This argument is used only if the size of a mask permits both cases. None: a mask
+            that permits both cases is an error, unless both give the same label.
           page: number of the page to read from TIFF files with several pages, from 1. None: TIFF
             files with several pages are an error.
           **kwargs: arguments of `SegmentationBuilder`.

@@ -123,8 +123,8 @@ def match_names(images: Named, masks: Named) -> Matching:
 
     A rule states that the names of an image and its mask are equal, or are equal without prefixes
     and suffixes that many images or many masks share. The name of a mask may also contain the file
-    extension of its image, as in `a.jpg.png`. Each rule is tried for images and masks in folders of
-    equal names, and without regard to folders.
+    extension of its image, as in `a.jpg.png`. Each rule is tried twice: the first time, the folders
+    of an image and its mask must have equal names; the second time, folders are ignored.
 
     If some images have no mask, the rules are tried again with all names in lower case and in the
     Unicode form NFC, and with numbers without leading zeros. The second result is used only if it
@@ -191,7 +191,11 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a path in lower case and NFC, without leading zeros of numbers, to compare paths."""
+    """Returns a path in a form in which paths that differ only in the following are equal.
+
+    The differences are upper and lower case, Unicode forms of the same text, and leading zeros of
+    numbers.
+    """
     return re.sub(r"(?<!\d)0+(?=\d)", "", composed(key.casefold()))
 
 
@@ -246,7 +250,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def _undoubled(key: str) -> str:
-    """Returns a path without an image's file extension at its end: `a.jpg` becomes `a`."""
+    """Removes the file extension of an image, if there is one: `a.jpg` becomes `a`."""
     stem, suffix = os.path.splitext(key)
     return stem if suffix.lower() in MASK_SUFFIXES else key
 

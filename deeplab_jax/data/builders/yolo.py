@@ -31,7 +31,8 @@ class Yolo(AnnotationsBuilder):
 
     `data.yaml` contains the directories of the splits and the names of the classes. Background is
     class 0, before these classes. If an image has no label file, all its pixels are background.
-    Keys such as `valid`, and `Validation`, which CVAT writes, name splits, too.
+    The split val may also have the key `valid` or `Validation` in `data.yaml`; CVAT writes the
+    latter.
     """
 
     LAYOUT = "a yolo source contains data.yaml, images/train/ and labels/train/ (and val)"
@@ -109,7 +110,14 @@ class Yolo(AnnotationsBuilder):
         return self._names[int(index)], (corners.reshape(-1, 2) * scale).astype(np.int32)
 
     def _data_file(self) -> Path:
-        """Returns the path of `data.yaml` or `dataset.yaml`, the uppermost one in the source."""
+        """Finds `data.yaml` or `dataset.yaml` in the source or in a subdirectory.
+
+        Returns:
+          Path of the file. If there are several, it is the one in the uppermost directory.
+
+        Raises:
+          DeepLabError: there is no such file, or there are several at the same depth.
+        """
         files = [
             path
             for path in visible_files(self.source, (".yaml", ".yml"))
@@ -168,16 +176,21 @@ class Yolo(AnnotationsBuilder):
     def _listed_image(self, line: str, place: Path) -> Path:
         """Returns the path of an image in a text file that lists images.
 
-        If there is no image at the path, the first directories of the path are left out: CVAT
-        writes `data/` before all paths, and absolute paths are valid only on the machine that
-        wrote the file.
+        If there is no image at the path, the outermost directories of the path are removed, one
+        after another, until there is an image. CVAT, for example, writes `data/` before all paths,
+        and absolute paths are valid only on the machine on which the file was written.
 
         Args:
           line: path in the text file.
           place: path of the text file.
 
+        Returns:
+          Path of the image. If no image is found, this is the unchanged path, and the missing file
+          is reported when the image is read.
+
         Raises:
-          DeepLabError: there is no such image, and the path leads out of the source.
+          DeepLabError: no image is found, and the unchanged path is outside the source and the
+            directory of the images.
         """
         parts = PurePosixPath(PureWindowsPath(line).as_posix()).parts
         for first in range(len(parts)):
@@ -240,7 +253,7 @@ class Yolo(AnnotationsBuilder):
         return top.joinpath(*parts).with_suffix(".txt")
 
     def _top(self, image: Path) -> Path:
-        """Returns the source, or the directory of the images if an image is not in the source."""
+        """Returns the directory that contains an image: the source, or the directory of images."""
         return self.source if image.is_relative_to(self.source) else self.image_directory
 
 
@@ -252,7 +265,7 @@ def _class_names(data: dict[str, Any], path: Path) -> list[str]:
     if not isinstance(names, list) or not all(map(is_class_name, names)):
         raise DeepLabError(
             f"{path}: names must be a list of strings, or a mapping from 0, 1, … (without gaps) to "
-            "strings; put names such as yes and no in quotes"
+            "strings; put names such as yes and no in quotes, because YAML reads them as booleans"
         )
     if data.get("nc", len(names)) != len(names) or len(set(names)) < len(names):
         raise DeepLabError(
