@@ -21,8 +21,8 @@ class ClassList:
     """Classes to score; each consists of classes of the dataset and classes of the model.
 
     True classes that belong to no scored class are void. Predicted classes that belong to no scored
-    class are counted as wrong at pixels whose true class is scored. The predictions are those that
-    `predict` writes: all classes of the model take part in the argmax.
+    class are counted as wrong at pixels whose true class is scored. The predicted class of a pixel
+    is the argmax over all classes of the model, including those that belong to no scored class.
 
     Attributes:
       names: name of each scored class.
@@ -128,8 +128,8 @@ def make_class_list(
         targets = [name for name in targets if name in classes]
     if not targets:
         raise DeepLabError(
-            f"{origin}: no class is scored, because every class is mapped to void or none is "
-            "listed; map at least one class to a class that is not void, as in car: vehicle"
+            f"{origin}: no class is scored, because the class map is empty or maps every class to "
+            "void; map at least one class to a class that is not void, as in car: vehicle"
         )
     part_of = {name: name for name in targets} | given
     _check_members("dataset", dataset.class_names, targets, part_of)
@@ -149,7 +149,17 @@ def make_class_list(
 def _check_members(
     kind: str, members: Sequence[str], targets: Sequence[str], part_of: Mapping[str, str]
 ) -> None:
-    """Checks that every scored class contains a class of the dataset or of the model (`kind`)."""
+    """Checks that every scored class contains a class of the dataset, or of the model.
+
+    Args:
+      kind: `dataset` or `model`, whose classes are checked.
+      members: classes of the dataset or of the model.
+      targets: names of the scored classes.
+      part_of: {name of a class of the dataset or the model: name of the scored class}.
+
+    Raises:
+      DeepLabError: a scored class contains none of `members`.
+    """
     contained = {part_of.get(name) for name in members}
     for target in targets:
         if target not in contained:
@@ -163,8 +173,7 @@ def read_class_map(path: Path) -> dict[str, str]:
     """Reads a map from classes to scored classes: lines `from: to` or JSON {"from": "to"}.
 
     Raises:
-      DeepLabError: the file does not exist, is empty, has neither form, or has several lines for
-        the same class.
+      DeepLabError: the file does not exist, is empty, has neither form, or maps a class twice.
     """
     text = read_text(path, "class map")
     if path.suffix.lower() == ".json":

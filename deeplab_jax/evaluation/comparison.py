@@ -49,8 +49,8 @@ class StrategyResult:
       boundary: int64 [images, num_classes, 4]; for each image and class, the numbers of predicted
         boundary pixels, of predicted boundary pixels that match the truth, of true boundary pixels,
         and of true boundary pixels that match the prediction.
-      seconds_per_image: mean time from the encoded image to the class map, without compilation. For
-        whole images, this is the time of images of the median padded size, in full batches.
+      seconds_per_image: mean time from the encoded image to the class map, without compilation. If
+        images are predicted without tiles, only images of the median padded size are timed.
     """
 
     settings: Mapping[str, Any]
@@ -62,8 +62,9 @@ class StrategyResult:
 def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
     """Returns the inference strategies that lead from default options to the given options.
 
-    Each strategy adds one option to the previous strategy: output stride, scales, flip and CRF, in
-    this order, as in the papers. All strategies use the tiles of the given options.
+    The first strategy has the default options. Each further strategy adds one of the given options
+    that differ from the defaults: output stride, scales, flip and CRF, in this order, as in the
+    papers. All strategies have the tile size and the overlap of the given options.
 
     Returns:
       {name of the strategy: options}.
@@ -122,8 +123,6 @@ def compare_strategies(
 ) -> list[dict[str, Any]]:
     """Evaluates a model on a dataset split with several inference strategies.
 
-    Each image is padded to a size that the network accepts, unless `settings` contain a size.
-
     Args:
       predictor: model to evaluate.
       dataset: split with the classes of the model, unless `class_map` or `classes` is given.
@@ -135,19 +134,21 @@ def compare_strategies(
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.
+        Without a size, each image is padded to a size that the network accepts.
 
     Returns:
-      One dictionary per strategy with `strategy`, `mean_iou`, `boundary_f_score`,
-      `seconds_per_image` (see `StrategyResult`), `settings`, `mean_iou_change` and
-      `boundary_f_score_change`. The changes are relative to the previous strategy (None for the
-      first). Each change contains the `difference`, and the bounds `low` and `high` of the 95 %
-      interval of this difference, from a paired bootstrap over images (1,000 resamples, seed 0).
+      One dictionary per strategy, with the keys
+
+      * `strategy` (its name), `mean_iou`, `boundary_f_score`,
+      * `seconds_per_image`, `settings`: see `StrategyResult`,
+      * `mean_iou_change`, `boundary_f_score_change`: None for the first strategy; otherwise the
+        `difference` from the previous strategy, and `low` and `high`, the bounds of the 95 %
+        interval of this difference (see `paired_change`).
 
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
         written, all pixels are void, an image is damaged, the outputs of the network are not
-        finite, or the numbers of classes of model and dataset differ without `class_map` and
-        `classes`.
+        finite, or the numbers of classes differ, and neither `class_map` nor `classes` is given.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:
@@ -211,11 +212,11 @@ def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
 def _timed(inference: Inference) -> Inference:
     """Returns the inference over the images whose prediction is timed.
 
-    With tiles, these are the first images of the split: 8, or the number of tiles per batch if it
-    is larger. Without tiles, these are the images of the median padded size, because inference
-    options hardly change which images have this size. The images are then repeated until there are
-    at least 8 and all batches are full, because void examples that fill a batch take as much time
-    as images.
+    With tiles, these are the first images of the split: 8, or the batch size if it is larger.
+    Without tiles, these are the images of the median padded size. Nearly the same images are
+    therefore timed for all strategies, although padded sizes depend on the inference options. These
+    images are repeated until there are at least 8 and all batches are full, because void examples
+    that fill a batch take as much time as images.
     """
     timed = copy.copy(inference)
     count, batch_size = inference.num_images, inference.batch_size

@@ -163,7 +163,7 @@ def _count(
 def _refined_maps(
     logits: np.ndarray, image: np.ndarray, points: Sequence[CRFParameters]
 ) -> Iterator[np.ndarray]:
-    """Refines the logits of one image with each of several combinations of CRF parameters.
+    """Yields the class map of one image for each of several combinations of CRF parameters.
 
     Args:
       logits: logits of all classes, [H, W, C].
@@ -171,7 +171,7 @@ def _refined_maps(
       points: combinations of CRF parameters.
 
     Yields:
-      Class map [H, W] for each element of `points`, in order.
+      Class map [H, W] after refinement with each element of `points`, in order.
     """
     present = likely_classes(logits)
     scores, colors = jnp.asarray(logits[..., present]), jnp.asarray(image)
@@ -188,6 +188,8 @@ def _without_weight(point: CRFParameters) -> CRFParameters:
 
 def likely_classes(logits: np.ndarray) -> np.ndarray:
     """Returns the indices of the classes whose probability is at least 0.001 in some pixel.
+
+    The search refines only the logits of these classes, which reduces its time.
 
     Args:
       logits: logits [H, W, C].

@@ -39,9 +39,10 @@ def _common_size(dataset: Dataset) -> Size | None:
 
 
 class Evaluator:
-    """Evaluates different variables of a network on one split, and compiles the network only once.
+    """Evaluates a network on one split, repeatedly and with different variables.
 
-    The training loop uses this class for validation.
+    The training loop uses this class for validation. Every validation uses the same compiled
+    programs, one for each padded image size.
     """
 
     def __init__(self, model: DeepLab, dataset: Dataset, **settings: Any) -> None:
@@ -127,14 +128,14 @@ def evaluate(
         with lines `from: to` (default: classes keep their names).
       classes: names of the scored classes (default: all). Other true classes are void. Predictions
         of other classes are wrong, and have a column of their own in the confusion matrix.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, and for
-        `reliability.png` (calibration metrics) and `uncertainty.png` (uncertainties).
+      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`; also for
+        `reliability.png` with `calibration_bins`, and for `uncertainty.png` with uncertainties.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size and batch_size. Without a size, each
         image is padded to a size that the network accepts.
 
     Returns:
-      The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.
+      The content of `metrics.json`. Accuracies and IoUs are in 0..1. Undefined metrics are None.
 
     Raises:
       DeepLabError: the model classifies whole images or does not support the options, `output`
@@ -205,7 +206,7 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
 
     Args:
       counts: numbers of non-void pixels in the split, of any shape, such as a confusion matrix.
-      inference: inference over the split; the error contains the name of the split.
+      inference: inference over the split, which supplies the name of the split for the error.
 
     Raises:
       DeepLabError: every pixel is void.
@@ -229,8 +230,8 @@ def check_start(
     Args:
       predictor: model to evaluate.
       dataset: split of the images.
-      class_list: classes to score, or None for the classes of the model. Class names are compared
-        only without a class list.
+      class_list: classes to score. None: the classes of the model are scored, and their names are
+        compared with those of the dataset.
       output: directory for the results, or None.
       reporter: receives the warning.
 

@@ -69,7 +69,7 @@ class WholeImageInference:
 
     Attributes:
       dataset: split to predict.
-      sizes: (H, W) in pixels to which each image is padded, one of a few distinct sizes.
+      sizes: list with the padded (H, W) of each image, in pixels. It contains few distinct sizes.
       mesh: mesh of the devices.
       batch_size: number of images per batch across all hosts, a multiple of the size of the mesh
         axis `data`.
@@ -306,8 +306,8 @@ def check_size(size: Size, dataset: Dataset, count: int) -> None:
     if height > size[0] or width > size[1]:
         raise DeepLabError(
             f"{dataset.name}/{dataset.split} has images of up to {height}x{width} (height x "
-            f"width), larger than the evaluation size {size[0]}x{size[1]}; leave evaluation.size "
-            f"(--size) unset, as in --config.evaluation.size=None, or give at least "
+            f"width), larger than the evaluation size {size[0]}x{size[1]}; omit the size "
+            f"(--size; in training, give --config.evaluation.size=None), or give at least "
             f"{height}x{width}"
         )
 

@@ -122,10 +122,11 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Returns these counts without the last class as a true class.
+        """Removes the last class from the true classes, and returns the remaining counts.
 
-        The last class contains all predictions that belong to no scored class, so it is the true
-        class of no pixel. Pixels for which it is predicted remain in the counts, as errors.
+        The last class stands for all predictions that belong to no scored class. It is the true
+        class of no pixel, so it has no metrics of its own. Pixels for which it was predicted remain
+        in the counts of their true classes, as errors.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),
@@ -263,8 +264,8 @@ def write_report(
       output: directory, created if missing.
       metrics: result of `evaluate`.
       rows: images of the contact sheet, at least one.
-      class_names: name of each class. The last one may be the name of predictions that belong to no
-        scored class.
+      class_names: name of each class. If a class list was given, the last name is that of the
+        predictions that belong to no scored class.
       palette: color of each class, RGB 0..255.
     """
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")

@@ -24,7 +24,7 @@ from deeplab_jax.visualize import Panel
 
 
 class SheetRow(NamedTuple):
-    """Row of the contact sheet and of the picture of the uncertainties.
+    """One image in the pictures `contact_sheet.png` and `uncertainty.png`, which show it in a row.
 
     Attributes:
       position, panel, uncertainty: see `ImageResult`.
@@ -38,10 +38,12 @@ class SheetRow(NamedTuple):
 class ImageResult(NamedTuple):
     """Result for one image.
 
+    The classes are those of the model. If a class list was given, they are `ClassList.outcomes`
+    instead: the scored classes, followed by one class for all other predictions.
+
     Attributes:
       position: index of the image in the split.
-      panel: image, true labels and predicted labels. If a class list was given, the labels are
-        indices of its `outcomes`.
+      panel: image, true labels and predicted labels.
       bins: uint16 [num_classes, H, W], index (0..999) of the interval that contains each
         probability. The 1,000 equal intervals divide 0..1.
       probabilities: float32 [H, W, num_classes], or None if only bins were computed.
@@ -60,8 +62,8 @@ class ImageResult(NamedTuple):
         """Returns this result with values for the field `uncertainty`.
 
         Args:
-          names: uncertainties to compute from the probabilities: `confidence`, `entropy`.
-          computed: {name of another uncertainty: its values, float32 [H, W]}.
+          names: uncertainties to compute from the field `probabilities`: `confidence`, `entropy`.
+          computed: other uncertainties, which are already computed: {name: float32 [H, W]}.
         """
         if not names and not computed:
             return self
@@ -220,8 +222,9 @@ def _in_bins(
 def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns the class map as uint8 for up to 255 classes, else as uint16.
 
-    This is the output of the network for evaluations that need no probabilities. The number of
-    channels of the logits is used, but not their values.
+    `Evaluator` passes this function to the network as the argument `finish`, because validation
+    requires no probabilities. The logits are used only for their number of channels, the number of
+    classes.
     """
     return class_map.astype(label_dtype(logits.shape[-1]))
 

@@ -129,10 +129,10 @@ def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, floa
 def _likelihoods(
     inference: Inference, predictor: Predictor, inverses: np.ndarray, reporter: Reporter
 ) -> np.ndarray:
-    """Returns the negative log-likelihood of a split at several inverse temperatures.
+    """Returns the negative log-likelihood of a split, and its derivatives.
 
     Returns:
-      float64 [4, K] for K inverse temperatures. The first three rows are means over the non-void
+      float64 [4, K] for the K `inverses`. The first three rows are means over the non-void
       pixels: the negative log-likelihood, and its first and second derivative with respect to the
       inverse temperature. The last row is the number of non-void pixels.
     """
@@ -149,7 +149,10 @@ def _likelihoods(
 
 
 def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the non-void pixels of an image in blocks of 256 rows with 256 pixels each.
+    """Yields the non-void pixels of an image, gathered into blocks of 256 × 256 pixels.
+
+    Blocks have a fixed shape, so that the function that sums over them is compiled only once. Each
+    row of a block is summed in float32, and the sums of the rows are added in float64.
 
     Args:
       scores: logits [H, W, C].

@@ -1,6 +1,6 @@
 """Core ML export: translates a traced program to MIL, Core ML's Model Intermediate Language.
 
-The written .mlpackage is checked on all systems, but only Apple devices can execute it.
+The package can be written without an Apple device, but only Apple devices can execute it.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ PREVIEW = "com.apple.coreml.model.preview"
 
 
 class MilWriter:
-    """Writes a program as MIL operations on feature maps [N, C, H, W].
+    """`Writer` that `translate` uses to write a program as MIL operations.
 
-    Methods take and return MIL variables.
+    Methods take and return MIL variables. Feature maps are [N, C, H, W].
     """
 
     def __init__(self, builder: Any) -> None:

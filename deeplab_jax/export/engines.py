@@ -102,7 +102,13 @@ class EngineNetwork:
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
-        """Creates the network; during prediction, `file_of` loads the exported files of `model`."""
+        """Creates the network.
+
+        Args:
+          model: the network, at the output stride that inference uses.
+          file_of: function that returns the exported file for a model, an image size and the kinds
+            of input and output, loaded in its runtime. It is called during prediction.
+        """
         self.model, self._file_of = model, file_of
 
     def forward(
@@ -112,9 +118,8 @@ class EngineNetwork:
 
         Args:
           options: inference options; only scales and flip are used.
-          finish: function of the class map and the logits, both at the resolution of the images. It
-            must be a function at the top level of a module, or an `AtTemperature` that contains
-            one.
+          finish: function of the class map and the logits, both at the resolution of the images.
+            See `forward_pass`.
           mesh: mesh of one device, or None. The runtime executes the network on the CPU.
 
         Raises:
@@ -339,7 +344,7 @@ class FilePredictor(Predictor):
     def check_size(self, size: Size) -> None:
         """Checks that an image (H, W) fits into the fixed size of the file.
 
-        Files without a fixed size accept all images, and so do predictors that use tiles.
+        If the file has no fixed size, or if images are predicted in tiles, all sizes are accepted.
 
         Raises:
           DeepLabError: the image is larger than the fixed size.

@@ -29,20 +29,28 @@ class Metadata:
     Attributes:
       class_names: class names in the order of the logits.
       palette: RGB color 0..255 of each class.
-      input: `name`, `dtype`, `shape` (None for a variable size) and `normalization` of the input.
-        `normalization` is `inside` if the file normalizes pixels. Otherwise, the caller must pass
-        pixel · scale + offset, and `normalization` has the keys `scale` and `offset` (per channel),
-        `channels` (order of the channels: RGB, BGR, or `bands` as in the image) and `dtype` of the
-        pixels (default: uint8).
-      sizes: `step`, `plus`, `fill` and `largest`. Legal heights and widths in pixels are
-        k · `step` + `plus` with k ≥ 1. `fill` is the padding value of each channel. `largest` is
-        the maximum (H, W) in files of earlier releases, otherwise None.
-      output: `name`, `dtype`, `shape` and `meaning` of the output.
+      input: dictionary that describes the input of the exported network:
+
+        * `name`, `dtype`, `shape`: shape is [N, H, W, C], with None for variable lengths.
+        * `normalization`: `inside` if the exported network normalizes pixels itself. Otherwise, the
+          caller must pass pixel · scale + offset, and the value is a dictionary:
+
+          * `name`: value of the keyword `preprocessing` of the network.
+          * `channels`: order of the channels, `RGB` or `BGR`; `bands`: as in the image.
+          * `scale`, `offset`: one number for each channel, in the order of `channels`.
+          * `dtype`: dtype of the pixels before normalization (default: uint8).
+      sizes: dictionary that describes the legal image sizes:
+
+        * `step`, `plus`: legal heights and widths in pixels are k · step + plus with k ≥ 1.
+        * `fill`: padding value of each channel.
+        * `largest`: maximum (H, W) in files of earlier releases, otherwise None.
+      output: dictionary with `name`, `dtype`, `shape` and `meaning` of the output, such as "class
+        of every pixel".
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
       dtype: dtype of weights and computation, float32 or float16.
-      model: description of the network with the content of `model.json`, from which a predictor of
-        the file is created; None in files of earlier releases.
+      model: description of the network, with the content of `model.json`. `FilePredictor` uses it.
+        None in files of earlier releases.
     """
 
     class_names: tuple[str, ...]
@@ -67,7 +75,7 @@ class Metadata:
         return np.dtype(name)
 
     def normalized(self, images: np.ndarray) -> np.ndarray:
-        """Converts images to the input of the file: normalizes them unless the file does so.
+        """Normalizes images, unless the exported network normalizes its input itself.
 
         Args:
           images: [N, H, W, C], of the dtype that the property `pixels` returns. Images with three
@@ -162,7 +170,7 @@ def parse_metadata(text: str | bytes, where: str) -> Metadata:
       where: path of the file, for the error message.
 
     Raises:
-      DeepLabError: the text is damaged.
+      DeepLabError: the text is not JSON with the fields of `Metadata`.
     """
     try:
         values = json.loads(text)

@@ -154,7 +154,7 @@ class OnnxWriter:
         return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
     def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
-        """Returns the shape (N, C, H, W) of a resized map as a constant or tensor, int64 [4].
+        """Returns the shape (N, C, H, W) of a resized map: a constant, or a tensor int64 [4].
 
         Args:
           inputs: map to resize, [N, C, h, w].
@@ -167,7 +167,7 @@ class OnnxWriter:
         return self.node("Concat", outer, self._integers([height, width]), axis=0)
 
     def _integers(self, lengths: Sequence[Any]) -> Value:
-        """Returns integers or symbolic lengths as a constant or tensor int64 [K]."""
+        """Returns K lengths: a constant if all are integers, else a tensor int64 [K]."""
         if all(isinstance(length, int) for length in lengths):
             return np.array(lengths, np.int64)
         return self.node("Concat", *map(self._symbolic, lengths), axis=0)

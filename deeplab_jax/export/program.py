@@ -55,7 +55,7 @@ class ExportOptions:
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
                 f"height, width and batch must be at least 1, got size={self.size} and "
-                f"batch={self.batch}; None means any size"
+                f"batch={self.batch}; None permits any value"
             )
 
 
@@ -82,7 +82,7 @@ class Program:
 
     @property
     def step(self) -> Grid:
-        """Pair (step, offset) in pixels: legal heights and widths are k · step + offset, k ≥ 1."""
+        """`Grid` (step, plus) in pixels: legal heights and widths are k · step + plus, k ≥ 1."""
         return size_grid(self.predictor.model.architecture)
 
     @property
@@ -129,8 +129,8 @@ def suits(size: Size, step: int, plus: int) -> bool:
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
-    A variable batch size is the symbol `N`. A variable height or width is k · step + offset, where
-    `Program.step` is (step, offset), and height and width have different symbols k.
+    A variable batch size is the symbol `N`. A variable height is h · step + plus, and a variable
+    width is w · step + plus, with the symbols `h` and `w`, and step and plus of `Program.step`.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]
@@ -163,11 +163,11 @@ def check_suits(size: Size, step: int, plus: int) -> None:
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Context manager for tracing a program; raises a `DeepLabError` for unsupported sizes.
+    """Context manager in which a program is traced; checks that it supports its image sizes.
 
     Raises:
-      DeepLabError: tracing fails and `options.size` is None, so the network does not support
-        variable sizes. The message suggests a fixed size.
+      DeepLabError: tracing with variable sizes (`options.size` is None) fails, because the network
+        does not support them. The message suggests a fixed size.
     """
     try:
         yield

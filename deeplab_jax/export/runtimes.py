@@ -76,26 +76,7 @@ def export(
     """
     check_exports(predictor, format)
     program = program_for(predictor, format, options)
-    if format != "stablehlo" and not program.options.portable:
-        raise DeepLabError(
-            f"portable=False (--noportable) requires the format stablehlo, got {format}; omit "
-            "--noportable"
-        )
-    if program.options.dtype != "float32" and format not in HALF_FORMATS:
-        raise DeepLabError(
-            f"{format} files compute in float32; --dtype={program.options.dtype} is supported only "
-            f"by the formats {', '.join(HALF_FORMATS)}"
-        )
-    if calibration is not None and format != "tflite":
-        raise DeepLabError(
-            f"calibration quantizes TFLite files, and cannot be combined with the format {format}; "
-            "omit calibration"
-        )
-    if calibration is not None and program.options.dtype != "float32":
-        raise DeepLabError(
-            f"dtype={program.options.dtype} cannot be combined with calibration, which quantizes a "
-            "TFLite file to 8-bit integers; omit one of them"
-        )
+    _check_options(program.options, format, calibration is not None)
     place = as_path(path)
     if format == "web":
         from deeplab_jax.export.web import check_page
@@ -105,6 +86,34 @@ def export(
     with local_output(place) as local:
         _write(program, local, format, calibration, runtime)
     return program.options
+
+
+def _check_options(options: ExportOptions, format: str, calibrates: bool) -> None:
+    """Checks that a format supports the options of a file, and calibration if `calibrates`.
+
+    Raises:
+      DeepLabError: the format does not support an option, or options contradict each other.
+    """
+    if format != "stablehlo" and not options.portable:
+        raise DeepLabError(
+            f"portable=False (--noportable) requires the format stablehlo, got {format}; omit "
+            "--noportable"
+        )
+    if options.dtype != "float32" and format not in HALF_FORMATS:
+        raise DeepLabError(
+            f"{format} files compute in float32; --dtype={options.dtype} is supported only "
+            f"by the formats {', '.join(HALF_FORMATS)}"
+        )
+    if calibrates and format != "tflite":
+        raise DeepLabError(
+            f"calibration quantizes TFLite files, and cannot be combined with the format {format}; "
+            "omit calibration"
+        )
+    if calibrates and options.dtype != "float32":
+        raise DeepLabError(
+            f"dtype={options.dtype} cannot be combined with calibration, which quantizes a "
+            "TFLite file to 8-bit integers; omit one of them"
+        )
 
 
 def _write(
@@ -219,7 +228,9 @@ class ExportedNetwork:
     run: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Applies the network to images. If the file does not normalize them, this method does.
+        """Applies the network to images.
+
+        If the exported network does not normalize its input, this method normalizes the images.
 
         Args:
           images: [N, H, W, C]: uint8 RGB 0..255, or other bands that the network takes.
@@ -266,7 +277,8 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
       threads: maximum number of threads of ONNX Runtime and LiteRT (default: number of cores).
 
     Raises:
-      DeepLabError: the file is missing or has another format, or its runtime is not installed.
+      DeepLabError: the file is missing, cannot be executed or has no metadata of deeplab_jax, or
+        its runtime is not installed.
     """
     path = as_path(path)
     if (path / PAGE_NETWORK).is_file():

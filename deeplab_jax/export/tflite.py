@@ -50,10 +50,10 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns inputs, and the name of the padding with which TensorFlow must process them.
+        """Returns inputs and a padding mode of TensorFlow, which together replace `padding`.
 
-        The name is `VALID` or `SAME`. If neither is equivalent to `padding`, the returned inputs
-        are already padded with `value`, and the name is `VALID`.
+        The mode is `VALID` (no padding) or `SAME`, if one of them is equivalent to `padding`.
+        Otherwise, this method pads the inputs with `value`, and the mode is `VALID`.
         """
         if not any(map(any, padding)):
             return inputs, "VALID"
@@ -199,7 +199,10 @@ def _converter(program: Program, tensorflow: ModuleType) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yields the network's input for each image, downsampled and padded, in a list of one array."""
+    """Yields the network's input for each calibration image, downsampled and padded.
+
+    TensorFlow expects a list with one array for each input, so each list contains one array.
+    """
     metadata, size = describe(program), program.own_size
     for image in images:
         padded = pad(fitted(image, size), size, metadata.sizes["fill"])

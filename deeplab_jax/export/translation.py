@@ -56,7 +56,7 @@ class Writer(Protocol):
         """Convolves inputs with a kernel [rows, columns, in / groups, out], and adds any bias."""
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
-        """Applies the binary operation `add`, `sub`, `mul`, `div`, `max` or `min`."""
+        """Applies `add`, `sub`, `mul`, `div`, `max` or `min` (`name`) to each pair of elements."""
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
         """Resizes inputs bilinearly to the shape `like`, [N, H, W, C]; H and W may be symbolic."""
@@ -90,10 +90,10 @@ class Writer(Protocol):
         """
 
     def relative_norms(self, inputs: Value, epsilon: float) -> Value:
-        """Returns the L2 norm over H and W of each channel, relative to the other channels.
+        """Returns relative channel norms, [N, 1, 1, C], as in global response normalization.
 
-        The norms of an image are divided by their mean over the channels, to which epsilon is
-        added. The result is [N, 1, 1, C].
+        The L2 norm of each channel over H and W is divided by the sum of epsilon and the mean of
+        the norms of all channels.
         """
 
     def slice(self, inputs: Value, start: Corner, stop: Corner, stride: Pair) -> Value:
@@ -115,9 +115,10 @@ class Writer(Protocol):
         """Returns the index of the channel with the largest value, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Receives the image and each written value, with its traced shape; writes no operation.
+        """Is called for the input image and for each written value, with its traced shape.
 
-        The ONNX writer stores the shapes, to compute variable heights and widths from them.
+        The ONNX writer stores the shapes, and computes variable heights and widths from them. Other
+        writers do nothing.
         """
 
 
@@ -181,9 +182,9 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Writes a convolution that is not yet written, with the bias, and returns its result.
+        """Writes `value` with the bias if it is a `_Convolution`, and returns the result.
 
-        Other values are returned unchanged.
+        Other values are already written or constant, and are returned unchanged.
         """
         if not isinstance(value, _Convolution):
             return value
@@ -246,7 +247,8 @@ class _Walk:
     def _biased(self, left: Value, right: Value) -> Value | None:
         """Writes the sum of a convolution and a constant as one convolution with bias.
 
-        Returns the result of the convolution; None if the operands are of other kinds.
+        Returns the result of the convolution. Returns None, and writes nothing, if the operands are
+        not an unwritten convolution and a constant, in either order.
         """
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
@@ -256,7 +258,10 @@ class _Walk:
 
 
 def _needed(jaxpr: Jaxpr) -> Counter[Var]:
-    """Counts the uses of each variable, as an output or in equations on which outputs depend."""
+    """Counts how often each variable is an output or an operand of an equation that is needed.
+
+    An equation is needed if an output depends on its result. Other equations are not translated.
+    """
     uses = Counter(atom for atom in jaxpr.outvars if isinstance(atom, Var))
     for equation in reversed(jaxpr.eqns):
         if any(uses[variable] for variable in equation.outvars):
@@ -281,10 +286,11 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
 
 
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
-    """Reshapes a constant to the rank of the result of `broadcast_in_dim`.
+    """Returns the operand of a `broadcast_in_dim` equation, which is not written as an operation.
 
-    Runtimes broadcast operands of equal rank themselves. Values that are not constant arrays are
-    returned unchanged.
+    A constant array is reshaped to the rank of the result by inserting axes of length 1. Runtimes
+    broadcast operands of equal rank in the operation that uses them. Other values are returned
+    unchanged.
     """
     if not isinstance(value, np.ndarray):
         return value

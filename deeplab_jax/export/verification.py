@@ -48,9 +48,9 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if file and network predict equal classes, except where two logits nearly agree.
+        """True if file and network predict equal classes, except where two logits are nearly equal.
 
-        `largest_margin` must be at most 10⁻³, or at most 2·10⁻⁵ · `largest_logit`.
+        This requires a `largest_margin` of at most 10⁻³, or of at most 2·10⁻⁵ · `largest_logit`.
         """
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 

@@ -119,9 +119,14 @@ def _check(program: Program) -> None:
 def _description(program: Program, package: Path) -> str:
     """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    Its entry `sizes` contains the entries of `Metadata.sizes` and two more: `fixed`, the only legal
-    (H, W), and `minimum`, the (H, W) to which smaller images are padded. Both are in pixels, or
-    null if there is no such size.
+    The object `sizes` in it has the keys of `Metadata.sizes` and two others, both in pixels:
+
+    * `fixed`: the only (H, W) that the network accepts; null if it accepts several.
+    * `minimum`: (H, W) to which smaller images are padded; null: none.
+
+    Args:
+      program: exported program.
+      package: directory of the npm package onnxruntime-web.
     """
     metadata, smallest = describe(program), program.predictor.inference_size
     minimum = program.step.round_up(smallest) if smallest else None

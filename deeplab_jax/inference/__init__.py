@@ -1,4 +1,4 @@
-"""Predictions of a trained model for images and videos, and the objects in them."""
+"""Prediction of images and videos with a trained model, and detection of objects in class maps."""
 
 from deeplab_jax.lazy import lazy_names
 

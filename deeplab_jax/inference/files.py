@@ -70,9 +70,9 @@ class FileJob(ImageJob):
       class_map: PNG of the class indices, as large as the image. It has a palette; with more than
         255 classes, it is a 16-bit gray image instead.
       overlay: PNG of the image blended with the colors of its classes.
-      probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
-        None.
-      colors: RGB PNG of the class colors; None if the class map has a palette.
+      probabilities: `.npz` with the arrays `probabilities`, float16 [H, W, num_classes], and
+        `class_names`; None: not written.
+      colors: RGB PNG of the class colors; None: not written, because the class map has a palette.
     """
 
     class_map: Path
@@ -87,7 +87,7 @@ class ClassificationJob(ImageJob):
 
     Attributes:
       image: input file.
-      classes: JSON with `image` and `classes`, a list of `class_name` and `probability`.
+      classes: JSON file: {"image": file name, "classes": [{"class_name": …, "probability": …}, …]}.
     """
 
     classes: Path
@@ -119,8 +119,8 @@ def plan_files(
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, or an output file is an input. For an
-        image larger than Pillow reads, probabilities are requested, or tifffile is not installed.
+      DeepLabError: a path does not exist, there is no image, or an output file is an input. An
+        image is larger than Pillow reads, and `probabilities` is set or tifffile is not installed.
         Without `overwrite`, an output file exists, or two images have the same output file.
     """
 

@@ -57,7 +57,7 @@ def at_temperature(finish: Finish, temperature: float) -> Finish:
 
 
 def _purpose(finish: Finish) -> str:
-    """Returns a text that identifies `finish` and is part of the identity of a stored program."""
+    """Returns a text that identifies `finish`; the key of a program on disk contains it."""
     if isinstance(finish, AtTemperature):
         return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
     return f"{finish.__module__}.{finish.__qualname__}"

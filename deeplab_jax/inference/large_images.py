@@ -69,7 +69,7 @@ def predict_rows(
 
 
 class _ClassFile:
-    """Temporary file of class indices, from which rows can be read again."""
+    """Temporary file of the class indices of an image; any of its rows can be read."""
 
     def __init__(self, path: Path, width: int, num_classes: int) -> None:
         self.path, self._width, self._dtype = path, width, label_dtype(num_classes)

@@ -44,8 +44,9 @@ class InferenceOptions:
       overlap: fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only
         context. If this margin covers the radius of the receptive field and the only scale is 1,
         the result is the same as without tiles.
-      crf: None: no CRF; `default`: published parameters for the architecture; otherwise a name in
-        `crf.PARAMETERS`, or parameters.
+      crf: None: no CRF. Otherwise parameters of the CRF, a name in `crf.PARAMETERS`, or `default`
+        for the parameters that were published for the architecture, or else for the most similar
+        one.
 
     Raises:
       DeepLabError: a value is invalid. The message states the legal values.

@@ -77,7 +77,7 @@ class Prediction:
 
     @property
     def overlay(self) -> np.ndarray:
-        """The image, converted by `displayed`, blended with the class colors; uint8 [H, W, 3]."""
+        """Image, converted to RGB by `displayed`, blended with class colors; uint8 [H, W, 3]."""
         return overlay(self.image, self.class_map, self.palette)
 
     def _repr_png_(self) -> bytes:
@@ -152,7 +152,7 @@ class Predictor:
             bands if the network does not take RGB.
           make_network: function from a model and its variables to the network to call.
 
-        The other arguments are described under Attributes.
+        The other arguments are described under the attributes of the class.
 
         Raises:
           DeepLabError: the network does not support the options.
@@ -279,7 +279,7 @@ class Predictor:
     def takes_rows(self) -> bool:
         """True if images can be predicted by rows.
 
-        This requires tiles, no CRF, and a model for 8-bit RGB that selects no bands of image files.
+        This requires tiles, no CRF, and a model for 8-bit RGB images without `chosen_bands`.
         """
         return self.tiling is not None and self.crf is None and self.bands.are_pictures
 
@@ -296,7 +296,8 @@ class Predictor:
         Args:
           size: (H, W) of the image.
           read: function that returns the rows [first, last) of the image, uint8 [rows, W, 3], RGB.
-          track: function that yields the tile positions that it takes, and may report progress.
+          track: function that takes the positions of all tiles and yields them unchanged. It may
+            report progress.
 
         Returns:
           Iterator over blocks of successive rows, int32 [rows, W]. Together, they are the class map

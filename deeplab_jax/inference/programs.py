@@ -31,15 +31,16 @@ def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
     """Returns a compiled function that stores its traced programs on disk, and reuses them.
 
     The programs are stored in the directory $DEEPLAB_PROGRAM_CACHE. `forward` is returned unchanged
-    if this environment variable is not set, if `model` is not a network of this package, or if
-    `repr(model)` contains memory addresses. The arguments of the returned function must be on one
-    device.
+    if this environment variable is not set, if the class of `model` is not part of this package, or
+    if `repr(model)` contains memory addresses, which differ between processes. The arguments of the
+    returned function must be on one device.
 
     Args:
-      forward: compiled function of the variables of `model` and of images.
-      model: Flax module that the function applies. Its fields are part of the program's identity.
-      purpose: text that identifies everything else that determines the program, such as the
-        function that is applied to the output of the model.
+      forward: compiled function that maps (variables of `model`, images) to arrays.
+      model: Flax module that `forward` applies. `repr(model)` is part of the key that identifies a
+        stored program.
+      purpose: text that describes all other properties of the program, such as the function that
+        `forward` applies to the output of the model. It is also part of the key.
     """
     directory = program_directory()
     # A model identifies a program only if it is a module of this package and the text of its fields
@@ -64,9 +65,10 @@ def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
 
 
 def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
-    """Reads a program from disk; if its file is missing or damaged, traces and stores the program.
+    """Reads a traced program from the file `path`, or traces the program and writes the file.
 
-    The program is not stored if the directory of the cache cannot be written.
+    The program is traced if the file is missing or damaged. If the directory is not writable, the
+    program is not stored.
     """
     try:
         return jax.export.deserialize(bytearray(path.read_bytes()))
@@ -84,7 +86,7 @@ def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.expor
 
 
 def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
-    """Keeps the newest `most` files with a suffix in a directory, and removes the older ones."""
+    """Removes all files with a suffix from a directory, except the newest `most` files."""
     ages = {}
     for path in directory.glob(f"*{suffix}"):
         # Another process may have removed the file.
@@ -100,8 +102,9 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
 def surroundings() -> tuple[str, ...]:
     """Returns texts that identify the environment of a traced program.
 
-    They contain the versions of libraries, the size and modification time of each source file of
-    this package, the backend, the number of devices, and options of JAX.
+    The name of a stored file is a hash of these and other texts, so that a file is not read in
+    another environment. The texts are the versions of libraries, the size and modification time of
+    each source file of this package, the backend, the number of devices, and options of JAX.
     """
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}

@@ -1,6 +1,7 @@
-"""Pseudo-labels: a dataset folder of labeled images, and of images that a model labels.
+"""Writes a dataset folder that contains labeled images, and images labeled by a model.
 
-Repeated training and labeling is the method "Naive-Student" (arXiv 2005.10266).
+The labels that the model predicts are called pseudo-labels. The method "Naive-Student" (arXiv
+2005.10266) alternates between training a model and writing pseudo-labels with it.
 """
 
 import hashlib
@@ -44,7 +45,7 @@ class Summary(NamedTuple):
       num_pseudo: number of images with pseudo-labels.
       num_left_out: number of unlabeled images that are left out, because they are equal to a
         labeled image.
-      kept: fraction of the pixels of the pseudo-labels that have a class (0..1).
+      kept: fraction of pixels that are not void, 0..1, over all pseudo-labels.
     """
 
     num_labeled: int
@@ -58,7 +59,8 @@ def pseudo_label(probabilities: np.ndarray, min_confidence: float) -> np.ndarray
 
     Args:
       probabilities: float32 [H, W, num_classes]; sums to 1 over the classes.
-      min_confidence: smallest probability of a class that is kept, in [0, 1).
+      min_confidence: minimum probability of the most probable class, in [0, 1). A pixel with a
+        lower probability is void.
 
     Returns:
       Class indices [H, W], uint8 or uint16 as given by `label_dtype(num_classes)`.
@@ -81,17 +83,16 @@ def write_pseudo_labels(
 ) -> Summary:
     """Writes a dataset folder with labeled images, and with images that a model labels.
 
-    The command `prepare folder` accepts this folder as its source. Each image is written before its
-    mask, and examples with a mask are not written again. An interrupted call can therefore be
-    resumed by repeating the call.
+    The command `prepare folder` accepts this folder as its source. To resume an interrupted call,
+    repeat the call: examples whose mask exists in `output` are not written again.
 
     Args:
       predictor: model that labels the images, with the inference options.
       labeled: labeled images of each split of the folder. The pseudo-labels are added to `train`.
       unlabeled: {name of an image in the folder, without suffix: path or encoded bytes of this
         image}. Images that are equal to a labeled image in all pixels are left out.
-      output: directory of the folder.
-      min_confidence: smallest probability, in [0, 1), of a class that is not replaced by void.
+      output: new or empty directory, or the folder of an interrupted call with the same settings.
+      min_confidence: minimum probability of a predicted class, in [0, 1). Pixels below it are void.
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
       reporter: receives progress events.
 
@@ -138,7 +139,7 @@ class _Image(NamedTuple):
 
 
 def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | None) -> _Image:
-    """Reads an image with the bands of a model; decodes it in the same way as training does."""
+    """Reads an image with the bands that a model takes, and decodes it as in training."""
     limits, bands = predictor.intensity_range, predictor.bands
     encoded = storable_image(source, limits, name=name, bands=bands, page=page).encoded
     pixels = decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
@@ -146,7 +147,7 @@ def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | Non
 
 
 def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, Path]:
-    """Returns image files by name, for the argument `unlabeled` of `write_pseudo_labels`.
+    """Returns {name: path} of images, as `write_pseudo_labels` takes them in `unlabeled`.
 
     The name of an image is the path of its result relative to `output`, without suffix.
 
@@ -168,7 +169,7 @@ def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, 
 
 
 def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
-    """Checks that a model and a dataset have equal bands, and equal classes in the same order.
+    """Checks that a model and a dataset have equal classes, in the same order, and equal bands.
 
     Raises:
       DeepLabError: a class or the bands differ. The message contains the first difference.
@@ -196,7 +197,11 @@ def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
 def _settings(
     predictor: Predictor, labeled: Mapping[str, PreparedDataset], min_confidence: float
 ) -> dict[str, Any]:
-    """Returns the settings that determine the masks, with lists instead of tuples, as in JSON."""
+    """Returns the settings that determine the masks, as they are read from `SETTINGS_FILE`.
+
+    JSON has no tuples, so tuples are replaced by lists. The result can be compared with the
+    settings of an earlier call.
+    """
     settings = {
         "model": predictor.source,
         "weights": digest_of_variables(predictor.variables),
@@ -210,10 +215,11 @@ def _settings(
 
 
 def _open_folder(output: Path, settings: dict[str, Any]) -> None:
-    """Writes the settings into a new directory, or compares them with those of an earlier call.
+    """Writes the settings to a new folder, or compares them with those in an existing folder.
 
     Raises:
-      DeepLabError: the directory contains other files, or was written with other settings.
+      DeepLabError: `output` contains files but no settings, invalid settings, or settings that
+        differ from `settings`.
     """
     path = output / SETTINGS_FILE
     if not path.is_file():
@@ -254,7 +260,7 @@ def _write_labeled(
 
 
 def _image_path(place: Path, encoded: bytes, bands: Bands) -> Path:
-    """Returns the path of an encoded image, which is `place` with the suffix of its format."""
+    """Returns the path of an image in the folder: `place` with the suffix .jpg, .png or .npy."""
     suffix = ".npy" if not bands.are_rgb else ".png" if encoded.startswith(PNG_START) else ".jpg"
     return place.with_name(place.name + suffix)
 

@@ -116,9 +116,10 @@ def write_submission(
     *,
     page: int | None = None,
 ) -> None:
-    """Predicts images and writes class maps in the format of a server, each file atomically.
+    """Predicts images and writes their class maps in the format of a server.
 
     For VOC, a file is a palette PNG of class indices. For Cityscapes, it is a gray PNG of labelIds.
+    Each file is written atomically.
 
     Args:
       predictor: model whose classes passed `check_submission`.

@@ -71,7 +71,7 @@ class Tiling:
         """Returns the tiling for inference options whose tile size is set.
 
         Raises:
-          DeepLabError: the overlap covers whole tiles.
+          DeepLabError: the overlap discards all pixels of a tile.
           ValueError: the options have no tile size.
         """
         if options.tile is None:
@@ -182,10 +182,10 @@ def run_tile_rows(
     read: Callable[[int, int], np.ndarray],
     track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
 ) -> Iterator[np.ndarray]:
-    """Applies a function to the tiles of an image that is read by rows, and yields joined rows.
+    """Applies a function to the tiles of a large image, and yields the result in blocks of rows.
 
-    The rows equal those of `run_tiles`. Host memory contains one row of tiles of the image and of
-    the results.
+    The blocks contain the same values as the result of `run_tiles`. The image is also read in
+    blocks of rows. Host memory contains one row of tiles and the results of these tiles.
 
     Args:
       tiling: division into tiles.
@@ -228,7 +228,7 @@ def _one_behind(
 ) -> Iterator[tuple[Sequence[Place], Any]]:
     """Yields groups of up to `count` places, each with the results of its tiles.
 
-    While a group is processed by the caller, the device computes the results of the next group.
+    While the caller processes a group, the device computes the results of the next group.
 
     Args:
       places: positions of the tiles.

@@ -104,7 +104,7 @@ def uncertainty_functions(
     if not isinstance(network, FoldedNetwork):
         raise DeepLabError(
             f"uncertainty {needed[0]!r} requires a model directory and the engine jax; "
-            f"{CONFIDENCE} and {ENTROPY} work with every engine"
+            f"use {CONFIDENCE} or {ENTROPY}, which work with every engine"
         )
     mesh = one_device_as_none(mesh)
     if SCALES in names:
@@ -221,10 +221,11 @@ def _add_moments(
     mirrored: bool,
     align_corners: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Adds one scale and flip to the sums Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W].
+    """Adds the probabilities p at one scale and flip to Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W].
 
-    p are the class probabilities, computed from the logits at `size` (H, W). `total` contains the
-    two sums so far, or is None at the start. `mirrored` is whether the logits are flipped along W.
+    p is the softmax of the logits after resizing to `size` (H, W). `total` contains the two sums
+    over the previous scales and flips; it is None in the first call. If `mirrored` is True, the
+    logits are those of the mirrored image, and are mirrored back before they are resized.
     """
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)

@@ -26,7 +26,8 @@ class VideoJob(Job):
     Attributes:
       source: path of the video, or index of a camera.
       overlay: path of an MP4, which shows the frames blended with the colors of the classes.
-      masks: directory of palette PNGs of class indices, one per frame: `000000.png`, …
+      masks: directory of the class maps, one palette PNG of class indices per frame, with the names
+        `000000.png`, `000001.png`, …
     """
 
     source: Path | int
@@ -70,7 +71,7 @@ def plan_videos(
 def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
     """Checks that no output file is inside the directory of the masks of a video.
 
-    The masks replace the whole directory, so such a file would be lost.
+    Writing the masks of a video replaces the whole directory, so such a file would be lost.
 
     Args:
       videos: result of `plan_videos` or `plan_camera`.
@@ -84,7 +85,7 @@ def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
         for folder in owners.keys() & set(target.parents):
             raise DeepLabError(
                 f"{target} would be inside {folder}, the directory of the masks of "
-                f"{owners[folder].image}; predict one of the two with another --output"
+                f"{owners[folder].image}; predict the two inputs with different --output"
             )
 
 
@@ -188,10 +189,11 @@ def writing(
     palette: Sequence[Color],
     reporter: Reporter,
 ) -> Iterator[Write]:
-    """Yields a function that writes a frame and its class map.
+    """Opens the output files of a video, and yields a function that writes one frame.
 
-    The function writes to temporary files. If the `with` block succeeds, the temporary files of
-    overlay and masks are renamed to the names in `job`. Otherwise, they are deleted.
+    The function takes a frame of the overlay and its class map, and writes both to temporary files.
+    If the `with` block succeeds, the temporary files are renamed to the names in `job`. Otherwise,
+    they are deleted.
 
     OpenCV writes only videos with even height and width. An odd side is therefore extended by a
     copy of the last row or column. The header of the overlay states the original size, so that
@@ -268,7 +270,7 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
     in the header.
 
     Returns:
-      True; False if the headers are not found, in which case the file is not changed.
+      True; False if the headers with the size `encoded` are not found; the file is then unchanged.
     """
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
         boxes = content.rfind(b"moov")

@@ -91,9 +91,9 @@ def changed_share(
 
     Args:
       class_map, other: integers [H, W]; pixels that are void in either are ignored.
-      num_classes: number of classes of the model. With more than 255 classes it is required,
-        because void is 65535 then, and 255 is a class. None: void is 65535 in uint16 maps, and 255
-        in all others.
+      num_classes: number of classes of the model, which determines the void value; None: void is
+        65535 in uint16 maps, and 255 in all others. Maps of another dtype with more than 255
+        classes require `num_classes`, because 255 is then a class.
     """
     voids = [
         void_of(one) if num_classes is None else void_label(num_classes)
@@ -128,12 +128,13 @@ def produced_ahead(
     """Yields an iterator over items that a thread computes in advance.
 
     The thread puts the items into a queue, from which the yielded iterator takes them. An error in
-    `items` is raised by the yielded iterator. The thread ends with the `with` block.
+    `items` is raised by the yielded iterator. Leaving the `with` block ends the thread.
 
     Args:
       items: iterator that the thread runs.
       waiting: maximum number of items in the queue; the thread waits while the queue is full.
-      newest: whether the thread discards all items in the queue before it adds a new item.
+      newest: whether the queue keeps only the newest item: the thread then discards the items in
+        the queue before it adds the next item.
     """
     ready: queue.Queue[Item | None] = queue.Queue(waiting)
     ended = threading.Event()
