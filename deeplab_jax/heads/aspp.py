@@ -24,9 +24,9 @@ class LargeFOV(nn.Module):
 
     Attributes:
       channels: number of output channels of fc6 and fc7.
-      kernel_size, rate: kernel size and atrous rate of fc6; 3 and 12 for LargeFOV (DeepLab v2,
-        table 1).
-      dropout_rate: fraction of the features dropped in training.
+      kernel_size, rate: kernel size and atrous rate of fc6 (default: 3 and 12, as in the network
+        DeepLab-LargeFOV; DeepLab v2, table 1).
+      dropout_rate: fraction of the outputs of fc6 and fc7 dropped in training.
       form: settings common to all layers, see `layers.Form`.
     """
 
@@ -177,9 +177,9 @@ def _maximum(part: jax.Array, axis: int) -> jax.Array:
 class SpatialPyramidPooling(nn.Module):
     """Spatial pyramid pooling: maxima over 1, 4, 9 and 36 bins, and the features themselves.
 
-    Each of the four numbers of bins is a level. One 1×1 convolution projects the features, and one
-    for each level projects the maxima of that level. The projected maxima are upsampled. All
-    results are concatenated and projected again.
+    Each of the four numbers of bins is a level. A 1×1 convolution projects the features. In each
+    level, another 1×1 convolution projects the maxima, which are then upsampled. All results are
+    concatenated and projected by a last 1×1 convolution.
 
     Attributes:
       channels: number of output channels of every level and of the projection.
@@ -200,8 +200,8 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: in training, the features pooled to one bin would have a single value per
-            channel for batch normalization, because only one image is normalized.
+          DeepLabError: in training, batch normalization of the level with one bin would have a
+            single value per channel, because only one image is normalized.
         """
         conv_norm = partial(
             ConvNorm, self.channels, self.normalization, kernel_size=1, form=self.form

@@ -23,9 +23,9 @@ class MultiScaleFeatures(nn.Module):
     concatenated with the encoder output.
 
     Attributes:
-      strides: stride of the first convolution on each map, which reduces the map to the size of the
-        features. If the result differs in size, it is resized. This is the case if the backbone,
-        such as ConvNeXt, ignores the last rows and columns of images of some sizes.
+      strides: stride of the first convolution on each map. It reduces the map to the size of the
+        encoder output. If the sizes still differ, the result is resized. They differ for backbones
+        that ignore the last rows and columns of images of some sizes, such as ConvNeXt.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
     """
@@ -130,7 +130,7 @@ class TwoStageDecoder(nn.Module):
     """Two decoders in sequence, the second on finer features (DeepLab v3+, table 2, last row).
 
     Attributes:
-      decoder: constructor of both decoders.
+      decoder: `functools.partial` that creates a `Decoder`, and is called once for each stage.
     """
 
     decoder: partial[Decoder]

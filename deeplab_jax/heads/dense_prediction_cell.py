@@ -35,7 +35,8 @@ BRANCHES = (
 class DensePredictionCell(nn.Module):
     """Dense prediction cell: five separable convolutions, concatenated and projected.
 
-    The input of each convolution is the features or the output of an earlier one, see `BRANCHES`.
+    The input of a convolution is the backbone's features or the output of an earlier convolution,
+    as `BRANCHES` states.
 
     Attributes:
       channels: number of output channels of every branch and of the projection.

@@ -27,10 +27,10 @@ class Form:
     Attributes:
       dtype: dtype of the computation. Parameters and statistics are float64 if `dtype` is float64,
         else float32.
-      kind: `trained`: convolution and batch normalization are separate; `folded`: batch
-        normalization is folded into kernels and biases; `int8`: convolutions compute in 8-bit
-        integers; `rounded`: like `trained`, with kernels and inputs of convolutions rounded to
-        8-bit values (quantization-aware training).
+      kind: form of convolution and batch normalization: `trained` (both are separate layers),
+        `folded` (batch normalization is folded into kernels and biases), `int8` (folded, and
+        convolutions compute in 8-bit integers) or `rounded` (as `trained`, but kernels and inputs
+        of convolutions are rounded to 8-bit values, for quantization-aware training).
       widths: (layer path, number of output channels) of the layers whose number of output channels
         differs from that of the architecture, for example because they were pruned.
       remat: layers recomputed in the backward pass (gradient checkpointing, arXiv 1604.06174):
@@ -83,7 +83,7 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
     for path, width in form.widths:
         if path not in channels:
-            raise unknown_name("layer of the keyword widths", path, sorted(channels))
+            raise unknown_name("layer in the keyword widths", path, sorted(channels))
         if channels[path] != width:
             raise DeepLabError(
                 f"widths: the layer {path!r} cannot have {width} output channels; in this network, "
@@ -118,7 +118,7 @@ class Normalization:
 
 
 class Bias(nn.Module):
-    """Bias in place of a batch normalization that is folded into the kernel."""
+    """Bias of a folded convolution, which replaces its batch normalization."""
 
     form: Form = Form()
 
@@ -131,7 +131,11 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Gradient checkpointing policy: stores the results of convolutions and matrix products."""
+    """Returns whether an operation is a convolution or a matrix product.
+
+    As a policy of `nn.remat`, it stores the results of these operations for the backward pass.
+    All other results are recomputed.
+    """
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 

@@ -1,4 +1,4 @@
-"""Layers of residual units in networks after ResNet: normalization, gates, stochastic depth."""
+"""Layers of residual units: layer and response normalization, gates, and stochastic depth."""
 
 from collections.abc import Callable
 
@@ -95,7 +95,7 @@ class SqueezeExcitation(nn.Module):
 class StochasticDepth(nn.Module):
     """Stochastic depth: drops a residual branch for random images in training (arXiv 1603.09382).
 
-    For an image that keeps the branch, the values are divided by the probability of keeping it. The
+    If the branch of an image is kept, its values are divided by the probability of keeping it. The
     random numbers are from the Flax random stream `dropout`. In evaluation, or with a rate of 0,
     this module is the identity.
 

@@ -61,7 +61,8 @@ def kernels(names: tuple[str, ...]) -> bool:
     """Returns whether a parameter is a convolution kernel, not a bias or part of a normalization.
 
     Args:
-      names: path of the parameter: names of the modules from the root, then that of the parameter.
+      names: path of the parameter, the names of all modules from the root down, followed by the
+        name of the parameter.
     """
     return names[-1] == "kernel"
 

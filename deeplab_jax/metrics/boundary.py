@@ -75,7 +75,7 @@ class TrimapConfusion:
     def mean_iou(self) -> dict[int, float]:
         """Mean IoU in each band around object boundaries, by width of the band in pixels.
 
-        NaN if the band has no pixel.
+        The mean IoU of a band without pixels is NaN.
         """
         return {
             width: ConfusionMatrix(counts).mean_iou
@@ -215,7 +215,10 @@ def _positions(outline: Integer[np.ndarray, "H W"]) -> Positions:
 
 
 def _squares(pixels: Positions, side: int) -> Positions:
-    """Returns the position of the square, `side` × `side` pixels, that contains each pixel."""
+    """Converts positions of pixels to positions in a grid of squares of `side` × `side` pixels.
+
+    The class, row and column of the square that contains a pixel are returned for each pixel.
+    """
     classes, rows, columns = pixels
     return classes, rows // side, columns // side
 
@@ -226,10 +229,11 @@ def _found(
     """Returns whether the neighborhood of each position of `own` contains a position of `others`.
 
     Args:
-      own, others: positions. Only positions of the same class count.
+      own, others: positions. A position has only neighbors of its own class.
       halves: shape of the neighborhood. `halves[k]` is the largest distance in columns, for
-        positions whose distance in rows is k. Larger distances in rows are outside.
-      size: numbers of rows and columns of the positions.
+        positions whose distance in rows is k. Distances in rows of at least `len(halves)` are
+        outside the neighborhood.
+      size: upper bounds of the row and column of all positions.
     """
     # Numbers of positions ascend by class, row and column. With margins around each class, the
     # numbers of the neighbors in one row are successive and do not include other rows or classes.

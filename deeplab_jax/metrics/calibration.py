@@ -92,7 +92,11 @@ class CalibrationCounts:
         return CalibrationCounts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def without_last(self) -> "CalibrationCounts":
-        """Returns the sums without the row of the last class, row C − 1; the rest is unchanged."""
+        """Returns the sums without the row of the last class, row C − 1.
+
+        Evaluation with a class list adds this class for predictions that belong to no scored
+        class. It is the true class of no pixel. All other sums are unchanged.
+        """
         rows = np.delete(np.arange(len(self.pixels)), -2)
         kept = (self.pixels[rows], self.positives[rows], self.probability[rows])
         return CalibrationCounts(*kept, self.squared_error, self.log_loss)

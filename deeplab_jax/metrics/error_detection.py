@@ -13,7 +13,10 @@ NUM_SCORES = (int(np.float32(1).view(np.uint32)) >> DROPPED_BITS) + 1
 
 
 def score_bins(scores: Float[np.ndarray, "*shape"]) -> np.ndarray:
-    """Returns the index of the bin of each score, int64; larger scores never have smaller indices.
+    """Returns the index of the bin of each score, int64.
+
+    The bins are in ascending order. Their width grows with the score: the scores in a bin differ by
+    less than 1/8192 of their value.
 
     Args:
       scores: float32, 0..1; values outside of this range are clipped.

@@ -52,8 +52,8 @@ def with_defaults(
     Args:
       architecture: name of the architecture, one of `list_models()`.
       given: keywords that the caller set, with tuples instead of lists.
-      rate_defaults: function that maps (name of the architecture, keywords) to a dictionary, which
-        contains the default of `atrous_rates`.
+      rate_defaults: function that maps (name of the architecture, keywords) to a dictionary with
+        the default of `atrous_rates`.
 
     Raises:
       DeepLabError: a value is invalid; the message states which are legal.

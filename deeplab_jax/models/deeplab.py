@@ -30,8 +30,9 @@ def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
       variables: `params` and `batch_stats` of the network.
 
     Returns:
-      The folded network, for inference only, and its variables, which are `params` as NumPy arrays.
-      A network that is already folded or quantized is returned unchanged.
+      The folded network, which is only for inference, and its variables: `params` with NumPy
+      arrays, without `batch_stats`. If the network is already folded or quantized, `model` and
+      `variables` are returned unchanged.
     """
     if model.kind == "folded" or model.architecture.quantization != "none":
         return model, variables
@@ -93,20 +94,22 @@ class DeepLab(nn.Module):
             3 and `image_dtype` is uint8.
           train: whether to normalize by batch statistics and to apply dropout, which requires the
             random stream `dropout`.
-          endpoints: whether to also return intermediate feature maps by name: the endpoints of the
-            backbone, `features` (input of the classifier), `scores` (output of the classifier,
-            before upsampling) and `fused_scores` (maximum of the scores over all scales). Networks
-            with `multi_scale` add `scores_0.75` and so on. Networks with `aux_head` add `auxiliary`
-            (logits [N, H, W, num_classes]) and `auxiliary_scores` (before upsampling).
+          endpoints: whether to also return a dictionary of feature maps. It contains the endpoints
+            of the backbone, `features` (input of the classifier), `scores` (output of the
+            classifier, before upsampling) and `fused_scores` (maximum of the scores over all
+            scales). With `multi_scale`, it also contains the scores at each other scale, such as
+            `scores_0.75`. With `aux_head`, it also contains the logits of the auxiliary head before
+            upsampling (`auxiliary_scores`) and after it (`auxiliary`, [N, H, W, num_classes]).
           dropout: whether to apply dropout without `train`, see `logits_with_dropout`.
 
         Returns:
-          Logits [N, H, W, num_classes] in float32; with `endpoints`, a pair (logits, dict of maps).
+          Logits [N, H, W, num_classes], in float64 if `architecture.dtype` is float64, else in
+          float32. With `endpoints`, a pair (logits, dictionary of feature maps).
 
         Raises:
-          DeepLabError: the image does not have `in_channels` channels, `architecture.widths` has
-            the path of a layer that does not exist, or `train` is set for a quantized or folded
-            network.
+          DeepLabError: the image does not have `in_channels` channels, `architecture.widths` names
+            a layer that does not exist or that cannot have the given number of channels, or `train`
+            is set for a quantized or folded network.
         """
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantized"}.get(self.form.kind, "folded")
@@ -149,9 +152,11 @@ class DeepLab(nn.Module):
         return class_map, logits
 
     def logits_with_dropout(self, image: jax.Array) -> jax.Array:
-        """Returns the logits of a folded network with dropout in head and decoder (MC dropout).
+        """Returns logits with dropout in head and decoder (MC dropout).
 
-        The random stream `dropout` is required.
+        The network must be folded or quantized, because batch normalization in head and
+        decoder would otherwise use the statistics of the batch. The random stream `dropout` is
+        required.
 
         Args:
           image: [N, H, W, in_channels], integers or floating point, see `__call__`.

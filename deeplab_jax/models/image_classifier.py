@@ -1,4 +1,4 @@
-"""Image classifiers: the networks in which backbones trained on ImageNet are published."""
+"""Image classifiers. ImageNet weights of backbones are published as weights of such networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,7 @@ class ImageClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
-        """Maps images [N, H, W, in_channels], RGB 0..255, to logits [N, num_classes]."""
+        """Maps images [N, H, W, in_channels], with values 0..255, to logits [N, num_classes]."""
         options, form = self.architecture, self.form
         entry = find_backbone(options.backbone)
         backbone = parts.make_backbone(options, form)

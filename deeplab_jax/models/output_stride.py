@@ -1,4 +1,7 @@
-"""Converts a trained network to another output stride: atrous rates and names of variables."""
+"""Converts a trained network to another output stride.
+
+Its atrous rates are scaled, and the variables whose names contain atrous rates are renamed.
+"""
 
 import dataclasses
 import re
@@ -54,9 +57,9 @@ def published_rates(
 
     Args:
       values: keywords of `Architecture`, including `head`.
-      aspp: name of published rates of DeepLab v2, `small` or `large`; None: the default of the
-        head.
-      concatenated: rates to return for ASPP with `fusion='concat'` if `aspp` is None.
+      aspp: name of published rates of DeepLab v2, `small` or `large`; None: the default rates of
+        the head in `values`.
+      concatenated: default rates of ASPP with `fusion='concat'`, and their output stride.
 
     Raises:
       DeepLabError: `aspp` is unknown, or is given together with `atrous_rates` or a head other

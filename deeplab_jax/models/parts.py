@@ -160,13 +160,14 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns a function that builds a decoder, given (options, form).
+    """Returns a function that maps (options, form) to a decoder, an entry of `DECODERS`.
 
     Args:
-      make: function that returns the module of the decoder. Its argument is a `functools.partial`
-        of `heads.Decoder` with all arguments but the name.
-      *sources: indices into `BackboneEntry.low_level` (or `blocks`, see `low_level_source`) of the
-        features that the decoder uses, coarsest first.
+      make: function that returns the module of the decoder. It is called with `heads.Decoder`, of
+        which a `functools.partial` has set all arguments except `name`.
+      *sources: feature maps of the backbone that the decoder uses, coarsest first, as indices into
+        `BackboneEntry.low_level`, or into `BackboneEntry.blocks` if `options.low_level_source` is
+        `block`.
     """
 
     def made(options: Architecture, form: Form) -> Decoder:
@@ -235,7 +236,10 @@ def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
 
 
 def make_classifier(options: Architecture, form: Form) -> nn.Module:
-    """Returns the classifier: a 1×1 convolution, or an atrous one, see `atrous_classifier`."""
+    """Returns the classifier, the layer that computes scores from features.
+
+    It is an atrous convolution if `atrous_classifier(options)` is True, else a 1×1 convolution.
+    """
     make = partial(Classifier, options.num_classes, form=form, name="classifier")
     if atrous_classifier(options):
         return make(FOV_KERNELS[options.fov], rate=options.atrous_rates[0])

@@ -63,7 +63,8 @@ def preprocess(
 def channel_scale(options: Architecture) -> tuple[float, ...]:
     """Returns the factor by which the normalization multiplies pixel values, for each channel.
 
-    Channels are in the order of the network's first kernel, which is BGR for `caffe_bgr`.
+    The channels are in the order in which the first layer of the network receives them. This order
+    is BGR for `caffe_bgr`.
     """
     match options.preprocessing:
         case "minus_one_one":

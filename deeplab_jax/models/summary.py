@@ -30,7 +30,7 @@ class LayerSummary:
       groups: number of channel groups; for a depthwise convolution, the number of input channels.
       output: shape (H, W, C) of the output.
       parameters: number of parameters of the module, including normalization; 0 if an earlier
-        layer in `ModelSummary.layers` belongs to the same module.
+        layer in `ModelSummary.layers` belongs to the same module, so that they count only once.
       macs: number of multiply-adds.
       macs_tf_convention: number of multiply-adds with the padding of TensorFlow, see
         `ModelSummary`.
@@ -126,8 +126,11 @@ def _trace(
     """Traces a network for one image of `size` (H, W).
 
     Returns:
-      Three results: the number of values in each parameter, by path of the parameter; the program
-      of the network; and the array of each endpoint, by name.
+      Three results:
+
+      * number of values in each parameter, by path of the parameter
+      * operations of the network
+      * traced array of each endpoint, by name
     """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):

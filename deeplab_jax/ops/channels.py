@@ -1,4 +1,8 @@
-"""GELU and normalizations over channels, as functions that exported programs call by name."""
+"""GELU and normalizations over channels.
+
+In an exported program, each of these operations is one call of a function with a fixed name, which
+converters to other formats recognize.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +61,8 @@ def standardize_channels(
 def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Array, "N 1 1 C"]:
     """Returns the L2 norm of each channel, divided by the mean of the norms of all channels.
 
-    The norms are taken over all pixels of an image, and the mean is taken for each image.
+    The norm of a channel is taken over all pixels of an image. The mean is taken over all channels
+    of the same image. Global response normalization (ConvNeXt V2) uses this function.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -77,11 +82,13 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 
 
 def parse_channels_name(name: str) -> tuple[str, float] | None:
-    """Splits the name of a function in an exported program into operation and epsilon.
+    """Returns the operation and the epsilon that a function name in an exported program states.
+
+    Converters to other formats call this function for each call in the exported program.
 
     Returns:
-      (name of the operation, epsilon), such as ("relative_norms", 1e-6); None for the name of any
-      function other than `standardize_channels` and `relative_norms`.
+      (name of the operation, epsilon), such as ("relative_norms", 1e-6); None if the name belongs
+      to neither `standardize_channels` nor `relative_norms`.
     """
     for template in (STANDARDIZE_NAME, NORMS_NAME):
         start = template.partition("{")[0]

@@ -71,9 +71,12 @@ def convolution(
 def _convolution(
     inputs: Inputs, kernel: GroupedKernel, window: Window, groups: int, collected: jax.Array | None
 ) -> Outputs:
-    """Computes `convolution` with the implementation for the platform.
+    """Computes `convolution` with the implementation for the platform and the sharding.
 
-    Args: see `convolution` and `HaloMaps.collected`.
+    Args:
+      inputs, kernel, groups: see `convolution`.
+      window: kernel size, rates, padding and stride of the convolution.
+      collected: `HaloMaps.collected`; None if `convolution` was not called with `HaloMaps`.
     """
     reference = partial(convolution_on_devices, window=window, groups=groups, collected=collected)
     if groups > 1:

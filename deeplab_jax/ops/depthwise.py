@@ -69,9 +69,13 @@ def depthwise_convolution(
 def _depthwise(
     inputs: Inputs, kernel: ChannelKernel, window: Window, collected: jax.Array | None
 ) -> Float[Array, "N P Q C"]:
-    """Computes `depthwise_convolution` with the implementation for the platform.
+    """Computes `depthwise_convolution` with the implementation for the platform and the sharding.
 
-    Args: see `depthwise_convolution` and `HaloMaps.collected`.
+    Args:
+      inputs, kernel: see `depthwise_convolution`.
+      window: kernel size, rates, padding and stride of the convolution.
+      collected: `HaloMaps.collected`; None if `depthwise_convolution` was not called with
+        `HaloMaps`.
     """
     reference = partial(
         convolution_on_devices, window=window, groups=inputs.shape[-1], collected=collected
@@ -83,14 +87,15 @@ def _depthwise(
 
 
 def _taps(padded: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Array]]:
-    """Yields the row and column of every tap in the kernel, and the pixels that the tap multiplies.
+    """Yields the position of every tap in the kernel, and the pixels that the tap multiplies.
 
     Args:
       padded: padded inputs, [N, H, W, C].
       window: kernel size, rates, padding and stride of the convolution.
 
     Yields:
-      (row, column, pixels [N, P, Q, C]): one pixel for each of the P × Q outputs.
+      (row, column, pixels): row and column of the tap, and an array [N, P, Q, C] with one pixel for
+      each of the P × Q outputs.
     """
     stride = window.stride
     height, width = window._replace(padding=NO_PADDING).outputs(padded.shape[1:3])
@@ -181,9 +186,10 @@ def gradient_in_bands(
 
     Arguments and result are those of `gradient_at_once`.
 
-    Each tap has a running sum [rows, Q, C], to which a loop over the bands adds the products
-    cotangent · padded pixel under the tap. The compiler vectorizes the additions, and the sum fits
-    into the cache. `gradient_at_once` takes up to eight times as long.
+    Each tap has a running sum [R, Q, C], where R is the number of output rows in a band. A loop
+    over the bands of all images adds the elementwise products of the cotangent and the padded
+    pixels under the tap. The compiler vectorizes the additions, and the running sum fits into the
+    cache. `gradient_at_once` takes up to eight times as long.
     """
     batch, height, width, channels = cotangent.shape
     fitting = [

@@ -98,12 +98,12 @@ def is_sharded() -> bool:
 def constrain_rows(maps: Any) -> Any:
     """Constrains the rows of feature maps to be sharded as `Dispatch.rows_sharded` specifies.
 
-    If `rows_sharded` is None, all maps are returned unchanged. The number of rows need not be a
-    multiple of the number of devices, because the compiler pads the last shard. Maps with fewer
-    rows than devices, and leaves that are not maps, are returned unchanged.
+    Maps with fewer rows than devices, and leaves that are not maps, are returned unchanged. If
+    `rows_sharded` is None, all leaves are returned unchanged. The number of rows need not be a
+    multiple of the number of devices, because the compiler pads the last shard.
 
     Args:
-      maps: tree of arrays; those of shape [N, H, W, …] are sharded.
+      maps: tree of arrays; those with the shape [N, H, W, …] are maps.
     """
     sharding = _current.get().rows_sharded
     if sharding is None:

@@ -145,7 +145,8 @@ def _interpolate_lines(
 ) -> Float[Array, "M t C"]:
     """Multiplies each line of s pixels by an interpolation matrix, to get a line of t pixels.
 
-    This is a batched product, because a single product of all lines would transpose the arrays.
+    This is a batched product with one copy of the matrix per line. The result of a single product
+    over all lines would have the shape [t, M, C], and would have to be transposed.
     """
     matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
     over = (((2,), (1,)), ((0,), (0,)))

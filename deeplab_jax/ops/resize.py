@@ -105,8 +105,8 @@ def resize_bilinear(
     """Resizes maps by bilinear interpolation, without anti-aliasing when downsampling.
 
     The interpolation is computed as two matrix products, which are fast on matrix units and whose
-    gradient needs no scatter. In an exported program, it is one call of a function whose name is in
-    RESIZE_NAMES.
+    gradient needs no scatter. In an exported program, it is one call of a function. Converters to
+    other formats recognize the name of this function, which is a value of `RESIZE_NAMES`.
 
     Args:
       inputs: [N, h, w, C], floating point.
@@ -334,7 +334,8 @@ def mean_over_windows(
     """Average pooling without padding, for maps whose size may be symbolic.
 
     A window that is larger than the map is reduced to the size of the map. The averages are
-    computed as products with matrices, which an exported program builds for the size it receives.
+    computed as products with matrices. If the size is symbolic, the exported program builds these
+    matrices at run time, for the actual size of the map.
 
     Args:
       inputs: [N, H, W, C], floating point; H and W may be symbolic dimensions of `jax.export`.
@@ -350,10 +351,12 @@ def mean_over_windows(
 
 
 def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
-    """Returns the window and stride in the name of a function in an exported program.
+    """Returns the window and the stride that a function name in an exported program states.
+
+    Converters to other formats call this function for each call in the exported program.
 
     Returns:
-      (window, stride) for a name that `mean_over_windows` gave to a function; None for others.
+      (window, stride) if `mean_over_windows` gave the function this name; otherwise None.
     """
     found = re.fullmatch(WINDOWS_NAME.format(*[r"(\d+)"] * 4), name)
     if found is None:

@@ -38,7 +38,7 @@ class RowBlocks:
 
     @property
     def halo(self) -> tuple[int, int]:
-        """Maximum numbers of rows that a device receives from devices before it and after it."""
+        """Maximum numbers of rows that a device receives: (from devices before it, after it)."""
         before = after = 0
         for device, start in enumerate(self.starts):
             first, end = max(start, 0), min(start + self.length, self.count)
@@ -62,13 +62,13 @@ class RowBlocks:
         return take_rows(rows, offsets, self.length, self.axis)
 
     def take(self, collected: Float[Array, "N S W C"]) -> Float[Array, "N R W C"]:
-        """Returns the block of rows that this device needs, from rows that it already stores.
+        """Returns the block of rows that this device needs, from rows that it received earlier.
 
         This method must be called on every device.
 
         Args:
-          collected: rows that this device stores, with rows of other devices before and after them,
-            as many before as after.
+          collected: rows of this device, preceded and followed by an equal number of rows of other
+            devices; see `HaloMaps.collected`.
         """
         halo = (collected.shape[1] - self.own) // 2
         offsets = [start - device * self.own + halo for device, start in enumerate(self.starts)]

@@ -67,7 +67,7 @@ def convolution_on_devices(
       kernel: [k, k, C / groups, D].
       window: kernel size, atrous rates, padding and stride.
       groups: number of channel groups; C for a depthwise convolution.
-      collected: `HaloMaps.collected`; None: this function receives the rows of other devices.
+      collected: `HaloMaps.collected`; None: the devices exchange the required rows in this call.
 
     Returns:
       [N, P, Q, D].
@@ -131,7 +131,7 @@ class HaloMaps:
         return self.maps.dtype
 
     def astype(self, dtype: jnp.dtype) -> "HaloMaps":
-        """Converts the map to another dtype."""
+        """Converts the map and the collected rows to another dtype."""
         return HaloMaps(self.maps.astype(dtype), self.collected.astype(dtype))
 
 
@@ -176,7 +176,7 @@ def convolve_rows(
       scattered: axis along which the gradient of the kernel is sharded; None: it is replicated.
       inputs: [N, H, W, C]; see `sharding_of_rows`.
       kernel: [k, k, C / groups, D], replicated.
-      collected: `HaloMaps.collected`; None: this function receives the rows of other devices.
+      collected: `HaloMaps.collected`; None: the devices exchange the required rows in this call.
 
     Returns:
       [N, P, Q, D].
@@ -292,7 +292,7 @@ def with_scattered_gradient(
     Args:
       convolve: function of (inputs, kernel) that treats each image separately.
       inputs: [N, H, W, C], with images sharded over devices.
-      kernel: [k, k, C, D], replicated.
+      kernel: [k, k, C / groups, D], replicated.
       window: kernel size, atrous rates, padding and stride.
     """
     shards, scattered = kernel_shards(), _scattered_axis(kernel)

@@ -205,7 +205,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"fusion": "sum", "head": "spp"}, "fusion='sum' requires head='aspp'"),
         ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' outputs class scores"),
         ({"fusion": "sum", "decoder": "v3plus"}, "use decoder='none'"),
-        ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be scale factors in (0, 1], 1"),
+        ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be scale factors in (0, 1], beg"),
         ({"pooling_crop": (513,)}, "pooling_crop=(513,) must be a height and a width"),
         ({"depth_multiplier": math.inf}, "depth_multiplier=inf must be a finite number above 0"),
         ({"pixel_mean": (math.inf, 2, 3)}, "pixel_mean=(inf, 2, 3) must be finite numbers"),
