@@ -88,7 +88,7 @@ def _check_combination(network: Architecture) -> None:
     has_fc6 = network.head == "large_fov" and network.fc_channels > 0
     if network.fov != "large" and not has_fc6:
         raise DeepLabError(
-            f"fov={network.fov!r} sets the kernel size of the layer fc6, which requires "
+            f"fov={network.fov!r} sets the kernel size of the layer fc6, which exists only with "
             "head='large_fov' and fc_channels above 0; leave fov unset"
         )
     if network.decoder_dropout and len(network.decoder_dropout) != len(network.decoder_convs):

@@ -358,7 +358,7 @@ class ArchitectureFields:
 
 @dataclasses.dataclass(frozen=True)
 class Shorthands:
-    """Keywords that determine other keywords; `create_model` and the config accept them."""
+    """Keywords from which `create_model` and the config derive the values of other keywords."""
 
     architecture: str = keyword(
         "deeplab_v3plus", "Name of the architecture, as `deeplab-jax models` lists it."

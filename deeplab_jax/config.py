@@ -86,8 +86,10 @@ FREE_FIELDS = (
 def arguments(text: str | None, **defaults: Any) -> ConfigDict:
     """Parses the arguments of a config file, as in `--config=FILE:key=value,flag`.
 
+    `get_config` of a config file calls this function with the text that it receives.
+
     Args:
-      text: text after the colon, or None. An argument without a value is True.
+      text: text after the colon, or None. An argument without a value, such as `flag`, is True.
       **defaults: default of every legal argument; its type is the type of the argument.
 
     Raises:
@@ -136,7 +138,7 @@ def load(reference: str) -> ConfigDict:
 
 
 def _described(error: Exception, path: pathlib.Path) -> str:
-    """Describes an exception in a config file: line, type and message."""
+    """Returns the line, type and message of an exception that the code of a config file raised."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"line {lines[-1]}: " if lines else ""
@@ -157,7 +159,10 @@ def _check_fields(config: Any) -> None:
 
 
 def _unknown_field(error: Exception) -> str | None:
-    """Returns the name of the field that an error of ml_collections calls missing, or None."""
+    """Returns the field that does not exist according to an error of ml_collections.
+
+    The result is None for other errors.
+    """
     if not isinstance(error, AttributeError | KeyError):
         return None
     # ml_collections wraps the KeyError of a missing attribute, and calls an unknown field a "Key".
@@ -207,7 +212,7 @@ def _packaged_recipes() -> pathlib.Path:
         package = pathlib.Path(__file__).parent
         raise DeepLabError(
             f"the packaged configs are available only if deeplab_jax is installed, but {package} "
-            "is only on Python's path; run pip install -e . in its checkout"
+            "is only on Python's import path; run pip install -e . in the checkout that contains it"
         ) from None
 
 
@@ -272,8 +277,8 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """Returns the config that the `config.json` of a workdir stores.
 
-    Fields that are not in the file have their defaults. The format version of the file determines
-    which names and values of fields are converted to the current ones.
+    Fields that are not in the file have their defaults. If an earlier release wrote the file, its
+    names and values of fields are converted to the current ones.
 
     Args:
       text: content of the file.

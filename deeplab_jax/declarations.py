@@ -33,7 +33,8 @@ class Declaration(NamedTuple):
       unit: unit of the value; empty for names, switches and plain numbers.
       source: paper, section or code that the default or the idea comes from.
       legal: all legal values; empty if they cannot be listed.
-      rule: condition on the value; None: any value, but a field of type bool must be True or False.
+      rule: condition on the value; None: any value is legal, except that a field of type bool must
+        be True or False.
       shown_default: default in words, for a default that depends on other fields.
     """
 
@@ -115,7 +116,7 @@ COUNT = Rule(lambda value: _is_whole(value) and value >= 0, "a whole number of a
 NAME = Rule(lambda value: isinstance(value, str), "a name")
 OUTPUT_STRIDE = Rule(
     lambda value: _is_whole(value) and value in (4, 8, 16, 32, 64, 128, 256),
-    "one of 4, 8, 16, 32, or up to 256 with head='cascade'",
+    "one of 4, 8, 16, 32 and, only with head='cascade', 64, 128, 256",
 )
 FRACTION = Rule(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
 PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]")
@@ -148,7 +149,7 @@ SCALES = Rule(
         _all(scales, lambda scale: _is_number(scale) and 0 < scale <= 1)
         and (not scales or scales[0] == 1)
     ),
-    "scale factors in (0, 1], 1 first, as in (1, 0.75, 0.5)",
+    "scale factors in (0, 1], beginning with 1, as in (1, 0.75, 0.5)",
 )
 CONVOLUTIONS = Rule(
     lambda pairs: _all(pairs, lambda pair: POSITIVES.holds(pair) and len(pair) == 2),
@@ -159,7 +160,7 @@ WRITERS = Rule(
         _all(names, lambda name: name in ("tensorboard", "wandb", "mlflow"))
         and len(set(names)) == len(names)
     ),
-    "different names out of tensorboard, wandb, mlflow, as in ('tensorboard', 'wandb')",
+    "different names from tensorboard, wandb and mlflow, as in ('tensorboard', 'wandb')",
 )
 WIDTHS = Rule(
     lambda pairs: _all(pairs, _is_width),

@@ -85,8 +85,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file path, and moves the file to `path` if the `with` block succeeds.
 
     Parent directories are created. If the block fails, the temporary file is removed, and `path` is
-    unchanged. The temporary file has the same name in another directory, because some libraries
-    choose the format by the suffix.
+    unchanged. The temporary file is in a temporary directory and has the file name of `path`,
+    because some libraries choose the file format by the suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent if is_local(path) else None
@@ -150,7 +150,12 @@ def _upload(folder: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def local_output(path: Path) -> Iterator[Path]:
-    """Yields a local path to write to; for a bucket, the result is copied to `path` afterwards."""
+    """Yields a path on this machine, to which the `with` block writes a file or directory.
+
+    If `path` is on this machine, it is yielded itself. If `path` is in a bucket, a temporary path
+    is yielded. When the `with` block succeeds, the file or directory is copied to `path`, and
+    replaces an existing one.
+    """
     if is_local(path):
         yield path
         return
@@ -272,7 +277,11 @@ ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 
 
 def is_exported(reference: str | os.PathLike[str]) -> bool:
-    """Returns whether a reference is an existing `.stablehlo`, `.onnx` or `.tflite` file."""
+    """Returns whether a model reference is the path of an exported file.
+
+    It must be an existing file with the suffix `.stablehlo`, `.onnx` or `.tflite`. Other references
+    to a model are names and model directories.
+    """
     path = Path(os.path.expanduser(reference))
     return path.suffix.lower() in ENGINES.values() and path.is_file()
 

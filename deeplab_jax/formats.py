@@ -1,8 +1,9 @@
 """Format versions of `model.json` and `config.json`, and conversion of renamed fields.
 
 * Version 1 (files without a version) stores only the keywords of `create_model` that the user set.
-  In models of this version, the default atrous rates depend on the output stride only for ASPP with
-  `fusion=concat` outside torchvision's networks. Keywords without effect are ignored.
+  When such a file is read, keywords without effect are ignored, and omitted atrous rates have the
+  defaults of earlier releases. These depend on the output stride only for ASPP with
+  `fusion=concat`, and not in torchvision's networks.
 * Version 2 stores the value of every keyword of `create_model`.
 * Version 3 stores fields and keywords under their current names.
 """
@@ -110,7 +111,10 @@ def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, An
 
 
 def is_old_name(name: str) -> bool:
-    """Returns whether a name without section is the old name of a renamed or removed field."""
+    """Returns whether a field name without section, such as `space`, was renamed or removed.
+
+    True means that it is the old name of a field in `RENAMES`, without the section before the dot.
+    """
     return any(name == rename.old.rpartition(".")[2] for rename in RENAMES)
 
 
@@ -121,8 +125,8 @@ def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") 
       kind: noun that describes the name, such as "config field".
       name: the unknown name.
       legal: all legal names.
-      prefix: section that `name` and `legal` omit, such as "model."; empty: `legal` contains dotted
-        names, and `name` may omit its section.
+      prefix: section such as "model." if `name` and `legal` are the names of its fields without the
+        section. Empty: `legal` contains names with their section, and `name` may omit the section.
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

@@ -31,7 +31,10 @@ def absolute(path: str | Path) -> Path:
 
 
 def composed(name: str) -> str:
-    """Returns a file name in the Unicode form NFC; macOS writes names in the form NFD."""
+    """Converts a file name to the Unicode form NFC, so that names can be compared.
+
+    macOS stores names in the form NFD, in which an accent is a separate character.
+    """
     return unicodedata.normalize("NFC", name)
 
 
@@ -128,8 +131,8 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 def absence(path: Path) -> str:
     """Returns why there is no file at a path, for an error message.
 
-    If the path contains a broken symbolic link, or if there is a file of the same name with another
-    suffix, the reason names this link or file.
+    If the path contains a broken symbolic link, the reason names the link. If there is a file whose
+    name differs only in the suffix, the reason names that file.
     """
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)

@@ -102,7 +102,7 @@ BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
 
 
 def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
-    """Checks that an architecture and all keywords given for it exist.
+    """Checks that an architecture and the keywords in `overrides` exist; does not check values.
 
     Raises:
       DeepLabError: a name is unknown; the message suggests the most similar legal name.

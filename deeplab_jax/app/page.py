@@ -139,7 +139,7 @@ def build_page(service: SegmentationService) -> Any:
 def serving(
     service: SegmentationService, host: str = "127.0.0.1", port: int = 7860
 ) -> Iterator[str]:
-    """Context manager that serves the page until the block ends.
+    """Context manager that serves the page until its `with` block ends.
 
     Args:
       service: service that processes the requests.
@@ -200,10 +200,11 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _without_proxy(host: str) -> str:
-    """Returns the hosts that are reached without a proxy, separated by commas.
+    """Returns a value for the environment variable `no_proxy` that includes the server's host.
 
-    At startup, Gradio sends requests to its own server. An HTTP proxy cannot reach a server that
-    listens on this machine only.
+    The variable lists the hosts, separated by commas, to which requests are sent without an HTTP
+    proxy. At startup, Gradio sends requests to its own server, which a proxy cannot reach if the
+    server listens on this machine only.
 
     Args:
       host: host on which the server listens.

@@ -40,7 +40,10 @@ LOGGER = logging.getLogger("deeplab_jax")
 
 
 class LoadingError(DeepLabError):
-    """Raised if a model cannot be loaded; the message may contain paths of the server."""
+    """Raised if a model cannot be loaded.
+
+    The message may contain paths of the server, so it is logged and not shown to visitors.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,8 +282,8 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
     """Returns the names under which models are shown to visitors, without server paths.
 
     A model directory is shown as the last component of its path. If two models would have the same
-    name, parent directories are prepended until the names differ. The name of a published model is
-    shown as it is.
+    name, parent directories are prepended until the names differ. If there are no further parent
+    directories, a number is appended. The name of a published model is shown as it is.
 
     Args:
       references: paths of model directories or workdirs, or names of published models.

@@ -34,7 +34,8 @@ class Block(nn.Module):
       unit: stride and atrous rate of the unit.
       squeeze: whether an inverted residual has squeeze and excitation.
       drop_rate: probability of dropping the residual branch in training (stochastic depth).
-      conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
+      conv_norm: constructor of `ConvNorm` in which the arguments that all convolutions of the unit
+        share are already set.
     """
 
     row: Row

@@ -31,7 +31,8 @@ class InvertedResidual(nn.Module):
       stride, rate: stride and atrous rate of the depthwise convolution.
       residual: whether to add the input if it has as many channels as the output; False for units
         with a nominal stride of 2, even if that stride became a rate.
-      conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
+      conv_norm: constructor of `ConvNorm` in which the arguments that all convolutions of the unit
+        share are already set.
       kernel_size: kernel size of the depthwise convolution.
       squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
       pad_first: whether to pad before the expansion instead of before the depthwise convolution.
@@ -127,9 +128,9 @@ def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> 
       features: number of channels at depth multiplier 1.
       depth_multiplier: multiplier of the number of channels.
       width_divisor: 1: the product is rounded down, to at least 1; 8: it is rounded to a multiple
-        of 8. With divisor 1, the released code rounds to the nearest whole number
-        (`rounded_width`), such as 16 × 0.35 to 6. This function returns 5, because stored
-        models have the smaller numbers.
+        of 8. Instead of rounding down, the released code rounds to the nearest whole number: it
+        rounds 16 × 0.35 to 6, and this function to 5. Rounding down is kept because the models
+        that this package has stored have these numbers of channels.
     """
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)

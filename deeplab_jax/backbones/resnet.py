@@ -134,7 +134,8 @@ class ResidualUnit(nn.Module):
       width: number of output channels of the convolutions before the last.
       convolutions: stride and atrous rate of each convolution: three in a bottleneck unit, two in a
         basic unit.
-      conv_norm: `ConvNorm` with the arguments common to all convolutions of the unit.
+      conv_norm: constructor of `ConvNorm` in which the arguments that all convolutions of the unit
+        share are already set.
       groups: number of channel groups of the 3×3 convolution in a bottleneck unit.
       squeezed: number of channels inside squeeze and excitation after the 3×3 convolution; 0: no
         squeeze and excitation.
@@ -222,10 +223,10 @@ class ResNet(nn.Module):
         rates.
       multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
         (DeepLab v3, section 3.2.1); None: all 1.
-      stride_placement: position of the stride between two blocks. `slim`: the second convolution
-        in the last unit of the first block. `caffe`: the first convolution in the first unit of the
-        second block. `torchvision`: the first 3×3 convolution in the first unit of the second
-        block.
+      stride_placement: convolution that has the stride between two blocks. `slim`: the second
+        convolution in the last unit of the first block. `caffe`: the first convolution in the first
+        unit of the second block. `torchvision`: the first 3×3 convolution in the first unit of the
+        second block.
       rate_start: first convolution with the atrous rate that replaces a stride: the convolution
         that had the stride (`same_unit`) or the convolution after it (`next_unit`). All later 3×3
         convolutions have the rate, too; 1×1 convolutions have none.

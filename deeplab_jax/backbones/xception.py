@@ -78,8 +78,10 @@ class XceptionModule(nn.Module):
       row: configuration of the module.
       unit: stride of the third separable convolution and of the shortcut, and atrous rate of all
         separable convolutions.
-      separable: `SeparableConvNorm` with the arguments common to the separable convolutions.
-      conv_norm: `ConvNorm` with the arguments of the shortcut.
+      separable: constructor of `SeparableConvNorm` in which the arguments that the three separable
+        convolutions share are already set.
+      conv_norm: constructor of `ConvNorm` for the shortcut, in which common arguments are already
+        set.
     """
 
     row: Module

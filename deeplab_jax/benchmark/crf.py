@@ -48,7 +48,7 @@ def made_logits(size: tuple[int, int], num_classes: int) -> np.ndarray:
 def measure_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Times the dense CRF on one image after warm-up, alternating with pydensecrf.
+    """Times the dense CRF and pydensecrf on one image, in alternating runs after warm-up.
 
     Args:
       image: uint8 [H, W, 3].
@@ -57,11 +57,14 @@ def measure_crf(
       repetitions: number of timed runs of each implementation.
 
     Returns:
-      `seconds` and `processor_seconds`: median wall time and processor time of a run of
-      `dense_crf`. `pydensecrf_seconds` and `pydensecrf_processor_seconds`: the same for pydensecrf,
-      which runs on one core. `ratio`: `seconds` divided by `pydensecrf_seconds`.
-      `label_agreement`: fraction of pixels, 0..1, to which both implementations assign the same
-      class. The dictionary also contains the result of `profile_crf`.
+      The result of `profile_crf`, and in the same dictionary:
+
+      - `seconds`, `processor_seconds`: median wall time and processor time of `dense_crf`.
+      - `pydensecrf_seconds`, `pydensecrf_processor_seconds`: the same for pydensecrf, which runs on
+        one core.
+      - `ratio`: `seconds` divided by `pydensecrf_seconds`.
+      - `label_agreement`: fraction of pixels, 0..1, to which both implementations assign the same
+        class.
 
     Raises:
       DeepLabError: pydensecrf is not installed.
@@ -90,7 +93,9 @@ def measure_crf(
 def profile_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Times each step of bilateral filtering in the dense CRF, with a permutohedral lattice.
+    """Times each step of the bilateral filtering in the dense CRF.
+
+    The filtering uses a permutohedral lattice.
 
     Args:
       image: uint8 [H, W, 3].
@@ -99,10 +104,12 @@ def profile_crf(
       repetitions: number of timed runs of each step.
 
     Returns:
-      Median times in seconds. `lattice_seconds`: building the lattice, once per image.
-      `splat_seconds`, `blur_seconds` and `slice_seconds`: the three steps of filtering, which run
-      once per iteration of the CRF. The dictionary also contains `vertices_per_pixel`, the
-      number of allocated lattice vertices divided by the number of pixels.
+      A dictionary with median times in seconds, and the size of the lattice:
+
+      - `lattice_seconds`: building the lattice, once per image.
+      - `splat_seconds`, `blur_seconds`, `slice_seconds`: the three steps of filtering, each once
+        per iteration of the CRF.
+      - `vertices_per_pixel`: number of allocated lattice vertices divided by the number of pixels.
     """
     features = bilateral_features(
         jnp.asarray(image),

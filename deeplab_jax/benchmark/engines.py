@@ -70,11 +70,14 @@ def measure_models(
       reporter: receives progress events.
 
     Returns:
-      A dictionary of measurements for each key of `models`. `seconds`: median time of a call, from
-      pixels to class maps, after a warm-up run. `images_per_second`: throughput. `start_seconds`:
-      time to load the model and compute the first class map, with warm compile caches.
-      `peak_bytes`: memory that loading and running the model adds to the process, or None if it is
-      unknown. `file_bytes`: size of the model on disk.
+      For each key of `models`, a dictionary of measurements:
+
+      - `seconds`: median time of a call, from pixels to class maps, after a warm-up run.
+      - `images_per_second`: throughput.
+      - `start_seconds`: time to load the model and compute the first class maps, with warm compile
+        caches.
+      - `peak_bytes`: memory that loading and running the model adds to the process; None: unknown.
+      - `file_bytes`: size of the model on disk.
 
     Raises:
       DeepLabError: a process failed. The message contains the last line of its stderr.
@@ -94,7 +97,11 @@ def measure_models(
 
 
 def total_bytes(paths: Iterable[pathlib.Path]) -> int:
-    """Returns the total size in bytes of the given files and of all files in given directories."""
+    """Returns the total size of files in bytes.
+
+    Args:
+      paths: paths of files, and of directories, of which all files are counted.
+    """
     files = {file for path in paths for file in (path, *path.rglob("*")) if file.is_file()}
     return sum(file.stat().st_size for file in files)
 
@@ -102,13 +109,16 @@ def total_bytes(paths: Iterable[pathlib.Path]) -> int:
 def measure(
     model: str, size: tuple[int, int], batch_size: int, repetitions: int
 ) -> dict[str, float | None]:
-    """Measures one model in this process, with the results of `measure_models` except `file_bytes`.
+    """Measures the speed and the memory of one model in this process.
 
     Args:
       model: path of a model directory or an exported file.
       size: (height, width) of the images in pixels.
       batch_size: number of images per call.
       repetitions: number of timed runs.
+
+    Returns:
+      The measurements that `measure_models` returns for each model, except `file_bytes`.
     """
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), np.uint8)
     before, started = process_memory(CURRENT), time.perf_counter()

@@ -28,11 +28,15 @@ def measure(
       started: time at which the process was started, from `time.time()`.
 
     Returns:
-      Wall time of each phase in seconds, in order of execution. The keys are `imports_seconds`,
-      `devices_and_data_seconds`, `initialization_seconds`, `tracing_seconds`, `lowering_seconds`,
-      `compiling_or_reading_seconds` and `first_step_seconds`. "Reading" means that the program is
-      read from the compile cache instead of being compiled. The dictionary also contains
-      `seconds`, the total time since `started`, and `loss`, the loss of the first step.
+      A dictionary with the wall time of each phase in seconds, the total time and the loss:
+
+      - `imports_seconds`: from `started` to the end of the imports.
+      - `devices_and_data_seconds`: initializing the device, and making the first batch.
+      - `initialization_seconds`: initializing the training state.
+      - `tracing_seconds`, `lowering_seconds`: tracing and lowering the training step.
+      - `compiling_or_reading_seconds`: compiling the step, or reading it from the compile cache.
+      - `first_step_seconds`: running the first step.
+      - `seconds`, `loss`: total time since `started`, and loss of the first step.
     """
     import jax
     import numpy as np

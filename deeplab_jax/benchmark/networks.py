@@ -143,9 +143,13 @@ def measure_network(
       repetitions: number of timed runs; `seconds` is their median.
 
     Returns:
-      JSON-serializable dict: `seconds` per batch, `images_per_second`, `operations_per_second`
-      (floating-point operations), `compile_seconds`, and `peak_bytes`, the compiler's estimate of
-      the memory.
+      A JSON-serializable dictionary:
+
+      - `seconds`: median time of a run, which processes one batch.
+      - `images_per_second`: throughput.
+      - `operations_per_second`: number of floating-point operations per second.
+      - `compile_seconds`: compile time.
+      - `peak_bytes`: compiler's estimate of the memory, see `planned_bytes`.
 
     Raises:
       DeepLabError: there is no such network.
@@ -200,15 +204,16 @@ def training_step(
     *,
     mesh: Mesh | None = None,
 ) -> Contender:
-    """Returns a compiled training step of SGD with momentum, which is repeated on one batch.
+    """Returns a `Contender` that runs a compiled training step of SGD with momentum.
 
-    Each run continues from the parameters and optimizer state of the previous run. It returns the
-    loss of these parameters, not of the updated ones.
+    All runs use the same batch. Each run continues from the parameters and the optimizer state of
+    the previous run, and returns the loss before its update.
 
     Args:
       model: network to train.
       variables: initial variables.
-      batch: images uint8 [N, H, W, C] as `image`, and labels [N, H, W] as `label`.
+      batch: dictionary with the images, uint8 [N, H, W, C], under the key `image`, and the labels,
+        [N, H, W], under the key `label`.
       rate: constant learning rate.
       mesh: devices over which the batch is sharded (default: one device).
     """

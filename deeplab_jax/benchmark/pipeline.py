@@ -26,10 +26,12 @@ def measure_pipeline(
       workers: number of data-loading processes of the pipeline; 0: threads.
 
     Returns:
-      `images_per_second_per_core`: number of images per second of processor time, in one thread.
-      `decoding_share`: fraction of this processor time that reading and decoding take, 0..1.
-      `images_per_second`: number of images that the pipeline yields per second of wall time, with
-      the given `workers`; the start-up time is excluded.
+      A dictionary with three measurements:
+
+      - `images_per_second_per_core`: number of images per second of processor time, in one thread.
+      - `decoding_share`: fraction of this processor time that reading and decoding take, 0..1.
+      - `images_per_second`: number of images that the pipeline yields per second of wall time, with
+        the given `workers`; the start-up time is excluded.
     """
     # One thread, so that processor time is the time of one core.
     cv2.setNumThreads(0)
@@ -60,7 +62,7 @@ def _processor_seconds(work: Callable[[int], object], num_examples: int, num_ima
     """Returns the mean processor time of a call, in seconds, after one warm-up call.
 
     Args:
-      work: function of the index of an example.
+      work: function to time. Its argument is the index of an example.
       num_examples: number of examples; indices start again at 0 after the last one.
       num_images: number of timed calls.
     """

@@ -120,8 +120,8 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
 def exponents(points: Sequence[Point]) -> dict[int, float]:
     """Fits time ∝ pixels^b for each output stride, and returns {output stride: b}.
 
-    The fit is by least squares of the logarithms. Output strides that were measured at one image
-    size only are left out.
+    The line is fitted to the logarithms of pixels and time by least squares. Output strides that
+    were measured at only one image size are left out.
     """
     found = {}
     for output_stride, line in series(points, "pixels"):

@@ -1,7 +1,7 @@
 """Times commands, the first prediction and the first training step, each in a new process.
 
-`python -m deeplab_jax.benchmark.start FOLDER` writes the model and the image that the timed
-commands use.
+`measure_commands` runs `python -m deeplab_jax.benchmark.start FOLDER` to write the model and the
+image that the timed commands use.
 """
 
 import json
@@ -67,10 +67,11 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       reporter: receives the progress.
 
     Returns:
-      Median wall times in seconds. The key of a command is its name followed by `_seconds`, such
-      as `help_seconds` and `import_deeplab_jax_seconds`. `first_mask_seconds` is the time of
-      `predict` on one image with warm compile caches. `first_mask_cold_seconds` is the time of
-      the same command with empty compile caches.
+      A dictionary of median wall times in seconds:
+
+      - `NAME_seconds` for each command NAME in `STARTS`, such as `help_seconds`.
+      - `first_mask_seconds`: `predict` on one image with warm compile caches.
+      - `first_mask_cold_seconds`: the same command with empty compile caches.
 
     Raises:
       DeepLabError: a command did not exit with the expected status. The message contains the last

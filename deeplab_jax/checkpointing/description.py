@@ -34,7 +34,7 @@ class ModelDescription:
       palette: RGB color of each class, 0..255.
       inference_size: (H, W) in pixels to which smaller images are padded; None: each image is
         padded to the nearest larger size that the network accepts.
-      source: origin of the variables, such as training run, checksum and license.
+      source: facts about the origin of the variables, such as training run, checksum and license.
       task: `segmentation`, or `classification` of whole images.
       intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as
         in training; None: the range of each image, extended to include 0.

@@ -105,7 +105,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 
     Args:
       manager: opened checkpoints.
-      which: `best`, `last`, or the number of a step.
+      which: `best` (the last checkpoint if none has metrics), `last`, or the number of a step.
 
     Raises:
       DeepLabError: there is no such checkpoint. The message lists the existing checkpoints.
@@ -131,7 +131,14 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 
 
 def _write_manifests(directory: epath.Path) -> None:
-    """Writes a manifest (file sizes and checksums) into each unfinished checkpoint."""
+    """Writes a manifest (file sizes and checksums) into each unfinished checkpoint.
+
+    Orbax calls this function when all files of a checkpoint are written, before it marks the
+    checkpoint as finished.
+
+    Args:
+      directory: directory of all checkpoints of a run.
+    """
     for path in directory.iterdir():
         # Until the commit, the name has a suffix. In buckets, which cannot rename, it has none.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
@@ -155,8 +162,8 @@ def save_items(
       step: training step.
       trees: a tree of arrays for each item of the checkpoint, by the name of the item. Items, such
         as `variables` and `optimizer`, can be restored separately.
-      info: JSON-ready content of the item `info`.
-      metrics: validation metrics at this step; None: no validation.
+      info: JSON-ready content of the item `info`: config, class names, seed and step.
+      metrics: validation metrics at this step; None: the run did not validate at this step.
       again: whether to replace an existing checkpoint of this step.
     """
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
@@ -196,11 +203,12 @@ def restore_items(manager: ocp.CheckpointManager, like: Mapping[str, Any]) -> Ma
 
 
 def _read_once(directory: epath.Path, like: Any) -> Any:
-    """Restores a tree of arrays, which only the first of several processes reads.
+    """Reads a tree of arrays in the first process, and sends it to the other processes.
 
     Args:
       directory: directory of one item of a checkpoint.
-      like: tree of arrays or of `jax.ShapeDtypeStruct` on all devices of all processes.
+      like: tree of arrays or of `jax.ShapeDtypeStruct` with the shapes, dtypes and shardings of the
+        result.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     grid = np.asarray(devices).reshape(jax.process_count(), -1)
@@ -223,7 +231,12 @@ def _read_once(directory: epath.Path, like: Any) -> Any:
 
 
 def _resharded(whole: jax.Array, like: jax.Array) -> jax.Array:
-    """Returns an array with the sharding of `like`, from a copy of the array on each device."""
+    """Returns an array that is replicated on all devices with the sharding of another array.
+
+    Args:
+      whole: replicated array.
+      like: array, or `jax.ShapeDtypeStruct`, with the sharding of the result.
+    """
     copies = {shard.device: shard.data for shard in whole.addressable_shards}
     regions = like.sharding.addressable_devices_indices_map(whole.shape)
     parts = [copies[device][region] for device, region in regions.items()]

@@ -43,6 +43,8 @@ def write_manifest(directory: epath.Path) -> None:
 def damage(directory: epath.Path, items: Collection[str] | None = None) -> str | None:
     """Compares the files of a directory with its manifest, a list of their sizes and checksums.
 
+    Directories that earlier releases wrote without a manifest are not checked.
+
     Args:
       directory: directory of a checkpoint, or of the variables of a model.
       items: names of the checkpoint items to check. An item is a subdirectory, such as `variables`.
@@ -100,7 +102,10 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata of a checkpoint, without the keys that Orbax adds after saving."""
+    """Returns the metadata of a checkpoint, as it was when the manifest was written.
+
+    The keys that Orbax changes later are left out.
+    """
     content = json.loads((directory / METADATA).read_text())
     for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
         value = content.pop(key)
@@ -110,7 +115,12 @@ def _metadata(directory: epath.Path) -> dict[str, Any]:
 
 
 def _files(directory: epath.Path, above: str = "") -> Iterator[str]:
-    """Yields `above` + the path relative to `directory` of each file in the directory tree."""
+    """Yields the paths of all files in a directory tree, relative to `directory`.
+
+    Args:
+      directory: root of the directory tree.
+      above: prefix of all paths: empty, or the path of a subdirectory in recursive calls.
+    """
     for path in directory.iterdir():
         if path.is_dir():
             yield from _files(path, f"{above}{path.name}/")

@@ -233,7 +233,12 @@ def write_shared_model(
 
 
 def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (path, array) of each variable; a path is `above` + names joined by slashes."""
+    """Yields the path and the array of each variable.
+
+    Args:
+      variables: nested dictionaries of arrays. The path of an array is its keys, joined by slashes.
+      above: prefix of all paths: empty, or the path of `variables` in recursive calls.
+    """
     for name, value in variables.items():
         if isinstance(value, dict):
             yield from _named(value, f"{above}{name}/")

@@ -153,7 +153,7 @@ def _chunks(
 
     Args:
       vertices: vertices, and pairs (point, vertex) sorted by vertex.
-      starts: int32 [M + 1], position of the first pair of each vertex.
+      starts: int32 [M + 1]; the pairs of vertex i have the positions starts[i]..starts[i + 1] − 1.
       chunk: K, the number of points per chunk.
       extra: E, the number of extra chunks.
     """
@@ -178,7 +178,7 @@ def _neighbors(vertices: Vertices, starts: jax.Array) -> jax.Array:
 
     Args:
       vertices: vertices, and pairs (point, vertex) sorted by vertex.
-      starts: int32 [M + 1], position of the first pair of each vertex.
+      starts: int32 [M + 1]; the pairs of vertex i have the positions starts[i]..starts[i + 1] − 1.
     """
     size = starts.size - 1
     absent = size - 1

@@ -145,8 +145,9 @@ def normalized(
       weight: weight of the kernel.
       kernel: Gaussian filter without normalization.
       count: number of points N.
-      normalization: `after` divides the filtered values by the result of filtering ones;
-        `symmetric` divides by the square root of this result before and after filtering.
+      normalization: `after` divides the filtered value of each point i by Σ_j k(i, j), which the
+        filter returns if all values are 1; `symmetric` divides by the square root of this sum
+        before and after filtering.
       dtype: dtype of the normalization factors.
     """
     ones = jnp.ones((count, 1), dtype)

@@ -202,8 +202,12 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
       corner, rank: int32 [d+1, N], results of `embed`.
 
     Returns:
-      Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; number of
-      possible codes as int64, which may overflow; and this number as float64.
+      Tuple of four arrays:
+
+      * codes of the vertices of each class (rows) around each point (columns), int64 [d+1, N];
+      * `axis_shift` of `Vertices`;
+      * number of possible codes as int64, which may overflow;
+      * the same number as float64, to detect the overflow.
     """
     dimensions = corner.shape[0] - 1
     # The range is extended by one cell for the vertices, and by another one for their neighbors.

@@ -1,4 +1,4 @@
-"""Specifications of chips, cores of this machine, peak rates, and compiler options per platform."""
+"""Specifications and rates of chips, number of processor cores, and compiler options."""
 
 import dataclasses
 import functools
@@ -111,7 +111,12 @@ def xla_options(platform: str) -> dict[str, dict[str, Any]]:
       platform: `tpu`, `tpu_slices` (several slices), `gpu` or `gpu_nodes` (several hosts).
 
     Returns:
-      {name of the option: {"value", "platforms", "purpose", "source"}}.
+      A dictionary for each option, by name of the option, with these items:
+
+      * `value`: recommended value, as text
+      * `platforms`: platforms for which the value is recommended
+      * `purpose`: effect of the option
+      * `source`: address of the page that recommends the value
     """
     options = _table("xla_options.toml")
     return {name: option for name, option in options.items() if platform in option["platforms"]}

@@ -39,8 +39,9 @@ class PreemptionSync:
     def __call__(self, asked: bool) -> bool:
         """Returns whether to stop; all processes must call this after every step.
 
-        With several processes, the result is True two steps after the signal, so that no call waits
-        for the devices.
+        With several processes, each call starts a reduction on the devices, and returns the result
+        of the reduction that was started two calls earlier. No call therefore waits for the
+        devices, and the result is True two steps after the signal.
 
         Args:
           asked: True if this process received a stop signal.
@@ -137,7 +138,7 @@ def _watching(end: End) -> Iterator[None]:
 
 
 def failure_of_others() -> str | None:
-    """Returns the error message of another process that failed; None if there is none."""
+    """Returns the error message of another process that failed; None if no other one failed."""
     try:
         rows = coordination_client().key_value_dir_get(KEY)
     except RuntimeError:
@@ -173,7 +174,12 @@ def _announced(error: BaseException) -> BaseException:
 
 
 def _all_are_interrupted(error: KeyboardInterrupt) -> bool:
-    """Returns whether all processes were interrupted at about the same time, as by preemption."""
+    """Waits for the interruption of all processes, for example by preemption.
+
+    Returns:
+      True if all processes were interrupted; False if this takes more than 600 s for a
+      JobInterrupt, or 10 s for another KeyboardInterrupt, or if a connection was lost.
+    """
     seconds = CLEAN_UP_SECONDS if isinstance(error, JobInterrupt) else TOGETHER_SECONDS
     try:
         coordination_client().wait_at_barrier(f"{KEY}/interrupted", seconds * 1000)
@@ -195,10 +201,10 @@ def announce(message: str) -> None:
 
 
 def _let_others_read() -> None:
-    """Waits until the other processes have had time to read the message.
+    """Waits until the other processes have had time to read a published error message.
 
-    Only process 0 waits. It runs the key-value store, and JAX aborts the other processes when
-    process 0 ends.
+    Only process 0 waits, because it runs the key-value store that contains the message, and JAX
+    aborts the other processes when process 0 ends.
     """
     if jax.process_index() == 0:
         time.sleep(3 * POLL_SECONDS)

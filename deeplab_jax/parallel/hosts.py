@@ -254,7 +254,9 @@ def is_first_host() -> bool:
 
 
 def from_first_host(value: Any) -> Any:
-    """Returns, in all processes, the numbers or arrays that process 0 passes (broadcast).
+    """Broadcasts the numbers or arrays of process 0 to all processes, and returns them.
+
+    All processes must call this function.
 
     Args:
       value: tree of numbers or arrays, with the same shapes in all processes.

@@ -28,9 +28,9 @@ def make_mesh(
 ) -> Mesh:
     """Returns a device mesh with the axes `data` and `spatial`.
 
-    Each process has a contiguous part of the batch. Chips with neighboring rows of an image are
-    neighbors on the torus of a TPU slice, if possible in one process. The axis `data` extends over
-    all slices.
+    The images of each process are a contiguous part of the batch. If possible, chips with
+    neighboring rows of an image belong to the same process and are neighbors on the torus of a TPU
+    slice. The axis `data` extends over all slices.
 
     Args:
       devices: devices of the mesh, either of this job or of a topology to compile for (default: all
@@ -41,8 +41,9 @@ def make_mesh(
 
     Raises:
       DeepLabError: data × spatial is not the number of devices, the processes have different
-        numbers of devices, or `spatial` is neither a divisor nor a multiple of the number of
-        devices per process. The message states the legal values.
+        numbers of devices, `spatial` is neither a divisor nor a multiple of the number of devices
+        per process, or the rows of an image would be sharded over several TPU slices. The message
+        states the legal values.
     """
     devices = jax.devices() if devices is None else list(devices)
     count = len(devices)
@@ -102,9 +103,11 @@ def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
 def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
     """Returns an array [data, spatial] of the devices of a TPU slice.
 
-    The devices of a row of the array are neighbors on the torus. They belong to one process if each
-    process has at least `spatial` devices. Otherwise, JAX assigns the axes of the mesh to axes of
-    the torus.
+    If each process has at least `spatial` chips, each row of the array contains chips of one
+    process, and consecutive chips are neighbors on the torus. Otherwise, JAX assigns the axes of
+    the mesh to axes of the torus. If this is not possible, or if the images of a process would not
+    be a contiguous part of the batch, the chips are in the order of the processes. Devices other
+    than TPUs are always in this order.
     """
     processes: dict[int, list[jax.Device]] = {}
     for device in devices:
@@ -144,9 +147,13 @@ def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
 
 
 def _contiguous(rows: Sequence[np.ndarray]) -> bool:
-    """Returns whether each process has n consecutive rows of devices, starting at a multiple of n.
+    """Returns whether the images of each process are a contiguous part of the batch.
 
-    The result is False if n differs between processes.
+    This is the case if the devices of each process are in n consecutive rows, with the same n for
+    all processes, and the index of the first of these rows is a multiple of n.
+
+    Args:
+      rows: rows of an array of devices [data, spatial].
     """
     found: dict[int, list[int]] = {}
     for number, row in enumerate(rows):

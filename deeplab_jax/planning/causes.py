@@ -108,7 +108,11 @@ def leaf_size(leaf: Any) -> int:
 
 
 def shard_size(leaf: Any) -> int:
-    """Returns the number of values on each device, or in the whole array if it has no sharding."""
+    """Returns the number of values of an array that each device stores.
+
+    Args:
+      leaf: array or `jax.ShapeDtypeStruct`; without a sharding, each device stores all values.
+    """
     sharding = getattr(leaf, "sharding", None)
     return math.prod(leaf.shape if sharding is None else sharding.shard_shape(leaf.shape))
 
@@ -219,9 +223,10 @@ def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -
 
 
 def _from_image(program: Program) -> set[int]:
-    """Returns the field `number` of the image, and of all arrays that are computed from it.
+    """Returns the numbers (`Value.number`) of the arrays that contain the image.
 
-    Results of convolutions and matrix products, and arrays computed from them, are not included.
+    These are the image, and all arrays that are computed from it without a convolution or a matrix
+    product. Training does not need their gradients.
     """
     numbers = {program.inputs[-1].number}
     for operation in program.operations:
@@ -235,12 +240,15 @@ def _from_image(program: Program) -> set[int]:
 def _needed(
     operation: Operation, parts: int, align_corners: bool
 ) -> tuple[int, RowBlocks, RowBlocks] | None:
-    """Returns the rows of other chips that an operation needs.
+    """Returns the rows that each chip needs for an operation on a map with sharded rows.
 
     Returns:
-      (index of the operation's input that is a feature map, rows that the forward pass needs, rows
-      that the backward pass needs). None for operations that need no rows of other chips, and for
-      maps whose rows are not sharded.
+      Three results, or None if the operation needs no rows of other chips, or if the rows of its
+      map are not sharded:
+
+      * index of the operation's input that is a feature map
+      * rows of this map that each chip needs in the forward pass
+      * rows that each chip needs in the backward pass
     """
     index, output = 0, operation.outputs[0].shape
     if operation.name == "conv_general_dilated":

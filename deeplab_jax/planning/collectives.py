@@ -147,9 +147,9 @@ class Collective(NamedTuple):
 def find_collectives(program: Program, mesh_shape: Mapping[str, int]) -> list[Collective]:
     """Returns the collectives of a compiled program, in the order of the HLO text.
 
-    The TPU compiler fuses the steps of an asynchronous collective with the operations that run
-    meanwhile. The text repeats the collective in each of these fusions, with the same channel.
-    Such a collective is returned once.
+    The TPU compiler can split an asynchronous collective into parts, and fuse each part with
+    operations that run at the same time. The text then contains the collective in each of these
+    fusions, with the same channel number. Such a collective is returned only once.
 
     Args:
       program: program that is compiled for the mesh.
@@ -180,7 +180,8 @@ def _collective(
 ) -> Iterator[Collective]:
     """Yields a `Collective` if the instruction is a collective, or a transfer between slices.
 
-    For an asynchronous collective, only the `-start` instruction yields one.
+    An asynchronous collective consists of several instructions; only the instruction whose opcode
+    ends in `-start` yields a `Collective`.
     """
     kind = instruction.opcode.removesuffix("-start")
     transfer = TRANSFER.search(instruction.attributes) if kind == SEND else None

@@ -49,7 +49,8 @@ class CompiledStep:
         only the `total` if the compiler rejects the step as too large.
       usable: bytes per chip that programs can use, from the compiler's out-of-memory message; None
         without such a message.
-      fits: whether the step fits into the memory of a chip.
+      fits: False if the compiler rejects the step as too large. The GPU compiler accepts every
+        step; `plan` therefore also compares the `total` with the memory of a chip.
       lower_seconds, compile_seconds: wall time of lowering and compilation.
       compile_cpu_seconds: processor time of compilation; unlike wall time, it does not depend on
         other processes.
@@ -95,7 +96,7 @@ def compile_step(run: Run) -> CompiledStep:
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """Disables the compile cache, because compilation time is measured."""
+    """Disables the compile cache inside the `with` block, where compilation time is measured."""
     # The type stubs of JAX do not declare its options.
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
@@ -139,8 +140,9 @@ class LargestBatch(NamedTuple):
     """Largest batch that fits into memory.
 
     Attributes:
-      images: largest number of images per chip, or per group of chips over which the rows of an
-        image are sharded; 0 if not even the smallest number that training accepts fits.
+      images: largest number of images per shard of the batch. A shard is on one chip, or on the
+        chips over which the rows of an image are sharded. The number is 0 if even the smallest
+        number that training accepts does not fit.
       how: description of the search or the estimate.
     """
 
@@ -199,11 +201,12 @@ def searched_largest_batch(
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
     """Returns the number of images that fill the memory, by linear interpolation or extrapolation.
 
-    The line passes through the measured bytes for `end` images and for the next smaller number of
-    images in `known`.
+    The line passes through the bytes for `end` images and for the next smaller number of images in
+    `known`.
 
     Args:
-      known: measured bytes per chip, by number of images.
+      known: bytes per chip, by number of images per shard of the batch. The value for 0 images is
+        an estimate; all other values are measured.
       usable: bytes per chip that programs can use.
       end: number of images, a key of `known` other than the smallest.
     """

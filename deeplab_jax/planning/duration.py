@@ -63,8 +63,9 @@ class Schedule:
           config: see deeplab_jax/config_fields.py.
           crop_size: height and width of a training image.
           num_hosts: number of hosts.
-          validation_images: number of images of the validation split; None: `evaluation.limit`,
-            the maximum number of images per validation.
+          validation_images: number of images of the validation split; None: unknown. The number
+            of images per validation is the smaller of this number and `evaluation.limit`, or the
+            one that is not None.
         """
         limit = config.evaluation.limit
         if validation_images is not None and limit is not None:
@@ -116,7 +117,7 @@ class Duration:
 
     @property
     def goodput(self) -> float:
-        """Fraction of the duration, without `start_up`, in which the chips train and validate."""
+        """Fraction of the time after start-up in which the chips train or validate."""
         return (self.steps + self.validations) / (self.total - self.start_up)
 
 

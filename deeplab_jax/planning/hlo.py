@@ -67,8 +67,8 @@ class Instruction(NamedTuple):
       opcode: operation, such as `all-reduce`.
       results: the resulting array, or the arrays of the resulting tuple.
       operands: names of the operands, which are instructions of the same computation.
-      attributes: rest of the line, including the value of a constant and the number of a
-        parameter.
+      attributes: text after the operands in the line of the instruction. For a constant or a
+        parameter, it starts with the value or the number, in parentheses.
     """
 
     name: str
@@ -94,8 +94,8 @@ class Program(NamedTuple):
     def runs(self) -> dict[str, int]:
         """Returns the number of executions of each computation, by name, in one run of the program.
 
-        A loop with an unknown number of iterations counts once, and so does every branch of a
-        conditional.
+        A loop with an unknown number of iterations is counted as one iteration. Every branch of a
+        conditional is counted as executed once.
         """
         counts: dict[str, int] = defaultdict(int)
 

@@ -75,7 +75,7 @@ class Plan:
       hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
       vmem_traffic_per_chip: bytes that the program reads from and writes to the on-chip vector
         memory of a TPU; 0 for GPUs.
-      kernels: kernels of a program for GPUs by kind; empty for TPUs.
+      kernels: number and work of the GPU kernels of the program, by kind of kernel; empty for TPUs.
       traffic: communication between chips.
       estimate: minimum time of a step.
       scaling: scaling efficiency by number of chips.

@@ -71,7 +71,7 @@ def expected_reductions(
 def found_reductions(
     collectives: Iterable[Collective], variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns the bytes in the all-reduces of a compiled step.
+    """Returns the bytes in the all-reduces and reduce-scatters of a compiled step.
 
     The purpose of an all-reduce follows from the shapes of its arrays. Arrays with several axes are
     gradients of kernels. The bytes of vectors are counted as gradients, up to the total size of all
@@ -107,7 +107,8 @@ def found_reductions(
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
     """Returns count and bytes of the all-gathers of activations along the mesh axis `data`.
 
-    An all-gather belongs to activations if one of its arrays has a size that no variable has.
+    All-to-alls are also counted. A collective is assigned to activations if one of its arrays has a
+    size other than 1 that no variable has.
     """
     return count(_gathers(collectives, variables, parameters=False))
 
@@ -115,7 +116,8 @@ def gathered_activations(collectives: Iterable[Collective], variables: Any) -> d
 def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
     """Returns count and bytes of the all-gathers of sharded parameters along the mesh axis `data`.
 
-    An all-gather belongs to parameters if each of its arrays has the size of a variable.
+    All-to-alls are also counted. A collective is assigned to parameters if each of its arrays has
+    the size of a variable or the size 1.
     """
     return count(_gathers(collectives, variables, parameters=True))
 

@@ -66,7 +66,7 @@ def model_card(stored: StoredModel, training: TrainingFacts | None, notes: CardN
 def license_of(stored: StoredModel, notes: CardNotes) -> str:
     """Returns the identifier of the license on the Hub; empty: no license is stated.
 
-    It is the license in `notes` or, without one, that of the published weights.
+    If `notes` contains no license, the license of the published weights is returned.
     """
     return notes.license or str(stored.description.source.get("license", "")).lower()
 
@@ -111,7 +111,7 @@ def _trained_on(stored: StoredModel, training: TrainingFacts | None) -> set[str]
 
 
 def _base_model(training: TrainingFacts | None) -> str | None:
-    """Returns the repository of the initial weights, if they are from the Hub."""
+    """Returns the Hub repository of the initial weights; None if they are not from the Hub."""
     if training is None or not training.init_from:
         return None
     if is_hub_address(training.init_from):
@@ -120,7 +120,11 @@ def _base_model(training: TrainingFacts | None) -> str | None:
 
 
 def _results(task: str, training: TrainingFacts | None, notes: CardNotes) -> Iterator["EvalResult"]:
-    """Yields the evaluation results for the metadata, as fractions."""
+    """Yields the evaluation results for the metadata, as fractions.
+
+    These are the metrics in `notes`. If there are none, the validation mean IoU of the training run
+    is used, if it is known.
+    """
     hub = import_hub()
     for metrics in notes.metrics:
         settings = metrics["settings"]

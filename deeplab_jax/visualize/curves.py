@@ -18,7 +18,7 @@ MAX_NAMED = 255
 
 
 def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
-    """Writes a plot of a confusion matrix as a PNG, in percent of each true class.
+    """Writes a plot of a confusion matrix as a PNG, in percent of the pixels of each true class.
 
     Args:
       path: output file, written atomically.

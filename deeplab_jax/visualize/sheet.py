@@ -105,8 +105,9 @@ def uncertainty_sheet(
     """Draws a row with image, errors and uncertainties for each panel.
 
     In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray.
-    There is also a picture for each uncertainty. The colors range from black (0) through red to
-    light yellow (at least the 99th percentile of this uncertainty over all panels).
+    There is also a picture for each uncertainty. Its colors range from black (0) through red to
+    light yellow. The 99th percentile of this uncertainty over all panels, and larger values, are
+    light yellow.
 
     Args:
       panels: rows of the sheet, at least one.

@@ -23,5 +23,5 @@ except errors.DeepLabError as error:
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert f"but {tmp_path / 'deeplab_jax'} is only on Python's path" in found.stdout
+    assert f"but {tmp_path / 'deeplab_jax'} is only on Python's import path" in found.stdout
     assert "pip install -e ." in found.stdout
