@@ -47,8 +47,10 @@ def goodput_of_killed_run(
       The goodput over all starts, and whether variables and losses are equal, bit for bit.
     """
     undisturbed, workdir = (runs.folder / f"goodput_{name}" for name in ("undisturbed", "killed"))
-    shutil.rmtree(workdir, ignore_errors=True)
-    runs.finish(runs.start(*_words(runs, undisturbed, steps, config, overrides)))
+    for old in (undisturbed, workdir):
+        shutil.rmtree(old, ignore_errors=True)
+    alone_words = _words(runs, undisturbed, steps, config, overrides)
+    runs.finish(runs.start(*alone_words), timeout=None)
     alone = goodput(read_timeline(undisturbed))
     say(f"undisturbed: {alone}")
     words, random = _words(runs, workdir, steps, config, overrides), np.random.default_rng(seed)
@@ -56,12 +58,13 @@ def goodput_of_killed_run(
     for _ in range(kills):
         process = runs.start(*words)
         try:
-            process.wait(alone.start_up + between * random.uniform(0.5, 1.5))
+            # Unlike `wait`, this reads the output of the process, which would otherwise block it.
+            process.communicate(timeout=alone.start_up + between * random.uniform(0.5, 1.5))
         except subprocess.TimeoutExpired:
             process.kill()
         runs.finish(process, legal=(0, -9))
         say(str(goodput(read_timeline(workdir))))
-    runs.finish(runs.start(*words))
+    runs.finish(runs.start(*words), timeout=None)
     return goodput(read_timeline(workdir)), same_end(runs, workdir, undisturbed, steps)
 
 

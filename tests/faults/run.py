@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, help="Where to work; default: a new one.")
     parser.add_argument("--only", help="Parts, separated by commas; default: all but goodput.")
-    parser.add_argument("--goodput_steps", type=int, default=12_000, help="About an hour.")
+    parser.add_argument("--goodput_steps", type=int, default=25_000, help="About an hour.")
     parser.add_argument("--fresh", action="store_true", help="Start each process anew.")
     options = parser.parse_args()
     folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="faults."))

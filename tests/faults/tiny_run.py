@@ -76,13 +76,21 @@ class TinyRuns:
             *(f"--config.{override}" for override in overrides),
         ]
 
-    def finish(self, process: Process, legal: Sequence[int] = (0,)) -> str:
-        """Waits for a process and returns what it said.
+    def finish(
+        self, process: Process, legal: Sequence[int] = (0,), timeout: float | None = 900
+    ) -> str:
+        """Waits for a process and returns its standard error.
+
+        Args:
+          process: process that `start` returned.
+          legal: exit statuses that are not an error.
+          timeout: maximum waiting time in seconds; None: no limit.
 
         Raises:
-          AssertionError: it ended with another status.
+          AssertionError: the process ended with another status.
+          subprocess.TimeoutExpired: the process did not end in time.
         """
-        said = process.communicate(timeout=900)[1]
+        said = process.communicate(timeout=timeout)[1]
         assert process.returncode in legal, f"status {process.returncode}: {said}"
         return said
 
