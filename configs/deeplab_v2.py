@@ -22,7 +22,7 @@ Arguments:
 * `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
   train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
 * `backbone`: resnet_101 (default) or vgg_16.
-* `head`: aspp_large (default), aspp_small (VGG only), large_fov or plain (ResNet only).
+* `head`: aspp_large (default), large_fov, aspp_small (only VGG) or plain (only ResNet).
 * `msc`: whether the network processes each image at three scales and fuses the results: true
   (ResNet only), false or auto (default: as in the paper, true on ResNet except on Cityscapes).
 * `schedule`: poly (default) or step.

@@ -50,10 +50,11 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns inputs and a padding mode of TensorFlow, which together replace `padding`.
+        """Replaces explicit `padding` by a padding mode of TensorFlow, if one is equivalent.
 
-        The mode is `VALID` (no padding) or `SAME`, if one of them is equivalent to `padding`.
-        Otherwise, this method pads the inputs with `value`, and the mode is `VALID`.
+        Returns:
+          The inputs and the mode, `SAME` or `VALID` (no padding). If neither mode is equivalent to
+          `padding`, the returned inputs are padded with `value`, and the mode is `VALID`.
         """
         if not any(map(any, padding)):
             return inputs, "VALID"

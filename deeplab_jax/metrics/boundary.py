@@ -107,7 +107,7 @@ class BoundaryMatch:
 
     @classmethod
     def empty(cls, num_classes: int) -> "BoundaryMatch":
-        """Returns counts of zero."""
+        """Returns a `BoundaryMatch` in which all counts are zero."""
         return cls(np.zeros((num_classes, 4), np.int64))
 
     @classmethod

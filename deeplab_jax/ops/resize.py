@@ -351,9 +351,9 @@ def mean_over_windows(
 
 
 def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
-    """Returns the window and the stride that a function name in an exported program states.
+    """Parses the window and the stride from the name of a function in an exported program.
 
-    Converters to other formats call this function for each call in the exported program.
+    Converters to other formats apply it to the name of every function that the program calls.
 
     Returns:
       (window, stride) if `mean_over_windows` gave the function this name; otherwise None.

@@ -122,8 +122,8 @@ def _copy(content: IO[bytes], folder: Path, name: PurePosixPath, max_bytes: int)
         file = target.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
         raise DeepLabError(
-            f"the archive contains two files with the path {name}, or a file and a directory; "
-            "unpack it, and give the path of the weights"
+            f"several entries of the archive have the path {name}; unpack the archive, and give "
+            "the path of the weights"
         ) from error
     with file:
         shutil.copyfileobj(_Limited(content, max_bytes), file)

@@ -215,7 +215,7 @@ def _preprocessing(configuration: Mapping[str, Any], model: Mapping[str, Any]) -
     # Version 0.x converts images to RGB by default, version 1.x does not.
     found = processor or {"to_rgb": True, **_section(configuration, "img_norm_cfg")}
     if not any(found.get(name) for name in ("to_rgb", "bgr_to_rgb", "rgb_to_bgr")):
-        raise _unsupported("the network takes images with channels in the order blue, green, red")
+        raise _unsupported("input channels in the order blue, green, red are not supported")
     mean, std = found.get("mean"), found.get("std")
     if processor and not mean:
         # Version 1.x then does not normalize pixels.

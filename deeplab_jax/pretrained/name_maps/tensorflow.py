@@ -184,7 +184,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of `create_model` for the backbone; None without a known backbone."""
+    """Returns the keywords of `create_model` for the backbone; None if it is unknown."""
     for scope in WIDTHS:
         if f"{scope}/Conv/weights" in arrays:
             return identify_mobilenet(arrays, scope)

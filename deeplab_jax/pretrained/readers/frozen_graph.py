@@ -207,7 +207,7 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields (new name, value) for inputs of a node that are constants without a variable name.
+        """Yields (new name, value) for each input that is a constant without a variable name.
 
         Args:
           scope: scope of the variables; the new names are SCOPE/LEAF.
