@@ -44,8 +44,8 @@ class Moments:
     def shrunk_covariance(self) -> np.ndarray:
         """Covariance with off-diagonal entries that are shrunk toward 0, [C, C].
 
-        With C channels, these entries are multiplied by 1 − s, where s is C / (C + count), and at
-        least 10⁻⁴. This reduces the errors of a covariance that is estimated from few pixels.
+        These entries are multiplied by 1 − s, where s is the larger of C / (C + count) and 10⁻⁴.
+        This reduces the errors of a covariance that is estimated from few pixels.
         """
         channels = len(self.mean)
         intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))
@@ -146,9 +146,9 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
     """Updates `precision` and `gram` in place after a channel is removed.
 
-    The new `gram` is that of kernels which compensate for the removal: the kernel of the removed
-    channel, times the least-squares slopes, is added to the kernels of the other channels. The
-    output of the convolution then changes as little as possible.
+    The kernels are assumed to compensate for the removal, so that the output of the convolution
+    changes as little as possible: the kernel of the removed channel, times the least-squares
+    slopes, is added to the kernels of the other channels. The new `gram` belongs to these kernels.
 
     Args:
       precision: inverse of the covariance of the channels, [C, C].

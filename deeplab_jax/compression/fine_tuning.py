@@ -42,7 +42,7 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
     """Returns a copy of a config whose section `model` describes the network of a stored model.
 
     Raises:
-      DeepLabError: the network has a keyword that no config field sets.
+      DeepLabError: a keyword of the network differs from its default, and no config field sets it.
     """
     changed = copy.deepcopy(config)
     fresh = configs.default().model
@@ -216,7 +216,11 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
 
 
 def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
-    """Returns the student network; in training, its endpoints include the teacher's logits."""
+    """Returns the student network, which in training also computes the logits of the teacher.
+
+    With `train=True`, `apply` adds the teacher's logits for the same images to the endpoints, under
+    the key TEACHER. The distillation loss compares them with the student's logits.
+    """
     variables = jax.device_put(teacher.variables)
 
     class TaughtDeepLab(DeepLab):

@@ -21,15 +21,19 @@ from deeplab_jax.models import create_model
 def compensated(
     graph: ChannelGraph, variables: Any, moments: Mapping[str, Moments], kept: np.ndarray
 ) -> dict[str, Any]:
-    """Returns variables that compensate for the removed channels.
+    """Returns variables in which the convolutions compensate for the channels to be removed.
 
-    Each removed channel is predicted from the kept channels by linear least squares over the pixels
-    of the images on which `moments` were measured. The kernel of the removed channel, times the
-    slopes of this prediction, is added to the kernels of the kept channels. The offset of the
-    prediction changes the bias or the mean of batch normalization.
+    The shapes of the variables do not change; `cut` removes the channels afterwards. Depthwise
+    convolutions are not adjusted. In every other convolution with removed input channels:
 
-    If a removed channel equals a kept channel, its kernel is added to that of the kept channel, up
-    to the small error that `Moments.shrunk_covariance` introduces. If a removed channel is
+    * Each removed input channel is predicted from the kept input channels by linear least squares,
+      over the pixels of the images on which `moments` were measured.
+    * The kernel weights for the removed input channel, times the slopes of this prediction, are
+      added to the kernel weights for the kept input channels.
+    * The offset of the prediction changes the bias, or the mean of the batch normalization.
+
+    If a removed channel equals a kept channel, its weights are added to those of the kept channel,
+    up to the small error that `Moments.shrunk_covariance` introduces. If a removed channel is
     constant, only its offset is used. The output of the network then changes only at image borders,
     where convolutions pad the channel with 0.
 
@@ -148,8 +152,8 @@ def narrower_widths(
             widths[path] = width
     if _designed(stored, widths) != expected:
         raise DeepLabError(
-            "channels of this network cannot be removed, because the number of channels of some "
-            "layers cannot be set (keyword `widths`); omit --structured to prune single weights"
+            "channels of this network cannot be removed, because the keyword `widths` cannot set "
+            "the number of channels of some layers; omit --structured to prune single weights"
         )
     return tuple(sorted(widths.items()))
 
@@ -201,8 +205,8 @@ def prune_channels(
 
     Raises:
       DeepLabError: the model is a classifier or quantized, `images` is empty, another argument is
-        illegal, single channels of the network cannot be removed, or even the narrowest possible
-        network exceeds the fraction `macs`.
+        illegal, channels of this network cannot be removed, or even the narrowest possible network
+        exceeds the fraction `macs`.
     """
     check_prunable(stored)
     if not 0 < macs <= 1:

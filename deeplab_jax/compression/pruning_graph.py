@@ -238,11 +238,12 @@ def _concatenated(operation: Operation, given: Given) -> _Channels | None:
 
 
 def _through_product(operation: Operation, given: Given) -> _Channels | None:
-    """Returns the channels of the result of a matrix product (`dot_general`).
+    """Returns the channels of the result of a matrix product (`dot_general`), or None.
 
-    One factor must have channels that the product keeps. This is the case for resizing, which
-    multiplies the rows or columns of a feature map by a constant matrix. The result is None if both
-    factors have channels, or if the product sums over the channels.
+    Channels can be followed if only one factor has numbered channels, and their axis is an axis of
+    the result. For example, resizing multiplies the rows or columns of a feature map by a constant
+    matrix. The result is None if both factors have numbered channels, or if the channel axis is a
+    contracting or batch dimension.
     """
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1

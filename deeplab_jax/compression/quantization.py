@@ -96,7 +96,7 @@ def _extremes(inputs: jax.Array) -> jax.Array:
 def quantized_variables(
     model: DeepLab, variables: Any, ranges: Mapping[Path, Extremes]
 ) -> dict[str, Any]:
-    """Returns the variables of the network that the keyword `quantization="int8"` creates.
+    """Converts variables to those of the same network with the keyword `quantization="int8"`.
 
     Parameters of layer normalizations and layer scales stay in floating point.
 

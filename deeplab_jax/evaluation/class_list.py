@@ -53,10 +53,16 @@ class ClassList:
         return len(self.outcomes)
 
     def truth(self, label: np.ndarray) -> np.ndarray:
-        """Converts labels [...] of the dataset to indices of scored classes.
+        """Converts labels of the dataset to indices of scored classes.
 
-        Classes that belong to no scored class become void. The result is uint8 with void = 255 for
-        up to 255 `outcomes`, else uint16 with void = 65535.
+        Classes that belong to no scored class become void.
+
+        Args:
+          label: indices of classes of the dataset, or void; an array of any shape.
+
+        Returns:
+          An array of the same shape: uint8 with void = 255 if there are at most 255 `outcomes`,
+          else uint16 with void = 65535.
         """
         void = void_label(self.num_outcomes)
         table = np.full(void_label(len(self.of_truth)) + 1, void, label_dtype(self.num_outcomes))
@@ -64,7 +70,11 @@ class ClassList:
         return table[label]
 
     def prediction(self, class_map: np.ndarray) -> np.ndarray:
-        """Converts predicted class indices of the model, [...], to indices of `outcomes`."""
+        """Converts class indices that the model predicted to indices of `outcomes`.
+
+        Args:
+          class_map: indices of classes of the model, an array of any shape.
+        """
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
@@ -80,7 +90,7 @@ class ClassList:
         return probabilities.astype(np.float32) @ member.astype(np.float32)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the entries `classes` and `class_map` of the settings in `metrics.json`."""
+        """Returns the settings `classes` and `class_map`, which are stored in `metrics.json`."""
         return {"classes": list(self.names), "class_map": dict(self.class_map) or None}
 
 
@@ -149,11 +159,12 @@ def make_class_list(
 def _check_members(
     kind: str, members: Sequence[str], targets: Sequence[str], part_of: Mapping[str, str]
 ) -> None:
-    """Checks that every scored class contains a class of the dataset, or of the model.
+    """Checks that every scored class contains at least one of the classes in `members`.
 
     Args:
-      kind: `dataset` or `model`, whose classes are checked.
-      members: classes of the dataset or of the model.
+      kind: `dataset` if `members` are the classes of the dataset, or `model` if they are those of
+        the model; for the error message.
+      members: names of all classes of the dataset, or of the model.
       targets: names of the scored classes.
       part_of: {name of a class of the dataset or the model: name of the scored class}.
 
@@ -164,8 +175,8 @@ def _check_members(
     for target in targets:
         if target not in contained:
             raise DeepLabError(
-                f"class {target!r} cannot be scored: the {kind} has no such class, and none that "
-                f"is mapped to it; {unknown_name('class', target, members)}"
+                f"class {target!r} cannot be scored: the {kind} has no such class, and no class "
+                f"that is mapped to it; {unknown_name('class', target, members)}"
             )
 
 

@@ -138,9 +138,8 @@ def compare_strategies(
 
     Returns:
       One dictionary per strategy, with the keys
-
-      * `strategy` (its name), `mean_iou`, `boundary_f_score`,
-      * `seconds_per_image`, `settings`: see `StrategyResult`,
+      * `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`, `settings`: see
+        `StrategyResult`,
       * `mean_iou_change`, `boundary_f_score_change`: None for the first strategy; otherwise the
         `difference` from the previous strategy, and `low` and `high`, the bounds of the 95 %
         interval of this difference (see `paired_change`).
@@ -148,7 +147,8 @@ def compare_strategies(
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
         written, all pixels are void, an image is damaged, the outputs of the network are not
-        finite, or the numbers of classes differ, and neither `class_map` nor `classes` is given.
+        finite, or neither `class_map` nor `classes` is given, although the model and the dataset
+        have different numbers of classes.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:
@@ -212,11 +212,11 @@ def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
 def _timed(inference: Inference) -> Inference:
     """Returns the inference over the images whose prediction is timed.
 
-    With tiles, these are the first images of the split: 8, or the batch size if it is larger.
-    Without tiles, these are the images of the median padded size. Nearly the same images are
-    therefore timed for all strategies, although padded sizes depend on the inference options. These
-    images are repeated until there are at least 8 and all batches are full, because void examples
-    that fill a batch take as much time as images.
+    With tiles, the first images of the split are timed: 8, or one batch if that is more. Without
+    tiles, the images of the median padded size are timed. Padded sizes depend on the inference
+    options, but images of the median size are nearly the same for all strategies. They are repeated
+    until there are at least 8 and all batches are full. Otherwise, the last batch would contain
+    void examples, which take as much time as images.
     """
     timed = copy.copy(inference)
     count, batch_size = inference.num_images, inference.batch_size

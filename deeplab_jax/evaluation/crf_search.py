@@ -89,13 +89,12 @@ def search_crf(
 ) -> dict[str, Any]:
     """Searches a grid for the CRF parameters with the highest mean IoU.
 
-    Each image is predicted once. Its logits are then refined with each point of the grid, which is
-    one combination of parameters.
+    Each image is predicted once. Its logits are then refined with each point of the grid.
 
     Args:
       predictor: model to apply.
       dataset: split with the classes of the model. Do not use the split of the final evaluation.
-      grid: points to try (default: those of DeepLab v2).
+      grid: points to try, that is, combinations of parameters (default: those of DeepLab v2).
       options: inference options, whose CRF is ignored (default: those of the predictor).
       limit: maximum number of images, from the start of the split (default: 100).
       output: JSON file for the result, readable by `read_crf_parameters` and `--crf=FILE.json`.
@@ -103,9 +102,10 @@ def search_crf(
       **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh and workers.
 
     Returns:
-      A dictionary with `parameters` and `mean_iou` of the best point, `mean_iou_without_crf`,
-      `table` (parameters and `mean_iou` of every point, best first), `num_images` and `settings`.
-      If several points have the highest mean IoU, `parameters` is the first of them in the grid.
+      A dictionary:
+      - `parameters`, `mean_iou`: values at the best point; in a tie, at the first one in the grid.
+      - `table`: list with the parameters and the mean IoU of every point, best first.
+      - `mean_iou_without_crf`, `num_images`, `settings`: values of the evaluation without a CRF.
 
     Raises:
       DeepLabError: the grid is empty or has invalid values, the model does not take 8-bit RGB,

@@ -51,9 +51,9 @@ class Evaluator:
         Args:
           model: network to evaluate.
           dataset: split with the classes of the model.
-          **settings: fields of `EvaluationSettings`. Without a size, each image is padded to a size
-            that the network accepts. If all images have the same size, they are padded as little
-            as possible.
+          **settings: fields of `EvaluationSettings`. If no size is given and all images have the
+            same size, they are padded to the smallest size that the network accepts. If their sizes
+            differ, each image is padded to one of a few sizes that the network accepts.
 
         Raises:
           DeepLabError: there is no image, an image is larger than the given size, or dataset and
@@ -126,10 +126,10 @@ def evaluate(
       calibration_bins: number of equal probability intervals; None: no calibration metrics.
       class_map: {name of a class of the model or the dataset: name of the scored class}, or a file
         with lines `from: to` (default: classes keep their names).
-      classes: names of the scored classes (default: all). Other true classes are void. Predictions
-        of other classes are wrong, and have a column of their own in the confusion matrix.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`; also for
-        `reliability.png` with `calibration_bins`, and for `uncertainty.png` with uncertainties.
+      classes: names of the scored classes (default: all). Pixels whose true class is not scored are
+        void. Predicted classes that are not scored count as errors, in the last column of the
+        confusion matrix.
+      output: directory for `metrics.json` and pictures; see `write_report`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size and batch_size. Without a size, each
         image is padded to a size that the network accepts.
@@ -206,7 +206,7 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
 
     Args:
       counts: numbers of non-void pixels in the split, of any shape, such as a confusion matrix.
-      inference: inference over the split, which supplies the name of the split for the error.
+      inference: inference over the split. The error message contains the name of its split.
 
     Raises:
       DeepLabError: every pixel is void.

@@ -150,9 +150,9 @@ class WholeImageInference:
         yield from self._arrived(*waiting.pop())
 
     def own_positions(self) -> np.ndarray:
-        """Returns the ascending indices in the split of the images that this host yields.
+        """Returns the positions in the split, in ascending order, of the images of this host.
 
-        Void examples are not included.
+        These are the images that `run` yields on this host, without void examples.
         """
         share = data_share(self.mesh)
         if not share.counts:
@@ -246,7 +246,7 @@ class TiledInference:
             yield jax.tree.map(lambda array: np.asarray(array)[None], (batch, results))
 
     def own_positions(self) -> np.ndarray:
-        """Returns the ascending indices in the split of the images that this host yields."""
+        """Returns the positions in the split, in ascending order, of the images of this host."""
         return np.arange(jax.process_index(), self.num_images, jax.process_count())
 
 

@@ -122,11 +122,12 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Removes the last class from the true classes, and returns the remaining counts.
+        """Returns the counts without the last class as a true class.
 
-        The last class stands for all predictions that belong to no scored class. It is the true
-        class of no pixel, so it has no metrics of its own. Pixels for which it was predicted remain
-        in the counts of their true classes, as errors.
+        Evaluation with `--classes` or `--class_map` adds the last class for predictions that belong
+        to none of the classes that are scored. No pixel has it as its true class, so it has no
+        metrics of its own. Pixels for which it was predicted remain in the counts of their true
+        classes, as errors.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),

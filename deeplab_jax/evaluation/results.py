@@ -24,7 +24,7 @@ from deeplab_jax.visualize import Panel
 
 
 class SheetRow(NamedTuple):
-    """One image in the pictures `contact_sheet.png` and `uncertainty.png`, which show it in a row.
+    """Content of the row for one image in `contact_sheet.png` and `uncertainty.png`.
 
     Attributes:
       position, panel, uncertainty: see `ImageResult`.
@@ -181,7 +181,7 @@ def _check_finite(finite: np.ndarray, inference: Inference, index: int) -> None:
 def _own(
     batches: Iterator[tuple[Batch, Any]],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
-    """Divides batches into images, and removes the padding.
+    """Divides batches into images. Removes padding images, and the padded border of each image.
 
     Args:
       batches: pairs of a batch and the results of a function for this batch.
@@ -223,8 +223,7 @@ def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
     """Returns the class map as uint8 for up to 255 classes, else as uint16.
 
     `Evaluator` passes this function to the network as the argument `finish`, because validation
-    requires no probabilities. The logits are used only for their number of channels, the number of
-    classes.
+    requires no probabilities. `logits` is used only to determine the number of classes.
     """
     return class_map.astype(label_dtype(logits.shape[-1]))
 

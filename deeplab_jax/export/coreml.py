@@ -1,6 +1,6 @@
 """Core ML export: translates a traced program to MIL, Core ML's Model Intermediate Language.
 
-The package can be written without an Apple device, but only Apple devices can execute it.
+A Core ML package can be written on other machines, but only Apple devices can execute it.
 """
 
 import contextlib
@@ -158,7 +158,8 @@ def write_coreml(program: Program, path: str | Path) -> None:
     or other bands is an array float32 [1, H, W, C].
 
     Args:
-      program: program to export; its size must be fixed, and its batch size must be 1 or None.
+      program: program to export. Its image size must be fixed, and its batch size must be 1 or
+        None.
       path: path of the package, a directory that ends in `.mlpackage`; it is written atomically.
 
     Raises:

@@ -106,8 +106,10 @@ class EngineNetwork:
 
         Args:
           model: the network, at the output stride that inference uses.
-          file_of: function that returns the exported file for a model, an image size and the kinds
-            of input and output, loaded in its runtime. It is called during prediction.
+          file_of: function that returns an exported file, loaded in its runtime. It is called
+            during prediction with the network, the size (H, W) of the images, whether the file
+            takes pixels (otherwise normalized floats), and whether it returns class maps (otherwise
+            logits).
         """
         self.model, self._file_of = model, file_of
 
@@ -158,7 +160,13 @@ class EngineNetwork:
         return call
 
     def _run(self, model: DeepLab, images: np.ndarray, classes: bool) -> np.ndarray:
-        """Computes class maps or logits of images [N, H, W, C] in batches that the file accepts."""
+        """Computes class maps or logits with an exported file, in batches of its batch size.
+
+        Args:
+          model: the network, at the output stride that inference uses.
+          images: [N, H, W, C], pixels or normalized floats.
+          classes: whether to compute class maps; False: logits are computed.
+        """
         pixels = np.issubdtype(images.dtype, np.integer)
         file = self._file_of(model, images.shape[1:3], pixels, classes)
         batch = file.metadata.input["shape"][0] or 1

@@ -36,7 +36,8 @@ class Metadata:
           caller must pass pixel · scale + offset, and the value is a dictionary:
 
           * `name`: value of the keyword `preprocessing` of the network.
-          * `channels`: order of the channels, `RGB` or `BGR`; `bands`: as in the image.
+          * `channels`: order of the channels: `RGB`, `BGR`, or `bands` for the order in which the
+            image stores its bands.
           * `scale`, `offset`: one number for each channel, in the order of `channels`.
           * `dtype`: dtype of the pixels before normalization (default: uint8).
       sizes: dictionary that describes the legal image sizes:
@@ -89,7 +90,7 @@ class Metadata:
 
 
 def describe(program: Program) -> Metadata:
-    """Returns the metadata for the exported file of a program."""
+    """Returns the metadata for the file to which a program is exported."""
     options, predictor = program.options, program.predictor
     architecture = predictor.model.architecture
     step, plus = program.step

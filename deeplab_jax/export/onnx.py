@@ -57,7 +57,7 @@ class OnnxWriter:
         self._step, self._plus = 1, 0
 
     def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
-        """Adds an ONNX operation `kind` and returns the name of its result.
+        """Adds an ONNX operation of type `kind`, such as Conv; returns the name of its result.
 
         Inputs that are arrays become constants, and integers become constants int64 [1].
         """
@@ -154,7 +154,7 @@ class OnnxWriter:
         return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
     def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
-        """Returns the shape (N, C, H, W) of a resized map: a constant, or a tensor int64 [4].
+        """Returns the shape (N, C, H, W) of a resized map: an array if fixed, else a tensor's name.
 
         Args:
           inputs: map to resize, [N, C, h, w].
@@ -167,7 +167,7 @@ class OnnxWriter:
         return self.node("Concat", outer, self._integers([height, width]), axis=0)
 
     def _integers(self, lengths: Sequence[Any]) -> Value:
-        """Returns K lengths: a constant if all are integers, else a tensor int64 [K]."""
+        """Returns K axis lengths, int64 [K]: an array if all are fixed, else a tensor's name."""
         if all(isinstance(length, int) for length in lengths):
             return np.array(lengths, np.int64)
         return self.node("Concat", *map(self._symbolic, lengths), axis=0)

@@ -163,11 +163,11 @@ def check_suits(size: Size, step: int, plus: int) -> None:
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Context manager in which a program is traced; checks that it supports its image sizes.
+    """Context manager for tracing a program; raises an error if the network needs a fixed size.
 
     Raises:
-      DeepLabError: tracing with variable sizes (`options.size` is None) fails, because the network
-        does not support them. The message suggests a fixed size.
+      DeepLabError: tracing fails, and the image sizes are variable (`options.size` is None). The
+        network then does not support variable sizes, and the message suggests a fixed size.
     """
     try:
         yield

@@ -89,7 +89,12 @@ def export(
 
 
 def _check_options(options: ExportOptions, format: str, calibrates: bool) -> None:
-    """Checks that a format supports the options of a file, and calibration if `calibrates`.
+    """Checks that a format supports the options of a file.
+
+    Args:
+      options: inputs and outputs of the file.
+      format: format of the file.
+      calibrates: whether calibration images are given, for quantization.
 
     Raises:
       DeepLabError: the format does not support an option, or options contradict each other.

@@ -53,10 +53,16 @@ class Writer(Protocol):
     def convolution(
         self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
-        """Convolves inputs with a kernel [rows, columns, in / groups, out], and adds any bias."""
+        """Convolves inputs with a kernel [rows, columns, in / groups, out].
+
+        The bias is added to the result, unless it is None.
+        """
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
-        """Applies `add`, `sub`, `mul`, `div`, `max` or `min` (`name`) to each pair of elements."""
+        """Applies a binary operation to each pair of elements.
+
+        The `name` of the operation is `add`, `sub`, `mul`, `div`, `max` or `min`.
+        """
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
         """Resizes inputs bilinearly to the shape `like`, [N, H, W, C]; H and W may be symbolic."""
@@ -72,9 +78,10 @@ class Writer(Protocol):
         """
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        """Computes the maximum (`max`), the sum (`sum`) or the mean (`mean`) over windows.
+        """Computes the maximum, the sum or the mean over each window.
 
-        The mean is over the pixels of a window that lie inside the map, not over padding.
+        The argument `kind` is `max`, `sum` or `mean`. The mean is over the pixels of a window that
+        lie inside the map, not over padding.
         """
 
     def sigmoid(self, inputs: Value) -> Value:
@@ -115,10 +122,11 @@ class Writer(Protocol):
         """Returns the index of the channel with the largest value, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Is called for the input image and for each written value, with its traced shape.
+        """Receives the traced shape of the input image, or of a value that was written.
 
-        The ONNX writer stores the shapes, and computes variable heights and widths from them. Other
-        writers do nothing.
+        `translate` calls this method for the image and for each written value. The ONNX writer
+        stores the shapes, and computes variable heights and widths from them. In other writers,
+        this method does nothing.
         """
 
 
@@ -182,9 +190,14 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Writes `value` with the bias if it is a `_Convolution`, and returns the result.
+        """Writes a convolution that is not yet written, and returns its result.
 
-        Other values are already written or constant, and are returned unchanged.
+        If `value` is not a `_Convolution`, it is already written or constant, and is returned
+        unchanged.
+
+        Args:
+          value: value of the translated program.
+          bias: bias of the convolution, or None.
         """
         if not isinstance(value, _Convolution):
             return value
@@ -247,8 +260,12 @@ class _Walk:
     def _biased(self, left: Value, right: Value) -> Value | None:
         """Writes the sum of a convolution and a constant as one convolution with bias.
 
-        Returns the result of the convolution. Returns None, and writes nothing, if the operands are
-        not an unwritten convolution and a constant, in either order.
+        Args:
+          left, right: operands of the addition, in either order.
+
+        Returns:
+          The result of the convolution. If the operands are not an unwritten convolution and a
+          constant, nothing is written, and the result is None.
         """
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
@@ -258,7 +275,7 @@ class _Walk:
 
 
 def _needed(jaxpr: Jaxpr) -> Counter[Var]:
-    """Counts how often each variable is an output or an operand of an equation that is needed.
+    """Counts how often each variable is used: as an output, or as an operand of a needed equation.
 
     An equation is needed if an output depends on its result. Other equations are not translated.
     """
@@ -286,11 +303,18 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
 
 
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
-    """Returns the operand of a `broadcast_in_dim` equation, which is not written as an operation.
+    """Translates a `broadcast_in_dim` equation without writing an operation.
 
-    A constant array is reshaped to the rank of the result by inserting axes of length 1. Runtimes
-    broadcast operands of equal rank in the operation that uses them. Other values are returned
-    unchanged.
+    No operation is required, because runtimes broadcast operands of equal rank in the operation
+    that uses them.
+
+    Args:
+      equation: the equation.
+      value: operand of the equation.
+
+    Returns:
+      The operand. If it is a constant, axes of length 1 are inserted, so that it has the rank of
+      the result of the equation.
     """
     if not isinstance(value, np.ndarray):
         return value

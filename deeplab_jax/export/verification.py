@@ -1,4 +1,4 @@
-"""Verification: compares the outputs of an exported file and of its network on images."""
+"""Verification of exported files: compares their outputs with those of the original network."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ TIE, TIE_FRACTION = 1e-3, 2e-5
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """Result of comparing an exported file with its network.
+    """Result of comparing an exported file with the network that it was exported from.
 
     Attributes:
       images: number of compared images.
@@ -68,7 +68,7 @@ class Verification:
 
 
 def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]]:
-    """Returns the pairs (size, batch size) for which a file is compared with its network.
+    """Returns the pairs (size, batch size) for which an exported file is verified.
 
     By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
     larger one. The batch sizes are 1, 2 and 3, or the only one that the file accepts. The first
@@ -125,11 +125,11 @@ def verify(
     batch: int = 1,
     reporter: Reporter | None = None,
 ) -> Verification:
-    """Compares the outputs of an exported file and of its network on the same images.
+    """Compares the outputs of an exported file and of the original network on the same images.
 
     Args:
       exported: loaded file, returned by `load_exported`.
-      predictor: predictor of the network.
+      predictor: predictor of the original network.
       images: uint8 [H, W, 3]. Larger images are downsampled to fit `size`; then all images are
         padded to `size`.
       size: (H, W) in pixels.
@@ -165,8 +165,13 @@ def _compare(expected: np.ndarray, found: np.ndarray) -> tuple[float, ...]:
       found: logits [H, W, classes] or class map [H, W] of the file.
 
     Returns:
-      `largest_difference`, `largest_logit` and `largest_margin`, as in `Verification`; number of
-      pixels with the same class; number of pixels.
+      Five numbers for this image:
+
+      * `largest_difference`, see `Verification`; 0 if the file returns a class map
+      * `largest_logit`, see `Verification`
+      * `largest_margin`, see `Verification`
+      * number of pixels with the same class
+      * number of pixels
     """
     labels = found.argmax(-1) if found.ndim == 3 else found
     difference = np.abs(found - expected).max() if found.ndim == 3 else 0.0

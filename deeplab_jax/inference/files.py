@@ -119,8 +119,8 @@ def plan_files(
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, or an output file is an input. An
-        image is larger than Pillow reads, and `probabilities` is set or tifffile is not installed.
+      DeepLabError: a path does not exist, no image is found, or an output file is an input. With
+        `by_rows`, an image is too large for Pillow, and `probabilities` is set or tifffile missing.
         Without `overwrite`, an output file exists, or two images have the same output file.
     """
 
@@ -271,7 +271,7 @@ def readable_files(
     Args:
       jobs: result of `plan_files`, `plan_classifications` or `plan_submission`.
       skip_bad: whether to skip unreadable images with a warning.
-      bands: bands of the input of the model.
+      bands: input bands of the model.
       reporter: receives progress events and warnings.
       by_rows: whether images may be larger than Pillow reads, see `plan_files`.
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.

@@ -57,7 +57,7 @@ def at_temperature(finish: Finish, temperature: float) -> Finish:
 
 
 def _purpose(finish: Finish) -> str:
-    """Returns a text that identifies `finish`; the key of a program on disk contains it."""
+    """Returns a text that identifies `finish` in the key of a traced program stored on disk."""
     if isinstance(finish, AtTemperature):
         return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
     return f"{finish.__module__}.{finish.__qualname__}"
@@ -101,8 +101,9 @@ def forward_pass(
       scales, flip: scale factors of the images, and whether to also predict mirrored images.
       finish: function of the class map and the logits, both at the resolution of the images. If the
         probabilities at several scales are averaged, the logits are the logarithms of the average.
-        `finish` is compiled, and programs on disk are identified by its name. It must therefore be
-        a function at the top level of a module, or an `AtTemperature` that contains one.
+        `finish` is part of the compiled program, and the key of a program stored on disk contains
+        its name. It must therefore be a function at the top level of a module, or an
+        `AtTemperature` that contains one.
       mesh: devices over which images and results are sharded; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)

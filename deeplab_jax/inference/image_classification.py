@@ -112,7 +112,9 @@ def classify_files(
     *,
     page: int | None = None,
 ) -> list[list[ClassProbability]]:
-    """Classifies images and writes their five most probable classes, each file atomically.
+    """Classifies images, and writes a JSON file with the five most probable classes of each image.
+
+    Each file is written atomically.
 
     Args:
       classifier: model to apply.

@@ -26,7 +26,7 @@ class InferenceOptions:
 
     Inference has these steps:
 
-    1. The image is padded, or cut into tiles.
+    1. The image is padded and, if `tile` is set, cut into tiles.
     2. For each scale and flip, the image is resized, the network is applied, and the logits are
        mirrored back and resized to full size.
     3. The results of all scales and flips are fused.
@@ -44,9 +44,12 @@ class InferenceOptions:
       overlap: fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only
         context. If this margin covers the radius of the receptive field and the only scale is 1,
         the result is the same as without tiles.
-      crf: None: no CRF. Otherwise parameters of the CRF, a name in `crf.PARAMETERS`, or `default`
-        for the parameters that were published for the architecture, or else for the most similar
-        one.
+      crf: CRF that refines the result:
+        - None: no CRF.
+        - `CRFParameters`: CRF with these parameters.
+        - name in `crf.PARAMETERS`: CRF with published parameters.
+        - `default`: CRF with the parameters that were published for the architecture. If none were
+          published, those of the most similar architecture are used.
 
     Raises:
       DeepLabError: a value is invalid. The message states the legal values.

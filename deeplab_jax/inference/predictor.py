@@ -57,9 +57,10 @@ class Prediction:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Fraction of pixels, 0..1, of each class that occurs, by class name, largest first.
+        """Fraction of the pixels that each class covers, 0..1, largest first.
 
-        Pixels whose value is not a class index, such as void, belong to no class.
+        The keys are the names of the classes that occur. Pixels whose value is not a class index,
+        such as void, belong to no class.
         """
         num_classes = len(self.class_names)
         counts = np.bincount(self.class_map.ravel(), minlength=num_classes)[:num_classes]
@@ -77,7 +78,7 @@ class Prediction:
 
     @property
     def overlay(self) -> np.ndarray:
-        """Image, converted to RGB by `displayed`, blended with class colors; uint8 [H, W, 3]."""
+        """Image (as RGB, see `displayed`) blended with the class colors, uint8 [H, W, 3]."""
         return overlay(self.image, self.class_map, self.palette)
 
     def _repr_png_(self) -> bytes:
@@ -185,7 +186,7 @@ class Predictor:
         self._fuse = forward(only_logits)
 
     def calibrated(self, finish: Finish) -> Finish:
-        """Returns a function that applies `finish` to logits divided by the temperature."""
+        """Wraps `finish`, a function of class map and logits: divides logits by the temperature."""
         return at_temperature(finish, self.temperature)
 
     def with_temperature(self, temperature: float) -> "Predictor":

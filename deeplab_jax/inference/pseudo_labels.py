@@ -197,10 +197,10 @@ def check_same_data(predictor: Predictor, dataset: Descriptor) -> None:
 def _settings(
     predictor: Predictor, labeled: Mapping[str, PreparedDataset], min_confidence: float
 ) -> dict[str, Any]:
-    """Returns the settings that determine the masks, as they are read from `SETTINGS_FILE`.
+    """Returns the settings that determine the masks, with lists in place of tuples.
 
-    JSON has no tuples, so tuples are replaced by lists. The result can be compared with the
-    settings of an earlier call.
+    The result can be compared with the settings of an earlier call, which are read from the JSON
+    file `SETTINGS_FILE`. JSON has no tuples.
     """
     settings = {
         "model": predictor.source,
@@ -241,7 +241,13 @@ def _open_folder(output: Path, settings: dict[str, Any]) -> None:
 def _write_labeled(
     dataset: PreparedDataset, output: Path, split: str, reporter: Reporter
 ) -> set[bytes]:
-    """Writes the examples of a split, and returns the BLAKE2 digest of each image."""
+    """Copies the labeled images of a split, and their masks, to the dataset folder.
+
+    Examples whose mask exists, because an earlier call wrote them, are not written again.
+
+    Returns:
+      BLAKE2 digests of the decoded images, with which copies among the unlabeled images are found.
+    """
     digests: set[bytes] = set()
     below = Path(split, LABELED) if split == "train" else Path(split)
     bands, palette = dataset.descriptor.bands, dataset.descriptor.palette

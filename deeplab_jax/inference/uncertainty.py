@@ -83,8 +83,8 @@ def uncertainty_functions(
       samples: number of dropout masks.
 
     Returns:
-      A dictionary with a function for `dropout`, `scales` or both, as in `names`. Each function
-      maps padded images [N, h, w, C] to the uncertainty of each pixel, float32 [N, h, w].
+      {name: function} for each of `dropout` and `scales` that `names` contains. Each function maps
+      padded images [N, h, w, C] to the uncertainty of each pixel, float32 [N, h, w].
 
     Raises:
       DeepLabError: a name is unknown or repeated. For `dropout` and `scales`: the predictor has a

@@ -270,7 +270,8 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
     in the header.
 
     Returns:
-      True; False if the headers with the size `encoded` are not found; the file is then unchanged.
+      True if the size was changed. False if the headers with the size `encoded` were not found;
+      the file is then unchanged.
     """
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
         boxes = content.rfind(b"moov")

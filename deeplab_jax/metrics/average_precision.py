@@ -40,7 +40,7 @@ class PrecisionRecall:
 
     @classmethod
     def empty(cls, num_classes: int) -> "PrecisionRecall":
-        """Returns histograms of zeros."""
+        """Returns a `PrecisionRecall` in which all counts are zero."""
         return cls(*np.zeros((2, num_classes, NUM_BINS), np.int64))
 
     @classmethod

@@ -18,9 +18,10 @@ LEAST_PROBABILITY = 1e-30
 class CalibrationCounts:
     """Sums over valid pixels from which calibration metrics are computed.
 
-    There are C classes and B bins of a probability: (0, 1/B], (1/B, 2/B], …; 0 is in the first bin.
-    Row c < C counts pixels in bins of the predicted probability of class c. Row C counts them in
-    bins of the confidence, the probability of the predicted class.
+    There are C classes. A probability falls into one of B bins: (0, 1/B], (1/B, 2/B], …; 0 is in
+    the first bin. In arrays with C + 1 rows, row c < C sums over the pixels in each bin of the
+    predicted probability of class c. Row C sums over the pixels in each bin of the confidence,
+    which is the probability of the predicted class.
 
     Attributes:
       pixels: int64 [C + 1, B], number of pixels in each bin.
@@ -94,8 +95,9 @@ class CalibrationCounts:
     def without_last(self) -> "CalibrationCounts":
         """Returns the sums without the row of the last class, row C − 1.
 
-        Evaluation with a class list adds this class for predictions that belong to no scored
-        class. It is the true class of no pixel. All other sums are unchanged.
+        Evaluation with `--classes` or `--class_map` adds this class for predictions that belong to
+        none of the classes that are scored. No pixel has it as its true class. All other sums are
+        unchanged.
         """
         rows = np.delete(np.arange(len(self.pixels)), -2)
         kept = (self.pixels[rows], self.positives[rows], self.probability[rows])
@@ -140,10 +142,13 @@ class CalibrationCounts:
 
     @property
     def reliability(self) -> list[dict[str, float | int | None]]:
-        """Reliability diagram: one dict for each bin of the confidence.
+        """Reliability diagram: a dict for each bin of the confidence, with these keys.
 
-        The keys of a dict are `from` and `to` (edges of the bin), `pixels` (number of pixels),
-        `confidence` (mean confidence) and `accuracy`. The last two are None in empty bins.
+        * `from`, `to`: edges of the bin.
+        * `pixels`: number of pixels in the bin.
+        * `confidence`: mean confidence of these pixels; None if the bin is empty.
+        * `accuracy`: fraction of these pixels whose predicted class is correct; None if the bin is
+          empty.
         """
         num_bins = self.pixels.shape[1]
         rows = []
@@ -175,9 +180,17 @@ class CalibrationCounts:
 def _histograms(
     probability: np.ndarray, positive: np.ndarray, num_bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the number of pixels, the number of positives and the sum of probabilities per bin.
+    """Sorts pixels into bins of equal width by probability, and sums over each bin.
 
-    The probability of a pixel determines its bin. The `num_bins` bins have equal widths.
+    Args:
+      probability: float64 [n], a probability for each pixel.
+      positive: bool [n], whether the predicted event is true for each pixel: the pixel belongs to
+        the class, or its predicted class is correct.
+      num_bins: number of bins.
+
+    Returns:
+      Three arrays [num_bins]: number of pixels, number of positive pixels, and sum of the
+      probabilities.
     """
     bins = np.clip(np.ceil(probability * num_bins) - 1, 0, num_bins - 1).astype(np.intp)
     return (

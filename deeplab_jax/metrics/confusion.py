@@ -25,7 +25,7 @@ class ConfusionMatrix:
 
     @classmethod
     def empty(cls, num_classes: int) -> "ConfusionMatrix":
-        """Returns a matrix of zeros."""
+        """Returns a `ConfusionMatrix` in which all counts are zero."""
         return cls(np.zeros((num_classes, num_classes), np.int64))
 
     @classmethod
@@ -98,7 +98,7 @@ class ConfusionMatrix:
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `per_class_iou` over the classes in truth or prediction; NaN without pixels."""
+        """Mean of `per_class_iou` over the classes in truth or prediction; NaN if none exist."""
         return _mean(self.per_class_iou)
 
     @property
