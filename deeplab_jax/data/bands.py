@@ -65,7 +65,7 @@ def read_tiff(encoded: bytes, name: str, page_is_chosen: bool = False) -> tuple[
         _check_size(page.imagelength, page.imagewidth, page.samplesperpixel, name)
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(size and start + size > len(encoded) for start, size in segments):
-            raise DeepLabError(f"{name}: truncated or damaged image (its pixels end too early)")
+            raise DeepLabError(f"{name}: truncated or damaged image (the pixel data is incomplete)")
         pixels = page.asarray()
         if pixels.ndim != len(page.axes) or not pixels.size:
             raise DeepLabError(f"{name}: truncated or damaged image (it has no pixels)")

@@ -153,10 +153,10 @@ class Bands:
 
     @property
     def are_pictures(self) -> bool:
-        """Returns whether image files are converted to 8-bit RGB, without a selection of bands.
+        """Returns whether image files of any kind, such as gray images, are converted to 8-bit RGB.
 
-        Gray images are converted as well. If the user selects three bands as R, G and B, the result
-        is False, although the images are RGB.
+        If the user selects three bands as R, G and B, the result is False, although the images are
+        RGB.
         """
         return self.are_rgb and self.chosen is None
 

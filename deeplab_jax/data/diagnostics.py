@@ -122,10 +122,11 @@ def _points(
 
 
 def draw_distance(random: np.random.Generator, size: int, distance: int = DISTANCE) -> Drawing:
-    """Draws squares whose class is the color of a cue exactly `distance` pixels away.
+    """Draws squares of one color, each with a cue whose color determines the class of the square.
 
-    The cue is to the left or right of its square, above it or below it. No cue of another square is
-    near any of these four positions. Pixels outside the squares are void.
+    The cue is exactly `distance` pixels to the left or right of its square, above it or below it.
+    No cue of another square is near any of these four positions. Pixels outside the squares are
+    void.
     """
     image, label = _blank(size, VOID_LABEL)
     margin, taken, cues = TARGET_SIDE, np.zeros((size, size), bool), list[np.ndarray]()
@@ -149,10 +150,14 @@ def draw_distance(random: np.random.Generator, size: int, distance: int = DISTAN
 
 
 def _ambiguous(targets: list[np.ndarray], cues: list[np.ndarray], distance: int) -> bool:
-    """Returns whether a cue lies near a position where the cue of another target could be.
+    """Returns whether the cue of any target could be mistaken for the cue of another target.
+
+    This is the case if the first cue lies near one of the four positions where the cue of the other
+    target could be.
 
     Args:
-      targets, cues: centers (row, column) in pixels; `cues[i]` is the cue of `targets[i]`.
+      targets: centers (row, column) of the squares to classify, in pixels.
+      cues: center (row, column) of the cue of each target, in pixels.
       distance: distance from a target to its cue, in pixels.
     """
     offsets = distance * np.array(DIRECTIONS)

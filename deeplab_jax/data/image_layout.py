@@ -343,7 +343,9 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether an MPO file contains one picture, and otherwise only previews or a gain map.
+    """Returns whether all pictures after the first one in an MPO file are previews or a gain map.
+
+    The result is False if the file lists no picture after the first one.
 
     Cameras store previews with the picture type "Large Thumbnail". They store the gain map of an
     HDR photograph, which is smaller than the photograph, with the type "Undefined".

@@ -262,8 +262,8 @@ class _TiffRows:
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB.
 
-        Rows that the previous call returned are not decoded again, unless the previous `first` was
-        larger than the present one.
+        If `first` is at least as large as in the previous call, rows that the previous call
+        returned are not decoded again.
         """
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):

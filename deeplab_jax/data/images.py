@@ -142,8 +142,8 @@ def _as_image(
 ) -> np.ndarray:
     """Returns pixels [H, W, C] in the dtype of `bands`.
 
-    Pixels of another dtype are mapped linearly to 0..255. The values in `intensity_range` become 0
-    and 255. If it is None, the range of the pixels, extended to include 0, is used.
+    Pixels of another dtype are converted to 8-bit RGB. The two values in `intensity_range` are
+    mapped linearly to 0 and 255 (default: smallest range that contains 0 and all pixel values).
     """
     if pixels.dtype == bands.dtype:
         return pixels
@@ -189,8 +189,8 @@ def storable_image(
         (default: the smallest range that contains 0 and all values of the image).
       name: name of the image in errors, used if `source` contains encoded bytes.
       bands: bands of the dataset (default: 8-bit RGB).
-      first: file from which `bands` were read, which is named in errors; None if they were not read
-        from a file.
+      first: image file from which `bands` were read, to name it in errors; None if `bands` were not
+        read from a file.
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
 

@@ -39,7 +39,7 @@ def training_crop(
       augmentation: augmentation of both crops, and the probability of each kind of mixing.
       num_classes: number of classes of the dataset, which determines the void label. None: void is
         65535 for uint16 labels and 255 otherwise.
-      pasted: labels of the classes whose objects copy-paste transfers.
+      pasted: labels of the classes whose objects are pasted if the kind of mixing is copy-paste.
 
     Returns:
       {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size. The dtypes are those of
@@ -62,10 +62,11 @@ def _drawn_selection(
     pasted: Sequence[int],
     num_classes: int | None,
 ) -> Callable[[np.random.Generator, np.ndarray], np.ndarray] | None:
-    """Draws the kind of mixing at random; returns None if the crop is not mixed.
+    """Draws the kind of mixing at random.
 
-    Otherwise returns a function that selects the pixels to paste, bool [H, W]. Its arguments are a
-    random generator and the label [H, W] of the other crop.
+    Returns:
+      Function that selects the pixels to paste, bool [H, W], from a random generator and the label
+      [H, W] of the other crop; None if the crop is not mixed.
     """
     drawn = random.random()
     if drawn < augmentation.cutmix:

@@ -68,8 +68,9 @@ def prepare(
 
     Args:
       make_builder: function that creates a new builder, for example a `functools.partial` of the
-        builder class. It is called without arguments. If an existing dataset is replaced, it is
-        called again, with a temporary directory as the argument `data_dir`.
+        builder class. The function is called without arguments. If an existing dataset is replaced,
+        the function is called a second time, with the path of a temporary directory as the argument
+        `data_dir`.
       skip_bad: whether to leave damaged examples out instead of failing (default: False).
       overwrite: whether to replace an existing dataset once the new one is complete (default:
         False).
@@ -136,8 +137,8 @@ def _write_kept(
       builder: builder of the dataset.
       problems: damaged examples, which are left out.
       notes: remarks for the user, which are stored with the dataset.
-      final: path of the dataset in errors. It differs from `builder.data_path` if the builder
-        writes to a temporary directory first.
+      final: path of the finished dataset, for error messages. It differs from `builder.data_path`
+        if the builder writes to a temporary directory first.
 
     Raises:
       DeepLabError: a split has no usable example, or the dataset cannot be written.
@@ -154,11 +155,11 @@ def _write_kept(
 
 
 def write(builder: SegmentationBuilder, final: Path | None = None) -> None:
-    """Writes a dataset to a temporary directory, which is renamed to `builder.data_path`.
+    """Writes a dataset to a temporary directory, which is then renamed to `builder.data_path`.
 
     Args:
       builder: builder of the dataset.
-      final: path of the dataset in errors (default: `builder.data_path`).
+      final: path of the finished dataset, for error messages (default: `builder.data_path`).
 
     Raises:
       DeepLabError: the dataset cannot be written, for example because the disk is full.

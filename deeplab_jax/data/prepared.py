@@ -170,8 +170,8 @@ class PreparedDataset:
         wrong = (label >= num_classes) & (label != void)
         if wrong.any():
             raise DeepLabError(
-                f"mask value {label[wrong][0]} in {wrong.sum()} pixels is illegal; legal: classes "
-                f"0..{num_classes - 1}, void {void}"
+                f"illegal mask value {label[wrong][0]} (pixels with illegal values: {wrong.sum()}"
+                f"); legal: classes 0..{num_classes - 1}, void {void}"
             )
         return label.astype(label_dtype(num_classes), copy=False)
 

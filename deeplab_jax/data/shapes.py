@@ -62,7 +62,7 @@ def draw_background(random: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def mean_color(texture: np.ndarray) -> np.ndarray:
-    """Returns the approximate mean color, RGB, from every fourth pixel of every fourth row."""
+    """Returns the mean RGB color of a sixteenth of the pixels, evenly spaced over a texture."""
     return texture[::4, ::4].mean((0, 1))
 
 

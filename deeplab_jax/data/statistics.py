@@ -68,7 +68,8 @@ class BandCounter:
     def result(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns mean and standard deviation of each band, rounded to 7 significant digits.
 
-        The standard deviation of a constant band is returned as 1 instead of 0.
+        The standard deviation of a constant band is returned as 1 instead of 0, because the
+        normalization of images divides by it.
         """
         means, deviations = [], []
         number = max(1, self._number)

@@ -92,7 +92,8 @@ def test_foreign_label_names_are_used(tmp_path):
 def test_a_strange_label_is_named_when_it_is_read(tmp_path):
     write(Foreign(value=9, data_dir=tmp_path))
     dataset = open_dataset("foreign", tmp_path, "train", class_names=["pet", "floor"])
-    with pytest.raises(DeepLabError, match=r"foreign, train, pet \d: mask value 9 in \d+ pixels"):
+    expected = r"foreign, train, pet \d: illegal mask value 9 \(pixels with illegal values: \d+\)"
+    with pytest.raises(DeepLabError, match=expected):
         dataset[0]
 
 

@@ -1053,7 +1053,7 @@ def link(name: str) -> zipfile.ZipInfo:
         ([(link("a.txt"), b"/etc/passwd")], "not a plain file"),
         (
             [("a.txt", bytes(2000)), ("b.txt", bytes(2000))],
-            "unpacks to 4,000 bytes, more than 3,000 bytes",
+            "unpacks to 4,000 bytes, but at most 3,000 bytes are allowed",
         ),
         ([("a", b""), ("a/b", b"")], "damaged"),
     ],

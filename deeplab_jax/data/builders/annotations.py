@@ -126,8 +126,8 @@ class DrawnBuilder(SegmentationBuilder):
         if declared not in (None, image.size, stored):
             raise DeepLabError(
                 f"the annotations state {declared[0]}x{declared[1]} (height x width) as the size "
-                f"of the image, but the image file is {image.size[0]}x{image.size[1]}; export both "
-                "again"
+                f"of the image, but the image file is {image.size[0]}x{image.size[1]}; export "
+                "images and annotations again"
             )
         if image.orientation == UPRIGHT:
             return self.draw(listed, image.size)
@@ -226,8 +226,8 @@ class AnnotationsBuilder(DrawnBuilder):
         """Reads the annotation files.
 
         Returns:
-          Images by split, then by id (the split is None for images without a split). Names of the
-          classes in the order of their labels.
+          - Images by split, then by id; the split is None for images without a split.
+          - Names of the classes, in the order of their labels.
         """
 
     @abc.abstractmethod
@@ -320,7 +320,10 @@ class AnnotationsBuilder(DrawnBuilder):
     def _without_shared_images(
         self, found: Mapping[str | None, dict[str, ListedImage]]
     ) -> dict[str | None, dict[str, ListedImage]]:
-        """Sets the fault of images that were found only by name and have several annotations."""
+        """Sets the fault of images that several annotations use and that were found only by name.
+
+        An image is found by name if there is no image at the path in the annotation file.
+        """
         uses = Counter(listed.path for images in found.values() for listed in images.values())
 
         def checked(listed: ListedImage) -> ListedImage:

@@ -113,8 +113,9 @@ class LoadedExample:
     """An example that is ready to be stored.
 
     Attributes:
-      image: image with its EXIF orientation applied, encoded as JPEG or PNG with 8 bits per
-        channel. If the bands are not RGB, a gray PNG that contains all bands below one another.
+      image: encoded image, with its EXIF orientation applied. RGB images are encoded as JPEG or PNG
+        with 8 bits per channel. Images with other bands are encoded as a gray PNG, in which the
+        bands are stacked vertically.
       label: class of each pixel or void, [H, W]; uint8 with void = 255 for up to 255 classes, else
         uint16 with void = 65535.
       facts: results of checking the example.
@@ -140,7 +141,8 @@ class LocalDatasetInfo(tfds.core.DatasetInfo):  # type: ignore[misc]
     def initialize_from_bucket(self) -> None:
         """Does nothing.
 
-        The overridden method would query TFDS's bucket on the web, and leave an empty folder.
+        TFDS calls this method when a builder is created for a dataset that is not yet prepared. The
+        method of TFDS would query a bucket on the web, and leave an empty folder.
         """
 
 
@@ -151,11 +153,12 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     Images are passed to TFDS as encoded bytes, because TFDS would encode arrays with TensorFlow.
     `info.metadata` has the keys:
 
-    * class_names, palette, intensity_range, bands: fields of `descriptor`. Bands that are not RGB
-      also have the mean and the standard deviation over the first split.
+    * class_names, palette, intensity_range, bands: fields of `descriptor`. If the bands are not
+      RGB, `bands` also contains the mean and the standard deviation of each band over the first
+      split.
     * statistics: statistics of the labels, by split.
-    * left_out: a reason for each example that was left out.
-    * notes: remarks for the user.
+    * left_out: list with one reason for each example that was excluded.
+    * notes: list of remarks for the user.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -167,7 +170,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     source: Path
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keeps subclasses out of TFDS's registry of datasets."""
+        """Defines a subclass without adding it to TFDS's registry of datasets."""
         super().__init_subclass__(skip_registration=True, **kwargs)
 
     def __init__(self, *, reporter: Reporter | None = None, **kwargs: Any) -> None:

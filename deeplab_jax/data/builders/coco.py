@@ -122,7 +122,11 @@ class Coco(AnnotationsBuilder):
         return [path for path in files if PREFERRED.fullmatch(path.stem)] or files
 
     def _read(self, path: Path, found: dict[str | None, dict[str, ListedImage]]) -> list[str]:
-        """Adds the images of an annotation file to `found`.
+        """Reads an annotation file, and adds its images to `found`.
+
+        Args:
+          path: annotation file.
+          found: images by split, then by id (the split is None for images without a split).
 
         Returns:
           Names of the categories in the file, in the order of their ids.

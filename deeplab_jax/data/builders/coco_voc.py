@@ -107,11 +107,13 @@ LAYOUT = (
 
 
 class CocoVoc(DrawnBuilder):
-    """Draws those objects in `annotations/instances_*2017.json` that belong to classes of VOC.
+    """Builder of COCO with the classes of PASCAL VOC.
+
+    The builder draws those objects in `annotations/instances_*2017.json` that belong to classes of
+    VOC. Smaller objects cover larger ones. Crowds are void, except where objects cover them.
 
     The split train contains only images in which these objects, without crowds, have more than
-    `min_area` pixels in total. The split val contains all images. Smaller objects cover larger
-    ones, and crowds are void.
+    `min_area` pixels in total. The split val contains all images.
     """
 
     descriptor = VOC

@@ -243,7 +243,7 @@ def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Band
     """Returns the first file that can be read, and its bands.
 
     Raises:
-      DeepLabError: no file can be read. The message is the error of the first file.
+      DeepLabError: no file can be read. The message describes the error of the first file.
     """
     failure: DeepLabError | None = None
     for path in paths:

@@ -159,7 +159,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the outermost folder from all keys, as long as all keys have the same one.
+    """Removes the outermost folder from the keys while it is the same for all keys.
 
     A folder with the name of a split, such as `train`, is not removed.
 
@@ -176,8 +176,9 @@ def _without_outer_folder(named: Keyed) -> Keyed:
 def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
     """Separates images from masks in the same folders, by their names or formats.
 
-    Masks are the files whose names extend those of images, such as `a_mask` for `a`. Otherwise,
-    JPEG files are images, and other files are masks. Without JPEG files, all files are images.
+    Masks are the files whose names extend those of images, such as `a_mask` for `a`. If there are
+    no such names, JPEG files are images, and other files are masks. If there are no JPEG files
+    either, all files are images.
 
     Args:
       named: pairs (key, path) of files; a key is a path without file extension.

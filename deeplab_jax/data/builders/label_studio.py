@@ -230,6 +230,9 @@ def _tags(task: dict[str, Any]) -> set[str]:
 
 
 def _is_background(task: dict[str, Any]) -> bool:
-    """Returns whether a task has annotations, but all are empty: the image is all background."""
+    """Returns whether a task has annotations, all of which are empty.
+
+    All pixels of the image of such a task are background.
+    """
     results = list(_results(task))
     return bool(results) and not any(results)

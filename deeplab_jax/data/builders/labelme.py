@@ -43,15 +43,19 @@ OPEN_ENDED = ("polygon", "linestrip")
 
 
 class Labelme(AnnotationsBuilder):
-    """Draws the shapes in all JSON files below the source; later shapes cover earlier ones.
+    """Builder of a dataset from the JSON files that labelme writes, one for each image.
 
-    The directories `train/`, `val/` and `test/` define the splits. The image of a JSON file is the
-    first of these that exists:
+    All JSON files below the source are read. The label of an image is drawn from the shapes in its
+    JSON file, in the order of the file: later shapes cover earlier ones. The directories `train/`,
+    `val/` and `test/` define the splits.
+
+    The image of a JSON file is the first of these that exists:
 
     * the file at the path `imagePath`, relative to the directory of the JSON file,
     * the image that is embedded in the JSON file as `imageData`,
-    * a file below the directory of the images (default: the source) with the path `imagePath` or,
-      if there is none, with the same file name.
+    * the file at the path `imagePath`, relative to the directory that is given as `images`
+      (default: the source) or to its subdirectory `images/`,
+    * a file anywhere below that directory with the same file name.
     """
 
     LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"

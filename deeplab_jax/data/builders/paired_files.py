@@ -84,8 +84,8 @@ class PairedFilesBuilder(SegmentationBuilder):
     def read_label(self, mask: MaskFile) -> np.ndarray:
         """Returns the class of each pixel of a mask, or void.
 
-        The result is [H, W], uint8 with void = 255 for up to 255 classes, else uint16 with void =
-        65535.
+        The default implementation converts mask values as `LABELS` defines. The result is [H, W],
+        uint8 with void = 255 for up to 255 classes, else uint16 with void = 65535.
         """
         return read_mask(mask, self.LABELS)
 
@@ -116,7 +116,8 @@ class PairedFilesBuilder(SegmentationBuilder):
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
         """Returns the palette color of each index that occurs in a mask.
 
-        A dataset is refused if an index has different colors in two masks.
+        The colors of all masks are compared. If an index has different colors in two masks, the
+        dataset is refused.
         """
         return mask.used_colors()
 

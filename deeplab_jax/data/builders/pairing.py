@@ -1,7 +1,7 @@
 """Matches images and masks by their names.
 
-Each file has a key. The key is the path of the file without the folder of the images or masks and
-without file extension: the key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
+Each file has a key: its path below the folder of the images or masks, without the file extension.
+For example, the key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 """
 
 import dataclasses
@@ -191,10 +191,10 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a path in a form in which paths that differ only in the following are equal.
+    """Normalizes a key, so that similar names of an image and a mask match.
 
-    The differences are upper and lower case, Unicode forms of the same text, and leading zeros of
-    numbers.
+    The normalized key is in lower case and in the Unicode form NFC; numbers in it have no leading
+    zeros.
     """
     return re.sub(r"(?<!\d)0+(?=\d)", "", composed(key.casefold()))
 

@@ -15,12 +15,7 @@ MIN_SIZE = 16
 
 
 class Shapes(SegmentationBuilder):
-    """Builder of synthetic square images that show shapes, and of their labels.
-
-    The arguments of the constructor are the number of images in the splits train and val
-    (`num_train`, `num_val`), the side of the images in pixels (`size`, at least 16), and the random
-    `seed`.
-    """
+    """Builder of synthetic square images that show shapes, and of their labels."""
 
     descriptor = SHAPES
 
@@ -33,6 +28,18 @@ class Shapes(SegmentationBuilder):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        """Creates a builder.
+
+        Args:
+          num_train: number of images in the split train.
+          num_val: number of images in the split val.
+          size: height and width of the images in pixels, at least 16.
+          seed: seed of the random images.
+          **kwargs: arguments of `SegmentationBuilder`.
+
+        Raises:
+          DeepLabError: `size` is below 16.
+        """
         if size < MIN_SIZE:
             raise DeepLabError(
                 f"size={size} is too small for shapes; it must be at least {MIN_SIZE}"

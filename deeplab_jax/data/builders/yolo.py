@@ -27,12 +27,12 @@ TOLERANCE = 0.01
 
 
 class Yolo(AnnotationsBuilder):
-    """Draws the polygons in `labels/SPLIT/*.txt`; smaller polygons cover larger ones.
+    """Builder that draws the polygons in `labels/SPLIT/*.txt`; smaller polygons cover larger ones.
 
     `data.yaml` contains the directories of the splits and the names of the classes. Background is
-    class 0, before these classes. If an image has no label file, all its pixels are background.
-    The split val may also have the key `valid` or `Validation` in `data.yaml`; CVAT writes the
-    latter.
+    class 0, and the classes of `data.yaml` have the next indices. If an image has no label file,
+    all its pixels are background. In `data.yaml`, the split val has the key `val`, `valid` or, in
+    exports of CVAT, `Validation`.
     """
 
     LAYOUT = "a yolo source contains data.yaml, images/train/ and labels/train/ (and val)"
@@ -78,7 +78,12 @@ class Yolo(AnnotationsBuilder):
         """Parses a line of a label file.
 
         Returns:
-          Class name; and corners of the polygon, int32 [number, 2], x and y in pixels.
+          A pair:
+          - name of the class.
+          - corners of the polygon, int32 [number of corners, 2], x and y in pixels.
+
+        Raises:
+          DeepLabError: the line is not a class index followed by a polygon.
         """
         index, *numbers = line.split()
         if not index.isdecimal() or int(index) >= len(self._names):
@@ -253,7 +258,7 @@ class Yolo(AnnotationsBuilder):
         return top.joinpath(*parts).with_suffix(".txt")
 
     def _top(self, image: Path) -> Path:
-        """Returns the directory that contains an image: the source, or the directory of images."""
+        """Returns the source if it contains an image, else the directory given as `images`."""
         return self.source if image.is_relative_to(self.source) else self.image_directory
 
 
