@@ -257,9 +257,9 @@ def find_weights(path: Path) -> Path:
 def _only_one(folder: Path, files: Iterable[Path]) -> Path:
     """Returns the weights file among the files of a directory.
 
-    `SUFFIXES` lists the suffixes in order of preference. If several files have the first suffix in
-    this list that any file has, the result is the file with a name in `USUAL_NAMES`, or the index
-    of the last TensorFlow checkpoint.
+    `SUFFIXES` lists the suffixes in order of preference. Only files with the most preferred suffix
+    that occurs in the directory are considered. If there are several, the result is the file with a
+    name in `USUAL_NAMES`, or the index of the last TensorFlow checkpoint.
 
     Args:
       folder: the directory, for the error message.
@@ -289,8 +289,9 @@ def _only_one(folder: Path, files: Iterable[Path]) -> Path:
 def _is_preferred(file: Path) -> bool:
     """Returns whether a file is preferred to others with the same suffix.
 
-    This is the case if the file has a name in `USUAL_NAMES`, or is the index of the TensorFlow
-    checkpoint that the file `checkpoint` in the same directory names as the last one.
+    Two kinds of files are preferred: a file with a name in `USUAL_NAMES`, and the index of the last
+    TensorFlow checkpoint. The file `checkpoint` in the same directory contains the name of the last
+    checkpoint.
     """
     state = file.with_name(STATE)
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None

@@ -57,7 +57,7 @@ class Assignment:
 
     Attributes:
       arrays: float32 arrays by path of the variable.
-      sources: names in the file by path of the variable.
+      sources: for each variable that got an array of the file, the name of the array in the file.
       folded: paths of batch normalizations that are set to the identity, because the file stores
         them folded into convolutions.
       missing: variables without an array, by path, with the reason.

@@ -40,9 +40,10 @@ def describe_classes(count: int, names: Sequence[str] | None) -> Descriptor:
 
     Args:
       count: number of outputs of the model.
-      names: `count` class names. By default, they are those of the known dataset with `count`
-        classes, those of ImageNet for 1,000 or 1,001 outputs (with a background), or else
-        `class_0`, `class_1`, ….
+      names: `count` class names. None: the class names of the known dataset with `count` classes.
+        If there is none, a model with 1,000 outputs gets the names of ImageNet, a model with 1,001
+        outputs gets a background and the names of ImageNet, and any other model gets `class_0`,
+        `class_1`, ….
     """
     if names:
         same = KNOWN.get(count)
@@ -91,7 +92,7 @@ def _create_network(identified: Identified) -> DeepLab | ImageClassifier:
     """Builds the network of a weights file.
 
     Raises:
-      DeepLabError: a keyword or value is invalid, or the network would be quantized.
+      DeepLabError: a keyword or value is invalid, or the keywords describe a quantized network.
     """
     if identified.architecture == IMAGE_CLASSIFIER:
         return create_classifier(**identified.overrides)
@@ -118,9 +119,9 @@ class Conversion:
       variables: variables of the model, in float32.
       assignment: arrays of the file by variable, and unused arrays.
       convention: name of the codebase whose naming convention the file follows.
-      if_tensorflow: keywords of `create_model` with which the conversion must be repeated if the
-        network has TensorFlow's padding. They are given only if the file does not show the padding.
-        In this case, PyTorch's padding was assumed.
+      if_tensorflow: empty if the padding of the network is known. Otherwise, PyTorch's padding was
+        assumed. If the network was trained with TensorFlow's padding instead, the conversion must
+        be repeated with these keywords of `create_model`.
     """
 
     description: ModelDescription
@@ -145,17 +146,18 @@ def convert(
         of these.
       architecture: architecture of the network (default: that of the catalog entry, else detected
         from the names in the file).
-      overrides: keywords of `create_model`; they take precedence over those of entry and file.
-      class_names: names of the outputs (default: those of the entry, of the file, or of the known
-        dataset with this number of classes).
+      overrides: keywords of `create_model`; they take precedence over the keywords of the catalog
+        entry, and over those that are detected from the file.
+      class_names: names of the outputs (default: the names in the catalog entry or in the file,
+        else those that `describe_classes` returns).
       prefer_averages: whether to read the moving average of a variable instead of the variable, if
         a TensorFlow checkpoint contains both.
       entry: catalog entry of the file, which provides facts that the file does not contain.
 
     Raises:
-      DeepLabError: the file cannot be read, contains no known network, or its arrays do not fit
-        the variables of the network; a keyword is invalid; or there is not exactly one class name
-        for each output.
+      DeepLabError: the file cannot be read, the file contains no known network, the arrays do not
+        fit the variables of the network, a keyword is invalid, the number of class names differs
+        from the number of outputs, or a segmentation network has two classes of the same name.
     """
     weights = read_weights(source, prefer_averages)
     convention, found = identify(weights, source)

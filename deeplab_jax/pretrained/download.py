@@ -33,7 +33,7 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
     Args:
       path: path of the file.
       checksums: published checksums as `ALGORITHM:DIGITS`. ALGORITHM is a name in hashlib. DIGITS
-        are all hexadecimal digits of the checksum, or the first of these. If no checksums are
+        are all hexadecimal digits of the checksum, or only the first ones. If no checksums are
         given, every file is accepted.
 
     Raises:
@@ -51,7 +51,7 @@ def verify_content(
     Args:
       file: open file.
       checksums: published checksums as `ALGORITHM:DIGITS`. ALGORITHM is a name in hashlib. DIGITS
-        are all hexadecimal digits of the checksum, or the first of these. If no checksums are
+        are all hexadecimal digits of the checksum, or only the first ones. If no checksums are
         given, every file is accepted.
       name: name of the file for the error message.
 
@@ -115,8 +115,8 @@ def download(
       `target`.
 
     Raises:
-      DeepLabError: there is no such file or no network (the message contains the path where the
-        user can put the file), or the file is too large or not the published one (it is removed).
+      DeepLabError: the file cannot be downloaded (the message contains the path where the user can
+        put it); or the file is too large or is not the published one (it is then removed).
     """
     fetching = _Download(url, target, reporter, patience or Patience())
     fetching.run()
@@ -222,9 +222,9 @@ class _Download:
         self.note.write_text(json.dumps(note))
 
     def _stale(self) -> ConnectionError:
-        """Returns the error to raise if the file on the server has changed.
+        """Removes the partial file, and returns the error for a file that changed on the server.
 
-        The partial file is removed, so that the next attempt downloads the whole file.
+        The next attempt then downloads the whole file.
         """
         self.remove()
         return ConnectionError("the file on the server has changed")

@@ -43,7 +43,7 @@ def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
 
     Raises:
       DeepLabError: the file cannot be downloaded (the message contains the path where the user can
-        put it), or it is not the published one.
+        put it), or its checksum is not that of the published file.
     """
     folder = cache_directory() / "pretrained"
     target = folder / entry.file_name

@@ -53,19 +53,21 @@ class PretrainedModel:
 
     Attributes:
       name: name in the catalog.
-      overrides: the backbone, and keywords of `create_model` that cannot be read from the file.
+      overrides: the backbone, and keywords of `create_model` that cannot be read from the weights
+        file.
       license: license of the weights, according to the publisher.
       page: page of the publisher that describes the weights.
-      architecture: a name that `list_models` returns, or `image_classifier`; empty if the file
-        determines it.
-      data_set: dataset whose classes the model predicts; empty if the file determines it.
+      architecture: a name that `list_models` returns, or `image_classifier`; empty if the weights
+        file determines it.
+      data_set: dataset whose classes the model predicts; empty if the weights file determines it.
       inference_size: (H, W) in pixels of the published evaluation, or None.
-      url: address of the file; empty for files on Hugging Face and for files in packages.
+      url: address of the weights file, or of an archive that contains it; empty for weights files
+        on Hugging Face and in packages.
       hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.
-      hub_file: path of the file in the repository.
-      package: wheel of the Python Package Index that contains the file, as `NAME==VERSION`.
+      hub_file: path of the weights file in this repository.
+      package: wheel on the Python Package Index with the weights file, as `NAME==VERSION`.
       member: for an archive, text that the paths of the weights files contain, such as `/ema/`;
-        for a package, path of the file in the wheel.
+        for a package, path of the weights file in the wheel.
       checksums: checksums of the file as `sha256:…` or `sha384:…`, complete or shortened to the
         first digits; one checksum must match. For a file in a package, a complete `sha256` is
         required, because the file is a pickle, which may run code when it is loaded.
@@ -96,12 +98,12 @@ class PretrainedModel:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Class names of a segmentation dataset, or None if the weights file determines them."""
+        """Class names of `data_set`, or None if it is not a known segmentation dataset."""
         return SEGMENTATION_CLASSES.get(self.data_set)
 
     @property
     def address(self) -> str:
-        """URL of the file, or of the page of the package that contains it."""
+        """URL of the file to download, or of the web page of the package that contains it."""
         if self.url:
             return self.url
         if self.package:
@@ -110,13 +112,14 @@ class PretrainedModel:
 
     @property
     def file_name(self) -> str:
-        """Name of the weights file in the cache.
+        """Name of the weights file, or of the archive that contains it, in the cache.
 
-        For a file with a URL, it is the last part of the URL. For a file in a package, it is the
-        name of that file with the suffix `.safetensors`, because the file is converted. For a file
-        on Hugging Face, it is the name of the catalog entry with the suffix of the file. This name
-        applies only if the user puts the file into the cache; huggingface_hub uses a cache with
-        other file names.
+        * File with a URL: the last part of the URL.
+        * File in a package: the name of the file in the package, with the suffix `.safetensors`,
+          because the file is converted.
+        * File on Hugging Face: the name of the catalog entry, with the suffix of the file. This
+          name applies only to a file that the user puts into the cache. If the file is downloaded,
+          huggingface_hub stores it in a directory of its own.
         """
         if self.url:
             return PurePosixPath(self.url).name

@@ -1,4 +1,4 @@
-"""Variable names of DeepLab v1 and v2, which were released for Caffe, in PyTorch codebases."""
+"""Variable names that PyTorch codebases use for DeepLab v1 and v2, released for Caffe."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

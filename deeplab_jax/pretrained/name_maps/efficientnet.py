@@ -66,10 +66,16 @@ def _signature(network: Network) -> _Signature:
 
 
 def identify(arrays: Arrays) -> str | None:
-    """Identifies a network by arrays with timm's names; returns its name in timm, or None.
+    """Identifies a network of timm by its arrays.
 
     The arrays do not show how convolutions are padded. If two networks differ only in the padding,
     the name of the network with PyTorch's padding is returned.
+
+    Args:
+      arrays: arrays with timm's variable names.
+
+    Returns:
+      Name of the network in timm; None if no known network has such arrays.
     """
     units = {tuple(name.split(".")[1:3]) for name in arrays if name.startswith("blocks.")}
     stages = sorted({int(stage) for stage, _ in units if stage.isdecimal()})
@@ -88,10 +94,10 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def if_tensorflow(name: str) -> str | None:
-    """Returns the name of the variant of a network with TensorFlow's conventions, or None.
+    """Returns the name of a network's TensorFlow variant in timm; None if there is no such variant.
 
-    The conventions are the padding and the epsilon of batch normalization. The result is None if
-    timm has no such variant.
+    The variant has the padding of TensorFlow, and the epsilon that TensorFlow's implementation uses
+    in batch normalization.
 
     Args:
       name: name of the network in timm.
@@ -150,7 +156,11 @@ PORTED_LAYERS: Layers = {
 
 
 def ported_name(arrays: Arrays) -> str | None:
-    """Identifies a network by arrays of EfficientNet-PyTorch; returns its name in timm, or None."""
+    """Identifies a network of EfficientNet-PyTorch by its arrays.
+
+    Returns:
+      Name of the same network in timm; None if no known network has such arrays.
+    """
     head = arrays.get("_conv_head.weight")
     if head is None:
         return None
@@ -178,7 +188,8 @@ def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
 
     Args:
       name: name of the network in timm, a key of `PORTED`.
-      prefix: text before all names of the backbone.
+      prefix: prefix of all variable names of the backbone, such as `encoder.`; empty if the file
+        contains an image classifier.
     """
     rules = [
         Rule("backbone/stem", f"{prefix}_conv_stem", f"{prefix}_bn0"),

@@ -151,8 +151,8 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         bases = [base if caffe or not contract else max(1, base // 2), base, base]
         if len(multi_grid) != len(bases) or any(map(operator.mod, multi_grid, bases)):
             raise _unsupported(
-                f"multi_grid={multi_grid} must have 3 rates, each a multiple of the number at the "
-                f"same position in {bases}"
+                f"multi_grid={multi_grid} must have 3 rates, one for each unit of the last block, "
+                f"which must be multiples of {bases[0]}, {bases[1]} and {bases[2]}"
             )
         keywords["multi_grid"] = tuple(
             rate // unit for rate, unit in zip(multi_grid, bases, strict=True)

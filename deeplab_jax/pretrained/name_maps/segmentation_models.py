@@ -137,7 +137,9 @@ def _unsupported(reason: str) -> DeepLabError:
 
 def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
     if values["encoder_depth"] != 5:
-        raise _unsupported(f"the encoder_depth is {values['encoder_depth']!r}, but must be 5")
+        raise _unsupported(
+            f"encoder_depth in config.json is {values['encoder_depth']!r}, but must be 5"
+        )
     rates = values["decoder_atrous_rates"]
     if not isinstance(rates, list | tuple):
         raise DeepLabError(
@@ -146,8 +148,8 @@ def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
         )
     if values["activation"] not in (None, "identity"):
         raise DeepLabError(
-            f"the activation is {values['activation']!r}, but networks of deeplab_jax return "
-            "logits; set activation to null in config.json to convert the network without it"
+            f"activation in config.json is {values['activation']!r}, but networks of deeplab_jax "
+            "return logits; set activation to null to convert the network without it"
         )
     published = 4 if architecture == V3_PLUS else values["encoder_output_stride"]
     if values["upsampling"] not in (None, published):
@@ -272,7 +274,10 @@ def rules(names: Names, identified: Identified) -> Sequence[Rule]:
 
 
 def identify_others(weights: PublishedWeights) -> None:
-    """Refuses all networks of segmentation_models.pytorch that `identify` does not identify.
+    """Raises an error for networks of segmentation_models.pytorch that are not supported.
+
+    The conversion calls this function after `identify` has found no network. It returns None if the
+    arrays are not from this codebase.
 
     Raises:
       DeepLabError: the arrays are those of another network of segmentation_models.pytorch.

@@ -198,7 +198,7 @@ def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns `create_model` keywords for head, decoder and classifier; None without a head."""
+    """Returns `create_model` keywords of head, decoder and classifier; None if there is no head."""
     classes = _channels(arrays, SEMANTIC)
     if classes is not None:
         return {"num_classes": classes, **_encoder(arrays), **_decoder(arrays)}

@@ -1,8 +1,8 @@
-"""Variable names in timm of Xceptions, MobileNets, `timm/…` backbones and some ResNets.
+"""Variable names that timm uses for Xceptions, MobileNets, `timm/…` backbones and some ResNets.
 
-These ResNets have a stem of three convolutions; timm's other ResNets have torchvision's names. The
-names do not show whether a MobileNet comes from TensorFlow, or how images are normalized. Both are
-read from the `config.json` beside the weights.
+The ResNets are those with a stem of three convolutions. For all other ResNets, timm uses the same
+variable names as torchvision. The names do not show whether a MobileNet was ported from TensorFlow,
+or how images are normalized. Both facts are read from the `config.json` beside the weights.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a network of timm by its array names and `config.json`.
 
     Returns:
-      The network, or None if the arrays have other names.
+      The network, or None if the array names are not those of a supported network of timm.
 
     Raises:
       DeepLabError: the network has anti-aliasing, or the normalization of the images is not

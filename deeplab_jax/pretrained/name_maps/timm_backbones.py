@@ -1,4 +1,4 @@
-"""Variable names in timm of backbones with the prefix `timm/`: rules for each network family."""
+"""Rules for timm's variable names, one set for each family of `timm/…` backbones."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,9 @@ class Family(NamedTuple):
 
 
 def identify(weights: PublishedWeights) -> dict[str, Any] | None:
-    """Returns the keywords of `create_classifier` for a `timm/…` classifier; None for others.
+    """Returns the keywords of `create_classifier` for a `timm/…` classifier, or None.
+
+    The result is None if the weights are not those of such a classifier.
 
     The architecture in the `config.json` beside the weights takes precedence over the names and
     shapes of the arrays.
@@ -105,9 +107,12 @@ def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
 
 
 def if_tensorflow(backbone: str) -> dict[str, str]:
-    """Returns the keyword `backbone` for the variant of a backbone with TensorFlow's padding.
+    """Returns {"backbone": name} for the variant of a backbone that has TensorFlow's padding.
 
-    If timm has no such variant, the result is {}.
+    The key is a keyword of `create_model`. The dictionary is empty if timm has no such variant.
+
+    Args:
+      backbone: name of the backbone, with the prefix `timm/`.
     """
     ported = efficientnet.if_tensorflow(backbone.removeprefix(PREFIX))
     return {"backbone": f"{PREFIX}{ported}"} if ported else {}
@@ -127,7 +132,9 @@ def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
 
 
 def _same(ours: str, theirs: str) -> Rule:
-    """Returns a rule for a module that is either a convolution or a normalization, not both.
+    """Returns a rule for a single layer, which is a convolution or a normalization.
+
+    A rule contains a scope for each of these two kinds of layer. Here, both scopes are equal.
 
     Args:
       ours: path of the module in this codebase.

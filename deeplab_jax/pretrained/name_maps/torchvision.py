@@ -120,8 +120,8 @@ def aspp_rules(
       scope: scope of ASPP in torchvision, or in another codebase with torchvision's names.
       rates: atrous rates of the branches.
       channels: number of output channels of each branch.
-      inner: text that precedes 0 (depthwise) or 1 (pointwise) in the scopes of separable
-        convolutions; None: no branch is separable.
+      inner: text between the scope of a separable convolution and the index of its part, such as
+        `body.`; index 0 is the depthwise and 1 the pointwise part. None: no branch is separable.
     """
     pooling = f"{scope}.convs.{len(rates) + 1}"
     rules = [
@@ -144,9 +144,9 @@ def conv_rules(
       ours: path of the module.
       scope: scope of the Sequential.
       number: index of the convolution in the Sequential; the normalization has the next index.
-      inner: text that precedes 0 (depthwise) or 1 (pointwise) in the scopes of a separable
-        convolution; None: the convolution is not separable.
-      moved: number of input channels of the kernel to move from the end to the front.
+      inner: text between the scope of a separable convolution and the index of its part, see
+        `aspp_rules`; None: the convolution is not separable.
+      moved: number of input channels of the kernel to move from the end to the front, see `Rule`.
     """
     convolution, norm = f"{scope}.{number}", f"{scope}.{number + 1}"
     if inner is None:
@@ -160,7 +160,8 @@ def conv_rules(
 def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> tuple[Rule, ...]:
     """Returns the rules that map module paths of MobileNetV2 to torchvision's variable names.
 
-    There is no rule for the last convolution.
+    There is no rule for the last convolution, layer 19: some networks do not have it, and its path
+    differs between the others.
 
     Args:
       feature: function that takes the number of a layer in torchvision's `features` and returns the

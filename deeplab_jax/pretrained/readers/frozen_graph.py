@@ -207,12 +207,12 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields (new name, value) for each input that is a constant without a variable name.
+        """Yields new names and values of a node's constant inputs without variable names.
 
         Args:
           scope: scope of the variables; the new names are SCOPE/LEAF.
           node: node of the graph. Its first input, the feature map, is skipped.
-          leaves: last part of the new name, for each input after the first one.
+          leaves: last parts of the new names, one for each input after the first one.
         """
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
@@ -244,7 +244,8 @@ class _Graph:
         If that size is not known, the result is the only image size that the graph accepts.
 
         Args:
-          strides: ratio of the image size to the output size of each convolution by scope.
+          strides: {scope of a convolution: ratio of the image size to the output size of the
+            convolution}.
         """
         node = self.convolutions.get(IMAGE_POOLING)
         resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)

@@ -25,7 +25,7 @@ class GraphConvolution:
       kernel: [k, k, in, out], or [k, k, channels, 1] for a depthwise convolution.
       bias: [out], or None.
       depthwise: whether the convolution is depthwise.
-      map_size: (h, w) of the output, or None if the file does not contain it.
+      map_size: (h, w) of the output, or None if the weights file does not state it.
       rate: atrous rate (along h, along w).
     """
 
@@ -47,9 +47,10 @@ class GraphConvolution:
 def scope_of(name: str) -> str:
     """Returns the scope of a convolution, from the name of its weights or its operation.
 
-    Converters join the names of fused operations with semicolons and append suffixes. The scope is
-    read from the first of the joined names that belongs to weights. If there is none, it is read
-    from the first name with a slash or, without one, from the first name. The suffix is removed.
+    Converters join the names of fused operations with semicolons, and append suffixes to the names.
+    The scope is the first of the joined names that belongs to weights, without its suffix. If no
+    name belongs to weights, it is the first name with a slash, without its suffix. If no name has a
+    slash, it is the first name.
     """
     parts = name.split(";")
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)
@@ -67,7 +68,7 @@ def published_graph(
     pooling_window: Size | None = None,
     align_corners: bool | None = None,
 ) -> PublishedWeights:
-    """Returns the arrays of convolutions, and facts about their graph.
+    """Builds a `PublishedWeights` from the convolutions of a computation graph.
 
     Args:
       convolutions: all convolutions of the network.

@@ -3,9 +3,11 @@
 It only reads files whose SHA-256 is in the catalog of published weights. Other PyTorch files are
 read by `state_dict.read_pytorch`.
 
-A file begins with five pickles: magic number, protocol version, facts about the machine, state
-dict, and keys of the storages. For every key, the number of elements (8 bytes) and the elements
-follow.
+A file contains, in this order:
+
+* five pickles: magic number, protocol version, facts about the machine that wrote the file, state
+  dict, and list of the keys of all storages (arrays of values that tensors refer to),
+* for each key in the list: the number of elements of the storage (8 bytes), and the elements.
 """
 
 import io
@@ -41,7 +43,13 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns a harmless replacement for an allowed class or function; refuses all others."""
+        """Returns a harmless replacement for a class or function to which the pickle refers.
+
+        The unpickler calls this method for each such reference.
+
+        Raises:
+          DeepLabError: the class or function is not one of those that state dicts require.
+        """
         match module, name:
             case "collections", "OrderedDict":
                 return OrderedDict
@@ -55,7 +63,17 @@ class _Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """Returns the storage that a persistent id of the pickle describes; refuses other ids."""
+        """Returns the storage that a persistent id in the pickle describes.
+
+        The unpickler calls this method for each persistent id.
+
+        Args:
+          pid: ("storage", dtype, key, device, number of elements, None).
+
+        Raises:
+          DeepLabError: `pid` does not have this form, or it contradicts an earlier persistent id
+            with the same key.
+        """
         match pid:
             case ("storage", str(dtype), str(key), str(), int(count), None) if (
                 dtype in DTYPES.values() and count >= 0
@@ -73,7 +91,8 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
 
     Args:
       content: content of the file.
-      checksums: pinned checksums, as `sha256:` with all 64 digits; one of them must match.
+      checksums: checksums in the catalog, each `sha256:` followed by 64 hexadecimal digits. The
+        content must match one of them.
 
     Returns:
       Arrays by name.
@@ -101,13 +120,17 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(content)
     magic, protocol, machine = (_Unpickler(stream).load() for _ in range(3))
     if (magic, protocol, machine["little_endian"]) != (MAGIC, PROTOCOL, True):
-        raise DeepLabError("the file is not a legacy PyTorch file of a little-endian machine")
+        raise DeepLabError(
+            "the file is not a legacy PyTorch file that was written on a little-endian machine"
+        )
     unpickler = _Unpickler(stream)
     tensors, keys = unpickler.load(), _Unpickler(stream).load()
     values, position = {}, stream.tell()
     for storage in (unpickler.storages[key] for key in keys):
         if int.from_bytes(content[position : position + 8], "little") != storage.size:
-            raise DeepLabError(f"storage {storage.key} does not have {storage.size} elements")
+            raise DeepLabError(
+                f"the file is damaged: storage {storage.key} does not have {storage.size} elements"
+            )
         values[storage.key] = np.frombuffer(content, storage.dtype, storage.size, position + 8)
         position += 8 + values[storage.key].nbytes
     return {str(name): _array(tensor, values) for name, tensor in tensors.items()}
@@ -118,6 +141,8 @@ def _array(tensor: Any, storages: dict[str, np.ndarray]) -> np.ndarray:
     values = storages[key]
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or max(last + 1, math.prod(size)) > values.size:
-        raise DeepLabError(f"a tensor of size {list(size)} reaches beyond its storage {key}")
+        raise DeepLabError(
+            f"the file is damaged: a tensor of size {list(size)} reaches beyond its storage {key}"
+        )
     steps = [step * values.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(values[offset:], size, steps).copy()

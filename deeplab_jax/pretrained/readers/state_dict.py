@@ -75,7 +75,7 @@ def published_state_dict(
     ignored: Mapping[str, str],
     training: Mapping[str, Any] | None = None,
 ) -> PublishedWeights:
-    """Returns the floating-point arrays of a network as float32.
+    """Returns the weights of a state dict: its floating-point arrays, as float32.
 
     Prefixes such as `module.` are removed from the names.
 
@@ -86,7 +86,8 @@ def published_state_dict(
       training: configuration in the file itself, which replaces the `config.json`.
 
     Raises:
-      DeepLabError: there is no floating-point array, or two names differ only in such prefixes.
+      DeepLabError: there is no floating-point array, two names differ only in such prefixes, or the
+        `config.json` cannot be read.
     """
     unwrapped, wrappers = _renamed(arrays, _without_inner_wrappers), list[str]()
     while wrapper := _common_wrapper(unwrapped):
@@ -118,7 +119,7 @@ def _without_inner_wrappers(name: str) -> str:
 
 
 def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the prefix, such as `model.`, with which the names of all weights start, or None."""
+    """Returns a prefix, such as `model.`, that the names of all weights share, or None."""
     floats = [name for name, array in arrays.items() if _is_float(array)]
     names = [name for name in floats if name.partition(".")[0] not in BESIDE]
     return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
@@ -153,8 +154,8 @@ def read_pytorch(path: Path) -> PublishedWeights:
     """Reads a PyTorch state dict; half-precision weights become float32.
 
     Raises:
-      DeepLabError: the file would run code, is damaged or contains no state dict, or torch is not
-        installed.
+      DeepLabError: the file is damaged, contains code that loading would run, contains no state
+        dict, or contains sparse or quantized tensors; or torch is not installed.
     """
     torch = import_extra("torch", "torch", "a PyTorch file")
     content = _load(torch, path)

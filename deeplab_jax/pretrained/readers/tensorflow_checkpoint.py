@@ -80,7 +80,7 @@ def choose_variables(
 
     Returns:
       Two dicts: {name of the variable: its name in the checkpoint} for the selected variables, and
-      {name in the checkpoint: reason} for all others.
+      {name in the checkpoint: reason for ignoring it} for all others.
     """
     stored, ignored = {}, {}
     for name in sorted(names):

@@ -63,8 +63,8 @@ class _Network:
         image = self.graph.Tensors(self.graph.Inputs(0)).ShapeAsNumpy().tolist()
         if len(image) != 4:
             raise DeepLabError(
-                f"the input of the network has the shape {image}, but must be a batch of images "
-                "with 4 dimensions"
+                f"the input of the network has the shape {image}, but must have 4 dimensions: "
+                "batch, height, width and channels"
             )
         return graph.published_graph(
             self._convolutions(),
