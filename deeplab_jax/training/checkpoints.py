@@ -63,7 +63,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
         return self._manager.latest_step()
 
     def save(self, state: TrainState, info: dict[str, Any], mean_iou: float | None = None) -> None:
-        """Starts saving a state in the background, after the previous save has finished.
+        """Waits for the previous save to finish, and starts saving a state in the background.
 
         Args:
           state: state to save; it may be donated after this method returns.
@@ -82,7 +82,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     def rank(self, state: TrainState, info: dict[str, Any], mean_iou: float) -> None:
         """Saves the newest checkpoint again, with a mean IoU that was not known at the first save.
 
-        If it is the only checkpoint, it is not saved again, because Orbax would first delete it.
+        The checkpoint is deleted before it is saved again. The method therefore does nothing if the
+        run has no other checkpoint.
 
         Args:
           state: state to save.

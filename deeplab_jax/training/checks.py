@@ -31,7 +31,7 @@ def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Repo
         reporter.warning(
             f"the parameters of {', '.join(still)} are frozen (optimizer.multipliers is 0), but "
             "batch normalization still uses the statistics of each batch and updates its moving "
-            "averages; set model.frozen_batch_norm=True to freeze them, too"
+            "averages; set model.frozen_batch_norm=True to freeze batch normalization, too"
         )
 
 
@@ -128,7 +128,7 @@ def check_pooled_statistics(
 def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
     """Returns the size of the feature map that image pooling outputs in training.
 
-    For a network that is applied at several scales, this is the smallest of the maps.
+    For a network that is applied at several scales, the result is the smallest of the sizes.
 
     Args:
       architecture: architecture of the network.

@@ -115,7 +115,7 @@ def cross_validate(
 def _check_evaluation_size(
     config: ConfigDict, network: Architecture, validation_sets: Sequence[Dataset]
 ) -> None:
-    """Checks that the images of all folds fit into `evaluation.size`.
+    """Checks that the images that are evaluated in any fold fit into `evaluation.size`.
 
     All folds are checked before training, because a cross-validation cannot be resumed with another
     size.
@@ -128,7 +128,7 @@ def _check_evaluation_size(
 
 
 def _finished(workdir: pathlib.Path, count: int) -> list[float]:
-    """Returns the mean IoU of the finished folds, in order.
+    """Returns the mean IoU of each finished fold, in the order of the folds.
 
     Raises:
       DeepLabError: the workdir contains a cross-validation with another number of folds.
@@ -155,5 +155,5 @@ def _write(workdir: pathlib.Path, count: int, mean_ious: Sequence[float]) -> Non
 
 
 def _or_null(number: float) -> float | None:
-    """Returns a number for a JSON file, with None instead of NaN."""
+    """Returns a number unchanged, but None for NaN, which JSON files cannot contain."""
     return None if math.isnan(number) else number

@@ -25,7 +25,7 @@ Event = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Goodput:
-    """Use of the time of a training run over all its starts, in seconds.
+    """Breakdown of the time of a training run in seconds, summed over all starts of the run.
 
     goodput = `productive` ÷ (`wall` − `lost` − `start_up`)
 
@@ -34,14 +34,15 @@ class Goodput:
       wall: time from the start of each process to its last row in the timeline. The time between
         two starts is not counted.
       start_up: time from the start of each process to its first training step, for imports,
-        restoring the checkpoint, compiling, and reading the first batch.
+        restoring the checkpoint, compiling, and reading the first batch. If a start did not reach a
+        training step, all its time is start-up time.
       lost: time of steps that a later start repeated, because they came after the last checkpoint.
         It depends on the interval between checkpoints and on the moments of the interruptions.
       productive: time of training steps and validations that were not repeated. It excludes `input`
         and `checkpoint`, and the time at the end for saving the last checkpoint and for drawing
         pictures.
-      input: time during which the devices waited for a batch.
-      checkpoint: time during which saving of checkpoints blocked training.
+      input: time during which the devices waited for a batch, without repeated steps.
+      checkpoint: time during which saving of checkpoints blocked training, without repeated steps.
       longest_start_up: longest start-up time among the starts that reached a training step.
     """
 
@@ -102,8 +103,8 @@ def _of_start(events: Sequence[Event], kept: float) -> Goodput:
 
     Args:
       events: rows of the timeline that this start wrote.
-      kept: step from which a later start resumed. This start's later steps are lost, because they
-        were repeated.
+      kept: smallest step from which a later start resumed; infinity if no later start reached a
+        training step. The steps of this start after `kept` are lost, because they were repeated.
     """
     first = next((n for n, one in enumerate(events) if one["event"] == TRAINING), None)
     wall = _seconds(events[0], events[-1])

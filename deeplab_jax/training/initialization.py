@@ -37,12 +37,12 @@ FULLY_CONNECTED = ("fc6", "fc7")
 def decimated(
     given: Mapping[Path, np.ndarray], wanted: Mapping[Path, Any]
 ) -> dict[Path, np.ndarray]:
-    """Subsamples the layers fc6 and fc7 of VGG-16 to the shapes of another network.
+    """Subsamples the layers fc6 and fc7 of VGG-16 to their shapes in the network to train.
 
     Evenly spaced rows and columns of kernels are kept, including the corners. For example, every
-    third row and column is kept if 7×7 becomes 3×3. If the layers have fewer channels in the other
-    network, randomly drawn filters are kept, and fc7 keeps the inputs from the filters that fc6
-    keeps. All ASPP branches get the same values.
+    third row and column is kept if 7×7 becomes 3×3. If the layers have fewer channels in the
+    network to train, randomly drawn filters are kept, and fc7 keeps the inputs from the filters
+    that fc6 keeps. All ASPP branches get the same values.
 
     Args:
       given: arrays of VGG-16 by path.
@@ -52,7 +52,7 @@ def decimated(
       The arrays in `given` by path, with subsampled arrays of fc6 and fc7.
 
     Raises:
-      DeepLabError: `given` has no fc6 and fc7, or smaller ones than `wanted`.
+      DeepLabError: fc6 or fc7 is missing in `given`, or smaller than in `wanted`.
 
     Source: DeepLab v1, section 3.2, which does not specify the rows, columns and filters.
     """
@@ -86,7 +86,7 @@ def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str) -> np.ndarray:
 
 
 def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str) -> np.ndarray:
-    """Returns the positions to keep along one axis of a kernel or bias."""
+    """Returns which `kept` of `size` positions an axis keeps; `layer` is `fc6` or `fc7`."""
     if axis < num_axes - 2:
         return np.rint(np.linspace(0, size - 1, kept)).astype(int)
     number = FULLY_CONNECTED.index(layer)
@@ -172,7 +172,7 @@ def initialize_from(
       fresh: randomly initialized variables of the model to train; variables that are not loaded
         keep these values.
       source: workdir or model directory of the other model.
-      reporter: receives a message that lists the variables that are not loaded.
+      reporter: receives messages about variables that are not loaded and kernels that are adapted.
       parts: variables to load. `all`: all variables, except classifiers of another shape;
         `backbone`: variables of the backbone; `matching`: variables whose name and shape are equal;
         `vgg_decimated`: variables of the backbone, and fc6 and fc7 subsampled by `decimated`.
@@ -382,7 +382,7 @@ def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> T
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
-    """Loads the initial variables; restores folded batch normalization, unless it is frozen."""
+    """Loads `training.init_from`; restores folded batch normalization, unless it is frozen."""
     training = run.config.training
     source = locate(training.init_from, reporter)
     architecture = run.model.architecture

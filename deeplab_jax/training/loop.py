@@ -160,7 +160,7 @@ class Loop:
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 
     def _catch_up(self, first: int, state: TrainState) -> bool:
-        """Runs the validation of step `first` if it is due, but no earlier start has finished it.
+        """Runs the validation of step `first` if it is due and no earlier start has finished it.
 
         Args:
           first: step of the checkpoint from which the run was resumed.

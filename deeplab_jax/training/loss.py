@@ -76,8 +76,9 @@ def _one_scale(
 ) -> jax.Array:
     """Computes the weighted sum of the losses that a config selects.
 
-    The losses are computed on the logits. If `upsample_logits` is False or `chunk_rows` is set,
-    they are computed on the scores before upsampling.
+    By default, the losses are computed on the logits. If `upsample_logits` is False, they are
+    computed on the scores before upsampling. If `chunk_rows` is set, the cross-entropy receives
+    these scores, and upsamples them in chunks of rows.
     """
     loss, maps = losses.weighted_sum(*_terms(config, architecture, step)), outputs.maps
     if config.upsample_logits and not config.chunk_rows:

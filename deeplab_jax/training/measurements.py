@@ -118,7 +118,7 @@ class Pace:
             self.totals[activity] = self.totals.get(activity, 0.0) + seconds
 
     def settle(self) -> None:
-        """Measures all steps so far; waits until the last one has finished."""
+        """Waits until all added steps have finished, and adds their times to the measurement."""
         ends = self._clock.finish()
         # The devices wait for a batch from the end of the previous step until the batch is read.
         waited = sum(
@@ -230,7 +230,15 @@ class Utilization:
         return f"FLOP/s utilization is relative to {peak / 1e12:.0f} TFLOP/s per {chip} (bfloat16)"
 
     def at(self, step_seconds: float) -> dict[str, float]:
-        """Returns {name of the metric: utilization}; {} if operations or peak rate are unknown."""
+        """Returns the utilization for a given duration of a step.
+
+        Args:
+          step_seconds: duration of a training step.
+
+        Returns:
+          {name of the metric: utilization}; {} if the number of operations or the peak rate is
+          unknown.
+        """
         if self._flops is None or self._peak is None:
             return {}
         return {self._name: self._flops / step_seconds / self._peak}

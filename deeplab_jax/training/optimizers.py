@@ -161,8 +161,9 @@ def make_optimizer(
     Let w be the parameters and wd the weight decay. Weight decay adds wd·w to the gradient (L2
     regularization). `adamw` and `lamb` add wd·w after Adam's scaling, so that the scaling does not
     reduce it (arXiv 1711.05101). `lars` and `lamb`, which are meant for large batches, also scale
-    the update of each array to a norm proportional to that of the array (arXiv 1708.03888,
-    1904.00962). `lars` does this only for arrays with weight decay.
+    the update of each parameter array. The norm of the scaled update is proportional to the norm of
+    the array (arXiv 1708.03888, 1904.00962). `lars` scales only the updates of arrays with weight
+    decay.
 
     Args:
       config: section `optimizer` of the config; see deeplab_jax/optimization_fields.py.

@@ -104,7 +104,10 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         return self._agreed
 
     def agree(self, step: int, agreed: int | None) -> None:
-        """Schedules a trace that begins after `step`, if `agreed` is this step.
+        """Schedules a trace in this process if process 0 has decided that it begins after `step`.
+
+        Every process calls this method when it logs, after the processes have exchanged the results
+        of `agreed_start`.
 
         Args:
           step: step at which the processes log.
@@ -135,8 +138,8 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         The trace ends when the devices have computed the step.
 
         Args:
-          step: number of the step, which was passed to the devices.
-          loss: loss of the step, on which the method waits.
+          step: number of the step, which the devices may still be computing.
+          loss: loss of the step. If a trace ends, the method first waits until it is computed.
         """
         if self._target is not None and step >= self._last:
             jax.block_until_ready(loss)

@@ -117,9 +117,9 @@ def claim(
 ) -> ConfigDict:
     """Writes config, data fingerprints and adjustments of a run to its workdir.
 
-    If an earlier run has logged metrics or saved a checkpoint in the workdir, it is resumed, and
-    the arguments must match its files. If the earlier run failed before that, for example because
-    the batch did not fit into memory, its files are replaced.
+    If an earlier run has logged metrics or saved a checkpoint in the workdir, the workdir can only
+    be used to resume this run, and the arguments must match its files. If the earlier run failed
+    before that, for example because the batch did not fit into memory, its files are replaced.
 
     In the written config, every field of the section `model` is set. An existing config of format
     version 1 keeps this version, which determines the defaults of unset fields. All other configs
@@ -170,7 +170,7 @@ def claim(
 
 
 def has_results(workdir: pathlib.Path) -> bool:
-    """Returns whether a run, or a fold of a cross-validation, logged metrics or saved its state."""
+    """Returns whether a workdir, or a directory of a fold in it, has metrics or checkpoints."""
     runs = (workdir, *workdir.glob(FOLDS))
     return any(read_rows(run) or saved_steps(run) for run in runs)
 

@@ -282,8 +282,8 @@ class Guarded:
 
     def _warn(self, reason: str) -> None:
         self._reporter.warning(
-            f"the metrics writer {self._name} failed: {reason}; the run does not use it any more, "
-            f"but writes all metrics to {METRICS_FILE}"
+            f"the metrics writer {self._name} failed: {reason}; the run continues without this "
+            f"writer, and still writes all metrics to {METRICS_FILE}"
         )
 
 

@@ -85,8 +85,8 @@ def test_a_writer_that_fails_causes_one_warning(tmp_path, monkeypatch, moment):
             monitor.write(step, {"loss": 1.0})
     assert steps(tmp_path) == [1, 2, 3]
     assert reporter.warnings == [
-        "the metrics writer wandb failed: no network; the run does not use it any more, but writes "
-        "all metrics to metrics.jsonl"
+        "the metrics writer wandb failed: no network; the run continues without this writer, and "
+        "still writes all metrics to metrics.jsonl"
     ]
 
 
