@@ -1,4 +1,4 @@
-"""Runs the training and evaluation jobs of a table, in this process or through submitit."""
+"""Runs the training and evaluation jobs of an ablation table, locally or through submitit."""
 
 import collections
 import dataclasses
@@ -43,9 +43,10 @@ class OpenRequest:
 
 
 def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
-    """Finds the table and the preset of a request, and makes its cases; writes nothing.
+    """Finds the table and the preset of a request, and lists the cases to run.
 
-    A case is a row of the table, combined with one value for each field of --grid.
+    A case is a row of the table, combined with one value for each field of --grid. This function
+    writes no files.
 
     Args:
       request: arguments of the command `experiments.run`.
@@ -126,8 +127,8 @@ def _run_jobs(
     """Runs jobs one after the other, and returns the failed jobs with their errors.
 
     Jobs that another process is running are moved to the end of the queue. When the queue reaches
-    such a job again, this process waits until the other process has ended it or was interrupted,
-    and then runs the parts of the job that are not finished.
+    such a job again, this process waits until the other process has finished the job or has been
+    interrupted, and then runs the parts of the job that are not finished.
 
     Args:
       jobs: jobs to run.
@@ -208,7 +209,7 @@ def submit(
 
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
-    """Runs jobs one after the other in a process that submitit starts.
+    """Runs jobs one after the other; submitit calls this function in each of its processes.
 
     Returns:
       One line of text for each failed job.

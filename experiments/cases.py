@@ -31,8 +31,11 @@ INFERENCE_FIELDS = tuple(field.name for field in dataclasses.fields(InferenceOpt
 class ResolvedTraining:
     """A training run whose config is complete, except for the fields that `jobs.run_job` sets.
 
-    These fields are the seed, the data directory and, with `after`, the initial weights. With
-    `unlabeled`, they also include the dataset.
+    `jobs.run_job` sets these fields:
+
+    * the seed and the data directory,
+    * the path of the initial weights, if `after` is not None,
+    * the dataset and its splits, if `unlabeled` is not empty.
 
     Attributes:
       text: the config as JSON. Training runs are equal if `text`, `after`, `devices`
@@ -173,9 +176,9 @@ def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> st
 
 
 def _by_kind(point: Changes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits {field: value} into the config fields and the inference fields.
+    """Splits {field: value} into a dict of config fields and a dict of inference fields.
 
-    The names of inference fields start with `inference.`, which is removed.
+    In a grid, the names of inference fields start with `inference.`. This prefix is removed.
     """
     prefix = "inference."
     inference = {

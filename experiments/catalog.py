@@ -16,7 +16,7 @@ def list_tables() -> list[str]:
 
 
 def find_table(reference: str) -> Table:
-    """Returns the table that has a name, or that a Python file defines.
+    """Returns the table with a given name, or the table that a Python file defines.
 
     Args:
       reference: name, such as v3/table5, or path of a Python file that defines `TABLE`.
@@ -56,8 +56,8 @@ def check_table(table: Table, where: str) -> None:
       where: path of the file that defines the table, for error messages.
 
     Raises:
-      DeepLabError: two rows have the same label, a metric does not exist, a row or a claim names a
-        row that does not exist, or the effect of a claim is not above 0.
+      DeepLabError: two rows have the same label, a metric does not exist, a claim or the field
+        `minus` of a row contains a label that no row has, or the effect of a claim is not above 0.
     """
     labels = [row.label for row in table.rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})

@@ -106,8 +106,8 @@ class Result:
     Attributes:
       table: name of the table, such as `diagnostic/thin`.
       claim: the claim.
-      better, worse: value of the row `claim.better` or `claim.worse` for each seed, in the unit of
-        the table's metric. Only seeds for which both rows have a value are included.
+      better, worse: values of the row `claim.better` and of the row `claim.worse`, by seed, in the
+        unit of the table's metric. Only seeds for which both rows have a value are included.
       minutes: total time of the training steps of both rows with these seeds, in minutes.
       command: command that runs the two rows.
       commits, devices, dates: commits, devices and dates of the training runs, without repetition.
@@ -273,7 +273,10 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Writes the report on all claims to the file --output, or prints it."""
+    """Writes the report on all claims, a CSV file and a plot, or prints the report.
+
+    The files are written only if --output is given.
+    """
     from experiments.batch import open_requests
     from experiments.plots import write_claims_plot
 

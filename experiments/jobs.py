@@ -1,4 +1,4 @@
-"""Jobs: a job is one training run, and the evaluations of the trained network."""
+"""Jobs, each of which is a training run with the evaluations of the trained network."""
 
 import contextlib
 import dataclasses

@@ -66,7 +66,8 @@ def write_plot(
 def write_claims_plot(path: Path, results: Sequence["Result"]) -> None:
     """Writes a PNG plot of the differences between the two rows of each claim.
 
-    Each line shows the differences of all seeds, their mean, the 95 % interval of the mean, and the
+    A claim states that one row of a table has a higher value than another row. Each line of the
+    plot shows the differences of all seeds, their mean, the 95 % interval of the mean, and the
     smallest relevant effect. The axis is linear between −1 and 1 and logarithmic elsewhere.
 
     Args:

@@ -1,9 +1,9 @@
 """Plans large networks on TPUs and GPUs: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
 
-Plans each network like `deeplab-jax plan --json` and writes DIRECTORY/NAME.json. Then writes the
-figures of all plans in DIRECTORY to experiments/results/measured/pod_plans.csv. A plan takes
-several minutes on one core. Existing plans are not compiled again, so an interrupted call can be
-repeated.
+Plans each network like `deeplab-jax plan --json`, and writes the plan to DIRECTORY/NAME.json. After
+each plan, the figures of all plans in DIRECTORY are written to
+experiments/results/measured/pod_plans.csv. A plan takes several minutes on one core. Existing plans
+are not compiled again, so an interrupted call can be repeated.
 """
 
 import csv
@@ -27,7 +27,7 @@ class PlannedRun(NamedTuple):
 
     Attributes:
       config: name of the config, with optional :key=value arguments.
-      topology: chip and shape, as in v5e:16x16.
+      topology: chip and shape, such as v5e:16x16.
       num_slices: number of TPU slices.
       fields: changed config fields and their values; batch sizes are across all chips.
     """

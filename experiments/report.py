@@ -46,12 +46,12 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = False) -> None:
-    """Writes the report on a request as `NAME.md`, `NAME.csv` and `NAME.png`.
+    """Writes the report on one requested table as `NAME.md`, `NAME.csv` and `NAME.png`.
 
-    The files are written to the directory `reports` of the preset. NAME is `opened.request.name`.
+    The files are written to WORKDIR/PRESET/reports. NAME is `opened.request.name`.
 
     Args:
-      opened: request to report on.
+      opened: request to run a table, whose stored results are reported.
       reporter: receives a message with the paths of the files, if `announce` is True.
       announce: whether to report the paths.
     """

@@ -118,7 +118,10 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def request_name(table: str, grid: Sequence[str], init: str) -> str:
-    """Returns the default name of a report: the table, and a hash of grid and init if given."""
+    """Returns the default name of a report, derived from the name of the table.
+
+    If `grid` or `init` is not empty, a hash of both is appended to the name.
+    """
     name = table.removesuffix(".py").replace("/", "-").strip(".-")
     if not (grid or init):
         return name

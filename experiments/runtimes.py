@@ -108,12 +108,14 @@ def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> di
     Args:
       path: path of the ONNX file.
       images: path of a .npy file with images, uint8 [N, H, W, 3].
-      classes: path of the .npy file to write with the class maps, int32 [N, H, W].
+      classes: path of the .npy file to which the class maps, int32 [N, H, W], are written.
       repetitions: number of timed runs.
 
     Returns:
-      `seconds`: median time of one image. `peak_bytes`: memory that loading and running the file
-      adds to this process.
+      Dictionary with the keys:
+
+      * `seconds`: median time of one image.
+      * `peak_bytes`: memory in bytes that loading and running the file adds to this process.
     """
     import cv2
 
@@ -142,9 +144,11 @@ def run_elsewhere(
       web: path of `node_modules` that contains the npm package onnxruntime-web.
 
     Returns:
-      Class maps, int32 [N, H, W]; and a dictionary with `seconds`, the median time of one image,
-      and for OpenCV also `peak_bytes`, the memory in bytes that loading and running the file adds
-      to the process.
+      Class maps, int32 [N, H, W], and a dictionary with the keys:
+
+      * `seconds`: median time of one image.
+      * `peak_bytes`, only for OpenCV: memory in bytes that loading and running the file adds to the
+        process.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

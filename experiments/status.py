@@ -38,7 +38,10 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def status_lines(opened: "OpenRequest") -> list[str]:
-    """Returns lines with the number of finished training runs, each unfinished run, and time left.
+    """Returns lines of text with the progress of one requested table.
+
+    The first line contains the number of finished training runs. It is followed by one line for
+    each unfinished run, and by a line with the time left if there are unfinished runs.
 
     The time left is the estimated time of all remaining training steps, if runs are executed one
     after the other. A run without logged steps is assumed to have the mean step time of the others.

@@ -100,7 +100,7 @@ def open_storage(workdir: str | pathlib.Path, preset: str) -> Storage:
       preset: name of the preset.
 
     Raises:
-      DeepLabError: the workdir is not on this machine.
+      DeepLabError: the workdir is in a bucket, such as gs://BUCKET/runs.
     """
     if not is_local(workdir):
         raise DeepLabError(
@@ -113,10 +113,14 @@ def open_storage(workdir: str | pathlib.Path, preset: str) -> Storage:
 def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the summary of a training run, from its `metrics.jsonl` and `manifest.json`.
 
-    `steps` is the number of training steps, and `images_per_second` is the median throughput.
-    `seconds` is the time of all training steps, without compilation, checkpoints and evaluation.
-    `started`, `commit`, `device_kind` and `devices` describe the last start of the run. `starts` is
-    the number of starts.
+    Returns:
+      Dictionary with the keys:
+
+      * `steps`: number of training steps.
+      * `seconds`: time of all training steps, without compilation, checkpoints and evaluation.
+      * `images_per_second`: median throughput.
+      * `started`, `commit`, `device_kind`, `devices`: description of the last start of the run.
+      * `starts`: number of starts, which is above 1 if the run was resumed.
     """
     rows = [row for row in read_rows(workdir) if "images_per_second" in row]
     batch, done, seconds = training.config.training.batch_size, 0, 0.0

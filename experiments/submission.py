@@ -43,8 +43,12 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
 def wait_for(submitted: Sequence[Any]) -> list[str]:
     """Waits for all submitted jobs, and returns one line of text per failure.
 
-    A job returns the lines of `experiments.batch.run_share`. If a job raises an exception instead,
-    this function adds one line with the exception.
+    Args:
+      submitted: jobs of submitit, each of which runs `experiments.batch.run_share`.
+
+    Returns:
+      The lines that the jobs return, one for each failed training run, and one line with the
+      exception for each job that raises one.
     """
     failures: list[str] = []
     for job in submitted:

@@ -25,8 +25,8 @@ class Training:
       changes: config fields that differ from the recipe, and their values.
       after: earlier training run whose network provides the initial weights, or None.
       unlabeled: split whose images are added to the training split with pseudo-labels; empty: none.
-        The pseudo-labels are predictions of a network from the same training run without this
-        split.
+        The pseudo-labels are predictions of a network that is trained in the same way, but without
+        this split.
     """
 
     recipe: str

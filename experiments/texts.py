@@ -1,4 +1,4 @@
-"""Texts of the report on a table, as Markdown and CSV."""
+"""Report on the results of an ablation table, as Markdown and CSV."""
 
 import csv
 import io
@@ -55,7 +55,13 @@ def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
 
 
 def markdown(opened: "OpenRequest", measurements: Sequence[Measurement], counter: Counter) -> str:
-    """Returns the report of a table as Markdown."""
+    """Returns the report of a table as Markdown.
+
+    Args:
+      opened: request to run the table.
+      measurements: measurements of all rows of the table.
+      counter: counts the multiply-adds of networks, from which chip-hours are estimated.
+    """
     table, request = opened.table, opened.request
     parts = [f"# {_title(opened)}", table.title + ".", _what(opened)]
     if opened.preset.scales_down:
@@ -95,8 +101,11 @@ def _what(opened: "OpenRequest") -> str:
 def _table(measurements: Sequence[Measurement], small: bool) -> str:
     """Returns the Markdown table of measurements.
 
-    The last numeric column is the difference from the published value. If `small` (the preset has
-    small networks), it is the change relative to the first row with a measured value.
+    Args:
+      measurements: measurements of all rows.
+      small: whether the preset scales the table down, for example to small networks. If so, the
+        last numeric column is the change relative to the first row with a measured value;
+        otherwise, it is the difference from the published value.
     """
     against = "change" if small else "difference"
     lines = [
@@ -172,7 +181,10 @@ def _summaries(opened: "OpenRequest") -> list[dict]:
 
 
 def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
-    """Returns a line with the estimated chip-hours of all distinct training runs of the table."""
+    """Returns a line with the estimated chip-hours of all distinct training runs of the table.
+
+    `counter` counts the multiply-adds of their networks.
+    """
     trainings: dict[str, ResolvedTraining] = {}
     for case in opened.cases:
         training = case.training

@@ -44,7 +44,11 @@ class Workload:
     folded: bool = False
 
     def title(self, kind: str) -> str:
-        """Returns a title such as `resnet_50, forward, 1x513x513`."""
+        """Returns a title such as `resnet_50, forward, 1x513x513`.
+
+        Args:
+          kind: description of the timed program, such as `forward` or `training step`.
+        """
         dtype = "" if self.dtype == "float32" else f", {self.dtype}"
         return f"{self.network}, {kind}, {self.batch_size}x{self.size[0]}x{self.size[1]}{dtype}"
 
@@ -110,7 +114,9 @@ def compare(turns: Sequence[tuple[float, float]]) -> dict[str, Any]:
         measured one directly after the other.
 
     Returns:
-      `ratio`: median of the ratios. `spread`: list of their lower and upper quartile.
+      A dictionary:
+      - `ratio`: median of the ratios.
+      - `spread`: list of the lower and the upper quartile of the ratios.
     """
     ratios = sorted(ours / theirs for ours, theirs in turns)
     quarter = len(ratios) // 4

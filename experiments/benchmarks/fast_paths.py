@@ -131,9 +131,10 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
       repetitions: number of timed runs with and without each fast path.
 
     Returns:
-      JSON-serializable dict, with one dictionary for each fast path, by name. This dictionary is
-      the result of `baselines.measure`, where the baseline is the reference implementation. It also
-      contains `gain`: the time with the reference divided by the time with the fast path.
+      {name of a fast path: results}, JSON-serializable. The results are a dictionary with the
+      entries that `baselines.measure` returns, for which the reference implementation is the
+      baseline, and the entry `gain`: the time with the reference divided by the time with the fast
+      path.
 
     Raises:
       DeepLabError: there is no such fast path.

@@ -29,7 +29,7 @@ class PyTorch:
     Attributes:
       torch: the module `torch`.
       device: cpu or cuda.
-      work: workload; with dtype bfloat16, PyTorch computes with autocast.
+      work: workload to time. If its dtype is bfloat16, PyTorch computes with autocast.
     """
 
     torch: ModuleType
@@ -37,7 +37,7 @@ class PyTorch:
     work: Workload
 
     def placed(self, network: Any) -> Any:
-        """Moves a network to the device and returns it, in memory format channels_last."""
+        """Moves a network to the device, in memory format channels_last, and returns it."""
         return network.to(self.device, memory_format=self.torch.channels_last)
 
     def pixels(self, image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Any:
@@ -173,7 +173,9 @@ class PyTorch:
 
 
 def open_pytorch(work: Workload) -> PyTorch:
-    """Returns PyTorch on the device that JAX uses, with a fixed seed and one thread per core.
+    """Returns a `PyTorch` for the device that JAX uses.
+
+    PyTorch is set to a fixed random seed and to one thread per CPU core.
 
     Raises:
       DeepLabError: PyTorch is not installed, or does not support the device.

@@ -8,7 +8,7 @@ The following command times forward passes. ENCODER is the name of an encoder, s
 tu-convnext_tiny; `baselines.BASELINES` lists the names. With --compiled, the baseline runs with
 `torch.compile`. No other program should run on the machine.
 
-  python -m experiments.benchmarks forward --baseline=segmentation_models --network=ENCODER \
+  python -m experiments.benchmarks forward --baseline=segmentation_models --network=ENCODER \\
     --size=512x512 --repetitions=15
 """
 

@@ -19,7 +19,7 @@ RATE, MOMENTUM = 0.01, 0.9
 
 
 def forward(work: Workload) -> Match:
-    """Returns forward passes of deeplab_jax and of the straightforward implementation."""
+    """Returns two programs to compare: forward pass of deeplab_jax and of straightforward Flax."""
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = _network(work.network, image)
     plain = straightforward_flax.make_network(work.network, NUM_CLASSES)
@@ -37,7 +37,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns training steps of deeplab_jax and of the straightforward implementation.
+    """Returns two programs to compare: training step of deeplab_jax and of straightforward Flax.
 
     Both networks are trained without dropout.
     """

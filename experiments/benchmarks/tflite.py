@@ -24,8 +24,8 @@ def forward(work: Workload) -> Match:
     The memory of the baseline is not measured.
 
     Raises:
-      DeepLabError: the interpreter is not installed, the file cannot be downloaded, or `work` has
-        another image size or batch size than the file.
+      DeepLabError: LiteRT is not installed, the file cannot be downloaded, or the image size or the
+        batch size of `work` is not that of the file.
     """
     file = fetch(find_pretrained(WEIGHTS[work.network]), LoggingReporter())
     interpreter = _interpreter(str(file))

@@ -114,9 +114,14 @@ def measure_pipeline(
       repetitions: number of timed runs of each pipeline.
 
     Returns:
-      `milliseconds_per_image` and `baseline_milliseconds_per_image`: median processor times.
-      `ratio`: median of the ratios deeplab_jax / torchvision. `spread`: quartiles of the ratios.
-      `images`, `repetitions` and `baseline` describe the measurement.
+      Dictionary with the keys:
+
+      * `milliseconds_per_image`: median processor time of deeplab_jax.
+      * `baseline_milliseconds_per_image`: median processor time of the baseline.
+      * `ratio`: median of the ratios deeplab_jax / baseline of processor times.
+      * `spread`: list of the lower and the upper quartile of these ratios.
+      * `images`, `repetitions`: number of images per run, and number of runs.
+      * `baseline`: description of the baseline.
 
     Raises:
       DeepLabError: torchvision is not installed.

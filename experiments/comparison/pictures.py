@@ -79,7 +79,7 @@ def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
 
 
 def class_maps(comparison: Comparison) -> bytes:
-    """Returns a PNG file of truth and predictions of the shown images, with a legend."""
+    """Returns a picture of the true and the predicted class maps, with a legend, as a PNG file."""
     columns = ("truth", *comparison.models)
     height, width = comparison.shown[0].truth.shape
     size = 2.0 * len(columns), 0.6 + 2.0 * height / width * len(comparison.shown)
@@ -120,10 +120,10 @@ def class_bars(comparison: Comparison) -> bytes:
 
 
 def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
-    """Returns a plot of mean IoU near void pixels against the width of the band around them.
+    """Returns a plot of mean IoU in a band around void pixels against the width of the band.
 
     Returns:
-      Bytes of a PNG file; None if no model has such values, for example because no pixel is void.
+      Bytes of a PNG file; None if no model has such an IoU, for example because no pixel is void.
     """
     curves = {
         model: {

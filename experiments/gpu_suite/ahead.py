@@ -36,11 +36,12 @@ def count(program: str) -> dict[str, Any]:
 
     Returns:
       A dictionary:
-      - `kernels`, `matrix_products`, `transposes`, `copies`: numbers of these kernels.
+      - `kernels`: number of all kernels.
+      - `matrix_products`, `transposes`, `copies`: number of kernels of this kind.
       - `convolutions`: {cuDNN function: number of convolutions}.
       - `windows_of_maps`: number of convolutions whose kernel is a feature map.
-      - `bytes_of_transposes`, `bytes_of_copies`: bytes that these kernels write.
-      - `bytes_written`: bytes that all kernels write.
+      - `bytes_of_transposes`, `bytes_of_copies`: bytes that kernels of this kind write.
+      - `bytes_written`: bytes that all kernels write as floating-point arrays.
       - `bytes_of_float32_maps`: bytes that all kernels write as float32 arrays with four
         dimensions.
     """
@@ -76,10 +77,13 @@ def count(program: str) -> dict[str, Any]:
 
 
 def figures(compiled: Any) -> dict[str, Any]:
-    """Returns the figures of a compiled program: the result of `count`, and estimates.
+    """Returns the figures of a compiled program.
 
-    The compiler's estimates are `flops`, `bytes` (memory traffic) and `planned_bytes` (peak
-    memory).
+    Returns:
+      The result of `count` and, in the same dictionary, the compiler's estimates:
+      - `flops`: floating-point operations; None if the compiler gives no estimate.
+      - `bytes`: memory traffic; None if the compiler gives no estimate.
+      - `planned_bytes`: peak memory.
     """
     from deeplab_jax.benchmark.networks import planned_bytes
 

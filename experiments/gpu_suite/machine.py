@@ -12,22 +12,25 @@ QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format
 
 
 def describe() -> dict[str, Any]:
-    """Describes the machine as a JSON-serializable dict.
+    """Describes the machine.
 
-    `versions` contains the version of each package that the suite requires, or None if it is not
-    installed. `card` is the first GPU, or None without nvidia-smi. The remaining keys are those of
-    `describe_machine`: date, processor, cores, JAX devices and Python version.
+    Returns:
+      JSON-serializable dictionary with the keys:
+
+      * `versions`: {package that the suite requires: version, or None if it is not installed}.
+      * `card`: description of the first GPU; None if nvidia-smi is not installed.
+      * `date`, `processor`, `cores`, `devices`, `python`: see `describe_machine`.
     """
     versions = {package: _version(package) for package in PACKAGES}
     return describe_machine() | {"card": _card(), "versions": versions}
 
 
 def _card() -> str | None:
-    """Returns name, driver version and memory of the first GPU, from nvidia-smi."""
+    """Returns name, driver version and memory of the first GPU; None if nvidia-smi fails."""
     if shutil.which(QUERY[0]) is None:
         return None
     answer = subprocess.run(QUERY, capture_output=True, text=True, check=False)
-    return answer.stdout.partition("\n")[0] or None
+    return None if answer.returncode else answer.stdout.partition("\n")[0] or None
 
 
 def _version(package: str) -> str | None:

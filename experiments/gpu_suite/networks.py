@@ -1,4 +1,4 @@
-"""Parts a, c and d of the suite: training steps and forward passes, alone and against PyTorch."""
+"""Parts a, c and d of the GPU suite: training steps and forward passes, compared with PyTorch."""
 
 import dataclasses
 import functools
@@ -147,9 +147,16 @@ def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Conte
 
 
 def _utilization(operations_per_second: float, dtype: str) -> dict[str, float]:
-    """Returns the measured peak throughputs of the device, and the utilization `mfu`.
+    """Returns the utilization of the device, and its measured peak throughputs.
 
-    `mfu` is `operations_per_second` divided by the peak rate of matrix products.
+    Args:
+      operations_per_second: floating-point operations per second of the measured program.
+      dtype: data type of the program.
+
+    Returns:
+      A dictionary:
+      - `mfu`: `operations_per_second`, divided by the peak rate of matrix products.
+      - `matrix_flops_per_second` and `memory_bytes_per_second`: see `measure_peaks`.
     """
     peaks = _peaks(dtype)
     return peaks | {"mfu": operations_per_second / peaks["matrix_flops_per_second"]}

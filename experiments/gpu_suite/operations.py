@@ -1,4 +1,4 @@
-"""Part b: implementations of kernel gradients and depthwise convolutions, each timed alone."""
+"""Part b of the GPU suite: times kernel gradients and depthwise convolutions separately."""
 
 import functools
 import statistics
@@ -57,7 +57,7 @@ CALLS, TOY_CALLS = 20, 2
 def xla_gradient(
     inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array, window: Window
 ) -> jax.Array:
-    """Returns the gradient of a kernel as JAX derives it from XLA's convolution.
+    """Returns the gradient of a kernel, which JAX computes by transposing XLA's convolution.
 
     Args:
       inputs: [N, H, W, C].
@@ -92,6 +92,9 @@ def measurements(toy: bool) -> list[Measurement]:
     """Returns the measurements of part b, one for each implementation and shape.
 
     Gradients of atrous kernels, with the shapes of ResNet-101, come before depthwise convolutions.
+
+    Args:
+      toy: whether to use tiny shapes and few calls, to test the suite on any machine.
     """
     calls = TOY_CALLS if toy else CALLS
     found = []

@@ -1,11 +1,17 @@
-"""Parts of the suite by letter; each runs in a separate process."""
+"""Parts of the GPU benchmark suite; each part has a letter and runs in a separate process."""
 
 import argparse
 import os
 
 
 def run(part: str, arguments: argparse.Namespace, deadline: float) -> None:
-    """Runs a part in this process until `deadline`, a value of `time.time()`."""
+    """Runs the measurements of a part in this process.
+
+    Args:
+      part: letter of the part, `a` to `f`.
+      arguments: command-line arguments of `python -m experiments.gpu_suite`.
+      deadline: value of `time.time()` after which no measurement starts.
+    """
     os.setpgrp()
     # Otherwise JAX allocates most of the GPU's memory, which PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -17,7 +23,12 @@ def run(part: str, arguments: argparse.Namespace, deadline: float) -> None:
 
 
 def measurements(part: str, arguments: argparse.Namespace) -> list:
-    """Returns the measurements of a part; imports only the modules of this part."""
+    """Returns the measurements of a part, and imports only the modules that this part requires.
+
+    Args:
+      part: letter of the part, `a` to `f`.
+      arguments: command-line arguments of `python -m experiments.gpu_suite`.
+    """
     toy, output = arguments.toy, arguments.output
     if part == "b":
         from experiments.gpu_suite import operations

@@ -77,8 +77,8 @@ def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
 def _kernels(data: Any) -> Iterable[tuple[str, float]]:
     """Yields (name, milliseconds) of every call of a GPU kernel in a profile.
 
-    If the profile contains no GPU, the function yields the operations in the threads of XLA
-    instead.
+    If the profile contains no GPU, the function yields the calls of the operations that XLA runs on
+    the CPU instead.
 
     Args:
       data: profile, a `jax.profiler.ProfileData`.

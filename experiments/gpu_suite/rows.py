@@ -1,4 +1,7 @@
-"""Runs measurements and stores the results in a file, so that an interrupted part can resume."""
+"""Runs the measurements of one part of the suite, and stores their results in a file.
+
+If a run is interrupted, the next run of the part continues with the remaining measurements.
+"""
 
 import dataclasses
 import json
@@ -65,12 +68,16 @@ def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement
 def run_part(
     path: Path, measurements: Sequence[Measurement], machine: Mapping[str, Any], deadline: float
 ) -> None:
-    """Runs pending measurements until the deadline, and appends a row to the file for each.
+    """Runs pending measurements until the deadline, and appends their results to the file.
 
-    Each row contains `settings`, `machine` and `status`. A row with the status `started` is written
-    before each measurement, so that the file also lists a measurement that never ended. The row
-    after the measurement has the status `measured`, `skipped` or `failed`. It also contains
-    `seconds_in_all`, and either `figures` or the `reason` why there are none.
+    Each measurement adds two rows: one before it starts, so that the file also lists a measurement
+    that never ended, and one after it. A row is a dictionary with the keys:
+
+    * `settings`, `machine`: settings of the measurement, and the argument `machine`.
+    * `status`: `started` before the measurement; `measured`, `skipped` or `failed` after it.
+    * `seconds_in_all`: duration of the measurement; only in the second row.
+    * `figures`: result of the measurement; only with the status `measured`.
+    * `reason`: error message; only with the status `skipped` or `failed`.
 
     Args:
       path: file of the rows.

@@ -1,4 +1,4 @@
-"""Packages that the suite requires. This module itself imports none of them."""
+"""Packages that the GPU suite requires. This module itself imports none of them."""
 
 import importlib.util
 

@@ -1,4 +1,7 @@
-"""Diagnostic table: atrous rates of a head on frozen features, for a cue 80 pixels away."""
+"""Diagnostic table: atrous rates of a head on frozen features.
+
+The class of an object depends on a cue at a distance of 80 pixels.
+"""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._frozen import BEFORE, FROZEN, NOTES

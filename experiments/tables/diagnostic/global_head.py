@@ -1,4 +1,7 @@
-"""Diagnostic table: image pooling on frozen features, for a cue anywhere in the image."""
+"""Diagnostic table: image pooling on frozen features.
+
+The class of all objects depends on a single cue, which may be anywhere in the image.
+"""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._frozen import BEFORE, FROZEN, NOTES

@@ -1,4 +1,4 @@
-"""Diagnostic table: evaluation at a smaller output stride than that of training."""
+"""Diagnostic table: evaluation at a smaller output stride than in training."""
 
 from experiments.table import Claim, Row, Table
 

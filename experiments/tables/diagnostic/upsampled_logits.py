@@ -1,4 +1,4 @@
-"""Diagnostic table: loss on upsampled logits or on downsampled labels, for thin lines."""
+"""Diagnostic table: loss on upsampled logits or downsampled labels, on images of thin lines."""
 
 from experiments.table import Claim, Row, Table
 

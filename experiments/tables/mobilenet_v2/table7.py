@@ -38,7 +38,12 @@ NETWORKS = (
 
 
 def costs(multiply_adds: float, parameters: float) -> Mapping[str, float]:
-    """Returns the published costs of a row: multiply-adds in billions, parameters in millions."""
+    """Returns the published costs of a row, by name of the metric.
+
+    Args:
+      multiply_adds: number of multiply-adds, in billions.
+      parameters: number of parameters, in millions.
+    """
     return {"GMAdds": multiply_adds, "Mparams": parameters}
 
 

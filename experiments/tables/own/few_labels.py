@@ -4,8 +4,9 @@
       --init=deeplabv3_mobilenetv2_dm05_voc_tflite
 
 Images are ordered by name, and the labeled images are the first 25 % or 50 %. They are therefore
-consecutive frames of a few videos. In the last row, the other images have pseudo-labels, which are
-predictions of the network of the first row with the same seed.
+consecutive frames of a few videos. In the last row, 25 % of the images are labeled, and the
+others have pseudo-labels. These are predictions of the network that the first row trains with the
+same seed.
 """
 
 from experiments.table import Row, Table

@@ -1,4 +1,4 @@
-"""DeepLab v1, table 2: training speed by kernel and rate of fc6."""
+"""DeepLab v1, table 2: training speed for several kernel sizes and atrous rates of fc6."""
 
 from experiments.table import Row, Table
 

@@ -1,4 +1,4 @@
-"""Shared parts of the ResNet-101 tables of DeepLab v2."""
+"""Settings and notes that several tables of DeepLab v2 with ResNet-101 use."""
 
 from deeplab_jax.configs._recipes import CONVENTIONS
 
