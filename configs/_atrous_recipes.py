@@ -47,7 +47,7 @@ class Amount:
       num_steps: number of training steps.
       learning_rate: initial learning rate.
       crop: height and width of the crops, in pixels.
-      open: uncertain values, as {dotted name of a config field: reason}.
+      open: {dotted name of a config field: reason why its value may differ from the paper}.
     """
 
     num_steps: int

@@ -92,7 +92,7 @@ def _num_steps(given: ConfigDict) -> int:
 
 
 def _start_from(config: ConfigDict, init: str) -> None:
-    """Initializes the backbone from the model `init`, and lowers its learning rate to a tenth."""
+    """Initializes the backbone from the model `init`, with a tenth of the usual learning rate."""
     config.training.init_from = init
     config.training.init_scope = "backbone"
     config.optimizer.multipliers.backbone = 0.1

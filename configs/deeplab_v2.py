@@ -59,7 +59,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
+    """Returns the `Recipe` for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(
         text,
         dataset="voc",

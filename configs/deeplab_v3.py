@@ -30,7 +30,8 @@ Arguments:
 * `stage`: 1 (default) or 2 (VOC only).
 * `backbone`: resnet_101_beta (default), resnet_50_beta, resnet_101 or resnet_50.
 * `head`: aspp (default) or cascade.
-* `from_coco`: settings of stage 1 for a network that was trained on coco_voc; `init` must name it.
+* `from_coco`: whether stage 1 fine-tunes a network that was trained on coco_voc (default: false).
+  If true, `init` is required and must name that network.
 * `init`: weights to start from (default: the backbone trained on ImageNet); `none`: random
   initialization. Stage 2 requires the network of stage 1.
 * `steps`: number of training steps (default: see above).
@@ -52,7 +53,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
+    """Returns the `Recipe` for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(
         text, head="aspp", **atrous.ARGUMENTS | {"backbone": "resnet_101_beta"}
     )

@@ -31,7 +31,8 @@ Arguments:
   resnet_101 or resnet_50.
 * `separable`: depthwise separable convolutions in the ASPP and the decoder: true, false or auto
   (default: true on Xception, false on ResNet).
-* `from_coco`: settings of stage 1 for a network that was trained on coco_voc; `init` must name it.
+* `from_coco`: changes stage 1 for initial weights of a network that was trained on coco_voc.
+  It requires `init`, which must name this network.
 * `init`: weights to start from (default: the backbone trained on ImageNet); `none`: random
   initialization. Stage 2 requires the network of stage 1.
 * `steps`: number of training steps (default: see above).
@@ -61,7 +62,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
+    """Returns the recipe for `text`: the config, and where it may differ from the paper."""
     given = configs.arguments(
         text, separable="auto", **atrous.ARGUMENTS | {"backbone": "xception_65"}
     )

@@ -10,9 +10,10 @@ than the crops, reduce augmentation.crop_size.
 
 Arguments:
 * `cpu`: small crops and batches, and a small network, for training on two CPU cores.
-* `steps`: number of training steps (default: 20,000; with `cpu`, 1800, or 1000 if `init` is given).
+* `steps`: number of training steps (default: 20,000; 1800 with `cpu`; 1000 with `cpu` and `init`).
 * `init`: model that provides the initial weights of the backbone (default: random weights): a name
-  of published weights, a model directory or a workdir. The network then has all channels.
+  of published weights, a model directory or a workdir. Without `init`, `cpu` halves the number of
+  channels of the backbone; with `init`, the backbone has all channels.
 """
 
 from ml_collections import ConfigDict

@@ -29,7 +29,8 @@ Arguments:
   whereas the released code rounds them to the nearest whole number. The results differ for 0.35,
   1.3 and 1.4.
 * `aspp`: adds the 3×3 atrous branches to the head of MobileNetV2.
-* `from_coco`: settings of stage 1 for a network that was trained on coco_voc; `init` must name it.
+* `from_coco`: whether stage 1 fine-tunes a network that was trained on coco_voc (default: false).
+  If true, `init` is required, and must be this network.
 * `init`: weights to start from (default: MobileNetV2 trained on ImageNet, or random weights for
   MobileNetV3); `none`: random weights. Stage 2 requires the network of stage 1.
 * `steps`: number of training steps (default: see above).
@@ -51,7 +52,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for the arguments in `text`: its config, and its uncertain values."""
+    """Returns the config for the arguments in `text`, and why some of its values are uncertain."""
     given = configs.arguments(
         text, aspp=False, width=1.0, **atrous.ARGUMENTS | {"backbone": "mobilenet_v2"}
     )

@@ -1,17 +1,18 @@
-"""DeepLab v3+ with ResNet-50 on PASCAL VOC 2012 (arXiv 1802.02611, section 4; stage 1).
+"""DeepLab v3+ with ResNet-50 on PASCAL VOC 2012 (arXiv 1802.02611, section 4).
 
   deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
   deeplab-jax train --config=configs/voc.py --workdir=runs/voc
 
-The recipe trains on the split `train`. The papers train on the split `train_aug` of 10,582 images,
-which --config.data.train_split=train_aug selects. `prepare` writes this split only if the folder
-`SegmentationClassAug` is next to `SegmentationClass`.
+The paper trains in two stages, which docs/guides/recipes.md describes. The recipe corresponds to
+the first stage, but trains on the split `train`. The paper trains on the split `train_aug` of
+10,582 images, which --config.data.train_split=train_aug selects. `prepare` writes this split only
+if the folder `SegmentationClassAug` is next to `SegmentationClass`.
 
 The recipe requires an accelerator. Its backbone starts from TF-Slim's weights for ImageNet, a
 TensorFlow checkpoint that requires `pip install 'deeplab_jax[tensorflow]'`. No result of the recipe
 has been measured yet. The values of the config fields are those of the paper, except for the
-training split and for defaults that come from the released code. The source of each default is in
-deeplab_jax/config_fields.py.
+training split and for defaults that come from the released code. The sources of the defaults are in
+config_fields.py, optimization_fields.py and architecture_fields.py in deeplab_jax/.
 
 With `cpu`, the network is small enough to train on two cores, from scratch, on a few hundred
 images. It then learns where objects are rather than which classes they have.
