@@ -5,7 +5,7 @@ usage: python docs/draw_applications.py street|drive|cells FOLDER
 street  150 images of streets, with masks of seven classes
 drive   40 frames of a video along a street
 cells   200 16-bit grayscale images with 12-bit values, with masks of small bright spots that
-        cover about 1 % of the pixels
+        cover less than 2 % of the pixels
 """
 
 import sys
