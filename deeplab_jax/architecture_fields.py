@@ -282,8 +282,8 @@ class ArchitectureFields:
     )
     multiple_of_stride: bool = keyword(
         False,
-        "Legal input sides if `align_corners` is True. True: k·output_stride pixels; False: "
-        "k·output_stride + 1 pixels. k is a whole number.",
+        "Legal input sides with `align_corners=True`: k·output_stride pixels (True), or "
+        "k·output_stride + 1 pixels (False), where k is a whole number.",
         source="segmentation_models.pytorch",
     )
     preprocessing: str = keyword(

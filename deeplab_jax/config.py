@@ -159,9 +159,9 @@ def _check_fields(config: Any) -> None:
 
 
 def _unknown_field(error: Exception) -> str | None:
-    """Returns the field that does not exist according to an error of ml_collections.
+    """Returns the name of the unknown field that an exception of ml_collections reports.
 
-    The result is None for other errors.
+    For all other exceptions, the result is None.
     """
     if not isinstance(error, AttributeError | KeyError):
         return None
@@ -174,12 +174,13 @@ def _unknown_field(error: Exception) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns `name`, prefixed with the section of the field that has the most similar name.
+    """Prefixes the name of an unknown field with the probable section of the field.
 
-    If no field has a similar name, `name` is returned unchanged.
+    The section is that of the existing field with the most similar name. The error message can then
+    suggest this field. If no field has a similar name, `name` is returned unchanged.
 
     Args:
-      name: name of a field, without its section.
+      name: name of the unknown field, without a section.
       fields: dotted names of all fields, which are compared without their sections.
     """
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
@@ -277,8 +278,8 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """Returns the config that the `config.json` of a workdir stores.
 
-    Fields that are not in the file have their defaults. If an earlier release wrote the file, its
-    names and values of fields are converted to the current ones.
+    Fields that are not in the file have their defaults. If an earlier release wrote the file, field
+    names and values that have changed since then are converted to the current ones.
 
     Args:
       text: content of the file.

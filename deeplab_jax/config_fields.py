@@ -66,10 +66,10 @@ class Data:
 class Augmentation:
     """Augmentation of training examples.
 
-    The steps are: change colors, resize, scale, pad, crop, rotate, flip; then mix. Resizing,
-    scaling, padding, cropping and flipping have the same order as in the code of the DeepLab
-    authors. Each crop is mixed with at most one other crop, by one of `cutmix`, `classmix` and
-    `copy_paste`.
+    The steps are, in this order: change colors, resize to given lengths, scale by a random factor,
+    pad, crop, rotate, flip, and mix with another crop. Resizing, scaling, padding, cropping and
+    flipping have the same order as in the code of the DeepLab authors. The methods of mixing are
+    `cutmix`, `classmix` and `copy_paste`; each crop is mixed at most once.
     """
 
     crop_size: tuple[int, int] = keyword(

@@ -111,9 +111,9 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
       overwrite: whether to replace an existing file or directory at `path` (default: False).
 
     Raises:
-      DeepLabError: `path` cannot be replaced, because it is a mount point or the current directory.
-        If `overwrite` is False, it is also an error if `path` exists and is not an empty directory,
-        or cannot be written.
+      DeepLabError: `path` is a mount point or the current directory, which cannot be replaced. With
+        `overwrite=False`, also: `path` exists and is not an empty directory, or files cannot be
+        written into its parent directory.
     """
     if not overwrite:
         check_new_directory(path)
@@ -230,7 +230,7 @@ def check_writable(directory: Path) -> None:
 def check_output_directory(directory: Path) -> None:
     """Checks that files can be written into a directory, which need not exist.
 
-    On this machine, no directory is created.
+    A missing directory is created only in a bucket, not on this machine.
 
     Raises:
       DeepLabError: no file can be written into the directory or, if it does not exist, into its
@@ -242,12 +242,12 @@ def check_output_directory(directory: Path) -> None:
 
 
 def check_output_file(path: Path) -> None:
-    """Checks that a file can be written to a path; its directory need not exist.
+    """Checks that a file can be written to a path, whose parent directory need not exist.
 
-    On this machine, no directory is created.
+    A missing parent directory is created only in a bucket, not on this machine.
 
     Raises:
-      DeepLabError: `path` is a directory, or its directory cannot be written.
+      DeepLabError: `path` is a directory, or its parent directory cannot be written.
     """
     check_output_directory(path.parent)
     if path.is_dir():

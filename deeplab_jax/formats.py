@@ -2,8 +2,8 @@
 
 * Version 1 (files without a version) stores only the keywords of `create_model` that the user set.
   When such a file is read, keywords without effect are ignored, and omitted atrous rates have the
-  defaults of earlier releases. These depend on the output stride only for ASPP with
-  `fusion=concat`, and not in torchvision's networks.
+  defaults of earlier releases. The defaults depend on the output stride if the head is ASPP with
+  `fusion=concat` and the network is not one of torchvision's. In all other cases, they do not.
 * Version 2 stores the value of every keyword of `create_model`.
 * Version 3 stores fields and keywords under their current names.
 """
@@ -111,9 +111,10 @@ def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, An
 
 
 def is_old_name(name: str) -> bool:
-    """Returns whether a field name without section, such as `space`, was renamed or removed.
+    """Returns whether a name is the earlier name of a config field that was renamed or removed.
 
-    True means that it is the old name of a field in `RENAMES`, without the section before the dot.
+    Args:
+      name: name without the section before the dot, such as `space` for `parallel.space`.
     """
     return any(name == rename.old.rpartition(".")[2] for rename in RENAMES)
 
@@ -125,8 +126,9 @@ def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") 
       kind: noun that describes the name, such as "config field".
       name: the unknown name.
       legal: all legal names.
-      prefix: section such as "model." if `name` and `legal` are the names of its fields without the
-        section. Empty: `legal` contains names with their section, and `name` may omit the section.
+      prefix: section with a dot, such as "model.", if `name` and `legal` are names of fields in
+        this section, without the section. Empty: the names in `legal` include their sections, and
+        `name` may omit the section.
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

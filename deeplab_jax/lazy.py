@@ -1,4 +1,4 @@
-"""Imports names on their first use (PEP 562), and imports optional libraries."""
+"""Imports of the names of a package on first use (PEP 562), and of optional libraries."""
 
 import contextlib
 import importlib

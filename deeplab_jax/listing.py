@@ -216,9 +216,9 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
             limit = min(max_bytes, shutil.disk_usage(directory).free)
             if size > limit:
                 raise DeepLabError(
-                    f"the archive unpacks to {size:,} bytes, more than {limit:,} bytes, which is "
-                    "the smaller of the limit and the free disk space; unpack the archive, and "
-                    "give the directory"
+                    f"the archive unpacks to {size:,} bytes, but at most {limit:,} bytes are "
+                    f"allowed (the smaller of the free disk space and {max_bytes:,} bytes); unpack "
+                    "the archive, and give the directory"
                 )
             for path, member in targets.items():
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,12 @@ def load(
     """Loads a trained model for inference.
 
     Args:
-      reference: path of a model directory or of a training workdir; address of a model on the
-        Hugging Face Hub, `hf://user/name` or `hf://user/name@revision`; a name from
-        `list_pretrained`, whose weights are downloaded and converted on first use; or path of a
-        .stablehlo, .onnx or .tflite file that `deeplab-jax export` wrote.
+      reference: one of the following:
+
+        * path of a model directory or of a training workdir
+        * address of a model on the Hugging Face Hub, `hf://user/name` or `hf://user/name@revision`
+        * name from `list_pretrained`; the weights are downloaded and converted on first use
+        * path of a .stablehlo, .onnx or .tflite file that `deeplab-jax export` wrote
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
       ema: whether to use the moving average of the variables in the checkpoint of a workdir; None:
         True if the checkpoint contains it. For a model directory, which has only one set of

@@ -215,7 +215,10 @@ def _without_proxy(host: str) -> str:
 
 @contextmanager
 def _errors_shown(gradio: ModuleType, image: Path | None, model: str) -> Iterator[Path]:
-    """Context manager that shows errors to the visitor, without paths of the server.
+    """Context manager that shows the errors of a request on the page.
+
+    The page shows the message of a `DeepLabError`. Any other error is logged, and the page shows a
+    general message instead, because the error may contain paths of the server.
 
     Args:
       gradio: the module gradio.

@@ -1,4 +1,4 @@
-"""Segmentation of one image per request, without a web framework."""
+"""Segmentation of one image per request, independent of the web framework."""
 
 import collections
 import concurrent.futures

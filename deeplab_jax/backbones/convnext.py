@@ -58,7 +58,7 @@ SIZES = {
 
 
 def features(size: Size) -> tuple[Feature, ...]:
-    """Returns the endpoints of the four stages."""
+    """Describes the output feature map of each of the four stages."""
     return tuple(
         Feature(f"stage_{stage}", width, 2 ** (stage + 1))
         for stage, width in enumerate(size.widths, start=1)
@@ -68,13 +68,14 @@ def features(size: Size) -> tuple[Feature, ...]:
 class PatchConvolution(Convolution):
     """Convolution of patches that do not overlap: the kernel is as large as the stride.
 
-    If the stride was replaced by an atrous rate, the output has the size of the input. The input is
-    then padded by `rate` pixels along each axis, half of them on each side. If the rate is odd, the
-    bottom and the right receive one pixel more than the top and the left, as in timm.
+    To reach a small output stride, some layers have stride 1 and an atrous rate instead of a larger
+    stride, and their output has the size of their input. Their input is padded by `rate` pixels
+    along each axis, half of them on each side. If the rate is odd, the bottom and the right receive
+    one pixel more than the top and the left, as in timm.
     """
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding, which is 0 unless the stride was replaced by an atrous rate.
+        """Returns the padding, which is 0 unless an atrous rate replaces the stride.
 
         Without padding, rows at the bottom and columns at the right that do not fill a patch are
         ignored.
@@ -127,7 +128,7 @@ class ConvNeXt(nn.Module):
 
     Attributes:
       name_in_timm: name of the network in timm, a key of `SIZES`.
-      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
       stochastic_depth: probability of dropping the residual branch of the last block in training;
         it rises linearly from 0 at the first block.
       form: settings common to all layers, see `layers.Form`.

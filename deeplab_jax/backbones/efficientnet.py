@@ -121,7 +121,7 @@ class EfficientNet(nn.Module):
 
     Attributes:
       name_in_timm: name of the network, a key of `efficientnet_networks.NETWORKS`.
-      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
       rate_start: first unit with the atrous rate that replaces a stride: the unit that had the
         stride (`same_unit`) or the unit after it (`next_unit`). All later units have the rate, too.
       stochastic_depth: upper bound of the probability of dropping a residual branch in training;

@@ -50,7 +50,10 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the output of the unit and, for decoders, that of its depthwise convolution."""
+        """Returns the output of the unit, and the output of its depthwise convolution.
+
+        Decoders use the output of the depthwise convolution.
+        """
         hidden = inputs
         expands = self.expanded != inputs.shape[-1]
         before = self.rate * (self.kernel_size // 2) if self.pad_first and expands else None
@@ -124,13 +127,15 @@ NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
 def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
     """Returns the number of channels of a MobileNetV2 layer after scaling.
 
+    With `width_divisor=1`, this function rounds 16 × 0.35 to 5. The released code rounds to the
+    nearest whole number, here 6. Rounding down is kept because the models that this package has
+    stored have these numbers of channels.
+
     Args:
       features: number of channels at depth multiplier 1.
       depth_multiplier: multiplier of the number of channels.
-      width_divisor: 1: the product is rounded down, to at least 1; 8: it is rounded to a multiple
-        of 8. Instead of rounding down, the released code rounds to the nearest whole number: it
-        rounds 16 × 0.35 to 6, and this function to 5. Rounding down is kept because the models
-        that this package has stored have these numbers of channels.
+      width_divisor: 1: the product of `features` and `depth_multiplier` is rounded down, to at
+        least 1; 8: it is rounded to a multiple of 8.
     """
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)
@@ -140,7 +145,7 @@ class MobileNetV2(nn.Module):
     """Backbone MobileNetV2 (arXiv 1801.04381).
 
     Attributes:
-      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
       depth_multiplier: multiplier of the number of channels of every layer.
       width_divisor: 1: scaled numbers of channels are rounded down, to at least 1; 8: they are
         rounded to multiples of 8, as in slim's image classifiers.
@@ -305,7 +310,7 @@ class MobileNetV3(nn.Module):
     Attributes:
       size: `large`, `small`, `large_seg` or `small_seg`; the last two are those released for
         DeepLab.
-      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
       depth_multiplier: multiplier of the number of channels of every layer. The product is rounded
         to a multiple of 8.
       stride_placement: `torchvision`: convolutions are padded symmetrically, and a stride that

@@ -66,7 +66,7 @@ OWN_DEPTHS = (18, 50, 101)
 
 
 class Variant(NamedTuple):
-    """Changes to a ResNet of one depth.
+    """Differences between a variant of ResNet and the original ResNet of the same depth.
 
     Attributes:
       stem_width: number of channels of the first two convolutions in a stem of three 3×3
@@ -219,8 +219,8 @@ class ResNet(nn.Module):
     Attributes:
       depth: 18, 34, 50, 101 or 152.
       beta_stem: whether the stem has three 3×3 convolutions instead of one 7×7 convolution.
-      output_stride: power of 2 from 4 to 2^(cascade_blocks + 1); strides beyond it become atrous
-        rates.
+      output_stride: power of 2 from 4 to 2^(cascade_blocks + 1); later strides are replaced by
+        atrous rates.
       multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
         (DeepLab v3, section 3.2.1); None: all 1.
       stride_placement: convolution that has the stride between two blocks. `slim`: the second

@@ -1,4 +1,4 @@
-"""VGG-16 as in DeepLab v1 and v2: with 3×3 max pooling, and average pooling at the end."""
+"""VGG-16 in the form of DeepLab v1 and v2, with 3×3 max pooling and a final average pooling."""
 
 import jax
 from flax import linen as nn
@@ -24,13 +24,14 @@ WINDOW, PADDING = (3, 3), ((1, 1), (1, 1))
 
 
 class VGG(nn.Module):
-    """Backbone VGG-16, up to the last pooling (DeepLab v1, section 3.1, and released prototxt).
+    """Convolutions and poolings of VGG-16 (DeepLab v1, section 3.1, and released prototxt).
 
-    Where strides become atrous rates, pooling windows are not dilated. Therefore, features at
-    output stride 8, subsampled by 2, differ from features at output stride 16.
+    Strides beyond the output stride are replaced by atrous rates of the convolutions, but pooling
+    windows are not dilated. If features at output stride 8 are subsampled by 2, they therefore
+    differ from features at output stride 16.
 
     Attributes:
-      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      output_stride: ratio of the image size to the size of the output: 4, 8, 16 or 32.
       form: settings common to all layers, see `layers.Form`.
     """
 

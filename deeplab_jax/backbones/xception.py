@@ -34,7 +34,7 @@ class Module(NamedTuple):
 
 
 def modules(depth: int) -> dict[str, Module]:
-    """Returns the modules of Xception-41, 65 or 71 by name, in order."""
+    """Returns the modules of Xception-41, 65 or 71 by name, from the first to the last."""
     entry = [(128, 2), (256, 2), (728, 2)]
     if depth == 71:
         entry = [(128, 2), (256, 1), (256, 2), (728, 1), (728, 2)]
@@ -51,10 +51,10 @@ def modules(depth: int) -> dict[str, Module]:
 
 
 def low_level_features(depth: int) -> tuple[Feature, ...]:
-    """Returns the endpoints for decoders.
+    """Returns the endpoints that decoders can use as low-level features.
 
-    They have strides 4, 8 and 16. Each is the output of the second separable convolution of a
-    module, before the ReLU.
+    The endpoints have strides 4, 8 and 16. Each endpoint is the output of the second separable
+    convolution of a module, before the ReLU.
 
     Args:
       depth: depth of the backbone: 41, 65 or 71.
@@ -76,8 +76,8 @@ class XceptionModule(nn.Module):
 
     Attributes:
       row: configuration of the module.
-      unit: stride of the third separable convolution and of the shortcut, and atrous rate of all
-        separable convolutions.
+      unit: stride and atrous rate. The third separable convolution and the shortcut have this
+        stride. All separable convolutions have this atrous rate.
       separable: constructor of `SeparableConvNorm` in which the arguments that the three separable
         convolutions share are already set.
       conv_norm: constructor of `ConvNorm` for the shortcut, in which common arguments are already
@@ -91,7 +91,7 @@ class XceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the output of the module and that of its second separable convolution."""
+        """Returns the output of the module, and the output of its second separable convolution."""
         hidden, outputs = inputs, []
         for number, width in enumerate(self.row.widths, start=1):
             if not self.row.activation_inside:
@@ -120,11 +120,12 @@ class XceptionModule(nn.Module):
 class Xception(nn.Module):
     """Backbone Xception (DeepLab v3+, section 3.2 and figure 4).
 
-    Strides and positions of the ReLUs are as in the released code.
+    Strides and positions of the ReLUs are those of the released TensorFlow code.
 
     Attributes:
       depth: 41, 65 or 71.
-      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      output_stride: ratio of the image size to the size of the last feature map: 4, 8, 16 or 32.
+        Strides that would exceed this ratio are replaced by atrous rates.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """

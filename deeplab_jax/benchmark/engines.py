@@ -100,7 +100,8 @@ def total_bytes(paths: Iterable[pathlib.Path]) -> int:
     """Returns the total size of files in bytes.
 
     Args:
-      paths: paths of files, and of directories, of which all files are counted.
+      paths: paths of files or directories. All files in a directory and in its subdirectories are
+        counted.
     """
     files = {file for path in paths for file in (path, *path.rglob("*")) if file.is_file()}
     return sum(file.stat().st_size for file in files)

@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def _version(package: str) -> str | None:
-    """Returns the installed version of a package, or None if it has no metadata."""
+    """Returns the version of a package, or None if the package is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -155,7 +155,7 @@ def save_items(
     *,
     again: bool = False,
 ) -> None:
-    """Starts saving a checkpoint in the background, after the previous save has finished.
+    """Waits for the previous save, and then starts saving a checkpoint in the background.
 
     Args:
       manager: checkpoints, opened for writing.
@@ -231,7 +231,7 @@ def _read_once(directory: epath.Path, like: Any) -> Any:
 
 
 def _resharded(whole: jax.Array, like: jax.Array) -> jax.Array:
-    """Returns an array that is replicated on all devices with the sharding of another array.
+    """Converts an array that is replicated on all devices to the sharding of another array.
 
     Args:
       whole: replicated array.

@@ -102,9 +102,9 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata of a checkpoint, as it was when the manifest was written.
+    """Returns the metadata of a checkpoint, without the keys that Orbax changes later.
 
-    The keys that Orbax changes later are left out.
+    Orbax changes these keys after the manifest is written, so they cannot be compared with it.
     """
     content = json.loads((directory / METADATA).read_text())
     for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
@@ -164,7 +164,11 @@ def _is_unfinished(directory: epath.Path) -> bool:
 
 
 def uncommit(directory: epath.Path) -> None:
-    """Marks a checkpoint as unfinished if it is in a bucket; to be called before its deletion."""
+    """Marks a checkpoint in a bucket as unfinished; does nothing for a local checkpoint.
+
+    Must be called before the files of the checkpoint are deleted. If the deletion is interrupted,
+    the checkpoint then counts as unfinished, not as damaged.
+    """
     if not is_local(directory):
         (directory / COMMITTED).unlink(missing_ok=True)
 

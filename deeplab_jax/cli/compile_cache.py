@@ -29,9 +29,9 @@ def set_defaults() -> None:
     """Sets the environment variables of the cache directories to their defaults, if they are unset.
 
     When JAX is imported, it reads the directory of compiled programs and the size limit of this
-    directory from two of the variables. If the user has set the directory, no limit is set. Other
-    programs may use this directory without a limit, and JAX does not support a directory that
-    programs with and without a limit share.
+    directory from two of the variables. If the user has set the directory, no limit is set, because
+    other programs may use the directory without a limit. JAX requires that either all or none of
+    the programs that use a directory set a limit.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:

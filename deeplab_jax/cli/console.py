@@ -47,7 +47,7 @@ OPTIONAL = {
 
 
 def _parts(step: int, num_steps: int, scalars: Mapping[str, float]) -> Iterator[str]:
-    """Yields the parts of the line that reports a training step."""
+    """Yields the parts of a line on the progress of training, such as `step 10/100`."""
     yield f"step {step}/{num_steps}"
     yield f"loss {scalars['loss']:.4f}"
     yield f"lr {scalars['learning_rate']:.2e}"

@@ -39,8 +39,8 @@ DEFINE: dict[type, Callable[..., object]] = {
 class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
 
-    absl passes `true` for `--NAME` and `false` for `--noNAME`. For `true`, the parser returns the
-    argument of its constructor, for `false`, None, and for any other text, the text itself.
+    absl passes `true` for `--NAME`; the parser then returns the argument of its constructor. absl
+    passes `false` for `--noNAME`; the parser then returns None. It returns other texts unchanged.
     """
 
     syntactic_help = "a value, or nothing for the default"
@@ -282,7 +282,7 @@ class Flags(absl_flags.FlagValues):
         return settings | {"size": parse_size(self.size)}
 
     def check_sources(self) -> None:
-        """Checks that the model and the dataset exist, without importing JAX, which takes long.
+        """Checks that the model and the dataset exist, before the slow import of JAX.
 
         Raises:
           DeepLabError: there is no such model or dataset.

@@ -158,8 +158,12 @@ def exit_status(
 ) -> int:
     """Runs a function and returns the exit status.
 
-    An expected error is printed as one line: `DeepLabError`, a flag error of absl, `OSError`, or
-    an error of a library that reads and writes buckets, for example a missing permission.
+    An expected error is printed as one line. The following errors are expected:
+
+    - `DeepLabError`,
+    - a flag error of absl,
+    - `OSError`,
+    - an error of a library that reads and writes buckets, for example a missing permission.
 
     Args:
       work: function that parses the flags and runs the command.

@@ -170,7 +170,7 @@ def _frame_size(flags: Flags) -> tuple[int, int] | None:
 
 
 def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
-    """Returns the paths of images; [] if only videos are to be predicted.
+    """Returns the paths to search for images, or [] if there are only videos.
 
     Args:
       paths: paths on the command line, without video files.
@@ -178,7 +178,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
       videos: all videos to predict, including the camera.
 
     Returns:
-      `paths` if they contain images. If they are folders without images, and there are videos, [].
+      `paths`, or [] if there are videos but no images. In this case, all paths must be folders.
 
     Raises:
       DeepLabError: a path does not exist or is in a bucket, or there are neither images nor videos.

@@ -227,7 +227,8 @@ def _options(name: str, flags: Flags) -> dict[str, Any]:
     """Returns the keyword arguments of the builder of the dataset `name`, read from the flags.
 
     Raises:
-      DeepLabError: a flag does not apply to the dataset, has an illegal value, or is missing.
+      DeepLabError: a flag does not apply to the dataset or has an illegal value, or --source is
+        missing.
     """
     specific = {option for options in OPTIONS.values() for option in options}
     given: dict[str, Any] = {

@@ -65,7 +65,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Writes the directory, uploads it, and prints where the model is."""
+    """Writes the model directory, uploads it if --repo is given, and prints where the model is."""
     flags.refuse("push", paths, "give the model as --model")
     flags.require("model")
     if not (flags.repo or flags.output):

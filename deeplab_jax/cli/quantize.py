@@ -6,7 +6,7 @@ inference that has about a quarter of the original size; it cannot be trained fu
 prints mean IoU, size and latency before and after quantization, and writes them to DIR/report.json.
 
 On CPUs, the quantized model is not faster in JAX. For fast prediction on CPUs, export the float
-model with `export --format=tflite --calibrate`, and run that file with `predict`.
+model with `export --format=tflite --calibrate`, and run the exported file with `predict`.
 
 If the accuracy drops too much, give --steps=N for quantization-aware fine-tuning. The fine-tuning
 run uses the config of the model's workdir or --config=FILE, with overrides --config.FIELD=VALUE,

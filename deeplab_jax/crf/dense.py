@@ -161,7 +161,10 @@ def _refine(
     logits: Float[Array, "H W C"],
     image: UInt8[Array, "H W 3"],
 ) -> Float[Array, "H W C"]:
-    """Returns probabilities [H, W, C] of one image; the arguments are explained in `dense_crf`."""
+    """Returns probabilities [H, W, C] of one image.
+
+    The arguments are those of `dense_crf`; `capacity` is its argument `lattice_capacity`.
+    """
     flat, filters = _prepare(logits, image, parameters, capacity)
     if compatibility is not None:
         padding = (0, flat.shape[1] - logits.shape[2])

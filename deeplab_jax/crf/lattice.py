@@ -57,7 +57,7 @@ class Lattice:
           values: [N, C], floating point. On CPUs, filtering is faster if C is a multiple of 8.
 
         Returns:
-          [N, C].
+          Filtered values, [N, C].
 
         Source: Adams, Baek and Davis 2010, section 3: splat, blur with (½, 1, ½) along each axis,
         slice.
@@ -240,7 +240,7 @@ def blur(
       reverse: whether to start with the last axis, as the gradient of the blur requires.
 
     Returns:
-      [M, C].
+      Blurred values, [M, C].
     """
     axes = reversed(lattice.neighbors) if reverse else lattice.neighbors
     for following, previous in axes:

@@ -159,8 +159,8 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
     Args:
       features: [d, N], floating point, positions of the points, in units of the standard deviation
         of the kernel.
-      num_points: int32 scalar, number of points; the remaining columns of `features` have no
-        weight.
+      num_points: int32 scalar, number of points. If `features` has more columns, the last columns
+        are padding and get the weight 0.
     """
     classes, points = features.shape[0] + 1, features.shape[1]
     corner, rank, weight = embed(features)
@@ -227,7 +227,10 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _number(code: jax.Array) -> jax.Array:
-    """Numbers the runs of equal codes within each row, from 0 and consecutively over all rows.
+    """Assigns a number to each run of equal codes.
+
+    A run does not extend into the next row. The runs are numbered from 0, and the numbers continue
+    from one row to the next.
 
     Args:
       code: int64 [d+1, N], each row in ascending order.

@@ -148,7 +148,8 @@ LEVELS = (1, 2, 3, 6)
 def pool_bins(features: jax.Array, bins: int) -> jax.Array:
     """Divides a map of any size into bins × bins parts and returns the maximum of each.
 
-    Bin i of n covers rows ⌊i·h/n⌋ to ⌈(i+1)·h/n⌉ − 1, and columns likewise (SPP-net, section 2.2).
+    Along a side of h pixels, bin i of n covers the pixels ⌊i·h/n⌋ to ⌈(i+1)·h/n⌉ − 1 (SPP-net,
+    section 2.2).
 
     Args:
       features: [N, h, w, C].
@@ -168,7 +169,8 @@ def pool_bins(features: jax.Array, bins: int) -> jax.Array:
 def _maximum(part: jax.Array, axis: int) -> jax.Array:
     """Returns the maximum along an axis, by max pooling instead of `jnp.max`.
 
-    The gradient of `jnp.max` divides by the number of maxima that it finds, and can be NaN.
+    The gradient of `jnp.max` divides by the number of elements that are equal to the maximum. Due
+    to rounding, this number can be 0, and the gradient is then NaN.
     """
     window = (part.shape[1], 1) if axis == 1 else (1, part.shape[2])
     return nn.max_pool(part, window, padding="VALID")

@@ -40,8 +40,10 @@ def _cause(images: int, group: int) -> str:
 class ShardedBatchNorm(nn.BatchNorm):
     """Batch normalization whose backward pass sums only two values per channel over devices.
 
-    Variables and outputs are the same as in `nn.BatchNorm`. The gradients of scale and bias are
-    computed from these two sums. Automatic differentiation would require a third sum.
+    Variables and outputs are the same as in `nn.BatchNorm`. The two values are the sum of the
+    output gradient, and the sum of its product with the centered input. The gradients of mean,
+    variance, scale and bias are computed from them. Automatic differentiation would require a third
+    sum.
     """
 
     @nn.compact

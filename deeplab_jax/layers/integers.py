@@ -66,7 +66,7 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 
     Args:
       array: floating point, any shape.
-      **how: further keyword arguments of `qwix.quantize`, such as `calibration_method`.
+      **how: keyword arguments of `qwix.quantize`, such as `calibration_method`.
 
     Source: straight-through estimator, arXiv 1308.3432, section 4.
     """
@@ -80,9 +80,10 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
     """Quantizes a kernel [k, k, C, D] to int8 and back, with one scale per output channel.
 
-    When batch normalization is later folded into the kernel, each output channel is multiplied by a
-    constant. The quantization scale of the channel is multiplied by the absolute value of this
-    constant. The int8 values of the folded kernel are therefore the same, except for the sign.
+    This simulates quantization before batch normalization is folded into the kernel. Folding
+    multiplies each output channel by a constant, and the quantization scale of the channel by the
+    absolute value of this constant. The int8 values of the folded kernel are therefore the same,
+    except for the sign.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 

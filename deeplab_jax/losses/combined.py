@@ -61,8 +61,8 @@ def kernels(names: tuple[str, ...]) -> bool:
     """Returns whether a parameter is a convolution kernel, not a bias or part of a normalization.
 
     Args:
-      names: path of the parameter, the names of all modules from the root down, followed by the
-        name of the parameter.
+      names: names in the path of the parameter: all modules from the root down, then the parameter
+        itself.
     """
     return names[-1] == "kernel"
 
@@ -73,7 +73,7 @@ def dense_kernels(names: tuple[str, ...]) -> bool:
     The released code applies weight decay only to such kernels.
 
     Args:
-      names: path of the parameter, see `kernels`.
+      names: names in the path of the parameter, see `kernels`.
     """
     # MobileNetV4 also has `first_depthwise`.
     return kernels(names) and not any(name.endswith("depthwise") for name in names)
@@ -98,7 +98,7 @@ def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Sc
 
     Args:
       params: parameters, nested dicts of arrays.
-      strength: factor of the penalty, the weight decay of the released code.
+      strength: factor of the penalty; corresponds to the weight decay of the released code.
       group: function that returns whether to include a parameter, given the names in its path.
 
     Returns:

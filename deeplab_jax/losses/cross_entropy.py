@@ -35,9 +35,9 @@ def softmax_cross_entropy(
 
     Args:
       logits: [N, H, W, C], floating point.
-      label: hard label [N, H, W], integer, with void 255, or 65535 for more than 255 classes; or
-        soft label [N, H, W, C], floating point, with the proportion of each class, where pixels of
-        all zeros are void.
+      label: hard or soft label of each pixel. Hard labels are integers [N, H, W]; void is 255, or
+        65535 for more than 255 classes. Soft labels are floating-point proportions of the classes
+        [N, H, W, C]; a pixel is void if all its proportions are 0.
       normalizer: divisor instead of the number of valid pixels. If a batch is processed in
         microbatches, pass the number of valid pixels of the whole batch, so that the losses of the
         microbatches add up.

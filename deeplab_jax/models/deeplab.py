@@ -94,12 +94,14 @@ class DeepLab(nn.Module):
             3 and `image_dtype` is uint8.
           train: whether to normalize by batch statistics and to apply dropout, which requires the
             random stream `dropout`.
-          endpoints: whether to also return a dictionary of feature maps. It contains the endpoints
-            of the backbone, `features` (input of the classifier), `scores` (output of the
-            classifier, before upsampling) and `fused_scores` (maximum of the scores over all
-            scales). With `multi_scale`, it also contains the scores at each other scale, such as
-            `scores_0.75`. With `aux_head`, it also contains the logits of the auxiliary head before
-            upsampling (`auxiliary_scores`) and after it (`auxiliary`, [N, H, W, num_classes]).
+          endpoints: whether to also return a dictionary of feature maps:
+            * the endpoints of the backbone by name;
+            * `features`: input of the classifier, or of the head if it computes the scores itself;
+            * `scores`: logits at scale 1 before upsampling;
+            * `scores_0.75` and similar: with `multi_scale`, logits at each other scale;
+            * `fused_scores`: maximum of the scores over all scales;
+            * `auxiliary_scores`: with `aux_head`, logits of the auxiliary head before upsampling;
+            * `auxiliary`: with `aux_head`, the same after upsampling, [N, H, W, num_classes].
           dropout: whether to apply dropout without `train`, see `logits_with_dropout`.
 
         Returns:
@@ -107,9 +109,9 @@ class DeepLab(nn.Module):
           float32. With `endpoints`, a pair (logits, dictionary of feature maps).
 
         Raises:
-          DeepLabError: the image does not have `in_channels` channels, `architecture.widths` names
-            a layer that does not exist or that cannot have the given number of channels, or `train`
-            is set for a quantized or folded network.
+          DeepLabError: the image does not have the shape [N, H, W, in_channels];
+            `architecture.widths` names a layer that does not exist or that cannot have the given
+            number of channels; or `train` is set for a quantized or folded network.
         """
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantized"}.get(self.form.kind, "folded")
@@ -141,7 +143,7 @@ class DeepLab(nn.Module):
           image: [N, H, W, in_channels], integers or floating point, see `__call__`.
 
         Returns:
-          Class map, int32 [N, H, W], and logits, float32 [N, H, W, num_classes].
+          Class map, int32 [N, H, W], and logits [N, H, W, num_classes], see `__call__`.
         """
         logits, maps = self(image, endpoints=True)
         class_map = ops.argmax_of_resized(
@@ -162,7 +164,7 @@ class DeepLab(nn.Module):
           image: [N, H, W, in_channels], integers or floating point, see `__call__`.
 
         Returns:
-          float32 [N, H, W, num_classes].
+          Logits [N, H, W, num_classes], see `__call__`.
 
         Raises:
           DeepLabError: the network is neither folded nor quantized.
@@ -200,10 +202,12 @@ class DeepLab(nn.Module):
         return logits, maps
 
     def _network(self, dropout: bool = False) -> Callable[[jax.Array, bool], Maps]:
-        """Returns a function that maps (normalized image at one scale, train) to feature maps.
+        """Returns a function that computes the feature maps of a normalized image at one scale.
+
+        The arguments of the returned function are the image and `train`, see `__call__`.
 
         Args:
-          dropout: whether head and decoder apply dropout without training.
+          dropout: whether head and decoder apply dropout even if `train` is False.
         """
         options = self.architecture
         form = self.form

@@ -176,8 +176,8 @@ def read_keywords(options: Architecture) -> frozenset[str]:
 def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
     """Returns a copy of an architecture in which keywords without effect have fixed values.
 
-    If the network supports only some values of a keyword, an illegal value that the caller did not
-    set is replaced by a legal one.
+    If the network does not support the default of a keyword that the caller did not set, the
+    default is replaced by a value that the network supports.
 
     Args:
       options: architecture with the given keywords and all defaults.

@@ -160,11 +160,11 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns a function that maps (options, form) to a decoder, an entry of `DECODERS`.
+    """Returns an entry of `DECODERS`: a function that maps (options, form) to a decoder.
 
     Args:
-      make: function that returns the module of the decoder. It is called with `heads.Decoder`, of
-        which a `functools.partial` has set all arguments except `name`.
+      make: function that returns the module of the decoder. Its argument is a `functools.partial`
+        of `heads.Decoder` that lacks only the argument `name`.
       *sources: feature maps of the backbone that the decoder uses, coarsest first, as indices into
         `BackboneEntry.low_level`, or into `BackboneEntry.blocks` if `options.low_level_source` is
         `block`.
@@ -264,9 +264,9 @@ def normalization(options: Architecture, published: Normalization) -> Normalizat
     """Returns the hyperparameters of batch normalization in one part of a network.
 
     Args:
-      options: architecture, which determines `frozen` and `group`, and also `decay` if
-        `options.batch_norm_decay` is set.
-      published: hyperparameters that the part was published with.
+      options: architecture of the network. It determines `frozen` and `group` of the result, and
+        also `decay` if `options.batch_norm_decay` is set.
+      published: published hyperparameters of the part. They determine the rest of the result.
     """
     decay = options.batch_norm_decay
     return dataclasses.replace(

@@ -179,7 +179,7 @@ def _layer(operation: Operation, parameters: int) -> LayerSummary:
 
     Args:
       operation: the convolution.
-      parameters: number of parameters of its module.
+      parameters: value of `LayerSummary.parameters`.
     """
     (_, *output), kernel = operation.outputs[0].shape, operation.inputs[1].shape
     rate, groups = operation.params["rhs_dilation"], operation.params["feature_group_count"]

@@ -82,7 +82,7 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 
 
 def parse_channels_name(name: str) -> tuple[str, float] | None:
-    """Returns the operation and the epsilon that a function name in an exported program states.
+    """Parses the operation and the epsilon from the name of a function in an exported program.
 
     Converters to other formats call this function for each call in the exported program.
 

@@ -6,9 +6,9 @@ coarse map has a sixteenth of the pixels of the fine map. Two products with smal
 then interpolate the results and shift them by the distances of the taps.
 
 This method is used on CPUs at stride 1, if the fine map has at least four times the pixels of the
-coarse map. It takes 20 to 23 ms, and with gradients 39 to 55 ms. If the coarse map is upsampled
-first, the convolution takes 71 to 76 ms, and with gradients 154 to 173 ms (docs/benchmarks.md).
-test_joined_maps.py compares the results.
+coarse map. For the 3×3 convolution that docs/benchmarks.md lists, the outputs and gradients take
+39 ms. If the coarse map is upsampled first, they take 154 ms. test_joined_maps.py compares the
+results.
 """
 
 import dataclasses

@@ -57,7 +57,7 @@ def _weights(
     align_corners: bool,
     dtype: jnp.dtype,
 ) -> Float[Array, "t s"]:
-    """Returns `interpolation_matrix` at the rows `index` [t, 1] and columns `column` [1, s]."""
+    """Returns the entries of `interpolation_matrix` in rows `index` and columns `column`."""
     numerator, denominator = _position(index, source, target, align_corners)
     numerator = jnp.clip(numerator, 0, (source - 1) * denominator)
     distance = jnp.abs(numerator - column * denominator)
@@ -253,9 +253,9 @@ def argmax_of_resized(
 ) -> Int32[Array, "N H W"]:
     """Resizes scores bilinearly and returns the class with the largest score for every pixel.
 
-    On CPUs, at most 176 rows of the resized scores are in memory at a time. For 21 classes
-    at 513 × 513 pixels, this takes 13.1 MB and 17.8 ms; with all rows in memory, it takes 25.0 MB
-    and 23.5 ms. For a batch of 8, it takes 90 MB and 152 ms instead of 188 MB and 217 ms
+    On CPUs, at most 176 rows of the resized scores are in memory at a time. For one image of
+    513 × 513 pixels and 21 classes, this takes 13.1 MB and 17.8 ms; with all rows in memory, it
+    takes 25.0 MB and 23.5 ms. For 8 images, it takes 90 MB and 152 ms instead of 188 MB and 217 ms
     (docs/benchmarks.md). test_resized_rows.py compares the result with the argmax of
     `resize_bilinear`.
 
@@ -305,9 +305,9 @@ def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
 
 
 def mean_over_pairs(inputs: Float[Array, "N H W C"]) -> Float[Array, "N P Q C"]:
-    """Averages 2×2 pixels at stride 2.
+    """Averages windows of 2×2 pixels at stride 2.
 
-    At the bottom and right borders, the average is over the pixels inside the map.
+    At the bottom and right borders, the average is over the pixels of the window inside the map.
 
     Args:
       inputs: [N, H, W, C], floating point.

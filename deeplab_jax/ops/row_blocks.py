@@ -38,7 +38,7 @@ class RowBlocks:
 
     @property
     def halo(self) -> tuple[int, int]:
-        """Maximum numbers of rows that a device receives: (from devices before it, after it)."""
+        """Maximum numbers of rows that a device receives from the devices before and after it."""
         before = after = 0
         for device, start in enumerate(self.starts):
             first, end = max(start, 0), min(start + self.length, self.count)
@@ -132,7 +132,7 @@ def output_blocks(axis: str, parts: int, rows: int, count: int, window: Window) 
 def take_rows(
     maps: Float[Array, "N H W C"], offsets: Sequence[int], length: int, axis: str
 ) -> Float[Array, "N R W C"]:
-    """Returns `length` rows of a map; each device has its own offset.
+    """Returns `length` rows of this device's part of a map, from the row that `offsets` states.
 
     This function must be called on every device.
 

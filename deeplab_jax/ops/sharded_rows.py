@@ -42,8 +42,8 @@ def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
 
     Returns:
       `Dispatch.rows_sharded`, which shards images over one mesh axis and rows over another. None if
-      this field is None, if the axis for rows has one device or more devices than there are rows,
-      or if the number of images is not divisible by the size of the axis for images.
+      this field is None, if the axis for rows has one device or more devices than the map or the
+      result has rows, or if the axis for images does not divide the number of images.
     """
     sharding = rows_sharded()
     if sharding is None:
@@ -88,7 +88,7 @@ def _scattered_axis(kernel: jax.Array) -> int | None:
 def on_each_device(
     function: Callable[..., Any], sharding: NamedSharding, specs: Sequence[Any], results: Any
 ) -> Callable[..., Any]:
-    """Returns a function of global arrays that calls `function` on each device with its shards.
+    """Converts a function of the shards on one device to a function of global arrays.
 
     Args:
       function: function of the shards on one device.
@@ -112,9 +112,9 @@ class HaloMaps:
 
     Attributes:
       maps: [N, H, W, C].
-      collected: [N, …, W, C], sharded like `maps`. The shard of each device contains its rows of
-        `maps`, and an equal number of rows of other devices before and after its rows. Gradients
-        are computed only for `maps`.
+      collected: [N, …, W, C], sharded like `maps`. The shard of each device contains the rows of
+        `maps` on this device, and the `halo` rows before and after them (see `with_halo`).
+        Gradients are computed only for `maps`.
     """
 
     maps: jax.Array

@@ -111,7 +111,7 @@ def xla_options(platform: str) -> dict[str, dict[str, Any]]:
       platform: `tpu`, `tpu_slices` (several slices), `gpu` or `gpu_nodes` (several hosts).
 
     Returns:
-      A dictionary for each option, by name of the option, with these items:
+      A dictionary that maps the name of each option to a dictionary with these items:
 
       * `value`: recommended value, as text
       * `platforms`: platforms for which the value is recommended

@@ -231,7 +231,7 @@ def members(environment: Mapping[str, str]) -> str | None:
 def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
     """Raises an error if an environment variable indicates a job of several processes.
 
-    Called if JAX found no other process.
+    `start_hosts` calls this function if JAX found no other process.
     """
     found = members(environment)
     if found is None:

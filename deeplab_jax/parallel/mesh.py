@@ -85,8 +85,8 @@ def arrange_devices(devices: Sequence[jax.Device], spatial: int) -> np.ndarray:
     if len(sizes) > 1 or sizes[0] % spatial:
         raise DeepLabError(
             f"parallel.spatial={spatial} would shard the rows of an image over several TPU slices; "
-            "use slices of equal size, and a divisor of their number of chips; "
-            f"got slices with {', '.join(map(str, sizes))} chips"
+            "use slices of equal size, and set parallel.spatial to a divisor of their number of "
+            f"chips; got slices with {', '.join(map(str, sizes))} chips"
         )
     return np.concatenate([_neighbors_in_rows(each, spatial) for each in slices])
 

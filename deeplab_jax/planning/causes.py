@@ -74,9 +74,12 @@ def communication(
 def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
-    All-reduces of vectors add up either gradients or statistics of batch normalization. The number
-    of these all-reduces is counted under statistics. Their bytes are counted under gradients up to
-    the total size of all vector parameters. Any further bytes are counted under statistics.
+    All-reduces of vectors add up either gradients or statistics of batch normalization, and the
+    compiled program does not show which. They are therefore counted as follows:
+
+    * Their number is counted under statistics.
+    * Their bytes are counted under gradients, up to the total size of all vector parameters. Any
+      further bytes are counted under statistics.
 
     Args:
       collectives: collectives of a compiled training step.
@@ -183,10 +186,11 @@ def least_communication(
 
 
 def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -> int | None:
-    """Returns the minimum bytes of rows that a chip exchanges with neighbors in a training step.
+    """Returns the minimum number of bytes that a chip exchanges with neighbors in a training step.
 
-    In the backward pass, either the gradient of a feature map is exchanged, or the gradients of all
-    maps that are computed from it, whichever is less. The gradient of the image is not needed.
+    In the forward pass, neighbors exchange rows of feature maps. In the backward pass, they
+    exchange rows of the gradient of a feature map, or of the gradients of all maps that are
+    computed from it, whichever is less. The gradient of the image is not needed.
 
     Args:
       model: network.

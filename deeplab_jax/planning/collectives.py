@@ -258,7 +258,11 @@ def within_slices(collectives: Iterable[Collective]) -> list[Collective]:
 
 
 def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
-    """Returns {kind: {"count": executions per step, "bytes": bytes per chip and step}}."""
+    """Returns the number and the size of the collectives of each kind.
+
+    Returns:
+      {kind: {"count": executions per step, "bytes": bytes per chip and step}}.
+    """
     by_kind: dict[str, list[Collective]] = {}
     for collective in collectives:
         by_kind.setdefault(collective.kind, []).append(collective)
@@ -266,6 +270,10 @@ def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
 
 
 def count(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns {"count": executions per step, "bytes": bytes per chip and step} for all kinds."""
+    """Returns the number and the size of all collectives together.
+
+    Returns:
+      {"count": executions per step, "bytes": bytes per chip and step}.
+    """
     found = list(collectives)
     return {"count": sum(each.times for each in found), "bytes": sum(each.bytes for each in found)}

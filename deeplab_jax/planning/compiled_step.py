@@ -48,7 +48,7 @@ class CompiledStep:
       memory: bytes per chip by use (arguments, outputs, temporaries, program), and their `total`;
         only the `total` if the compiler rejects the step as too large.
       usable: bytes per chip that programs can use, from the compiler's out-of-memory message; None
-        without such a message.
+        if the compiler accepts the step.
       fits: False if the compiler rejects the step as too large. The GPU compiler accepts every
         step; `plan` therefore also compares the `total` with the memory of a chip.
       lower_seconds, compile_seconds: wall time of lowering and compilation.

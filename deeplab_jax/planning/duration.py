@@ -99,7 +99,8 @@ class Duration:
       start_up: imports and compilation.
       input: time during which the chips wait for images.
       cores: minimum number of cores per host with which the chips do not wait for images.
-      bound: name of the longest part of a step, as in `Estimate.bound`, or `input`.
+      bound: what limits the speed of a step: `input` if the chips wait for images, otherwise the
+        longest part of the step, as in `Estimate.bound`.
     """
 
     steps: float

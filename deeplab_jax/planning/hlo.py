@@ -67,8 +67,9 @@ class Instruction(NamedTuple):
       opcode: operation, such as `all-reduce`.
       results: the resulting array, or the arrays of the resulting tuple.
       operands: names of the operands, which are instructions of the same computation.
-      attributes: text after the operands in the line of the instruction. For a constant or a
-        parameter, it starts with the value or the number, in parentheses.
+      attributes: text after the operands in the line of the instruction. For a constant, it
+        starts with the value in parentheses. For a parameter, it starts with the number of the
+        parameter in parentheses.
     """
 
     name: str
@@ -135,6 +136,9 @@ class Program(NamedTuple):
 
         The condition is assumed to be step < length, with steps counted from 0, as in `lax.scan`.
         If the number of iterations is unknown, the result is 1.
+
+        Args:
+          attributes: attributes of the `while` instruction of the loop.
         """
         if annotated := TRIP_COUNT.search(attributes):
             return int(annotated[1])

@@ -38,7 +38,8 @@ class Traffic:
         dtype of the computation.
       between_slices: number and bytes of the transfers between TPU slices, per slice and step:
         {kind: {"count", "bytes"}}. The only kind should be `all-reduce`.
-      causes: actual and minimum communication by cause.
+      causes: actual and minimum communication for each cause in `causes.CAUSES`, such as
+        `gradients` or `halo`.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -54,7 +55,10 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Plan of a training run; the fields after `largest_batch` are unset if the step does not fit.
+    """Plan of a training run.
+
+    If the training step does not fit into memory, the attributes after `largest_batch` have their
+    defaults, None or an empty dictionary.
 
     Attributes:
       topology: TPU slices, or hosts with GPUs.
@@ -71,7 +75,7 @@ class Plan:
         rematerialization.
       largest_batch: largest number of images per shard of the batch.
       flops_per_chip: operations of the convolutions and matrix products of the compiled program;
-        multiplications of padding are not counted.
+        multiplications with padding values are not counted.
       hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
       vmem_traffic_per_chip: bytes that the program reads from and writes to the on-chip vector
         memory of a TPU; 0 for GPUs.
@@ -301,7 +305,8 @@ def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
     Args:
       planned: plan whose step fits.
       run: planned training run.
-      smallest: number of chips over which the rows of one image are sharded.
+      smallest: number of chips over which the rows of one image are sharded. It is the smallest
+        number of chips in `Plan.scaling`.
     """
     program = hlo.parse(planned.step.text)
     flops, moved = work.total_flops(program), work.memory_traffic(program)

@@ -76,8 +76,9 @@ def found_reductions(
     The purpose of an all-reduce follows from the shapes of its arrays. Arrays with several axes are
     gradients of kernels. The bytes of vectors are counted as gradients, up to the total size of all
     vector parameters. The remaining bytes of vectors are counted as statistics of batch
-    normalization. Scalars are counted as `others`, and so are all arrays that are reduced only
-    along the mesh axis `spatial`, because these all-reduces combine no images.
+    normalization. Scalars are counted as `others`. Arrays that are reduced only along the mesh axis
+    `spatial` are also counted as `others`, because devices along this axis hold parts of the same
+    images.
 
     Args:
       collectives: collectives of the compiled step.
@@ -107,8 +108,8 @@ def found_reductions(
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
     """Returns count and bytes of the all-gathers of activations along the mesh axis `data`.
 
-    All-to-alls are also counted. A collective is assigned to activations if one of its arrays has a
-    size other than 1 that no variable has.
+    All-to-alls are also counted. A collective is assigned to activations if the size of one of its
+    arrays is neither 1 nor the size of a variable.
     """
     return count(_gathers(collectives, variables, parameters=False))
 

@@ -262,7 +262,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attributes: str) -> int:
-    """Returns the number of multiply-adds of a convolution, not counting those with padding."""
+    """Counts the multiply-adds of a convolution, except those in which a tap is on padding."""
     labels = required(LABELS, attributes).groups()
     lengths, taps, results = (
         dict(zip(names, array.shape, strict=True))

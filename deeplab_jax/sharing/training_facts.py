@@ -50,12 +50,15 @@ class TrainingFacts:
 def read_training(
     path: Path, description: ModelDescription, checkpoint: str
 ) -> TrainingFacts | None:
-    """Reads the facts about a training run; None for a model directory.
+    """Reads the facts about the training run of a model.
 
     Args:
-      path: workdir or model directory.
-      description: content of its `model.json`.
+      path: workdir of the training run, or a model directory.
+      description: content of the `model.json` in this directory.
       checkpoint: `best`, `last` or a step.
+
+    Returns:
+      The facts; None if `path` is a model directory, which does not describe the training run.
 
     Raises:
       DeepLabError: there is no such checkpoint.

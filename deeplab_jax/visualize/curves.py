@@ -23,7 +23,7 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
     Args:
       path: output file, written atomically.
       counts: number of pixels, int [num_classes, num_predicted]. Rows are true classes, columns
-        predicted classes. There may be more columns than rows.
+        predicted classes. There is one more column if predictions can belong to no scored class.
       class_names: name of each column; the first `num_classes` names also belong to the rows.
     """
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -107,8 +107,9 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]]) -> No
 
     Args:
       path: output file, written atomically.
-      rows: lines of `metrics.jsonl`: `step` and any scalars. The names of validation scalars start
-        with `validation_`. Scalars other than the four quantities are ignored.
+      rows: parsed lines of `metrics.jsonl`, each with `step` and any scalars. The names of
+        validation scalars start with `validation_`. Scalars other than the four quantities are
+        ignored.
     """
     panels = _panels(rows)
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.6), layout="constrained")
@@ -124,7 +125,7 @@ def _panels(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Series]]
     """Returns the training curve and the validation curve of each plotted quantity.
 
     Args:
-      rows: lines of `metrics.jsonl`: `step` and any scalars.
+      rows: parsed lines of `metrics.jsonl`, each with `step` and any scalars.
 
     Returns:
       {quantity: {"training" or "validation": (steps, values)}}.

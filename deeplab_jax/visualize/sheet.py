@@ -105,9 +105,9 @@ def uncertainty_sheet(
     """Draws a row with image, errors and uncertainties for each panel.
 
     In the picture of errors, wrong pixels are white, correct pixels black and void pixels gray.
-    There is also a picture for each uncertainty. Its colors range from black (0) through red to
-    light yellow. The 99th percentile of this uncertainty over all panels, and larger values, are
-    light yellow.
+    There is also a picture for each uncertainty, with colors from black through red to light
+    yellow. Black means 0. Light yellow means the 99th percentile of this uncertainty over all
+    panels, or more.
 
     Args:
       panels: rows of the sheet, at least one.

@@ -78,6 +78,6 @@ def test_rows_of_one_process_stay_in_it():
 def test_rows_do_not_span_slices():
     with pytest.raises(
         DeepLabError,
-        match=r"parallel.spatial=8 would .* slices; use slices of equal size, and a divisor of",
+        match=r"parallel.spatial=8 would .* slices; use slices of equal size, and set",
     ):
         arrange_devices(chips((2, 2, 1), (2, 2, 1), slices=2), 8)
