@@ -195,7 +195,7 @@ def _options(inference: Changes, label: str) -> InferenceOptions:
 
 
 def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
-    """Returns why a preset cannot run a row, or None if it can."""
+    """Returns the reason why a preset cannot run a row of a table; None if it can."""
     if not preset.scales_down:
         return None
     if table.claims:

@@ -149,8 +149,8 @@ class MobileNetV2(nn.Module):
       depth_multiplier: multiplier of the number of channels of every layer.
       width_divisor: 1: scaled numbers of channels are rounded down, to at least 1; 8: they are
         rounded to multiples of 8, as in slim's image classifiers.
-      stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
-        `SAME`.
+      stride_placement: codebase whose conventions the backbone follows. MobileNets only differ in
+        their padding: symmetric for `torchvision`, TensorFlow's `SAME` for any other value.
       rate_start: first unit with the atrous rate that replaces a stride: the unit that had the
         stride (`same_unit`), the unit after it (`next_unit`) or the first unit of the next stage
         (`next_stage`). All later units have the rate, too. With `first_units`, only the unit that

@@ -36,7 +36,10 @@ class VideoJob(Job):
 
     @property
     def image(self) -> Path:
-        """Path of the video, or `camera N` for a camera."""
+        """Name of the input in messages: the path of the video, or `camera N` for a camera.
+
+        The attribute is called `image` as in jobs of images.
+        """
         return self.source if isinstance(self.source, Path) else Path(f"camera {self.source}")
 
 
@@ -59,8 +62,8 @@ def plan_videos(
 
     Raises:
       DeepLabError: a video does not exist, `output` is a file, or an output file is also an input
-        file or is inside the directory of the masks of another video. Without `overwrite`, an
-        output file exists, or two videos have the same output file.
+        file or is inside the directory of the masks of another video. If `overwrite` is False,
+        also: an output file already exists, or two videos have the same output file.
     """
     given = [path for path in paths if as_path(path).is_dir() or is_video(path)]
     videos = plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)

@@ -214,9 +214,9 @@ def check_backbone(options: Architecture) -> None:
             f"{options.backbone}"
         )
     if options.depth_multiplier != 1 and "depth_multiplier" not in entry.options:
-        raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
+        raise DeepLabError(f"{options.backbone} does not support depth_multiplier; omit it")
     if options.width_divisor != 1 and "width_divisor" not in entry.options:
-        raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
+        raise DeepLabError(f"{options.backbone} does not support width_divisor; omit it")
     if options.stochastic_depth and "stochastic_depth" not in entry.options:
         raise DeepLabError(
             f"{options.backbone} has no stochastic_depth, which only ResNets and timm/ backbones "

@@ -119,12 +119,12 @@ def _pointwise(
 def _with_gradients(
     of_inputs: Gradient, of_kernel: Gradient, window: Window, inputs: Inputs, kernel: Kernel
 ) -> Outputs:
-    """Computes XLA's convolution at stride 1, with custom gradients.
+    """Computes a convolution of stride 1 with XLA, and its gradients with the given functions.
 
     Args:
       of_inputs: function that computes the gradient of the inputs.
       of_kernel: function that computes the gradient of the kernel.
-      window: kernel size, rates, padding and stride of the convolution.
+      window: kernel size, rates and padding of the convolution; its stride must be 1.
       inputs: [N, H, W, C].
       kernel: [k, k, C, D].
     """

@@ -29,11 +29,11 @@ class Unseen:
         return 1
 
     def __getitem__(self, index: int) -> Example:
-        raise NotImplementedError("the dataset of a plan is a placeholder without examples")
+        raise NotImplementedError("a plan uses a placeholder dataset, which has no examples")
 
     def image_sizes(self) -> NoReturn:
         """Raises an error, since there are no images."""
-        raise NotImplementedError("the dataset of a plan is a placeholder without examples")
+        raise NotImplementedError("a plan uses a placeholder dataset, which has no examples")
 
 
 def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen:

@@ -107,7 +107,7 @@ class _Assigner:
         self.result = Assignment()
 
     def assign(self, path: Path, rules: Sequence[Rule]) -> None:
-        """Assigns an array to one variable, or records why the file has none for it."""
+        """Assigns an array to the variable at `path`, or records why no array matches it."""
         _, *module, leaf = path
         is_norm = module[-1] == "norm"
         scopes = translate(

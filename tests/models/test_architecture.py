@@ -173,7 +173,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"decoder_convs": ((3,),)}, "pairs of kernel size and channels"),
         ({"dropout_rate": 1.0}, "dropout_rate=1.0 must be in [0, 1)"),
         ({"batch_norm_decay": 1.5}, "batch_norm_decay=1.5"),
-        ({"depth_multiplier": 0.5}, "resnet_101_beta has no depth_multiplier"),
+        ({"depth_multiplier": 0.5}, "resnet_101_beta does not support depth_multiplier"),
         ({"backbone": "mobilenet_v2", "depth_multiplier": 0.0}, "above 0"),
         ({"multi_grid": (1, 2)}, "must have 3 rates"),
         ({"multi_grid": (0, 1, 2)}, "multi_grid=(0, 1, 2)"),

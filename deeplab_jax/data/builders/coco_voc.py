@@ -123,9 +123,9 @@ class CocoVoc(DrawnBuilder):
 
         Args:
           source: directory of the raw files.
-          min_area: an image is in the split train only if its objects of VOC's classes, without
-            crowds, have more than this number of pixels in total (default: 1000, as in DeepLab v3,
-            section 4.3).
+          min_area: an image is in the split train only if more than this number of its pixels
+            belong to objects of VOC's classes, without objects marked as crowds (default: 1000, as
+            in DeepLab v3, section 4.3).
           **kwargs: arguments of `DrawnBuilder`.
 
         Raises:
