@@ -86,8 +86,8 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
             raise unknown_name("layer in the keyword widths", path, sorted(channels))
         if channels[path] != width:
             raise DeepLabError(
-                f"widths: the layer {path!r} cannot have {width} output channels; in this network, "
-                f"it has {channels[path]}"
+                f"widths: the layer {path!r} must have {channels[path]} output channels in this "
+                f"network, got {width}"
             )
 
 

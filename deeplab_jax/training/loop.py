@@ -58,7 +58,8 @@ class TrainingResult:
       workdir: directory of the run.
       step: last training step.
       mean_iou: validation mean IoU after that step, as a fraction.
-      goodput: use of the time over all starts of the run; None in all processes but process 0.
+      goodput: how the time of all starts of the run was used, as productive time, time for start-up
+        and so on; None in all processes but process 0.
     """
 
     workdir: pathlib.Path

@@ -36,7 +36,7 @@ class StepLayout:
             return ops.constrain_rows(batch)
 
     def variables(self, variables: Any) -> Any:
-        """Replicates variables that the state shards, with a sharding constraint (all-gather).
+        """Replicates (all-gathers) all sharded variables, by a sharding constraint.
 
         Without this constraint, the compiler might gather feature maps, which are larger.
         """

@@ -19,7 +19,7 @@ RATE, MOMENTUM = 0.01, 0.9
 
 
 def forward(work: Workload) -> Match:
-    """Returns two programs to compare: forward pass of deeplab_jax and of straightforward Flax."""
+    """Returns the forward passes of deeplab_jax and of the straightforward implementation."""
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = _network(work.network, image)
     plain = straightforward_flax.make_network(work.network, NUM_CLASSES)
@@ -37,7 +37,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns two programs to compare: training step of deeplab_jax and of straightforward Flax.
+    """Returns the training steps of deeplab_jax and of the straightforward implementation.
 
     Both networks are trained without dropout.
     """

@@ -130,7 +130,7 @@ def test_the_classifier_adds_its_bias_and_starts_small():
             (("backbone/conv", 5), ("backbone/con", 4)),
             r"'backbone/con'; did you mean 'backbone/con",
         ),
-        ((("backbone/conv", 4),), r"'backbone/conv' cannot have 4 output channels; .* it has 5"),
+        ((("backbone/conv", 4),), r"'backbone/conv' must have 5 output channels .* got 4"),
     ],
 )
 def test_widths_that_the_network_does_not_have_are_refused(widths, message):
