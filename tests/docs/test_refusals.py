@@ -48,7 +48,7 @@ SHOWN = {
     "data.md": [
         ("is refused, and the message", "data/test_strangers_masks.py::test_spoilt_masks_are"),
         (
-            "refuses files with other bands",
+            "refuses files without these bands",
             "data/test_strangers_bands.py::test_a_model_of_bands_ref",
         ),
         ("need 8-bit RGB", "data/test_strangers_bands.py::test_spoilt_bands_give_one_line"),
