@@ -213,8 +213,8 @@ def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
     if "jax" in engines and jax.default_backend() == "tpu":
         # This process uses the TPU, so the process that measures the engine could not use it.
         console.warning(
-            "the engine jax is not measured, because only one process at a time can use a TPU; "
-            "only the forward pass is measured in JAX"
+            "the engine jax is not measured: it requires a separate process, but only one process "
+            "at a time can use a TPU; the forward pass in JAX is still measured, in this process"
         )
         engines = [engine for engine in engines if engine != "jax"]
     return figures | _engines(flags, engines, console) if engines else figures

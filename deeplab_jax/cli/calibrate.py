@@ -6,8 +6,8 @@ not trained on, and measure the effect on other images with `evaluate --calibrat
 writes the model directory DIR, which contains the same weights and the temperature. Every command
 that computes probabilities with DIR applies the temperature. Class maps and mean IoU do not change.
 
-The temperature is valid only for the inference strategy that --output_stride, --scales, --flip,
---tile and --crf select. Give the same flags when you predict or evaluate with DIR.
+The temperature is valid only for the inference strategy that --output_stride, --scales, --flip
+and --tile select. Give the same flags when you predict or evaluate with DIR.
 
 examples:
   deeplab-jax calibrate --model=runs/camvid --output=models/camvid --dataset=camvid \\

@@ -87,6 +87,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     )
     best = crf.CRFParameters(**found["parameters"])
     console.print(crf_search_table(found, ROWS))
-    console.print(f"\nbest of {len(found['table'])} on {found['num_images']} images: {best}")
+    console.print(
+        f"\nbest of {len(found['table'])} parameter combinations on {found['num_images']} images: "
+        f"{best}"
+    )
     if flags.output:
         console.message(f"to use these parameters, give --crf={flags.output}")

@@ -312,6 +312,6 @@ def _check_agreement(output: pathlib.Path, differing: list[str]) -> None:
     if differing:
         raise DeepLabError(
             f"{output} and the network predict different classes for images of "
-            f"{', '.join(differing)} (height x width); do not use the file at these sizes, but "
+            f"{', '.join(differing)} (height x width); do not use {output} for these sizes, but "
             "export with another --format, or with a fixed --size"
         )

@@ -394,7 +394,7 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
         keywords[key] = parse_literal(value)
         if keywords[key] == value and re.search(r"[()\[\]{}]", value):
             raise DeepLabError(
-                f"{value!r} is not a Python literal; close every bracket; inside brackets, write "
-                "only numbers, True, False, None or quoted text"
+                f"{value!r} is not a Python literal; close every bracket, and write only numbers, "
+                "True, False, None or quoted text inside brackets"
             )
     return keywords

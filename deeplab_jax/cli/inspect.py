@@ -132,8 +132,9 @@ def _described_model(flags: Flags, paths: list[str], console: Console) -> "model
     if description.task == checkpointing.CLASSIFICATION:
         backbone = description.overrides["backbone"]
         raise DeepLabError(
-            f"{flags.model} classifies whole images; to inspect a segmentation network with the "
-            f"same backbone, give an architecture and --backbone={backbone}"
+            f"{flags.model} classifies whole images, but only segmentation networks can be "
+            "inspected; to inspect one with the same backbone, give an architecture and "
+            f"--backbone={backbone}"
         )
     return description.create_model()
 

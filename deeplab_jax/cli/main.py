@@ -146,7 +146,9 @@ def run(argv: Sequence[str], console: Console) -> int:
             new = RENAMED_FLAGS.get(error.flagname)
             if new is None or new not in flag_values:
                 raise
-            raise DeepLabError(f"flag --{error.flagname} is now called --{new}") from None
+            raise DeepLabError(
+                f"unknown flag --{error.flagname}; it is now called --{new}"
+            ) from None
         compile_cache.apply_flags(flag_values)
         module.run(flag_values, paths, console)
 

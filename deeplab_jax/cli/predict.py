@@ -276,7 +276,10 @@ def _classify(flags: Flags, paths: list[str], console: Console) -> None:
         )
     given = [name for name in OF_PIXELS if not flags[name].using_default_value]
     if given:
-        raise DeepLabError(f"{flags.model} classifies whole images; omit --{', --'.join(given)}")
+        raise DeepLabError(
+            f"{flags.model} classifies whole images; omit --{', --'.join(given)}, which only "
+            "segmentation models support"
+        )
     jobs = inference.plan_classifications(paths, flags.output, overwrite=flags.overwrite)
     jobs = inference.readable_files(
         jobs, skip_bad=flags.skip_bad, reporter=console, page=flags.page

@@ -73,10 +73,15 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         page=flags.page,
         reporter=console,
     )
-    left_out = f", {summary.num_left_out} left out (labeled)" if summary.num_left_out else ""
+    left_out = (
+        f", {summary.num_left_out} left out (equal to labeled images)"
+        if summary.num_left_out
+        else ""
+    )
     console.print(
         f"{summary.num_pseudo} images with pseudo-labels{left_out}; {100 * summary.kept:.1f} % of "
-        f"the pixels of the pseudo-labels have a class; {summary.num_labeled} labeled images"
+        "the pixels of the pseudo-labels have a class, and the others are void; "
+        f"{summary.num_labeled} labeled images"
     )
     bands = "" if predictor.bands.are_rgb else " --bands=all"
     name = re.sub(r"[^A-Za-z0-9_-]", "_", output.name)

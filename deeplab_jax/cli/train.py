@@ -66,10 +66,16 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if not flags.config or not (flags.workdir or flags.preview):
         raise DeepLabError("give --config=FILE and --workdir=DIR to train")
     if flags.preview and (flags.folds or flags.profile or flags.workdir):
-        raise DeepLabError("--preview does not train; omit --workdir, --folds and --profile")
+        raise DeepLabError(
+            "--preview cannot be combined with --workdir, --folds or --profile, because it does "
+            "not train; omit these flags"
+        )
     config = flags.read_config()
     if flags.folds and flags.profile:
-        raise DeepLabError("--profile requires a single run; omit --folds")
+        raise DeepLabError(
+            "--profile cannot be combined with --folds, which starts several training runs; omit "
+            "one of them"
+        )
     data.prepared_directory(config.data.name, config.data.data_dir, console)
     if flags.preview:
         console.print(_preview(as_path(flags.preview), config, console))

@@ -54,7 +54,7 @@ def test_a_converted_model_predicts(deeplab, tmp_path, weights):
         assert mask.size == (90, 70)
     status, _, error = deeplab("convert", weights, "--output=voc")
     assert (status, error.count("\n")) == (2, 1)
-    assert "voc exists and is not empty" in error
+    assert "voc exists and is not an empty directory" in error
 
 
 def test_directories_names_and_overrides(deeplab, tmp_path, weights):
@@ -82,7 +82,7 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
         ([], "give one SOURCE to convert"),
         (["WEIGHTS", "other"], "give one SOURCE to convert"),
         (["WEIGHTS"], "--output must be given"),
-        (["WEIGHTS", "--output=."], "exists and is not empty"),
+        (["WEIGHTS", "--output=."], "exists and is not an empty directory"),
         (["nowhere.tflite", "--output=out"], "nowhere.tflite: there is no such file"),
         (["deeplabv3_mobilenetv2_vok", "--output=out"], "did you mean 'deeplabv3_mobilenetv2_voc'"),
         (["text.txt", "--output=out"], "unknown format .txt; legal: .tflite"),

@@ -31,7 +31,7 @@ def test_found_parameters_are_accepted_by_other_commands(world, capsys):
     found = json.loads(path.read_text())
     assert len(found["table"]) == 6
     assert f"{100 * found['mean_iou']:.2f}" in printed
-    assert "best of 6 on 1 images" in printed
+    assert "best of 6 parameter combinations on 1 images" in printed
     report = world / "report"
     arguments = ["--limit=1", f"--crf={path}", f"--output={report}"]
     assert command("evaluate", world, *arguments) == 0

@@ -142,7 +142,7 @@ def test_another_list_of_classes_is_scored(evaluate, world):
         ({"output_stride": "x"}, "output_stride"),
         ({"tile": "65"}, "513x513"),
         ({"tile": "65x65", "overlap": "0.7"}, "[0, 0.5)"),
-        ({"tile": "33x33", "overlap": "0.4"}, "discards all of a tile"),
+        ({"tile": "33x33", "overlap": "0.4"}, "discard all pixels of a tile"),
         ({"tile": "65x65", "size": "65x65"}, "applies only to whole images"),
         ({"overlap": "0.1"}, "give --tile"),
         ({"crf": "deeplap"}, "did you mean 'deeplab'"),

@@ -57,7 +57,7 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "--confg=shapes"], "'confg'. Did you mean: config"),
         (["predict", "--ema=perhaps"], "--ema=perhaps"),
-        (["evaluate", "--space=2"], "flag --space is now called --spatial"),
+        (["evaluate", "--space=2"], "unknown flag --space; it is now called --spatial"),
         (["predict", "--space=2"], "Unknown command line flag 'space'"),
         (["inspect", "deeplab_v3", "--config.seed=3"], "Unknown command line flag 'config.seed'"),
         (["train", "shapes"], "train takes no argument 'shapes'"),
