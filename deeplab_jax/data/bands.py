@@ -169,7 +169,7 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
     if pixels.ndim == 3 and shape[0] <= FEW_ROWS < min(shape[1:]):
         raise DeepLabError(
             f"{name}: the array has the shape {shape}, with the bands first; give [height, width, "
-            "bands], as numpy.moveaxis(array, 0, -1) returns it"
+            "bands], for example the result of numpy.moveaxis(array, 0, -1)"
         )
     _check_size(shape[0], shape[1], shape[2] if pixels.ndim == 3 else 1, name)
     return _native(np.atleast_3d(pixels))

@@ -57,8 +57,8 @@ def read_color_map(path: Path) -> dict[str, Color]:
         colors = parse_text(text, str(path))
     if not colors or len(set(colors.values())) < len(colors):
         raise DeepLabError(
-            f"{path}: there are no classes, or two classes have the same color; give a different "
-            "color for each class"
+            f"{path}: the color map contains no class, or two classes with the same color; give at "
+            "least one class, and each class a different color"
         )
     return colors
 
@@ -117,7 +117,10 @@ def _checked_color(channels: Any, origin: str) -> Color:
     except (TypeError, ValueError):
         red = -1
     if red < 0 or not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise DeepLabError(f"{origin}: a color must be three numbers 0..255, as in `128 0 64 car`")
+        raise DeepLabError(
+            f"{origin}: a color must be three integers 0..255 (red, green, blue), as in "
+            '`128 0 64 car`, or in JSON {"car": [128, 0, 64]}'
+        )
     return red, green, blue
 
 

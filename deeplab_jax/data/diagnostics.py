@@ -91,7 +91,7 @@ def draw_diagnostic(
     if distance is not None:
         if name != "diagnostic_distance":
             raise DeepLabError(
-                f"{name} has no distance; omit distance, which only diagnostic_distance has"
+                f"{name} does not support distance; omit it, or draw diagnostic_distance"
             )
         if not TARGET_SIDE + 2 <= distance <= size // 2 - TARGET_SIDE:
             raise DeepLabError(

@@ -69,7 +69,7 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
       DeepLabError: the dataset has fewer images than folds, or `count` is below 2.
     """
     if not 2 <= count <= len(dataset):
-        legal = f"give 2 to {len(dataset)}" if len(dataset) > 1 else "this requires 2 images"
+        legal = f"give 2 to {len(dataset)}" if len(dataset) > 1 else "give at least 2 images"
         raise DeepLabError(
             f"{dataset.name}/{dataset.split} cannot be divided into {count} folds (number of "
             f"images: {len(dataset)}); {legal}"

@@ -94,8 +94,8 @@ def aligned_label(
     if drawn_on is None:
         raise DeepLabError(
             f"{origin}: the label has the size of both the stored and the displayed image (EXIF "
-            f"orientation {orientation}). State on which of them labels were drawn: give "
-            f"--masks_drawn_on={DISPLAYED} or --masks_drawn_on={STORED} (in Python "
-            "masks_drawn_on=…). A tool that ignores EXIF draws on the stored image"
+            f"orientation {orientation}). State whether the labels were drawn on the displayed or "
+            f"on the stored image, with --masks_drawn_on={DISPLAYED} or --masks_drawn_on={STORED} "
+            "(in Python masks_drawn_on=…). A tool that ignores EXIF draws on the stored image"
         )
     return (as_stored, True) if drawn_on == STORED else (as_displayed, False)

@@ -148,8 +148,8 @@ def _write_kept(
         if not kept:
             reasons = _counted([problem for problem in problems if problem.split == split])
             raise DeepLabError(
-                f"no usable example in split {split!r}: {reasons or 'it is empty'}; nothing was "
-                "written"
+                f"no usable example in split {split!r}: {reasons or 'the split is empty'}; nothing "
+                "was written"
             )
     write(builder, final)
 

@@ -248,8 +248,8 @@ def find_weights(path: Path) -> Path:
         return prefix
     if DATA.search(path.name):
         raise DeepLabError(
-            f"{path} is part of a TensorFlow checkpoint, but {index_of(prefix).name} is missing in "
-            "its directory"
+            f"{path} is part of a TensorFlow checkpoint, but {index_of(prefix).name} is missing; "
+            "put it into the same directory"
         )
     return path
 

@@ -66,7 +66,9 @@ def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
             # In the cache of huggingface_hub, the path is a link to the file.
             found.resolve().unlink()
             found.unlink(missing_ok=True)
-            raise DeepLabError(f"{entry.address}: {error}; the file was removed") from error
+            raise DeepLabError(
+                f"{entry.address}: {error}; the downloaded file was removed"
+            ) from error
         return found
 
 

@@ -108,7 +108,9 @@ def _content(wheel: Path, member: str) -> bytes:
             content = file.read(MAX_BYTES + 1)
     except (*DAMAGED, KeyError, RuntimeError, NotImplementedError) as error:
         # zipfile raises the last two for encrypted members and unknown compression methods.
-        raise DeepLabError(f"the wheel is damaged, or has no such file: {error}") from error
+        raise DeepLabError(
+            f"the wheel is damaged, or does not contain this file: {error}"
+        ) from error
     if len(content) > MAX_BYTES:
         raise DeepLabError(f"the file has more than {MAX_BYTES:,} bytes, the maximum size")
     return content

@@ -223,7 +223,7 @@ def test_objects_that_may_lie_elsewhere_are_refused(
     [
         ("{", "instances_train2017.json: invalid JSON"),
         ('{"images": []}', "the key 'categories' is missing"),
-        ("[]", r"not a COCO file of instances \(list indices must be"),
+        ("[]", r"not a file of COCO instance annotations \(list indices must be"),
     ],
 )
 def test_a_non_coco_annotation_file_is_refused(tmp_path, text, complaint):

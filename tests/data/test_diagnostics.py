@@ -198,7 +198,7 @@ def test_images_are_functions_of_seed_split_and_index_and_fast(name):
     [
         ("diagnostic_scale", {}, "did you mean 'diagnostic_scales'"),
         ("diagnostic_thin", {"size": 32}, "must be at least 64"),
-        ("diagnostic_thin", {"distance": 12}, "has no distance"),
+        ("diagnostic_thin", {"distance": 12}, "does not support distance"),
         ("diagnostic_distance", {"distance": 60}, "must be in 11..39"),
     ],
 )

@@ -39,7 +39,7 @@ def test_impossible_folds_are_refused(count):
 
 
 def test_a_single_image_cannot_be_divided():
-    with pytest.raises(DeepLabError, match=r"images: 1\); this requires 2 images"):
+    with pytest.raises(DeepLabError, match=r"images: 1\); give at least 2 images"):
         list(folds(random_dataset(SIZES[:1]), 2, seed=0))
 
 

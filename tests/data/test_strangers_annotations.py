@@ -822,7 +822,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a point too many": (
         "labelme",
         shape(points=[[1, 1]] * 3),
-        r"the shape has 3 points, but its type requires 2",
+        r"the shape has 3 points, but its type requires exactly 2",
     ),
     "not a number": (
         "labelme",

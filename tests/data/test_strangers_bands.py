@@ -358,7 +358,7 @@ def test_a_predictor_says_which_bands_it_takes(five_bands):
         predictor(np.zeros((20, 20, 4), np.uint16))
     with pytest.raises(DeepLabError, match=r"5 bands of uint16.*got 5 bands of float32"):
         predictor(np.zeros((20, 20, 5), np.float32))
-    with pytest.raises(DeepLabError, match=r"CRF compares colors.*5 bands"):
+    with pytest.raises(DeepLabError, match=r"CRF requires 8-bit RGB.*5 bands"):
         predictor.with_options(InferenceOptions(crf="default"))
 
 
@@ -691,7 +691,7 @@ def arrays(count, dtype, number=4):
             arrays(5, np.uint16),
             arrays(5, np.uint16),
             {"augmentation.photometric": 0.5},
-            "photometric=0.5 distorts colors of 8-bit RGB images, but arrays has 5 bands",
+            "photometric=0.5 requires 8-bit RGB images, but arrays has 5 bands",
         ),
         (
             arrays(5, np.uint16),

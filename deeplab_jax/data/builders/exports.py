@@ -170,7 +170,8 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
         ) from None
     if len(pairs) < least:
         raise DeepLabError(
-            f"the shape has {len(pairs)} points, but at least {least} are required; draw it again"
+            f"the shape has {len(pairs)} points, but at least {least} are required; draw the shape "
+            "again"
         )
     extent = np.array(size[::-1])
     # NaN fails both comparisons, so it is outside.

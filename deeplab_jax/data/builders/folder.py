@@ -102,7 +102,7 @@ class Folder(PairedFilesBuilder):
         self._first, chosen = _first_bands(sorted(self._found.images.values()), bands, page)
         if intensity_range and not chosen.are_rgb:
             raise DeepLabError(
-                f"intensity_range maps values to 8 bits, but the values of {chosen} are stored "
+                f"intensity_range cannot be applied to {chosen}, because the values are stored "
                 "unchanged; omit intensity_range, or choose three bands, which are mapped to 8 bits"
             )
         self.descriptor = dataclasses.replace(

@@ -138,7 +138,8 @@ def draw_shape(
     corners = checked_points(points, size, least)
     if kind not in OPEN_ENDED and len(corners) > least:
         raise DeepLabError(
-            f"the shape has {len(corners)} points, but its type requires {least}; draw it again"
+            f"the shape has {len(corners)} points, but its type requires exactly {least}; draw the "
+            "shape again"
         )
     if kind == "mask":
         return _paste_mask(corners.astype(int), encoded_mask, size)

@@ -204,7 +204,9 @@ class Yolo(AnnotationsBuilder):
                     self._searched.add((self._label_file(image), image))
                 return image
         if not (path := self.below(place.parent / line)):
-            raise DeepLabError(f"{place}: {line} is not below {self.source}; correct the path")
+            raise DeepLabError(
+                f"{place}: the image {line} is not below {self.source}; correct the path"
+            )
         return path
 
     def _add(

@@ -48,7 +48,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
         return None
     plain = f"{ASPP}.1.conv.weight" in arrays
     if not plain and f"{ASPP}.1.depthwise_conv.conv.weight" not in arrays:
-        raise _unsupported("the decode head has no ASPP")
+        raise _unsupported("a decode head without ASPP is not supported")
     if classes == 1:
         raise _unsupported("a network with a single output (out_channels=1) is not supported")
     model = _section(weights.configuration, "model")
@@ -72,7 +72,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
         return Identified("deeplab_v3", {**overrides, "separable": False, "dropout_rate": dropout})
     low_level = outputs(arrays, "decode_head.c1_bottleneck.conv")
     if low_level is None:
-        raise _unsupported("the decode head has no low-level features (c1_in_channels=0)")
+        raise _unsupported(
+            "a decode head without low-level features (c1_in_channels=0) is not supported"
+        )
     decoder = {
         "low_level_channels": low_level,
         "separable": True,
@@ -137,7 +139,10 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     contract = settings.get("contract_dilation", not settings)
     if caffe and contract and stride < 32:
         # In this style, the 3×3 convolution comes after the stride, so it would have the new rate.
-        raise _unsupported("a backbone with style='caffe' must have contract_dilation=False")
+        raise _unsupported(
+            "a backbone with style='caffe' and contract_dilation=True is not supported at output "
+            f"stride {stride}"
+        )
     keywords: dict[str, Any] = {
         **_resnet(arrays, caffe),
         "output_stride": stride,
@@ -151,8 +156,8 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         bases = [base if caffe or not contract else max(1, base // 2), base, base]
         if len(multi_grid) != len(bases) or any(map(operator.mod, multi_grid, bases)):
             raise _unsupported(
-                f"multi_grid={multi_grid} must have 3 rates, one for each unit of the last block, "
-                f"which must be multiples of {bases[0]}, {bases[1]} and {bases[2]}"
+                f"multi_grid={multi_grid} must have 3 rates, one for each unit of the last block: "
+                f"in this order, multiples of {bases[0]}, {bases[1]} and {bases[2]}"
             )
         keywords["multi_grid"] = tuple(
             rate // unit for rate, unit in zip(multi_grid, bases, strict=True)

@@ -284,8 +284,8 @@ def identify_others(weights: PublishedWeights) -> None:
     """
     arrays = weights.arrays
     if "segmentation_head.0.weight" in arrays and any(n.startswith("encoder.") for n in arrays):
-        which = weights.configuration.get("_model_class", "of another architecture")
-        raise _unsupported(f"the network is {which}, which is not supported")
+        which = weights.configuration.get("_model_class", "the architecture of the network")
+        raise _unsupported(f"{which} is not supported")
 
 
 UNUSED = r"^classification_head\.|^encoder\.(_conv_head|_bn1|conv_head|bn2)\."

@@ -32,7 +32,7 @@ def read_core_ml(path: Path) -> PublishedWeights:
         )
     image = next((i for i in model.description.input if i.type.HasField("imageType")), None)
     if image is None:
-        raise DeepLabError("none of the inputs of the Core ML model is an image")
+        raise DeepLabError("the Core ML model must have an image as input, but has none")
     size = (image.type.imageType.height, image.type.imageType.width)
     layers = getattr(model, kind).layers
     window = next((layer.pooling.kernelSize for layer in layers if layer.HasField("pooling")), None)

@@ -82,7 +82,8 @@ class _Unpickler(pickle.Unpickler):
                 if self.storages.setdefault(key, storage) == storage:
                     return storage
         raise DeepLabError(
-            f"the file contains the reference {pid!r}, which is not a tensor's storage"
+            f"the file is refused because its persistent id {pid!r} does not describe the storage "
+            "of a tensor, or contradicts an earlier persistent id"
         )
 
 
@@ -103,7 +104,10 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
         unpickled.
     """
     if not checksums or not all(map(PINNED.fullmatch, checksums)):
-        raise DeepLabError("the catalog entry of the file has no SHA-256, so the file is not read")
+        raise DeepLabError(
+            "the file is refused because the catalog of pretrained weights lacks its complete "
+            "SHA-256 checksum"
+        )
     verify_content(io.BytesIO(content), checksums)
     try:
         return _read(content)
