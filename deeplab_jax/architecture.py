@@ -88,8 +88,8 @@ def _check_combination(network: Architecture) -> None:
     has_fc6 = network.head == "large_fov" and network.fc_channels > 0
     if network.fov != "large" and not has_fc6:
         raise DeepLabError(
-            f"fov={network.fov!r} sets the kernel size of the layer fc6, which exists only with "
-            "head='large_fov' and fc_channels above 0; leave fov unset"
+            f"fov={network.fov!r} has no effect: it sets the kernel size of the layer fc6, which "
+            "exists only with head='large_fov' and fc_channels above 0; leave fov unset"
         )
     if network.decoder_dropout and len(network.decoder_dropout) != len(network.decoder_convs):
         raise DeepLabError(
@@ -104,9 +104,9 @@ def _check_combination(network: Architecture) -> None:
     ends_in_scores = network.head_gives_scores or (network.head == "large_fov" and not has_fc6)
     if network.decoder != "none" and ends_in_scores:
         raise DeepLabError(
-            f"decoder={network.decoder!r} requires features, but with the given keywords, "
-            f"head={network.head!r} outputs class scores; use decoder='none', or head='aspp' with "
-            "fusion='concat'"
+            f"decoder={network.decoder!r} requires a head that outputs features, but with the "
+            f"given keywords, head={network.head!r} outputs class scores; use decoder='none', or "
+            "head='aspp' with fusion='concat'"
         )
 
 

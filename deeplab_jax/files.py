@@ -35,8 +35,8 @@ def as_path(place: str | os.PathLike[str]) -> Path:
         raise DeepLabError(f"{place} requires gcsfs; run pip install 'deeplab_jax[gcs]'")
     if scheme not in SCHEMES:
         raise DeepLabError(
-            f"{place}: unknown kind of bucket {scheme}://; expected a local path, or one that "
-            f"begins with {' or '.join(f'{known}://' for known in SCHEMES)}"
+            f"{place}: unknown kind of bucket {scheme}://; expected a local path, or a path "
+            f"that begins with {' or '.join(f'{known}://' for known in SCHEMES)}"
         )
     return epath.Path(place)
 
@@ -190,7 +190,9 @@ def check_empty(path: Path) -> None:
       DeepLabError: `path` exists and is not an empty directory.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
+        raise DeepLabError(
+            f"{path} exists and is not an empty directory; give another directory, or remove {path}"
+        )
 
 
 def check_replaceable(path: Path) -> None:

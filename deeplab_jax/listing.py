@@ -116,7 +116,7 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
     except OSError as error:
         if above and _is_hidden_name(directory.name):
             return
-        raise DeepLabError(f"{directory}: cannot be read: {error.strerror}") from error
+        raise DeepLabError(f"{directory} cannot be read: {error.strerror}") from error
     for path in paths:
         if path.is_dir():
             yield from _files_below(path, (*above, real))

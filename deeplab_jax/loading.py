@@ -43,7 +43,8 @@ def load(
     if is_exported(reference):
         if checkpoint != "best" or ema is not None:
             raise DeepLabError(
-                f"{reference} is an exported file with one set of weights; omit checkpoint and ema"
+                "checkpoint and ema do not apply to exported files, which contain one set of "
+                f"weights; to load {reference}, omit checkpoint and ema"
             )
         from deeplab_jax.export.engines import load_file
 

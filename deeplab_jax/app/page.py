@@ -237,7 +237,9 @@ def _errors_shown(gradio: ModuleType, image: Path | None, model: str) -> Iterato
     except Exception:
         # The message may contain paths of the server.
         LOGGER.exception("a request for the model %s failed", model)
-        raise gradio.Error("the server failed; its log contains the reason") from None
+        raise gradio.Error(
+            "the server could not process the request; the server's log contains the reason"
+        ) from None
 
 
 def _image_input(gradio: ModuleType) -> Any:

@@ -201,7 +201,7 @@ class SegmentationService:
             pixels = 0
         if pixels > limits.megapixels * 1e6:
             raise DeepLabError(
-                f"the image has more than {limits.megapixels:g} million pixels; make it smaller"
+                f"the image has more than {limits.megapixels:g} million pixels; downsample it"
             )
         return encoded
 
@@ -223,7 +223,7 @@ class SegmentationService:
             future.cancel()
             raise DeepLabError(
                 f"no result within {self.limits.seconds:g} s: the server is busy; try again later, "
-                "or with a smaller model"
+                "or choose a smaller model"
             ) from None
 
     def warm_up(self, name: str) -> None:

@@ -118,7 +118,7 @@ def quantized_variables(
         quantized |= {(*path, name): array for name, array in layer.items()}
     if left := ["/".join(path) for path in folded if path[-1] == "kernel"]:
         raise DeepLabError(
-            "this network cannot be quantized, because these kernels belong to no convolution: "
+            "this network cannot be quantized, because no convolution uses the kernels "
             f"{', '.join(left)}; give another model"
         )
     quantized |= {path: np.asarray(array, np.float32) for path, array in folded.items()}

@@ -207,7 +207,7 @@ def read_class_map(path: Path) -> dict[str, str]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or not pairs:
         reason = "the file is empty" if twice is None else f"{twice!r} occurs twice"
-        raise DeepLabError(f"{path}: {reason}; give each class once, as in `car: vehicle`")
+        raise DeepLabError(f"{path}: {reason}; give one entry per class, as in `car: vehicle`")
     return dict(pairs)
 
 

@@ -351,8 +351,8 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
     num_images = len(dataset) if limit is None else min(limit, len(dataset))
     if num_images < 1 or settings.batch_size < 1:
         raise DeepLabError(
-            f"nothing to evaluate: {len(dataset)} images in {dataset.name}/{dataset.split}, "
-            f"limit {limit}, batch size {settings.batch_size}; each of these numbers must "
-            "be at least 1"
+            f"nothing to evaluate: {dataset.name}/{dataset.split} has {len(dataset)} images, with "
+            f"limit={limit} and batch_size={settings.batch_size}; the number of images, the limit "
+            "(if not None) and the batch size must be at least 1"
         )
     return num_images

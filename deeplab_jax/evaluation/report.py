@@ -109,7 +109,7 @@ class SegmentationMetrics:
         calibration = self.calibration
         if calibration is not None:
             if probabilities is None:
-                raise ValueError("calibration metrics require the argument probabilities")
+                raise ValueError("calibration metrics require `probabilities`, but it is None")
             calibration = calibration.add(panel.truth, panel.prediction, probabilities)
         labels = panel.truth, panel.prediction, len(bins)
         return SegmentationMetrics(

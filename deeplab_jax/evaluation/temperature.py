@@ -82,7 +82,7 @@ def fit_temperature(
         predictor = predictor.with_options(options or predictor.options)
         if predictor.crf is not None:
             raise DeepLabError(
-                "a temperature does not apply to the probabilities of a CRF; omit crf (--crf)"
+                "temperature scaling cannot be combined with a CRF; omit crf (--crf)"
             )
     chosen = EvaluationSettings(**settings)
     inference = make_inference(predictor, dataset, chosen)
@@ -93,8 +93,8 @@ def fit_temperature(
     index = int(np.searchsorted(first[1], 0.0))
     if index in (0, NODES):
         raise DeepLabError(
-            f"the likelihood of {dataset.name}/{dataset.split} has no maximum at a temperature in "
-            f"{LEAST:g}..{MOST:g}: "
+            f"cannot fit a temperature on {dataset.name}/{dataset.split}, because the likelihood "
+            f"has no maximum at temperatures from {LEAST:g} to {MOST:g}: "
             + ("the model is no better than chance" if index == 0 else "the model makes no errors")
             + "; use a split that was not used for training, and a model that is better than chance"
         )

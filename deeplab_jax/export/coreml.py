@@ -85,8 +85,8 @@ class MilWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "mean_over_windows supports only variable image sizes, but a Core ML file has a fixed "
-            "size; call `pool` instead"
+            "mean_over_windows is only for variable image sizes, which Core ML files do not "
+            "support; call `pool` instead"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:

@@ -153,8 +153,8 @@ class EngineNetwork:
             if finish is only_class_map:
                 return outputs
             raise DeepLabError(
-                "this exported file returns classes without probabilities; export it again with "
-                "--argmax=outside"
+                "this exported file returns only classes, but logits are required; export the "
+                "model again with --argmax=outside"
             )
 
         return call
@@ -321,13 +321,13 @@ class FilePredictor(Predictor):
         own = self._trained[0].architecture.output_stride
         if options.output_stride not in (None, own):
             raise DeepLabError(
-                f"{self.source} was exported at output stride {own}; for another output stride, "
-                "give the model directory from which it was exported"
+                f"{self.source} supports only output stride {own}, with which it was exported; for "
+                "another output stride, give the model directory from which it was exported"
             )
         if options.scales != (1.0,):
             raise DeepLabError(
-                f"{self.source} takes images at one scale; for other scales, give the model "
-                "directory from which it was exported"
+                f"{self.source} supports only the scale 1, because it is an exported file; for "
+                "other scales, give the model directory from which it was exported"
             )
         if self.file.metadata.output["name"] == "class_map" and (options.flip or options.crf):
             raise DeepLabError(

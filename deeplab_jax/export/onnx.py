@@ -196,8 +196,8 @@ class OnnxWriter:
                 steps = self.node("Div", self.node("Add", value, -plus), step)
                 return self.node("Add", self.node("Mul", steps, part), plus)
         raise DeepLabError(
-            f"an ONNX file with variable image sizes cannot compute {length}, the height or width "
-            "of a feature map; export with a fixed size, as in --size=513x513"
+            "this network does not support variable image sizes in ONNX: the height or width "
+            f"{length} of a feature map is unknown; export with a fixed size, as in --size=513x513"
         )
 
     def _length(self, value: str, axis: int) -> str:

@@ -55,7 +55,7 @@ class ExportOptions:
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
                 f"height, width and batch must be at least 1, got size={self.size} and "
-                f"batch={self.batch}; None permits any value"
+                f"batch={self.batch}; for a variable size or batch, give None"
             )
 
 
@@ -176,6 +176,6 @@ def open_sizes(program: Program) -> Iterator[None]:
             raise
         height, width = program.own_size
         raise DeepLabError(
-            f"this network does not support variable image sizes ({type(error).__name__}); give a "
-            f"fixed size, as in --size={height}x{width}"
+            "this network does not support variable image sizes (tracing raised "
+            f"{type(error).__name__}); give a fixed size, as in --size={height}x{width}"
         ) from error

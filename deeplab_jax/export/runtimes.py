@@ -111,13 +111,13 @@ def _check_options(options: ExportOptions, format: str, calibrates: bool) -> Non
         )
     if calibrates and format != "tflite":
         raise DeepLabError(
-            f"calibration quantizes TFLite files, and cannot be combined with the format {format}; "
-            "omit calibration"
+            f"calibration (--calibrate) requires the format tflite, got {format}; omit "
+            "calibration, or give --format=tflite"
         )
     if calibrates and options.dtype != "float32":
         raise DeepLabError(
-            f"dtype={options.dtype} cannot be combined with calibration, which quantizes a "
-            "TFLite file to 8-bit integers; omit one of them"
+            f"dtype={options.dtype} cannot be combined with calibration, which quantizes a TFLite "
+            "file to 8-bit integers; omit dtype (--dtype) or calibration (--calibrate)"
         )
 
 
@@ -267,9 +267,9 @@ class ExportedNetwork:
         largest = sizes["largest"]
         if largest and any(side > most for side, most in zip(size, largest, strict=True)):
             raise DeepLabError(
-                f"images have {size[0]}x{size[1]} pixels (height x width), but this file of an "
-                f"earlier release takes at most {largest[0]}x{largest[1]}; export the model again, "
-                "which removes this limit"
+                f"images have {size[0]}x{size[1]} pixels (height x width), but this file, which an "
+                f"earlier release wrote, supports at most {largest[0]}x{largest[1]}; export the "
+                "model again to remove this limit"
             )
         return self.run(self.metadata.normalized(images))
 
@@ -345,6 +345,8 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
-        raise DeepLabError(f"{path} has no metadata of deeplab_jax; {NO_METADATA}")
+        raise DeepLabError(
+            f"{path} cannot be run, because it has no metadata of deeplab_jax; {NO_METADATA}"
+        )
     metadata, name = parse_metadata(text, where=str(path)), session.get_inputs()[0].name
     return ExportedNetwork(metadata, lambda images: session.run(None, {name: images})[0])

@@ -90,8 +90,8 @@ class TensorFlowWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "mean_over_windows supports only variable image sizes, but a TFLite file has a fixed "
-            "size; call `pool` instead"
+            "mean_over_windows is only for variable image sizes, which TFLite files do not "
+            "support; call `pool` instead"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
@@ -243,4 +243,6 @@ def read_tflite_metadata(path: str | Path) -> Metadata:
         if entry.Name() == KEY.encode():
             buffer = model.Buffers(entry.Buffer())
             return parse_metadata(buffer.DataAsNumpy().tobytes(), where=str(path))
-    raise DeepLabError(f"{path} has no metadata of deeplab_jax; {NO_METADATA}")
+    raise DeepLabError(
+        f"{path} cannot be used, because it has no metadata of deeplab_jax; {NO_METADATA}"
+    )

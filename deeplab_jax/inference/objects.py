@@ -79,7 +79,7 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
         sizes = f"image {list(image.shape)}, background {list(background.shape)}"
         raise DeepLabError(
             "image, background and alpha must have the same height and width, got shapes "
-            f"{sizes}, alpha {list(alpha.shape)}; the background may also be one color [3]"
+            f"{sizes}, alpha {list(alpha.shape)}; the background may also be a color [3]"
         )
     opacity = np.asarray(alpha, np.float32)[..., None]
     mixed = opacity * image + (1 - opacity) * background.astype(np.float32)
@@ -165,7 +165,9 @@ def find_objects(
     """
     if class_map.ndim != 2 or not np.issubdtype(class_map.dtype, np.integer):
         given = f"{class_map.dtype} {list(class_map.shape)}"
-        raise DeepLabError(f"a class map must be integers [height, width], got {given}")
+        raise DeepLabError(
+            f"a class map must be an integer array of shape [height, width], got {given}"
+        )
     if connectivity not in (4, 8):
         raise DeepLabError(f"connectivity={connectivity} must be 4 or 8")
     if num_classes is None and probabilities is not None:

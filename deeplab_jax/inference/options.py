@@ -96,7 +96,7 @@ class InferenceOptions:
 def _check_scales(scales: Any) -> None:
     legal = f"different numbers above 0 and up to {MAX_SCALE:g}, as in (0.5, 0.75, 1)"
     if not isinstance(scales, tuple) or not scales:
-        raise DeepLabError(f"scales={scales!r} is not legal; give {legal}")
+        raise DeepLabError(f"scales={scales!r} must be a tuple of {legal}")
     for scale in scales:
         if not (ABOVE_ZERO.holds(scale) and scale <= MAX_SCALE):
             raise DeepLabError(f"scale {scale!r} is not legal; give {legal}")

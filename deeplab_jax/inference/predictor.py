@@ -309,8 +309,8 @@ class Predictor:
         """
         if self.tiling is None or not self.takes_rows:
             raise DeepLabError(
-                "prediction by rows requires tiles, a model for RGB images, and no CRF; set tile, "
-                "and leave crf unset"
+                "class_map_rows requires inference in tiles, a model for RGB images, and no CRF; "
+                "set tile, and omit crf"
             )
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 

@@ -163,7 +163,7 @@ def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, 
         name = place.relative_to(output).with_suffix("").as_posix()
         if images.setdefault(name, image) != image:
             raise DeepLabError(
-                f"{images[name]} and {image} have the same name without suffix; rename one"
+                f"{images[name]} and {image} have the same name without suffix; rename one of them"
             )
     return images
 
@@ -295,8 +295,9 @@ def _is_labeled(image: _Image, name: str, path: Path, mask: Path) -> bool:
         if np.array_equal(stored, image.pixels):
             return True
     raise DeepLabError(
-        f"{mask} exists, but {path} does not contain the pixels of the given image {name}; give "
-        "the same images and --page as before, or another --output"
+        f"{mask} was written earlier, but {path}, which must contain the image of this mask, is "
+        f"missing or differs from the given image {name}; give the same images and --page as "
+        "before, or another --output"
     )
 
 

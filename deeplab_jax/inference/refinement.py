@@ -19,9 +19,8 @@ def find_parameters(options: InferenceOptions, architecture: Architecture) -> CR
     """
     if options.crf is not None and not architecture.takes_rgb:
         raise DeepLabError(
-            f"a CRF compares colors of 8-bit RGB images, but the model takes "
-            f"{architecture.in_channels} bands of {architecture.image_dtype}; use the model "
-            "without a CRF"
+            f"a CRF requires 8-bit RGB images, but the model takes {architecture.in_channels} "
+            f"bands of {architecture.image_dtype}; use the model without a CRF"
         )
     if options.crf == DEFAULT_CRF:
         return crf_parameters(default_set(architecture))

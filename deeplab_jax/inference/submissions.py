@@ -103,8 +103,9 @@ def check_submission(predictor: "Predictor", server: str) -> None:
         (f", with {mine!r} instead of {theirs!r}" for mine, theirs in pairs if mine != theirs), ""
     )
     raise DeepLabError(
-        f"the {server} server requires the {wanted.num_classes} classes of {wanted.name} in their "
-        f"order, but {predictor.source} has {len(predictor.class_names)} classes{other}"
+        f"the {server} server requires the {wanted.num_classes} classes of {wanted.name} in the "
+        f"same order, but {predictor.source} has {len(predictor.class_names)} classes{other}; use "
+        f"a model that was trained on {wanted.name}"
     )
 
 

@@ -75,7 +75,7 @@ class Tiling:
           ValueError: the options have no tile size.
         """
         if options.tile is None:
-            raise ValueError("a tiling requires the option tile; set a tile size")
+            raise ValueError("a tiling requires a tile size; set tile, as in tile=(513, 513)")
         architecture = model.architecture
         grid = Grid(architecture.output_stride, architecture.size_remainder)
         stride, extra = grid
@@ -89,9 +89,9 @@ class Tiling:
             least = next(n for n in cells if n > 2 * _margin(n, options.overlap, extra))
             side = least * stride + extra
             raise DeepLabError(
-                f"overlap {options.overlap:g} discards all of a tile of {tile[0]}x{tile[1]} "
-                f"pixels at output stride {stride}; give a smaller overlap, or tiles of at least "
-                f"{side}x{side} pixels"
+                f"overlap {options.overlap:g} would discard all pixels of a tile of "
+                f"{tile[0]}x{tile[1]} pixels at output stride {stride}; give a smaller overlap, or "
+                f"tiles of at least {side}x{side} pixels"
             )
         return tiling
 

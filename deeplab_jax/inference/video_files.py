@@ -88,7 +88,7 @@ def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
         for folder in owners.keys() & set(target.parents):
             raise DeepLabError(
                 f"{target} would be inside {folder}, the directory of the masks of "
-                f"{owners[folder].image}; predict the two inputs with different --output"
+                f"{owners[folder].image}; predict this video in another run, with another --output"
             )
 
 

@@ -342,8 +342,8 @@ class _Run:
         self._spent = time.perf_counter() - started
         if not self._times["draw"]:
             raise DeepLabError(
-                f"{self._source.name}: the recording was ended before its first frame; nothing was "
-                "written; start it again"
+                f"{self._source.name}: the recording was stopped before its first frame, so "
+                "nothing was written; start it again"
             )
 
     def report(self) -> VideoReport:

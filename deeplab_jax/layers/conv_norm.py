@@ -83,7 +83,7 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
     for path, width in form.widths:
         if path not in channels:
-            raise unknown_name("layer in the keyword widths", path, sorted(channels))
+            raise unknown_name("layer (in the keyword `widths`)", path, sorted(channels))
         if channels[path] != width:
             raise DeepLabError(
                 f"widths: the layer {path!r} must have {channels[path]} output channels in this "

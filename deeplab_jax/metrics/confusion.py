@@ -52,7 +52,7 @@ class ConfusionMatrix:
                 f"{prediction.shape}"
             )
         if prediction.size and not 0 <= prediction.min() <= prediction.max() < num_classes:
-            raise ValueError(f"a predicted class is outside 0..{num_classes - 1}")
+            raise ValueError(f"all values of prediction must be in 0..{num_classes - 1}")
         void = void_label(num_classes)
         # Void pixels are counted in bin 0. With int32 indices this is seven times as fast as
         # selecting the valid pixels first.
@@ -60,7 +60,9 @@ class ConfusionMatrix:
         cell = truth.astype(index) * num_classes + prediction.astype(index) + 1
         counts = np.bincount(np.where(truth == void, 0, cell).ravel(), minlength=num_classes**2 + 1)
         if len(counts) > num_classes**2 + 1:
-            raise ValueError(f"a true class is outside 0..{num_classes - 1} and not void ({void})")
+            raise ValueError(
+                f"all values of truth must be in 0..{num_classes - 1}, or {void} for void pixels"
+            )
         return cls(counts[1:].reshape(num_classes, num_classes))
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":

@@ -170,7 +170,7 @@ class DeepLab(nn.Module):
           DeepLabError: the network is neither folded nor quantized.
         """
         if self.form.kind not in ("folded", "int8"):
-            raise DeepLabError("MC dropout requires a folded network; fold it with models.fold")
+            raise DeepLabError("MC dropout requires a folded network; call models.fold first")
         logits, _ = self(image, endpoints=True, dropout=True)
         return logits
 

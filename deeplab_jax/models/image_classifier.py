@@ -116,6 +116,6 @@ def _check_keywords(backbone: str, overrides: Mapping[str, Any]) -> None:
     ]
     if wrong:
         raise DeepLabError(
-            f"an image classifier does not use {', '.join(wrong)}; omit keywords of heads and "
+            f"an image classifier does not support {', '.join(wrong)}; omit keywords of heads and "
             f"decoders. Legal keywords: {', '.join(sorted(legal))}"
         )

@@ -206,7 +206,8 @@ def check_backbone(options: Architecture) -> None:
     entry = find_backbone(options.backbone)
     if options.multi_grid is not None and not entry.has_multi_grid:
         raise DeepLabError(
-            f"{options.backbone} has no multi-grid, which only ResNets have; leave multi_grid unset"
+            f"{options.backbone} does not support multi_grid, which only ResNets support; "
+            "set multi_grid=None"
         )
     if options.multi_grid is not None and len(options.multi_grid) != entry.multi_grid_size:
         raise DeepLabError(
@@ -219,21 +220,21 @@ def check_backbone(options: Architecture) -> None:
         raise DeepLabError(f"{options.backbone} does not support width_divisor; omit it")
     if options.stochastic_depth and "stochastic_depth" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no stochastic_depth, which only ResNets and timm/ backbones "
-            "have; leave it at 0.0"
+            f"{options.backbone} does not support stochastic_depth, which only ResNets and timm/ "
+            "backbones support; set stochastic_depth=0"
         )
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} supports only one stride placement; leave stride_placement unset"
+            f"{options.backbone} does not support stride_placement; set stride_placement=None"
         )
     if options.low_level_source == "block" and not entry.blocks:
         raise DeepLabError(
-            f"{options.backbone} supports only one low_level_source; leave low_level_source unset"
+            f"{options.backbone} does not support low_level_source='block'; use 'convolution'"
         )
     if options.head == "cascade" and "cascade_blocks" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no cascade, which only ResNets have; use a ResNet, or another "
-            "head, as in head='aspp'"
+            f"{options.backbone} does not support head='cascade', which only ResNets support; use "
+            "a ResNet, or another head, as in head='aspp'"
         )
 
 

@@ -69,7 +69,10 @@ def published_rates(
     if aspp is not None:
         check_name("aspp", str(aspp), SUMMED_RATES)
         if values.get("atrous_rates") is not None:
-            raise DeepLabError(f"aspp={aspp!r} sets atrous_rates; omit atrous_rates or aspp")
+            raise DeepLabError(
+                f"aspp={aspp!r} sets atrous_rates, so they cannot be given together; omit "
+                "atrous_rates or aspp"
+            )
         if head != "aspp":
             raise DeepLabError(
                 f"aspp={aspp!r} requires head='aspp', but head={head!r}; omit aspp, or use "

@@ -254,7 +254,7 @@ def backbone_normalization(options: Architecture) -> Normalization:
     """
     published = find_backbone(options.backbone).normalization
     if published is None:
-        raise ValueError(f"{options.backbone} has no batch normalization")
+        raise ValueError(f"the backbone {options.backbone} must have batch normalization")
     constants = normalization(options, published)
     epsilon = options.batch_norm_epsilon
     return constants if epsilon is None else dataclasses.replace(constants, epsilon=epsilon)

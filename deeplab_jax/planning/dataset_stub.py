@@ -29,11 +29,11 @@ class Unseen:
         return 1
 
     def __getitem__(self, index: int) -> Example:
-        raise NotImplementedError("a plan uses a placeholder dataset, which has no examples")
+        raise NotImplementedError("the placeholder dataset of a plan has no examples to read")
 
     def image_sizes(self) -> NoReturn:
         """Raises an error, since there are no images."""
-        raise NotImplementedError("a plan uses a placeholder dataset, which has no examples")
+        raise NotImplementedError("the placeholder dataset of a plan has no images to measure")
 
 
 def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen:

@@ -203,8 +203,8 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
     if num_slices > 1 and not chip.network_bandwidth:
         known = ", ".join(each for each, other in chips().items() if other.network_bandwidth)
         raise DeepLabError(
-            f"--num_slices={num_slices}: the bandwidth between slices of {generation} is not "
-            f"published; chips with a published bandwidth: {known}"
+            f"--num_slices={num_slices} cannot be planned, because the bandwidth between slices of "
+            f"{generation} is not published; chips with a published bandwidth: {known}"
         )
     return Topology(name, chip, shape, num_slices)
 
@@ -241,8 +241,8 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
         raise DeepLabError(message) from error
     if len(devices) != topology.num_chips:
         raise DeepLabError(
-            f"{topology.name} has {len(devices)} devices for {topology.num_chips} chips; plans "
-            "require one device per chip"
+            f"a plan requires one device per chip, but {topology.name} has {len(devices)} devices "
+            f"for {topology.num_chips} chips; give a topology of another chip"
         )
     return devices
 

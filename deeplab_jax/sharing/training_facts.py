@@ -126,16 +126,18 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
     try:
         metrics = json.loads(path.read_text())
     except ValueError as error:
-        raise DeepLabError(f"{path} is not a metrics.json of evaluate: {error}") from error
+        raise DeepLabError(
+            f"{path} is not a metrics.json of `deeplab-jax evaluate`: {error}"
+        ) from error
     if not isinstance(metrics, dict) or not all(key in metrics for key in METRIC_KEYS):
         raise DeepLabError(
-            f"{path} is not a metrics.json of evaluate: it must have the keys "
+            f"{path} is not a metrics.json of `deeplab-jax evaluate`: it must have the keys "
             f"{', '.join(METRIC_KEYS)}"
         )
     if not all(isinstance(metrics[key], dict) for key in METRIC_OBJECTS):
         raise DeepLabError(
-            f"{path} is not a metrics.json of evaluate: {' and '.join(METRIC_OBJECTS)} must be "
-            "JSON objects; give a file that `deeplab-jax evaluate --output` wrote"
+            f"{path} is not a metrics.json of `deeplab-jax evaluate`: "
+            f"{' and '.join(METRIC_OBJECTS)} must be JSON objects"
         )
     scored = list(metrics["per_class_iou"])
     if "classes" not in metrics["settings"] and scored != list(description.class_names):

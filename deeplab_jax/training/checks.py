@@ -228,7 +228,7 @@ def check_bands(train_set: Dataset, validation_set: Dataset, augmentation: Confi
         value = augmentation[name]
         if value and not ours.are_rgb:
             raise DeepLabError(
-                f"augmentation.{name}={value:g} distorts colors of 8-bit RGB images, but "
+                f"augmentation.{name}={value:g} requires 8-bit RGB images, but "
                 f"{train_set.name} has {ours}; set augmentation.{name}=0"
             )
 

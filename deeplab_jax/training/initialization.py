@@ -77,8 +77,9 @@ def is_fully_connected(path: Path) -> bool:
 def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str) -> np.ndarray:
     if len(shape) != array.ndim or np.any(np.array(shape) > array.shape):
         raise DeepLabError(
-            f"{layer} of shape {list(shape)} cannot be subsampled from {list(array.shape)} in "
-            "VGG-16; change model.fov or model.fc_channels, or set training.init_scope=backbone"
+            f"{layer} of shape {list(shape)} cannot be subsampled from {layer} of VGG-16, which "
+            f"has the shape {list(array.shape)}; change model.fov or model.fc_channels, or set "
+            "training.init_scope=backbone"
         )
     for axis, (size, kept) in enumerate(zip(array.shape, shape, strict=True)):
         array = np.take(array, _positions(size, kept, axis, array.ndim, layer), axis)

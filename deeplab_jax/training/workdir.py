@@ -207,8 +207,8 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
     if before and before.keys() != data.keys():
         owner = "a cross-validation" if WHOLE in before else "a single run"
         raise DeepLabError(
-            f"{workdir} is the workdir of {owner}, which has the datasets {', '.join(before)}. "
-            f"The current run has the datasets {', '.join(data)}; give another --workdir"
+            f"{workdir} contains {owner} (datasets: {', '.join(before)}), which a run with other "
+            f"datasets ({', '.join(data)}) cannot resume; give another --workdir"
         )
     changed = [
         f"{role} {difference}"

@@ -90,7 +90,7 @@ def test_quantize_with_steps_of_training(compress, world):
     assert inference.load(world / "int8").model.architecture.quantization == "int8"
     again, _, complaint = compress("quantize", "--output=int8")
     assert again == 2
-    assert "exists and is not empty" in complaint
+    assert "exists and is not an empty directory" in complaint
 
 
 @pytest.mark.slow
@@ -267,7 +267,7 @@ def test_distill_from_a_teacher(world, monkeypatch, capsys):
         ("quantize", ["--output=x", "--dataset="], "--dataset must be given"),
         ("prune", ["--output=x"], "give --steps=N"),
         ("prune", ["--output=x", "--structured", "--macs=2"], "must be in (0, 1]"),
-        ("quantize", ["--output=model"], "exists and is not empty"),
+        ("quantize", ["--output=model"], "exists and is not an empty directory"),
         ("quantize", ["--output=x", "--config=recipe.py"], "--config requires --steps=N"),
         (
             "quantize",

@@ -132,7 +132,7 @@ def test_grids_without_a_legal_point_are_refused(dataset, predictor, grid, messa
 def test_models_of_other_bands_are_refused_before_the_search(dataset, predictor):
     four = dataclasses.replace(predictor.model.architecture, in_channels=4, image_dtype="uint16")
     other = Predictor(Convolution(four), {}, predictor.class_names, predictor.palette)
-    message = "CRF compares colors.*takes 4 bands of uint16; use the model without a CRF"
+    message = "CRF requires 8-bit RGB.*takes 4 bands of uint16; use the model without a CRF"
     with pytest.raises(DeepLabError, match=message):
         search_crf(other, dataset, GRID, reporter=Reporter())
 

@@ -156,7 +156,7 @@ def test_the_command_writes_a_model_with_a_temperature(world, capsys, monkeypatc
     assert description.source["temperature"]["settings"]["split"] == "val[:50%]"
     assert inference.load(made).temperature == description.temperature
     assert command("calibrate", world, f"--output={made}") == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not an empty directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_the_calibrated_model_is_evaluated_and_keeps_its_classes(world, capsys, 
 @pytest.mark.parametrize(
     ("name", "extra", "message"),
     [
-        ("calibrate", ["--crf", "--output=crf"], "does not apply to the probabilities of a CRF"),
+        ("calibrate", ["--crf", "--output=crf"], "cannot be combined with a CRF"),
         ("calibrate", ["pictures", "--output=x"], "takes no argument 'pictures'"),
         ("calibrate", [], "--output must be given"),
         ("calibrate", ["--output=run/model.json/made"], "model.json cannot be written"),

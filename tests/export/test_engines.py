@@ -222,8 +222,8 @@ def test_a_file_of_a_size_that_no_tile_has_must_be_exported_again(onnx_file):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (InferenceOptions(output_stride=8), "exported at output stride 32"),
-        (InferenceOptions(scales=(0.5, 1.0)), "at one scale"),
+        (InferenceOptions(output_stride=8), "supports only output stride 32"),
+        (InferenceOptions(scales=(0.5, 1.0)), "supports only the scale 1"),
         (InferenceOptions(flip=True), "--argmax=outside"),
         (InferenceOptions(crf="deeplab"), "--argmax=outside"),
         (InferenceOptions(tile=(33, 65)), "--tile=65x97"),
@@ -234,7 +234,7 @@ def test_options_that_a_file_does_not_support(onnx_file, options, reason):
     with pytest.raises(DeepLabError, match=reason) as error:
         found.with_options(options)
     assert "network.onnx" in str(error.value)
-    with pytest.raises(DeepLabError, match=r"without probabilities.*--argmax=outside"):
+    with pytest.raises(DeepLabError, match=r"returns only classes.*--argmax=outside"):
         found.predict(noise(65, 97))
 
 

@@ -90,7 +90,7 @@ def test_weights_in_float16(tmp_path):
     assert exported.metadata.dtype == "float16"
     expected = expected_logits(predictor, images)
     assert np.mean(exported(images).argmax(-1) == expected.argmax(-1)) > 0.98
-    with pytest.raises(DeepLabError, match="8-bit integers; omit one"):
+    with pytest.raises(DeepLabError, match="8-bit integers; omit dtype"):
         export(predictor, tmp_path / "both", "tflite", options, images)
 
 

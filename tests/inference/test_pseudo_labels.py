@@ -171,7 +171,7 @@ def test_other_pixels_under_the_name_of_a_labeled_image_are_refused(tmp_path, la
     pages[0].save(tmp_path / "all" / "5.tif", save_all=True, append_images=pages[1:])
     first = write(tmp_path, labeled, tmp_path / "all", page=1)
     files = {path: path.read_bytes() for path in (tmp_path / "pseudo").rglob("*.*")}
-    message = r"masks/train/pseudo/5\.png exists, but .*pixels of the given image 5; give the same"
+    message = r"pseudo/5\.png was written earlier, but .*the given image 5; give the same"
     with pytest.raises(DeepLabError, match=message):
         write(tmp_path, labeled, tmp_path / "all", page=2)
     Image.fromarray(pixels[6]).save(tmp_path / "all" / "5.jpg")
@@ -219,7 +219,7 @@ def test_nothing_to_label_and_equal_names_are_refused(tmp_path, labeled):
 def test_a_directory_with_other_files_is_not_written(tmp_path, labeled):
     write_images(tmp_path / "all", 6)
     write_images(tmp_path / "pseudo", 1)
-    with pytest.raises(DeepLabError, match="pseudo exists and is not empty"):
+    with pytest.raises(DeepLabError, match="pseudo exists and is not an empty directory"):
         write(tmp_path, labeled, tmp_path / "all")
     (tmp_path / "pseudo" / "pseudo_labels.json").write_text("{")
     with pytest.raises(DeepLabError, match="invalid JSON"):

@@ -336,7 +336,7 @@ def test_a_short_recording_has_one_frame_and_an_interrupted_one_is_an_error(
     job = plan_camera(0, tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(cv2, "VideoCapture", _Camera)
-        with pytest.raises(DeepLabError, match="ended before its first frame"):
+        with pytest.raises(DeepLabError, match="stopped before its first frame"):
             predict_video(predictor, job, Interrupted())
         assert not list(tmp_path.iterdir())
         assert predict_video(predictor, job, Reporter(), seconds=1e-9).frames == 1

@@ -59,10 +59,10 @@ def test_of_no_pixel_nothing_is_known():
 @pytest.mark.parametrize(
     ("truth", "prediction", "reason"),
     [
-        ([2], [0], "true class"),
-        ([254], [0], "true class"),
-        ([0], [2], "predicted class"),
-        ([0], [-1], "predicted class"),
+        ([2], [0], "values of truth"),
+        ([254], [0], "values of truth"),
+        ([0], [2], "values of prediction"),
+        ([0], [-1], "values of prediction"),
         ([0, 1], [0], "same shape"),
     ],
 )

@@ -67,9 +67,9 @@ def test_299_for_43_scores_0():
 def test_values_that_are_neither_class_nor_void_are_refused():
     classes = np.zeros((1, 2), np.uint16)
     for wrong in (300, 65534):
-        with pytest.raises(ValueError, match=r"0\.\.299 and not void"):
+        with pytest.raises(ValueError, match=r"0\.\.299, or 65535 for void"):
             ConfusionMatrix.from_labels(np.array([[0, wrong]], np.uint16), classes, 300)
-    with pytest.raises(ValueError, match=r"0\.\.254 and not void"):
+    with pytest.raises(ValueError, match=r"0\.\.254, or 255 for void"):
         ConfusionMatrix.from_labels(np.array([[0, 65535]], np.uint16), classes, 255)
 
 

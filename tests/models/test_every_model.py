@@ -66,7 +66,7 @@ def test_logits_are_float32_and_as_large_as_the_image(architecture, backbone, ou
         return
     torchvision = architecture.startswith("torchvision/")
     if torchvision and "stride_placement" not in BACKBONES[backbone].options:
-        with pytest.raises(DeepLabError, match=f"{backbone} .* leave stride_placement unset"):
+        with pytest.raises(DeepLabError, match=f"{backbone} .* set stride_placement=None"):
             create_model(architecture, **keywords)
         keywords["stride_placement"] = None
     model = create_model(architecture, **keywords)

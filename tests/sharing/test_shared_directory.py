@@ -155,7 +155,7 @@ def test_a_license_that_the_hub_does_not_list_gets_a_name(stored, tmp_path):
     ("content", "message"),
     [
         (None, "no such file; give a metrics.json, or the directory in which"),
-        ("{", "is not a metrics.json of evaluate"),
+        ("{", "is not a metrics.json of `deeplab-jax evaluate`"),
         (json.dumps({"mean_iou": 1}), "it must have the keys mean_iou, per_class_iou"),
         (
             json.dumps(METRICS | {"per_class_iou": None}),
@@ -192,7 +192,7 @@ def test_wrong_metrics_are_refused(stored, tmp_path, content, message):
         (["--model=hf://tiny", "--output=new"], "hf://tiny is not a repository"),
         (["--model=hf://user/tiny@", "--output=new"], "the revision after @ is missing"),
         (["--model=M", "--output=new"], "README.md, which is uploaded unchanged"),
-        (["--model=N", "--output=full"], "full exists and is not empty"),
+        (["--model=N", "--output=full"], "full exists and is not an empty directory"),
         (["--model=N", "--output=new"], "N is not a model: neither a directory nor"),
     ],
 )

@@ -78,7 +78,7 @@ def test_arrays_are_a_data_set():
         ("training.ema_decay=1.0", r"training.ema_decay=1.0 must be in [0, 1)"),
         ("optimizer.name=sdg", "did you mean 'sgd'?"),
         ("model.backbone=mobilenetv2", "did you mean 'mobilenet_v2'?"),
-        ("model.multi_grid=1,2,4", "which only ResNets have"),
+        ("model.multi_grid=1,2,4", "which only ResNets support"),
         ("augmentation.crop_size=33", "crop_size=(33,) must be a height and a width"),
         ("augmentation.crop_size=33,33,3", "crop_size=(33, 33, 3) must be a height and a width"),
         ("augmentation.min_scale=0", "min_scale"),

@@ -100,7 +100,7 @@ def test_other_data_are_refused_with_what_differs_and_nothing_is_written(tmp_pat
 def test_a_run_and_a_cross_validation_do_not_share_a_workdir(tmp_path, roles, others, owner):
     claim_and_log(tmp_path, changed(), dict.fromkeys(roles, FACTS))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(DeepLabError, match=f"is the workdir of {owner}, .*give another --workdir"):
+    with pytest.raises(DeepLabError, match=f"contains {owner} .*give another --workdir"):
         claim(tmp_path, changed(), dict.fromkeys(others, FACTS))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
