@@ -313,10 +313,9 @@ class MobileNetV3(nn.Module):
       output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
       depth_multiplier: multiplier of the number of channels of every layer. The product is rounded
         to a multiple of 8.
-      stride_placement: `torchvision`: convolutions are padded symmetrically, and a stride that
-        becomes a rate dilates its own unit and all later units. Any other value: convolutions are
-        padded like TensorFlow's `SAME`, and only the later units are dilated, as in the released
-        code.
+      stride_placement: padding, and first unit with the rate that replaces a stride.
+        `torchvision`: symmetric padding, and the unit that had the stride. Any other value:
+        TensorFlow's `SAME`, and the next unit, as in the released code.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """

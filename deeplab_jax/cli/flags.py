@@ -39,8 +39,8 @@ DEFINE: dict[type, Callable[..., object]] = {
 class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
 
-    absl passes `true` for `--NAME`; the parser then returns the argument of its constructor. absl
-    passes `false` for `--noNAME`; the parser then returns None. It returns other texts unchanged.
+    absl passes `true` for `--NAME`, for which the parser returns the value given to its
+    constructor, and `false` for `--noNAME`, for which it returns None. Other texts are unchanged.
     """
 
     syntactic_help = "a value, or nothing for the default"

@@ -156,10 +156,10 @@ class Bands:
 
     @property
     def are_pictures(self) -> bool:
-        """Returns whether image files of any kind, such as gray images, are converted to 8-bit RGB.
+        """Returns whether every image file, gray images included, is converted to 8-bit RGB.
 
-        If the user selects three bands as R, G and B, the result is False, although the images are
-        RGB.
+        The result is False if the user selected three bands as R, G and B, because these are read
+        without conversion.
         """
         return self.are_rgb and self.chosen is None
 

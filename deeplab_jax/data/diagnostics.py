@@ -81,8 +81,8 @@ def draw_diagnostic(
       Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], 255 where void.
 
     Raises:
-      DeepLabError: there is no such task, `size` is below 64, or `distance` is given for another
-        task than `diagnostic_distance` or does not fit into the image.
+      DeepLabError: there is no such task, `size` is below 64, or `distance` is given for a
+        task other than `diagnostic_distance`, or does not fit into the image.
     """
     check_name("diagnostic task", name, DIAGNOSTICS)
     if size < MIN_SIZE:

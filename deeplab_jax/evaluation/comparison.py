@@ -279,7 +279,7 @@ def _known(value: float) -> float | None:
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the result of `compare_strategies` as a text table, in percent."""
+    """Returns the result of `compare_strategies` as a text table, with metrics in percent."""
     width = max(len(row["strategy"]) for row in rows)
     head = ("mean IoU", "change [95 %]", "boundary F", "change [95 %]", "s/image")
     lines = [

@@ -69,7 +69,7 @@ class SegmentationMetrics:
             computed.
           calibration_bins: number of equal intervals of probability for the calibration metrics;
             None: no calibration metrics.
-          uncertainty: names of the uncertainties whose detection of wrong pixels is measured.
+          uncertainty: names of the uncertainties to score by how well they detect wrong pixels.
 
         Raises:
           DeepLabError: a width or the number of bins is not an integer in 1..1000.

@@ -86,9 +86,10 @@ def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
     owners = {job.masks: job for job in videos}
     for target in (target for job in jobs for target in job.targets):
         for folder in owners.keys() & set(target.parents):
+            video = owners[folder].image
             raise DeepLabError(
-                f"{target} would be inside {folder}, the directory of the masks of "
-                f"{owners[folder].image}; predict this video in another run, with another --output"
+                f"{target} would be inside {folder}, where the masks of {video} are written; "
+                f"predict {video} in a separate run, with another --output"
             )
 
 

@@ -215,7 +215,7 @@ def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -
 
 
 def _widest(fields: Sequence[Field]) -> Field:
-    """Returns the largest of several receptive fields along each axis; None if all are None."""
+    """Returns the largest receptive field along each axis, ignoring None; None if all are None."""
     return tuple(max(filter(None, extents), default=None) for extents in zip(*fields, strict=True))
 
 

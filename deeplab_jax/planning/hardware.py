@@ -76,7 +76,10 @@ class Estimate:
 
     @property
     def bound(self) -> str:
-        """Name of the longest part: `compute`, `memory`, `reduction`, `halo` or `network`."""
+        """Name of the part that takes most of the estimated step time.
+
+        It is `compute`, `memory`, `reduction`, `halo` or `network`.
+        """
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 

@@ -87,12 +87,12 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
                     self._found.set()
 
     def agreed_start(self, step: int, interval: int) -> int | None:
-        """Returns the step after which all processes begin the trace that a file requested.
+        """Returns the step after which all processes begin a trace that a user has requested.
 
-        The result is None if no file has requested a trace yet. Every process calls this method
-        when it logs, but all processes use the result of process 0 (see `agree`). If there are
-        several processes, the trace begins `interval` steps later, when every process has received
-        the result. The trace therefore begins at the same step in all processes.
+        Users request a trace with a file `trace` in the workdir; without a request, the result is
+        None. Every process calls this method when it logs, and all use the result of process 0
+        (see `agree`). If there are several processes, the result is `step + interval`, so that
+        every process has received it before the trace begins.
 
         Args:
           step: step at which the processes log.
