@@ -29,7 +29,8 @@ def parse_text(text: str, origin: str) -> dict[str, Color]:
         if not line.strip():
             continue
         *channels, name = line.split(maxsplit=3)
-        color = _checked_color(channels, f"{origin}, line {number}")
+        numbers = [int(word) if word.isdecimal() else word for word in channels]
+        color = _checked_color(numbers, f"{origin}, line {number}")
         if colors.setdefault(name.strip(), color) is not color:
             raise DeepLabError(
                 f"{origin}, line {number}: the class {name.strip()!r} already has a color; give "
@@ -112,16 +113,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _checked_color(channels: Any, origin: str) -> Color:
-    try:
-        red, green, blue = (int(channel) for channel in channels)
-    except (TypeError, ValueError):
-        red = -1
-    if red < 0 or not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise DeepLabError(
-            f"{origin}: a color must be three integers 0..255 (red, green, blue), as in "
-            '`128 0 64 car`, or in JSON {"car": [128, 0, 64]}'
-        )
-    return red, green, blue
+    if isinstance(channels, list) and len(channels) == 3:
+        red, green, blue = channels
+        if all(isinstance(channel, int) and 0 <= channel <= 255 for channel in channels):
+            return red, green, blue
+    raise DeepLabError(
+        f"{origin}: a color must be three integers 0..255 (red, green, blue), as in "
+        '`128 0 64 car`, or in JSON {"car": [128, 0, 64]}'
+    )
 
 
 def packed(colors: np.ndarray) -> np.ndarray:
@@ -180,8 +179,8 @@ class Descriptor:
       name: name of the dataset.
       class_names: name of each class; label i is the class at position i.
       palette: RGB 0..255 of each class.
-      intensity_range: values in images of more than 8 bits that are mapped to 0 and 255. None: the
-        range of each image, extended to include 0.
+      intensity_range: values of 16-bit and float images that become 0 and 255. None: the smallest
+        range that contains 0 and all pixel values of the image.
       bands: bands of the images (default: 8-bit RGB).
     """
 
@@ -238,7 +237,7 @@ def describe(
       name: name of the dataset.
       class_names: names of the classes in label order.
       palette: RGB color of each class, 0..255 (default: PASCAL VOC's color map). Color 511 of that
-        map, (224, 224, 224), is skipped, because pictures show void in this color.
+        map, (224, 224, 224), is skipped, because it is the color of void.
     """
     if not palette:
         free = (

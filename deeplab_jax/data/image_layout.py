@@ -127,8 +127,8 @@ def check_page(page: int | None, number: int, name: str) -> int:
     if page is None and number > 1:
         raise DeepLabError(
             f"{name}: the TIFF file contains {number} pictures (pages); choose one with --page=N, "
-            f"from 1 to {number} (in Python page=N), or export each picture to a separate file, "
-            "with all its bands in one page"
+            f"from 1 to {number} (in Python page=N), or export each picture to a separate file. If "
+            "the pages are the bands of one picture, export the picture with all bands in one page"
         )
     if page is not None and not 1 <= page <= number:
         pages = "1 page" if number == 1 else f"{number} pages"
@@ -240,9 +240,10 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
 
 
 def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
-    """Raises an error that states the bands of a TIFF; called for a file that Pillow cannot open.
+    """Raises an error for a TIFF, with the number and the bits of its bands.
 
-    For other formats, and for a TIFF whose tags cannot be read, there is no error.
+    Must be called only for a file that Pillow cannot open. There is no error for other formats, or
+    if the tags cannot be read.
 
     Raises:
       DeepLabError: the file is a TIFF with readable tags.
@@ -250,7 +251,8 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
     if not encoded.startswith(TIFF_STARTS):
         return
     try:
-        size_of_header = 16 if encoded[2] == 43 else 8
+        # The number 43, in the byte order of the file, identifies a BigTIFF.
+        size_of_header = 16 if 43 in encoded[2:4] else 8
         tags = PIL.TiffImagePlugin.ImageFileDirectory_v2(encoded[:size_of_header])
         file = io.BytesIO(encoded)
         file.seek(tags.next)
@@ -258,6 +260,9 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
         bits = tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,))
     except Exception:
         # The caller reports the unreadable file.
+        return
+    # Pillow reads a truncated directory as empty, without an exception.
+    if PIL.TiffImagePlugin.IMAGEWIDTH not in tags:
         return
     _check_bands(tags, name)
     raise DeepLabError(
@@ -343,9 +348,7 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether all pictures after the first one in an MPO file are previews or a gain map.
-
-    The result is False if the file lists no picture after the first one.
+    """Returns whether an MPO file has further pictures that all are previews or a gain map.
 
     Cameras store previews with the picture type "Large Thumbnail". They store the gain map of an
     HDR photograph, which is smaller than the photograph, with the type "Undefined".

@@ -44,7 +44,7 @@ class ConfusionMatrix:
           num_classes: number of classes.
 
         Raises:
-          ValueError: the shapes differ, or a value is neither a class nor void.
+          ValueError: the shapes differ, or a value of a class map is illegal.
         """
         if truth.shape != prediction.shape:
             raise ValueError(
@@ -54,15 +54,16 @@ class ConfusionMatrix:
         if prediction.size and not 0 <= prediction.min() <= prediction.max() < num_classes:
             raise ValueError(f"all values of prediction must be in 0..{num_classes - 1}")
         void = void_label(num_classes)
+        illegal = f"all values of truth must be in 0..{num_classes - 1}, or {void} for void pixels"
+        if truth.size and truth.min() < 0:
+            raise ValueError(illegal)
         # Void pixels are counted in bin 0. With int32 indices this is seven times as fast as
         # selecting the valid pixels first.
         index = np.int32 if (void + 1) * num_classes < 2**31 else np.int64
         cell = truth.astype(index) * num_classes + prediction.astype(index) + 1
         counts = np.bincount(np.where(truth == void, 0, cell).ravel(), minlength=num_classes**2 + 1)
         if len(counts) > num_classes**2 + 1:
-            raise ValueError(
-                f"all values of truth must be in 0..{num_classes - 1}, or {void} for void pixels"
-            )
+            raise ValueError(illegal)
         return cls(counts[1:].reshape(num_classes, num_classes))
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":

@@ -64,7 +64,7 @@ def extract(
     left = max_bytes
     try:
         for name, content in unpack(archive, wanted, max_bytes):
-            left -= _copy(content, folder, PurePosixPath(name), left)
+            left -= _copy(_Limited(content, left, max_bytes), folder, PurePosixPath(name))
     except DeepLabError as error:
         raise DeepLabError(f"{archive}: {error}") from error
     except (*DAMAGED, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
@@ -78,7 +78,7 @@ Members = Iterator[tuple[str, IO[bytes]]]
 def _unpack_tar(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Members:
     opener = open if has_suffix(archive, ".tar") else gzip.open
     with opener(archive, "rb") as compressed:
-        stream = _Limited(compressed, max_bytes)
+        stream = _Limited(compressed, max_bytes, max_bytes)
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedInfo) as tar:
             for member in tar:
                 is_regular = member.isreg() and not member.issparse()
@@ -114,8 +114,8 @@ def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: 
     return True
 
 
-def _copy(content: IO[bytes], folder: Path, name: PurePosixPath, max_bytes: int) -> int:
-    """Copies a file of at most `max_bytes` to `folder / name`; returns the number of bytes."""
+def _copy(content: "_Limited", folder: Path, name: PurePosixPath) -> int:
+    """Copies a file to `folder / name`, and returns the number of bytes."""
     target = folder / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -126,15 +126,18 @@ def _copy(content: IO[bytes], folder: Path, name: PurePosixPath, max_bytes: int)
             "the path of the weights"
         ) from error
     with file:
-        shutil.copyfileobj(_Limited(content, max_bytes), file)
+        shutil.copyfileobj(content, file)
         return file.tell()
 
 
 class _Limited(io.RawIOBase):
-    """Read-only file that raises an error if more than `max_bytes` bytes are read from it."""
+    """Read-only file that raises an error if more than `left` bytes are read from it.
 
-    def __init__(self, file: IO[bytes] | io.BufferedIOBase, max_bytes: int) -> None:
-        self._file, self._left, self._max_bytes = file, max_bytes, max_bytes
+    The message contains `max_bytes`, the limit for the whole archive.
+    """
+
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase, left: int, max_bytes: int) -> None:
+        self._file, self._left, self._max_bytes = file, left, max_bytes
 
     def readable(self) -> bool:
         return True
@@ -144,8 +147,8 @@ class _Limited(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise DeepLabError(
-                f"the archive unpacks to more than {self._max_bytes:,} bytes; unpack it, and give "
-                "the path of the weights"
+                f"the archive unpacks to more than {self._max_bytes:,} bytes; unpack it with "
+                "another program, and give the path of the weights"
             )
         return data
 
@@ -161,8 +164,9 @@ class _CheckedInfo(tarfile.TarInfo):
         info = super().frombuf(buf, encoding, errors)
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise DeepLabError(
-                f"the archive has a header of {info.size:,} bytes, but at most "
-                f"{MAX_HEADER_BYTES:,} are read; unpack it, and give the path of the weights"
+                f"the archive has a header of {info.size:,} bytes, above the limit of "
+                f"{MAX_HEADER_BYTES:,}; unpack the archive with another program, and give the path "
+                "of the weights"
             )
         return info
 
@@ -187,7 +191,7 @@ CONFIGURATION = "config.json"
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Iterator[Path]:
-    """Yields the path of the weights file, or the prefix of the checkpoint.
+    """Yields the path of the weights file, or the prefix of the TensorFlow checkpoint.
 
     The files in an archive are unpacked, and are removed after the `with` block.
 
@@ -277,7 +281,7 @@ def _only_one(folder: Path, files: Iterable[Path]) -> Path:
             names = ", ".join(str(file.relative_to(folder)).removesuffix(INDEX) for file in found)
             raise DeepLabError(
                 f"{folder} contains several weights files: {names}; give the path of one of them "
-                "(unpack an archive first)"
+                "(if they are in an archive, unpack it first)"
             )
         if found:
             return found[0]

@@ -63,6 +63,9 @@ def test_color_map(text_file, name, text):
         ("m.txt", "0 0 0 sky\n0 0 0 sea\n"),
         ("m.json", '{"sky": [0, 0]}'),
         ("m.json", '{"sky": 7}'),
+        ("m.json", '{"sky": "123"}'),
+        ("m.json", '{"sky": [0.5, 1.7, 2]}'),
+        ("m.json", '{"sky": [0, 0, 1e999]}'),
         ("m.json", "[]"),
     ],
 )

@@ -10,7 +10,7 @@ import PIL.TiffImagePlugin
 import pytest
 
 from deeplab_jax.data.codecs import decode_image
-from deeplab_jax.data.image_layout import tiff_directories
+from deeplab_jax.data.image_layout import refuse_bands_of_unreadable_tiff, tiff_directories
 from deeplab_jax.data.images import OWN_RANGE, TRANSPARENT, open_image, read_image, storable_image
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
@@ -177,3 +177,15 @@ def test_positions_behind_the_end_of_a_tiff_end_its_list_of_pictures(tmp_path, o
     for read in (read_image, open_mask):
         with pytest.raises(DeepLabError, match=r"a\.tif: "):
             read(path)
+
+
+@pytest.mark.parametrize("header", [b"II*\0", b"MM\0*"])
+def test_a_tiff_truncated_before_its_directory_is_not_described(header):
+    # The caller reports the unreadable file; its bands are unknown.
+    refuse_bands_of_unreadable_tiff(header + (1000).to_bytes(4, "little"), "a.tif")
+
+
+def test_the_bands_of_an_unreadable_tiff_are_described():
+    encoded = tiff(NOISE[..., :5], photometric=1)
+    with pytest.raises(DeepLabError, match=r"a\.tif: .*5"):
+        refuse_bands_of_unreadable_tiff(encoded, "a.tif")

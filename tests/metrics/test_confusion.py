@@ -61,6 +61,8 @@ def test_of_no_pixel_nothing_is_known():
     [
         ([2], [0], "values of truth"),
         ([254], [0], "values of truth"),
+        ([-1], [1], "values of truth"),
+        ([-2], [0], "values of truth"),
         ([0], [2], "values of prediction"),
         ([0], [-1], "values of prediction"),
         ([0, 1], [0], "same shape"),

@@ -1,6 +1,7 @@
 """Weights in archives and directories are found, with the files beside them."""
 
 import json
+import re
 import tarfile
 import zipfile
 
@@ -9,7 +10,8 @@ import pytest
 from pretrained.codebases import read_listing
 from safetensors.numpy import save_file
 
-from deeplab_jax.pretrained.archives import unpacked
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.archives import extract, unpacked
 from deeplab_jax.pretrained.conversion import identify
 from deeplab_jax.pretrained.readers import read_weights
 
@@ -88,3 +90,14 @@ def test_the_last_checkpoint_of_an_archive_is_found(suffix, tmp_path):
     for source in (folder, pack(tmp_path / f"run{suffix}", folder)):
         with unpacked(source) as prefix:
             assert prefix.name == "model.ckpt-10"
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_the_limit_of_an_archive_is_that_of_all_files(suffix, tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_bytes(bytes(20_000))
+    archive = pack(tmp_path / f"net{suffix}", folder)
+    with pytest.raises(DeepLabError, match="unpacks to more than 30,000 bytes"):
+        extract(archive, tmp_path / "out", re.compile(""), max_bytes=30_000)

@@ -59,8 +59,8 @@ class Rule:
     def match(self, images: Named, masks: Named) -> dict[str, str]:
         """Returns {key of image: key of its mask}.
 
-        The rule removes its prefixes and suffixes from the names. If two images, or two masks, then
-        have equal names, the rule is ambiguous, and the result is {}.
+        The result is {} if the rule is ambiguous: two masks or two images have equal names without
+        prefix and suffix.
 
         Args:
           images, masks: paths of the files by key; the key of `images/train/a.jpg` is `train/a`.
@@ -71,7 +71,8 @@ class Rule:
             if core is not None and of_core.setdefault(core, key) != key:
                 return {}
         cores = {key: self._core(key, self.image) for key in images}
-        if len(set(cores.values())) < len(cores):
+        named = [core for core in cores.values() if core is not None]
+        if len(set(named)) < len(named):
             return {}
         return {key: of_core[core] for key, core in cores.items() if core in of_core}
 
@@ -106,7 +107,7 @@ class Matching:
     The key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Attributes:
-      rule: rule by which the names match.
+      rule: rule that finds a mask for the most images, before names are normalized.
       mask_of: {key of image: key of its mask}.
       without_mask: keys of images that have no mask.
       without_image: keys of masks that have no image.
@@ -121,10 +122,10 @@ class Matching:
 def match_names(images: Named, masks: Named) -> Matching:
     """Matches images and masks by the rule that finds a mask for the most images.
 
-    A rule states that the names of an image and its mask are equal, or are equal without prefixes
-    and suffixes that many images or many masks share. The name of a mask may also contain the file
-    extension of its image, as in `a.jpg.png`. Each rule is tried twice: the first time, the folders
-    of an image and its mask must have equal names; the second time, folders are ignored.
+    Each rule compares the names of images and masks, either whole or without a prefix and suffix
+    that many images or many masks share. The name of a mask may also contain the file extension of
+    its image, as in `a.jpg.png`. Each rule is tried twice: the first time, the folders of an image
+    and its mask must have equal names; the second time, folders are ignored.
 
     If some images have no mask, the rules are tried again with all names in lower case and in the
     Unicode form NFC, and with numbers without leading zeros. The second result is used only if it
@@ -135,8 +136,8 @@ def match_names(images: Named, masks: Named) -> Matching:
         `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
-      DeepLabError: no image has a mask, or two rules find a mask for every image, but the masks
-        differ.
+      DeepLabError: no image has a mask, or every image has two masks, such as `a_mask1` and
+        `a_mask2`.
     """
     rule, mask_of = _best_match(images, masks)
     if len(mask_of) < len(images):
@@ -152,7 +153,7 @@ def match_names(images: Named, masks: Named) -> Matching:
         raise DeepLabError(
             f"none of {len(images)} images ({shown_names(images.values())}) has a mask among "
             f"{len(masks)} masks ({shown_names(masks.values())}); the names of an image and its "
-            "mask must be equal, or differ by a prefix or suffix that is the same for all masks"
+            "mask must be equal, except for a prefix or suffix that all images or all masks share"
         )
     used = set(mask_of.values())
     return Matching(
@@ -169,7 +170,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
     The key of both `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
 
     Raises:
-      DeepLabError: two rules find a mask for every image, but the masks differ.
+      DeepLabError: two rules find different masks for every image.
     """
     found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
     # Only rules without a prefix or suffix of images are compared. The others are a last resort.
@@ -183,8 +184,8 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
         if key is not None:
             raise DeepLabError(
                 f"{len(images)} images have two masks each; for example, {images[key].name} has "
-                f"{masks[first[key]].name} and {masks[second[key]].name}; move one kind of mask "
-                "to another folder, and give the folder to use as --masks=DIR"
+                f"{masks[first[key]].name} and {masks[second[key]].name}; move the masks of one "
+                "kind to another folder, and set --masks=DIR to the folder of the masks to use"
             )
     # The first of equally good rules is the simplest.
     return max(found, key=lambda pair: len(pair[1]))
