@@ -1,6 +1,7 @@
 """Shrinks the training run of a table's row to the size of a preset.
 
-Differences between the rows of a table are kept as far as the preset allows.
+If a row doubles the batch size of the table's recipe, for example, the shrunk run has twice the
+batch size of the preset. Changes that the preset does not support are dropped.
 """
 
 import copy
@@ -28,19 +29,19 @@ def scaled_down(
 ) -> ConfigDict:
     """Returns the config of a training run, scaled down to a preset.
 
-    Number of steps, batch size, crop size and learning rate are those of `preset` and `size`,
-    multiplied by the ratio of the value in `config` to the value in `base`. The first three are
-    rounded to legal values.
+    Number of steps, batch size, crop size and learning rate are those of `preset` and `size`. If
+    the row changes one of them by a factor, it is multiplied by the same factor. The first three
+    are rounded to legal values.
 
     Args:
-      config: config of the training run at the size of the paper.
+      config: config of the row's training run, at the size of the paper.
       base: config of the table's recipe, without the changes of the row.
       preset: preset that determines dataset, crop and batch size.
       size: backbone and number of steps of the scaled-down run.
       init: name or path of the initial weights of the backbone; empty: random weights.
 
     Raises:
-      DeepLabError: the backbone of `size` does not support a keyword of the network.
+      DeepLabError: the backbone `size.backbone` does not support the network of the row.
     """
     network = network_of(config)
     small = copy.deepcopy(config)
@@ -55,6 +56,9 @@ def scaled_down(
         if field == TRAIN_SPLIT and config.data.train_split != base.data.train_split:
             continue
         set_field(small, field, value)
+    for part in MULTIPLIERS:
+        if not config.optimizer.multipliers[part]:
+            small.optimizer.multipliers[part] = 0.0
     _unset_unread(small)
     rate = config.schedule.base_learning_rate / base.schedule.base_learning_rate
     small.schedule.base_learning_rate *= rate

@@ -140,9 +140,9 @@ class LargestBatch(NamedTuple):
     """Largest batch that fits into memory.
 
     Attributes:
-      images: largest number of images per shard of the batch. A shard is on one chip, or on the
-        chips over which the rows of an image are sharded. The number is 0 if even the smallest
-        number that training accepts does not fit.
+      images: largest number of images per shard of the batch, or 0 if not even the smallest legal
+        number fits (see `batch_unit`). Each shard is on one chip, or on several chips if the rows
+        of images are sharded.
       how: description of the search or the estimate.
     """
 
@@ -195,18 +195,19 @@ def searched_largest_batch(
         guess = max(guess // unit * unit, fits + unit)
         known[guess] = used(guess)
     bracket = f"{fits} images per shard fit" + ("" if over is None else f", {over} do not")
+    if over == 0:
+        bracket = "the state alone exceeds the memory"
     return LargestBatch(fits, f"searched with {len(known) - 2} more compilations: {bracket}")
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
     """Returns the number of images that fill the memory, by linear interpolation or extrapolation.
 
-    The line passes through the bytes for `end` images and for the next smaller number of images in
-    `known`.
+    The line passes through two points of `known`: `end` images, and the next smaller number.
 
     Args:
       known: bytes per chip, by number of images per shard of the batch. The value for 0 images is
-        an estimate; all other values are measured.
+        an estimate.
       usable: bytes per chip that programs can use.
       end: number of images, a key of `known` other than the smallest.
     """
