@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -171,7 +172,8 @@ def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
     figure.suptitle(title, fontsize="medium")
     fitted = exponents(points)
     for axes, against in zip(figure.subplots(1, 2), PANELS, strict=True):
-        for color, (output_stride, line) in zip(COLORS, series(points, against), strict=False):
+        lines = zip(itertools.cycle(COLORS), series(points, against), strict=False)
+        for color, (output_stride, line) in lines:
             label = f"output stride {output_stride}"
             if against == "pixels" and output_stride in fitted:
                 label += f", ~ pixels^{fitted[output_stride]:.2f}"

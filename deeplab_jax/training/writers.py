@@ -37,8 +37,8 @@ CLOSE_SECONDS = 60.0
 class RowFile:
     """File of JSON objects, one per line, to which rows are appended.
 
-    The file is on this machine or in a bucket. Nothing can be appended to an object in a bucket, so
-    a thread stores the whole file there every 15 s.
+    The file is on this machine or in a bucket. Nothing can be appended to a file in a bucket.
+    There, a thread therefore replaces the whole file every 15 s if rows were added.
     """
 
     def __init__(self, path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -65,7 +65,8 @@ class RowFile:
     def flush(self) -> None:
         """Uploads all rows written so far, if the file is in a bucket.
 
-        This method must be called before a checkpoint is saved.
+        This method must be called before a checkpoint is saved. Otherwise, a run that resumes from
+        the checkpoint may lack the last rows.
         """
         if self._is_local:
             return
@@ -229,9 +230,9 @@ class MLflow:
 
 
 def _tracked(workdir: pathlib.Path, name: str) -> str | None:
-    """Returns the identifier of the run that a writer started for a workdir, or None.
+    """Returns the identifier of the Weights & Biases or MLflow run of a workdir, or None.
 
-    The identifier is read from `trackers.json`; `name` is `wandb` or `mlflow`.
+    The identifier is the value of `name`, which is `wandb` or `mlflow`, in `trackers.json`.
     """
     path = workdir / TRACKERS_FILE
     return json.loads(path.read_text()).get(name) if path.exists() else None
@@ -256,6 +257,7 @@ class Guarded:
           reporter: receives one warning if the writer fails.
         """
         self._name, self._make, self._reporter = name, make, reporter
+        self._has_warned = False
         self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"writer {name}", daemon=True)
         self._thread.start()
@@ -281,6 +283,9 @@ class Guarded:
             self._warn(" ".join(str(error).split())[:300] or type(error).__name__)
 
     def _warn(self, reason: str) -> None:
+        if self._has_warned:
+            return
+        self._has_warned = True
         self._reporter.warning(
             f"the metrics writer {self._name} failed: {reason}; the run continues without this "
             f"writer, and still writes all metrics to {METRICS_FILE}"
@@ -362,7 +367,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
     def flush(self) -> None:
         """Uploads all rows of `metrics.jsonl` written so far, if the workdir is in a bucket.
 
-        This method must be called before a checkpoint is saved.
+        This method must be called before a checkpoint is saved, see `RowFile.flush`.
         """
         self._rows.flush()
 

@@ -73,7 +73,7 @@ class Nodes(dict[str, Any]):
         return None
 
     def image_size(self) -> Size | None:
-        """Returns (H, W) of the images if the graph accepts only one size, else None."""
+        """Returns (H, W) of the images if the input of the graph has a fixed size, else None."""
         for node in self.values():
             sides = [dim.size for dim in node.attr["shape"].shape.dim]
             if node.op == "Placeholder" and len(sides) == 4 and min(sides[1:3]) > 0:
@@ -83,10 +83,11 @@ class Nodes(dict[str, Any]):
     def strides(self) -> dict[str, int]:
         """Returns {name of a node: ratio of the image size to the output size of the node}.
 
-        Convolutions, poolings and the nodes before them are included if they depend on the image.
-        The ratio of a resize is set to 1, because its output size is not read. If the inputs of a
-        node have several ratios, the largest one is used. The search is depth-first without
-        recursion, because graphs are deeper than Python's stack and can have cycles.
+        The nodes are the convolutions and poolings, and all nodes that lie between the image and
+        one of these. The output size of a resize is not read, so its ratio is assumed to be 1. If
+        the inputs of a node have different ratios, the largest one is used. The search is
+        depth-first without recursion, because graphs are deeper than Python's stack and can have
+        cycles.
         """
         known: dict[str, int] = {}
         opened: set[str] = set()
@@ -106,7 +107,7 @@ class Nodes(dict[str, Any]):
         return {name: stride for name, stride in known.items() if stride}
 
     def _stride(self, node: Any, before: list[int]) -> int:
-        """Returns the ratio of the image size to the output size of a node.
+        """Returns the ratio of the image size to the output size of a node; 1 for a resize.
 
         Args:
           node: node of the graph.
@@ -144,7 +145,7 @@ ADDITIONS = ("BiasAdd", "Add", "AddV2")
 
 
 def read_frozen_graph(path: Path) -> PublishedWeights:
-    """Reads the constants and convolutions of a frozen graph.
+    """Reads the variables of a frozen graph, and facts about its convolutions.
 
     Raises:
       DeepLabError: TensorFlow is not installed, or the file is not a frozen graph with
@@ -157,7 +158,7 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
 
 
 class _Graph:
-    """Frozen graph whose convolutions and constants are read."""
+    """Frozen graph from which the weights and the `GraphFacts` are read."""
 
     def __init__(self, nodes: Nodes, make_array: Any) -> None:
         self.nodes = nodes
@@ -192,7 +193,7 @@ class _Graph:
         return scope_of(kernel.name if VARIABLE.search(kernel.name) else node.name)
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields names and values of the constants that are variables of the network."""
+        """Yields (name, value) of each variable; a frozen graph stores variables as constants."""
         for node in self.nodes.values():
             if node.op == "Const" and VARIABLE.search(node.name):
                 yield node.name, self._value(node)
@@ -207,12 +208,15 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields new names and values of a node's constant inputs without variable names.
+        """Yields (SCOPE/LEAF, value) of each constant input of a node.
+
+        A constant that is named like a variable, such as `conv1/weights`, is skipped, because
+        `_arrays` yields it with that name.
 
         Args:
-          scope: scope of the variables; the new names are SCOPE/LEAF.
-          node: node of the graph. Its first input, the feature map, is skipped.
-          leaves: last parts of the new names, one for each input after the first one.
+          scope: scope of the names.
+          node: node of the graph. Its first input, the feature map, is skipped, too.
+          leaves: last parts of the names, one for each input after the first one.
         """
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
@@ -241,7 +245,7 @@ class _Graph:
         """Returns (H, W) in pixels to which the graph pads images; None if it is not known.
 
         (H, W) is computed from the size to which the graph upsamples the output of image pooling.
-        If that size is not known, the result is the only image size that the graph accepts.
+        If the graph does not contain that size, the result is `Nodes.image_size`.
 
         Args:
           strides: {scope of a convolution: ratio of the image size to the output size of the

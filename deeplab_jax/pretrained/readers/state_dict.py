@@ -77,17 +77,18 @@ def published_state_dict(
 ) -> PublishedWeights:
     """Returns the weights of a state dict: its floating-point arrays, as float32.
 
-    Prefixes such as `module.` are removed from the names.
+    Parts of names that come from wrappers, such as `module.`, are removed.
 
     Args:
       arrays: arrays of any type by name.
       path: path of the file, which may have a `config.json` beside it.
       ignored: {name: reason} for each entry that was not read.
-      training: configuration in the file itself, which replaces the `config.json`.
+      training: configuration in the weights file itself. If it is given and not empty, the
+        `config.json` is not read.
 
     Raises:
-      DeepLabError: there is no floating-point array, two names differ only in such prefixes, or the
-        `config.json` cannot be read.
+      DeepLabError: there is no floating-point array, two names differ only in the removed parts,
+        or the `config.json` cannot be read.
     """
     unwrapped, wrappers = _renamed(arrays, _without_inner_wrappers), list[str]()
     while wrapper := _common_wrapper(unwrapped):
@@ -119,7 +120,10 @@ def _without_inner_wrappers(name: str) -> str:
 
 
 def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Returns a prefix, such as `model.`, that the names of all weights share, or None."""
+    """Returns the prefix in WRAPPERS, such as `model.`, with which all names start, or None.
+
+    Only names of floating-point arrays count, without those of losses and normalizations (BESIDE).
+    """
     floats = [name for name, array in arrays.items() if _is_float(array)]
     names = [name for name in floats if name.partition(".")[0] not in BESIDE]
     return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
@@ -133,8 +137,8 @@ def _renamed(
         other = names.setdefault(rename(name), name)
         if other != name:
             raise DeepLabError(
-                f"{other} and {name} would have the same name, because parts such as `module.` are "
-                "removed from names; save the state dict of a single network"
+                f"{other} and {name} become the same name when parts such as `module.` are removed "
+                "from them; save the state dict of a single network"
             )
     return {new: arrays[old] for new, old in names.items()}
 
@@ -151,11 +155,12 @@ CALLED = re.compile(r"GLOBAL\s+(\S+)")
 
 
 def read_pytorch(path: Path) -> PublishedWeights:
-    """Reads a PyTorch state dict; half-precision weights become float32.
+    """Reads the weights in a PyTorch state dict, as float32.
 
     Raises:
-      DeepLabError: the file is damaged, contains code that loading would run, contains no state
-        dict, or contains sparse or quantized tensors; or torch is not installed.
+      DeepLabError: torch is not installed; the file is damaged or a TorchScript program, contains
+        code that loading would run, no state dict, or sparse or quantized tensors; or
+        `published_state_dict` raises an error.
     """
     torch = import_extra("torch", "torch", "a PyTorch file")
     content = _load(torch, path)
@@ -203,9 +208,10 @@ def _numpy_scalars() -> list[Any]:
 
 
 def _training_configuration(content: Any) -> Mapping[str, Any]:
-    """Returns the training configuration in a checkpoint of mmsegmentation.
+    """Returns the training configuration that mmsegmentation stores in checkpoints, under `meta`.
 
-    The class names are added as `classes`. For checkpoints of other codebases, the result is {}.
+    The result also contains the class names as `classes`, or None if the checkpoint contains none.
+    For checkpoints with neither a configuration nor class names, the result is {}.
 
     Args:
       content: content of the checkpoint file.
@@ -214,10 +220,11 @@ def _training_configuration(content: Any) -> Mapping[str, Any]:
     if not isinstance(meta, Mapping):
         return {}
     dataset = meta.get("dataset_meta")
-    classes = meta.get("CLASSES", dataset.get("classes") if isinstance(dataset, Mapping) else None)
+    described = dataset.get("classes") if isinstance(dataset, Mapping) else None
+    classes = meta.get("CLASSES") or described
     text = meta.get("cfg", meta.get("config"))
     settings = _assignments(text) if isinstance(text, str) else {}
-    return {**settings, "classes": classes}
+    return {**settings, "classes": classes} if settings or classes else {}
 
 
 def _assignments(text: str) -> dict[str, Any]:
@@ -289,10 +296,10 @@ def _array(torch: ModuleType, name: str, tensor: Any) -> np.ndarray:
 
 
 def read_safetensors(path: Path) -> PublishedWeights:
-    """Reads a safetensors file without its metadata; half-precision weights become float32.
+    """Reads the weights in a safetensors file, as float32; the metadata of the file is ignored.
 
     Raises:
-      DeepLabError: the file is damaged.
+      DeepLabError: the file is damaged, or `published_state_dict` raises an error.
     """
     try:
         with safe_open(path, framework="np") as file:

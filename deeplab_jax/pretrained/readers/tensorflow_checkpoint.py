@@ -11,10 +11,10 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 
 
 def checkpoint_file(prefix: Path) -> Path:
-    """Returns the file whose checksum identifies a checkpoint.
+    """Returns the file of a checkpoint whose checksum identifies the checkpoint.
 
-    This is the data file. If there are several data files, it is the index, which contains the
-    checksums of all arrays.
+    The result is the data file or, if the checkpoint has several data files, the index file, which
+    contains the checksums of all arrays.
 
     Raises:
       DeepLabError: data files are missing.
@@ -47,7 +47,7 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
     Args:
       path: prefix of the files, or the single file of a checkpoint in the older format.
       prefer_averages: whether to read the moving average of a variable instead of the variable, if
-        there is one.
+        the checkpoint contains both.
 
     Raises:
       DeepLabError: TensorFlow is not installed, or there are no floating-point variables.
