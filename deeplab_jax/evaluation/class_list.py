@@ -78,7 +78,7 @@ class ClassList:
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """Adds up the probabilities of all model classes that belong to the same outcome.
+        """Returns the probability of each of the `outcomes`: the sum over its model classes.
 
         Args:
           probabilities: [..., classes of the model].

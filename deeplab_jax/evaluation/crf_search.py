@@ -105,7 +105,8 @@ def search_crf(
       A dictionary:
       - `parameters`, `mean_iou`: values at the best point; in a tie, at the first one in the grid.
       - `table`: list with the parameters and the mean IoU of every point, best first.
-      - `mean_iou_without_crf`, `num_images`, `settings`: values of the evaluation without a CRF.
+      - `mean_iou_without_crf`: mean IoU of the predictions without a CRF.
+      - `num_images`, `settings`: number of evaluated images, and all settings except the CRF.
 
     Raises:
       DeepLabError: the grid is empty or has invalid values, the model does not take 8-bit RGB,

@@ -47,8 +47,8 @@ class EvaluationSettings:
       mesh: mesh of the devices to use (default: all devices).
       workers: number of data-loading processes; 0: threads of this process.
       limit: maximum number of images, from the start of the split.
-      class_list: classes to score (default: the classes of the model, which must also be those of
-        the dataset).
+      class_list: classes to score (default: the classes of the model; the dataset must then have
+        the same number of classes).
       uncertainty: names of the uncertainties to compute: `confidence`, `entropy`, `dropout`,
         `scales`. For each of them, `evaluate` measures how well it detects wrong pixels.
       dropout_samples: number of dropout masks of the uncertainty `dropout`, at least 2.
@@ -116,9 +116,9 @@ class WholeImageInference:
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Applies a function to this host's part of each batch.
 
-        Every host yields the same number of batches. If the rows of an image are sharded over
-        several hosts, only one of these hosts yields the label of the image. The others yield a
-        void example.
+        Every host yields the same number of batches. Void examples, whose label is void everywhere,
+        fill incomplete batches. If the rows of an image are sharded over several hosts, only one of
+        these hosts yields the image with its label, and the others yield it as a void example.
         While the caller processes a batch, the devices compute the next one.
 
         Args:
@@ -128,7 +128,7 @@ class WholeImageInference:
         Yields:
           This host's part of a batch, and the results of `forward` for this part as NumPy arrays.
           The batch is a dictionary with `image`, `label`, `index` (position in the split; -1 for a
-          void example, whose label is void everywhere) and `size` ((H, W) before padding).
+          void example) and `size` ((H, W) before padding).
         """
         share = data_share(self.mesh)
         batches = evaluation_batches(
@@ -152,7 +152,7 @@ class WholeImageInference:
     def own_positions(self) -> np.ndarray:
         """Returns the positions in the split, in ascending order, of the images of this host.
 
-        These are the images that `run` yields on this host, without void examples.
+        On this host, `run` yields exactly these images with their labels.
         """
         share = data_share(self.mesh)
         if not share.counts:
@@ -177,7 +177,7 @@ class WholeImageInference:
 
 
 class TiledInference:
-    """Inference over the images of a split, which are divided into tiles.
+    """Inference over a split, with every image divided into tiles.
 
     Images differ in their number of tiles, so each host predicts its own images on its own devices.
     Only the result of one image at a time is in memory.
@@ -187,7 +187,7 @@ class TiledInference:
       sizes: None, since images are not padded to a size.
       mesh: mesh of the devices of this host.
       batch_size: number of tiles per batch, a multiple of the number of devices of this host.
-      num_images: number of images.
+      num_images: number of images to predict, across all hosts.
     """
 
     sizes = None

@@ -95,9 +95,10 @@ class SegmentationMetrics:
 
         Args:
           panel: image, true labels and predicted labels.
-          bins: uint16 [num_classes, H, W], index (0..999) of the interval that contains each
-            probability. The 1,000 equal intervals divide 0..1.
-          probabilities: [H, W, num_classes], required for calibration metrics.
+          bins: uint16 [num_classes, H, W]: each class probability p as ⌊1000·p⌋, at most 999; see
+            `metrics.probability_bins`.
+          probabilities: exact class probabilities, [H, W, num_classes]; required for calibration
+            metrics.
           uncertainty: {name of an uncertainty: its value at each pixel, [H, W]}.
         """
         valid = panel.truth != void_label(len(bins))
@@ -122,12 +123,11 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Returns the counts without the last class as a true class.
+        """Returns the counts without the rows of the last class.
 
-        Evaluation with `--classes` or `--class_map` adds the last class for predictions that belong
-        to none of the classes that are scored. No pixel has it as its true class, so it has no
-        metrics of its own. Pixels for which it was predicted remain in the counts of their true
-        classes, as errors.
+        Evaluation with `--classes` or `--class_map` adds this class for predictions that belong to
+        none of the scored classes. No pixel has it as its true class, so it has no metrics of its
+        own. Confusion matrices keep its column, where its predictions count as errors.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),
@@ -217,10 +217,11 @@ def _calibration(class_names: Sequence[str], counts: CalibrationCounts) -> dict[
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Returns a text with all metrics, followed by the settings.
+    """Formats metrics, the result of `evaluate`, and their settings as text.
 
-    The metrics per class come first, then the overall metrics and the mean IoU within trimap bands,
-    all in percent. The calibration metrics and the detection of errors by each uncertainty follow.
+    The text begins with the metrics per class, the overall metrics and the mean IoU within trimap
+    bands, in percent. Then follow the calibration metrics, the detection of errors by each
+    uncertainty, the number of images and the settings.
     """
     precisions = metrics["per_class_average_precision"]
     ious = metrics["per_class_iou"]
@@ -241,7 +242,7 @@ def table(metrics: Mapping[str, Any]) -> str:
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """Returns one line for each setting that is not None or False."""
+    """Returns a line such as "batch size: 8" for each setting that is not None or False."""
     return [
         f"{name.replace('_', ' ')}: {_shown(value)}"
         for name, value in settings.items()
@@ -258,15 +259,15 @@ def write_report(
 ) -> None:
     """Writes `metrics.json` and pictures of the metrics, each file atomically.
 
-    The pictures are `confusion_matrix.png` and `contact_sheet.png`, `reliability.png` if there are
-    calibration metrics, and `uncertainty.png` if there are uncertainties.
+    The pictures are `confusion_matrix.png` and `contact_sheet.png`. Calibration metrics add
+    `reliability.png`, and uncertainties add `uncertainty.png`.
 
     Args:
       output: directory, created if missing.
       metrics: result of `evaluate`.
       rows: images of the contact sheet, at least one.
-      class_names: name of each class. If a class list was given, the last name is that of the
-        predictions that belong to no scored class.
+      class_names: name of each class. With `--classes` or `--class_map`, the last name is that of
+        the class added for predictions that belong to no scored class.
       palette: color of each class, RGB 0..255.
     """
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")

@@ -44,8 +44,8 @@ class ImageResult(NamedTuple):
     Attributes:
       position: index of the image in the split.
       panel: image, true labels and predicted labels.
-      bins: uint16 [num_classes, H, W], index (0..999) of the interval that contains each
-        probability. The 1,000 equal intervals divide 0..1.
+      bins: uint16 [num_classes, H, W], bin of each probability: the index (0..999) of one of 1,000
+        equal intervals of 0..1.
       probabilities: float32 [H, W, num_classes], or None if only bins were computed.
       uncertainty: {name of an uncertainty: its value at each pixel, float32 [H, W], 0..1}.
     """
@@ -184,10 +184,11 @@ def _own(
     """Divides batches into images. Removes padding images, and the padded border of each image.
 
     Args:
-      batches: pairs of a batch and the results of a function for this batch.
+      batches: pairs of a batch and its outputs, a pytree of arrays [N, H, W, …].
 
     Yields:
-      Index of the image in the split, image [H, W, C], label [H, W], and results [H, W, …].
+      Index of the image in the split, image [H, W, C], label [H, W], and the outputs for the image,
+      a pytree of arrays [H, W, …].
     """
     for batch, outputs in batches:
         for position in np.flatnonzero(batch["index"] >= 0):
@@ -201,14 +202,14 @@ def _own(
 def _in_bins(
     index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
 ) -> ImageResult:
-    """Computes the bins of the probabilities, and returns the result for one image.
+    """Returns the result for one image, with the probabilities and their bins.
 
     Args:
       index: index of the image in the split.
       panel: image, true labels and predicted labels.
       probabilities: float32 [H, W, classes of the model].
-      class_list: scored classes, to which labels and probabilities are converted; None: no
-        conversion.
+      class_list: classes that are scored. The labels and the probabilities of the result are those
+        of `class_list.outcomes`. None: the classes of the model.
     """
     if class_list is not None:
         probabilities = class_list.probabilities(probabilities)

@@ -36,7 +36,8 @@ class TemperatureFit(NamedTuple):
       before, after: negative log-likelihood per pixel in nats, at temperature 1 and at
         `temperature`.
       num_images, num_pixels: number of images, and number of pixels that are not void.
-      settings: settings of the inference, as in `metrics.json`.
+      settings: settings of the inference, as in `metrics.json`, but without `temperature` and
+        `crf`.
     """
 
     temperature: float
@@ -108,7 +109,7 @@ def fit_temperature(
 
 
 def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, float]:
-    """Returns the best inverse temperature and its negative log-likelihood per pixel.
+    """Returns the inverse temperature with the lowest negative log-likelihood, and this minimum.
 
     Args:
       inverses: ascending inverse temperatures that enclose the minimum.
@@ -151,12 +152,11 @@ def _likelihoods(
 def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the non-void pixels of an image, gathered into blocks of 256 × 256 pixels.
 
-    Blocks have a fixed shape, so that the function that sums over them is compiled only once. Each
-    row of a block is summed in float32, and the sums of the rows are added in float64.
+    All blocks have the same shape, so that `_row_sums` is compiled only once.
 
     Args:
       scores: logits [H, W, C].
-      label: label [H, W].
+      label: true classes and void [H, W].
 
     Yields:
       Logits [256, 256, C] and true classes [256, 256]. The last block is padded with class −1.

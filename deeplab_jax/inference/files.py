@@ -46,7 +46,7 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 @dataclasses.dataclass(frozen=True)
 class ImageJob(Job):
-    """One image and the files that are written for it.
+    """Base class for one input image and its output files, which are fields of the subclasses.
 
     Attributes:
       image: input file.
@@ -72,7 +72,8 @@ class FileJob(ImageJob):
       overlay: PNG of the image blended with the colors of its classes.
       probabilities: `.npz` with the arrays `probabilities`, float16 [H, W, num_classes], and
         `class_names`; None: not written.
-      colors: RGB PNG of the class colors; None: not written, because the class map has a palette.
+      colors: RGB PNG of the class map in the colors of the classes; None: not written, because
+        `class_map` has a palette.
     """
 
     class_map: Path
@@ -112,16 +113,15 @@ def plan_files(
       output: directory of the predictions; receives the same subfolders as the searched folders.
       probabilities: whether to also write probabilities.
       overwrite: whether to replace files that exist or that an earlier job in the list writes.
-      num_classes: number of classes of the model. If it is above 255, a picture of the class colors
-        is planned for each image.
+      num_classes: number of classes of the model. If it is above 255, `FileJob.colors` is written.
       by_rows: whether images are predicted by rows, see `predict_files`. An image may then have
         more than 179 million pixels, which Pillow does not read; its output files are TIFFs.
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
-      DeepLabError: a path does not exist, no image is found, or an output file is an input. With
-        `by_rows`, an image is too large for Pillow, and `probabilities` is set or tifffile missing.
-        Without `overwrite`, an output file exists, or two images have the same output file.
+      DeepLabError: the images are refused by `find_images`, or the output files by `plan`. With
+        `by_rows`: an image is too large for Pillow, and either `probabilities` is true or the
+        package tifffile is not installed.
     """
 
     def job(image: Path, target: Path) -> FileJob:
@@ -273,7 +273,7 @@ def readable_files(
       skip_bad: whether to skip unreadable images with a warning.
       bands: input bands of the model.
       reporter: receives progress events and warnings.
-      by_rows: whether images may be larger than Pillow reads, see `plan_files`.
+      by_rows: whether images may be too large for Pillow, see `plan_files`.
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:
@@ -320,7 +320,7 @@ def predict_files(
       jobs: result of `plan_files`.
       reporter: receives progress events.
       overlay_bands: numbers, from 1, of three bands that overlays show as red, green and blue, or
-        of one band that they show as gray; None: the default of `displayed`.
+        of one band that they show as gray; None: bands 1 to 3, or band 1 if there are fewer.
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
 
     Raises:

@@ -92,7 +92,7 @@ def forward_pass(
     class to a pixel. Outputs that `finish` ignores are not computed. Equal arguments return the
     same function.
 
-    Without scales and flips, the function is one compiled program. With them, the network is
+    With scale 1 and no flip, the function is one compiled program. Otherwise, the network is
     compiled once per scale and the results are accumulated one by one. Memory therefore does not
     grow with the number of scales.
 
@@ -101,9 +101,9 @@ def forward_pass(
       scales, flip: scale factors of the images, and whether to also predict mirrored images.
       finish: function of the class map and the logits, both at the resolution of the images. If the
         probabilities at several scales are averaged, the logits are the logarithms of the average.
-        `finish` is part of the compiled program, and the key of a program stored on disk contains
-        its name. It must therefore be a function at the top level of a module, or an
-        `AtTemperature` that contains one.
+        The name of `finish` is part of the key under which the program is stored on disk.
+        `finish` must therefore be a function at the top level of a module, or an `AtTemperature`
+        that contains one.
       mesh: devices over which images and results are sharded; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
@@ -150,10 +150,10 @@ def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], 
 class Network(Protocol):
     """Interface of the network that a predictor calls.
 
-    The network is a `FoldedNetwork`, or an exported file that another runtime executes.
+    It is implemented by `FoldedNetwork`, and by `EngineNetwork` for exported files.
 
     Attributes:
-      model: the network, at the output stride to use.
+      model: Flax module of the network, at the output stride to use.
     """
 
     model: DeepLab
@@ -167,12 +167,12 @@ class Network(Protocol):
 class FoldedNetwork:
     """A network with folded batch normalization.
 
-    Its variables are copied to the devices only once, because all predictors, evaluations and
-    verifications of a model use the same object.
+    The variables are copied to the devices of each mesh only once. A predictor and the predictors
+    derived from it use the same object, if their output stride is the same.
 
     Attributes:
       model: the network; biases replace batch normalization.
-      variables: variables of `model`, on the host.
+      variables: variables of `model`; on the host if this object has folded them.
     """
 
     def __init__(self, model: DeepLab, variables: Any) -> None:
@@ -200,13 +200,12 @@ class FoldedNetwork:
         return self.bind(compiled, mesh)
 
     def bind(self, function: Forward, mesh: Mesh | None = None) -> Callable[[np.ndarray], Any]:
-        """Returns a function that applies `function` to this network's variables and to images.
+        """Returns a function of images, which calls `function` with the network's variables.
 
-        The returned function takes images. With several processes, each process passes its own part
-        of the batch.
+        With several processes, each process calls the result with its own part of the batch.
 
         Args:
-          function: compiled function of the variables of the network and of images.
+          function: compiled function of variables and images.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
         mesh = one_device_as_none(mesh)
@@ -296,7 +295,7 @@ def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
 
 
 def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
-    """Returns images [N, H, W, C] resized by a scale, as float32; for scale 1, `image` itself."""
+    """Returns images [N, H, W, C] resized by a scale, as float32; unchanged at scale 1."""
     if scale == 1:
         return image
     size = scaled_size(model, (image.shape[1], image.shape[2]), scale)
@@ -331,10 +330,10 @@ def _add(
     align_corners: bool,
     rule: str,
 ) -> jax.Array:
-    """Includes the logits at one scale and flip in the fused result, and returns the new result.
+    """Returns `total`, updated with the logits at one scale and flip.
 
-    Depending on `rule`, the result is the maximum of the logits or the sum of the probabilities.
-    `total` is the result so far, or None at the start.
+    The logits are flipped back if `mirrored` is True, and resized to `size`. Depending on `rule`,
+    `total` is the maximum of all logits or the sum of all probabilities so far; None at the start.
     """
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)

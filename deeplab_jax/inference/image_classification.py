@@ -65,7 +65,7 @@ class ImageClassification:
           top: maximum number of classes.
 
         Raises:
-          DeepLabError: `image` does not have this shape and dtype.
+          DeepLabError: `image` is not uint8 [H, W, 3], or has no pixels.
         """
         probabilities = self.probabilities(image)
         order = np.argsort(-probabilities, kind="stable")[:top]
@@ -81,7 +81,7 @@ class ImageClassification:
           image: uint8 [H, W, 3], RGB.
 
         Raises:
-          DeepLabError: `image` does not have this shape and dtype.
+          DeepLabError: `image` is not uint8 [H, W, 3], or has no pixels.
         """
         batch = central_crop(image, self.inference_size)[None]
         # A copy is writable, whereas JAX owns the memory of its results.
@@ -96,7 +96,7 @@ def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
       size: (H, W) of the result.
 
     Raises:
-      DeepLabError: `image` does not have this shape and dtype.
+      DeepLabError: `image` is not uint8 [H, W, 3], or has no pixels.
     """
     check_image(image)
     height, width = image.shape[:2]

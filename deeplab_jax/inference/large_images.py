@@ -37,13 +37,13 @@ def predict_rows(
     """Predicts an image by rows, and writes its class map, its overlay and its class colors.
 
     Host memory contains only one row of tiles at a time. The class indices are first written to a
-    temporary file, from which all output files are written. The temporary file has the name of
-    `class_map` with the suffix `.classes`; the caller removes the temporary file.
+    temporary file, from which all output files are written. The path of the temporary file is
+    `class_map` with its suffix replaced by `.classes`. The caller removes the file.
 
     Args:
       predictor: predictor with tiles and without a CRF.
       image: image that is read by rows.
-      class_map: file of the class indices: PNG, or TIFF by its suffix.
+      class_map: file of the class indices; its suffix selects PNG or TIFF.
       overlay: file of the image blended with the colors of its classes, PNG or TIFF.
       colors: file of the class colors, PNG or TIFF; None: not written.
       track: function that takes the positions of all tiles, yields them unchanged, and may report
@@ -104,8 +104,8 @@ def _write_picture(
       read: function that returns the rows [first, last): uint8 [rows, W, 3] RGB, or class indices,
         uint8 or uint16 [rows, W].
       size: (height, width) in pixels.
-      palette: color of each class, for class indices. With more than 255 classes, class indices are
-        written as gray levels.
+      palette: color of each class if `read` returns class indices; None if it returns RGB. With
+        more than 255 classes, the colors are not used, and class indices are gray levels.
       tags: additional tags of a TIFF.
     """
     colors, dtype = None, np.dtype(np.uint8)

@@ -121,7 +121,7 @@ class SegmentedObject:
     score: float | None = None
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Returns a JSON-ready dictionary of all fields except the mask.
+        """Returns a JSON-ready dictionary of class name, box, area, centroid and score.
 
         The box is [left, top, width, height], as in COCO, and the centroid is (column, row).
         """

@@ -39,10 +39,10 @@ class Grid(NamedTuple):
 def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> Grid:
     """Returns the legal heights and widths of an architecture's input.
 
-    Legal sizes are a fixed step apart. An image scaled by each of `scales` must also have a legal
-    size, which makes the step larger: the scales (0.5, 0.75, 1) at output stride 16 require a step
-    of 64. If the scales together would require a step of more than eight output strides, as 0.3
-    does, all of them are ignored, and the step is one output stride.
+    Legal sizes are a fixed step apart. For scale 1, the step is the output stride. For fractional
+    scales, the step is larger, so that scaled images have a legal size, too: the scales (0.5, 0.75,
+    1) at output stride 16 require a step of 64. If the scales require a step of more than eight
+    output strides, as 0.3 does, all scales are ignored, and the step is the output stride.
 
     Args:
       architecture: architecture of the network. It determines the output stride, and the scales of
@@ -61,9 +61,9 @@ def padded_size(
 ) -> Size:
     """Returns the smallest legal input size that is at least `size` and `minimum`.
 
-    If the network aligns corners when resizing, legal sides are k·step + 1. The corner samples of
-    every feature map then lie on the corner pixels of the image. Otherwise, and with
-    `Architecture.multiple_of_stride`, legal sides are k·step.
+    Legal sides are k·step + 1 if the network aligns corners when resizing and
+    `Architecture.multiple_of_stride` is False. The corner samples of every feature map then lie on
+    the corner pixels of the image. For all other networks, legal sides are k·step.
 
     Args:
       model: model that determines the legal sizes.
@@ -79,16 +79,16 @@ def canvas_size(
 ) -> Size:
     """Returns the size to which an image is padded before prediction.
 
-    An image that is not larger than the minimum is padded to the minimum, rounded up to a legal
-    size. For a larger image, each side is rounded up to a legal side n·step + plus (see `Grid`)
-    with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side is at least about half the
-    longer side. With these few sizes, few programs are compiled. The result depends only on this
-    image, so class maps do not depend on other images.
+    The minimum is first rounded up to a legal size. An image that fits into it gets this size.
+    Otherwise, each side is rounded up to n·step + plus (see `Grid`) with n in 1, 2, 3, 4, 6, 8, 12,
+    16, 24, …. If one side is then less than about half the other, it is padded to about half the
+    other. With these few sizes, few programs are compiled. The size does not depend on the other
+    images that are predicted, and therefore the class map does not depend on them either.
 
     Args:
       model: model that determines the legal sizes.
       size: (H, W) of the image.
-      minimum: (H, W) to which smaller images are padded, or None.
+      minimum: minimum (H, W) of the result, or None.
       scales: scales of multi-scale inference. They affect the legal sizes, see `size_grid`.
     """
     least = padded_size(model, minimum, scales=scales) if minimum else (0, 0)

@@ -78,7 +78,7 @@ class Prediction:
 
     @property
     def overlay(self) -> np.ndarray:
-        """Image (as RGB, see `displayed`) blended with the class colors, uint8 [H, W, 3]."""
+        """Image with the class colors drawn over it, uint8 [H, W, 3]; see `visualize.overlay`."""
         return overlay(self.image, self.class_map, self.palette)
 
     def _repr_png_(self) -> bytes:
@@ -103,13 +103,13 @@ class Predictor:
     Images are padded, the network is applied, and the result is cropped. Batch normalization is
     folded into the convolutions. By default, a whole image is predicted at one scale.
     `with_options` returns a predictor with other options. Images are not resized, except by the
-    scales of the options. The network is compiled once for each padded size and scale. All images
-    that are not larger than `inference_size` are padded to that size, and all tiles have one size.
+    scales of the options. The network is compiled for each new scale or shape of a padded batch.
+    All images not larger than `inference_size` are padded to one size. All tiles have one size.
 
     Attributes:
       model: the network, at the output stride of the options.
-      variables: parameters and batch statistics of `model`, in which batch normalization is not
-        folded. The values are those given to the constructor.
+      variables: parameters and batch statistics of `model`, with the values given to the
+        constructor; batch normalization is not folded.
       network: the folded model with its variables on the device, or the result of `make_network`.
         `with_options` keeps this object unless the output stride changes.
       class_names: names of the classes, in the order of the logits.
@@ -186,7 +186,7 @@ class Predictor:
         self._fuse = forward(only_logits)
 
     def calibrated(self, finish: Finish) -> Finish:
-        """Wraps `finish`, a function of class map and logits: divides logits by the temperature."""
+        """Returns a function that divides the logits by the temperature, and calls `finish`."""
         return at_temperature(finish, self.temperature)
 
     def with_temperature(self, temperature: float) -> "Predictor":
@@ -224,10 +224,11 @@ class Predictor:
         return self._changed(size, self.options)
 
     def with_networks(self, make_network: Callable[[DeepLab, Any], Network]) -> "Predictor":
-        """Returns a predictor of the same model that runs in another runtime.
+        """Returns a predictor of the same model that gets its networks from `make_network`.
 
         Args:
-          make_network: function from a model and its variables to the network to call.
+          make_network: function from a model and its variables to the attribute `network`, such as
+            a file that another runtime executes. It is called once for each output stride.
         """
         changed = copy.copy(self)
         changed._make_network, changed._networks = make_network, {}
@@ -242,8 +243,8 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the class of every pixel.
 
-        With tiles, the image and the result take 7 bytes of memory per pixel, in addition to the
-        memory of the network. With a CRF, host memory also contains up to three float32 arrays
+        With tiles, an RGB image and its class map take 7 bytes of memory per pixel, in addition to
+        the memory of the network. With a CRF, host memory also contains up to three float32 arrays
         [H, W, num_classes].
 
         Args:
@@ -278,7 +279,7 @@ class Predictor:
 
     @property
     def takes_rows(self) -> bool:
-        """True if images can be predicted by rows.
+        """True if `class_map_rows` can be called.
 
         This requires tiles, no CRF, and a model for 8-bit RGB images without `chosen_bands`.
         """
@@ -309,8 +310,8 @@ class Predictor:
         """
         if self.tiling is None or not self.takes_rows:
             raise DeepLabError(
-                "class_map_rows requires inference in tiles, a model for RGB images, and no CRF; "
-                "set tile, and omit crf"
+                "class_map_rows requires inference in tiles, no CRF, and a model for RGB images "
+                "without chosen bands; set tile, and omit crf"
             )
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 
@@ -348,10 +349,10 @@ class Predictor:
         return self._results(self._fuse, [image])[0]
 
     def check_size(self, size: Size) -> None:
-        """Checks that an image is not larger than `fixed_size`, if there is such a size.
+        """Checks that an image of `size` (H, W) is not too large for the network.
 
         Raises:
-          DeepLabError: an image of `size` (H, W) is larger and is not predicted in tiles.
+          DeepLabError: the image is larger than `fixed_size`, and tiles are not used.
         """
 
     def _canvas(self, size: Size) -> Size:

@@ -28,7 +28,7 @@ MAX_PROGRAMS = 64
 
 
 def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
-    """Returns a compiled function that stores its traced programs on disk, and reuses them.
+    """Returns a function like `forward` that stores its traced programs on disk and reuses them.
 
     The programs are stored in the directory $DEEPLAB_PROGRAM_CACHE. `forward` is returned unchanged
     if this environment variable is not set, if the class of `model` is not part of this package, or
@@ -39,8 +39,8 @@ def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
       forward: compiled function that maps (variables of `model`, images) to arrays.
       model: Flax module that `forward` applies. `repr(model)` is part of the key that identifies a
         stored program.
-      purpose: text that describes all other properties of the program, such as the function that
-        `forward` applies to the output of the model. It is also part of the key.
+      purpose: text that describes what `forward` computes besides the model, such as the function
+        that it applies to the output of the model. This text is also part of the key.
     """
     directory = program_directory()
     # A model identifies a program only if it is a module of this package and the text of its fields

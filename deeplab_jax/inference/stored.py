@@ -33,7 +33,7 @@ def predictor_of(stored: StoredModel, source: str) -> Predictor | ImageClassific
 
     Args:
       stored: model, variables and description.
-      source: name or path of the model, for reports.
+      source: name or path of the model, for reports and error messages.
     """
     description = stored.description
     model = stored.model, stored.variables, description.class_names

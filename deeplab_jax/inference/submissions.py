@@ -75,12 +75,13 @@ def plan_submission(
       paths: image files, and folders that are searched recursively.
       output: directory of the submission; for VOC, the directory that contains `results/`.
       server: `voc` or `cityscapes`.
-      overwrite: whether to replace existing files.
+      overwrite: whether to replace existing files. If two images have the same output file, the
+        result of the second image then replaces that of the first.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, an output file is also an input file,
-        or an image does not have the name that the server requires; without `overwrite`, an output
-        file exists, or two images have the same output file.
+        or the server requires another name for an image. Without `overwrite`, also if an output
+        file exists or two images have the same output file.
     """
 
     def job(image: Path, _: Path) -> SubmissionJob:
@@ -93,7 +94,8 @@ def check_submission(predictor: "Predictor", server: str) -> None:
     """Checks that the classes of a model are those that a server expects.
 
     Raises:
-      DeepLabError: a class differs in name or order. The message names the first such class.
+      DeepLabError: the names, the order or the number of the classes differ. The message states
+        the first pair of different names, if there is one.
     """
     wanted = SERVERS[server].descriptor
     if predictor.class_names == wanted.class_names:
@@ -103,9 +105,9 @@ def check_submission(predictor: "Predictor", server: str) -> None:
         (f", with {mine!r} instead of {theirs!r}" for mine, theirs in pairs if mine != theirs), ""
     )
     raise DeepLabError(
-        f"the {server} server requires the {wanted.num_classes} classes of {wanted.name} in the "
-        f"same order, but {predictor.source} has {len(predictor.class_names)} classes{other}; use "
-        f"a model that was trained on {wanted.name}"
+        f"the {server} server requires the {wanted.num_classes} classes of {wanted.name}, in the "
+        f"order of {wanted.name}, but {predictor.source} has {len(predictor.class_names)} "
+        f"classes{other}; use a model that was trained on {wanted.name}"
     )
 
 

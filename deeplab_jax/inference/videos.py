@@ -1,4 +1,4 @@
-"""Predicts videos and cameras, and computes class maps that are stable over time."""
+"""Predicts videos and camera images, and computes class maps that are stable over time."""
 
 import collections
 import contextlib
@@ -29,10 +29,10 @@ def averaged_over_time(
 ) -> np.ndarray:
     """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
-    The most probable class of the average follows a change in the video with a delay. If a pixel
-    changes from probability 1 of one class to probability 1 of another class, the average follows
-    at the n-th frame with the new class, where n is the smallest number with keep^n < ½. For
-    keep = 0.8, n is 4; for keep = 0.6, n is 2; for keep below ½, n is 1, which is no delay.
+    Averaging delays changes of the most probable class. If a pixel has probability 1 for one class
+    and, from some frame on, probability 1 for another class, the average changes to the new class
+    in the n-th frame that has the new class, where n is the smallest number with keep^n < ½.
+    For keep = 0.8, n is 4; for keep = 0.6, n is 2; for keep below ½, n is 1 (no delay).
 
     Args:
       previous: average up to the previous frame, or None at the first frame.
@@ -90,10 +90,10 @@ def changed_share(
     """Returns the fraction of the pixels, 0..1, whose class differs between two class maps.
 
     Args:
-      class_map, other: integers [H, W]; pixels that are void in either are ignored.
+      class_map, other: integers [H, W]; only pixels that are void in neither map are compared.
       num_classes: number of classes of the model, which determines the void value; None: void is
-        65535 in uint16 maps, and 255 in all others. Maps of another dtype with more than 255
-        classes require `num_classes`, because 255 is then a class.
+        65535 in uint16 maps, and 255 in all others. With more than 255 classes, 255 is a class, so
+        maps of other dtypes than uint16 require `num_classes`.
     """
     voids = [
         void_of(one) if num_classes is None else void_label(num_classes)
@@ -176,7 +176,7 @@ WAITING = 2
 
 @dataclasses.dataclass
 class _Frame:
-    """One frame in the stages of prediction.
+    """Decoded frame, and the input of the network that is made from it.
 
     Attributes:
       picture: decoded frame, uint8 [H, W, 3] BGR.
@@ -196,12 +196,12 @@ class VideoReport:
     Attributes:
       frames: number of frames.
       rate: frame rate of the video, in frames per second.
-      seconds: wall time of decoding, predicting and writing the frames; without compilation, and
-        without the completion of the output files at the end.
+      seconds: wall time of decoding, predicting and writing the frames. It excludes compiling the
+        network before the first frame, and closing the output files after the last frame.
       network_size: (H, W) of the network's input.
       milliseconds: median and 95th percentile of the time per frame, for each stage. `decode`
         includes downsampling. `draw` includes upsampling, overlay, masks and encoding. `end to end`
-        is the time from decoding a frame to writing it, including waiting.
+        is the time from the end of decoding a frame to the end of writing it, including waiting.
     """
 
     frames: int
@@ -265,8 +265,8 @@ def predict_video(
       job: result of `plan_videos` or `plan_camera`.
       reporter: receives progress events.
       limit: maximum (H, W) of the network's input; None keeps the size of the frames.
-      seconds: maximum duration, in seconds of the video or of the recording; None: no limit. At
-        least one frame is read.
+      seconds: maximum number of seconds to read, in video time for a file and in wall time for a
+        camera; None: no limit. At least one frame is read.
 
     Raises:
       DeepLabError: the video cannot be read, the size of its frames changes, the input of the model

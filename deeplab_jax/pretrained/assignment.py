@@ -56,13 +56,14 @@ class Assignment:
     """Assignment of arrays to the variables of a network.
 
     Attributes:
-      arrays: float32 arrays by path of the variable.
-      sources: for each variable that got an array of the file, the name of the array in the file.
-      folded: paths of batch normalizations that are set to the identity, because the file stores
-        them folded into convolutions.
-      missing: variables without an array, by path, with the reason.
-      mismatched: descriptions of the arrays that do not fit.
-      unused: arrays that no variable uses, by name in the file, with the reason.
+      arrays: float32 values of variables, by path of the variable.
+      sources: name in the file of the array that matches a variable, even if its shape is wrong,
+        by path of the variable.
+      folded: paths of batch normalizations that only add a bias, because the file stores them
+        folded into convolutions.
+      missing: reason why no array matches a variable, by path of the variable.
+      mismatched: messages about arrays that have the wrong shape or that two variables require.
+      unused: reason why no variable uses an array, by name of the array in the file.
     """
 
     arrays: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -100,7 +101,7 @@ def _reason(name: str, convention: Convention) -> str:
 
 
 class _Assigner:
-    """Assignment in progress, variable by variable."""
+    """Builds an `Assignment`, one variable at a time."""
 
     def __init__(self, wanted: Wanted, weights: PublishedWeights, convention: Convention) -> None:
         self.wanted, self.weights, self.convention = wanted, weights, convention
@@ -131,8 +132,8 @@ class _Assigner:
     def stored(self, name: str) -> str:
         """Returns the name that an array has in the file.
 
-        It differs from `name` if a moving average was read from a TensorFlow checkpoint in place of
-        a variable.
+        If a moving average in a TensorFlow checkpoint was read instead of the variable `name`, the
+        result is the name of the moving average.
 
         Args:
           name: name of the array in `PublishedWeights.arrays`.
@@ -164,13 +165,14 @@ class _Assigner:
             )
 
     def _take_folded(self, path: Path, bias: str) -> None:
-        """Sets one variable of a batch normalization that is folded into a convolution in the file.
+        """Sets one variable of a batch normalization that the file stores folded.
 
-        When all its variables are set, the batch normalization only adds the convolution's bias.
+        The variable `bias` is set to the bias of the convolution. The scale, mean and variance are
+        set to values with which the batch normalization only adds this bias.
 
         Args:
           path: path of the variable.
-          bias: name of the bias of the convolution.
+          bias: name in `PublishedWeights.arrays` of the bias of the convolution.
         """
         _, *module, leaf = path
         if leaf == "bias":

@@ -83,8 +83,8 @@ def _check_class_names(
     repeated = [name for name, times in collections.Counter(names).items() if times > 1]
     if repeated and isinstance(model, DeepLab):
         raise DeepLabError(
-            f"{source}: the class name {repeated[0]!r} occurs several times among the names that "
-            f"are {origin}; {advice}"
+            f"{source}: the class name {repeated[0]!r} occurs several times in the names {origin}; "
+            f"{advice}"
         )
 
 
@@ -119,9 +119,9 @@ class Conversion:
       variables: variables of the model, in float32.
       assignment: arrays of the file by variable, and unused arrays.
       convention: name of the codebase whose naming convention the file follows.
-      if_tensorflow: empty if the padding of the network is known. Otherwise, PyTorch's padding was
-        assumed. If the network was trained with TensorFlow's padding instead, the conversion must
-        be repeated with these keywords of `create_model`.
+      if_tensorflow: keywords of `create_model` with which the conversion must be repeated if the
+        network was trained with TensorFlow's padding. They are given only if the file does not show
+        the padding, in which case PyTorch's padding was assumed; otherwise empty.
     """
 
     description: ModelDescription

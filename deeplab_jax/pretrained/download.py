@@ -115,8 +115,9 @@ def download(
       `target`.
 
     Raises:
-      DeepLabError: the file cannot be downloaded (the message contains the path where the user can
-        put it); or the file is too large or is not the published one (it is then removed).
+      DeepLabError: the file cannot be downloaded, is too large, or is not the published one. In the
+        first case, the message contains the path where the user can put the file by hand. In the
+        other cases, the downloaded file is removed.
     """
     fetching = _Download(url, target, reporter, patience or Patience())
     fetching.run()

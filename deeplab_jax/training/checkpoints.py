@@ -33,8 +33,9 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
         Args:
           workdir: directory of the run.
-          reporter: receives a warning for each damaged checkpoint, and a message for each
-            unfinished checkpoint that is removed from a bucket.
+          reporter: receives a warning for each damaged checkpoint. If the workdir is in a cloud
+            storage bucket, it also receives a message for each unfinished checkpoint, which is
+            removed.
 
         Raises:
           DeepLabError: all existing checkpoints are damaged, or new ones cannot be written.
@@ -80,13 +81,13 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             save_items(self._manager, int(state.step), _items(state), info, metrics)
 
     def rank(self, state: TrainState, info: dict[str, Any], mean_iou: float) -> None:
-        """Saves the newest checkpoint again, with a mean IoU that was not known at the first save.
+        """Adds a validation mean IoU, which ranks the checkpoints, to the newest checkpoint.
 
-        The checkpoint is deleted before it is saved again. The method therefore does nothing if the
-        run has no other checkpoint.
+        The checkpoint is deleted and saved again. If the run has no other checkpoint, the method
+        does nothing, because no checkpoint would remain if saving failed.
 
         Args:
-          state: state to save.
+          state: state of the newest checkpoint.
           info: values for the JSON file of the checkpoint, as in `save`.
           mean_iou: mean IoU of the validation at the step of the state.
 
@@ -141,7 +142,7 @@ def _newest_good(workdir: pathlib.Path) -> str:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Returns the items of a checkpoint (parts that can be read separately) for a state."""
+    """Returns the parts of a state that become items of a checkpoint, by the names of the items."""
     optimizer = {"step": state.step, "state": state.optimizer_state}
     averages = {} if state.ema is None else {EMA: state.ema}
     return {VARIABLES: state.variables, OPTIMIZER: optimizer, **averages}

@@ -79,10 +79,10 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
 
 
 def batch_unit(group: int, parts: int, mesh: Mesh) -> int:
-    """Returns the smallest number of images per shard of the batch that training accepts.
+    """Returns the smallest legal number of images in each shard of a batch.
 
-    A number of images per shard passes `check_batch` and `check_ghost_batch_size` if and only if it
-    is a multiple of the result.
+    The multiples of this number pass `check_batch` and `check_ghost_batch_size`. All other numbers
+    of images per shard are illegal.
 
     Args:
       group: ghost batch size, in images; 0: whole microbatch.
@@ -240,12 +240,12 @@ def _shown_bands(bands: Bands) -> str:
 def check_crop_size(
     crop_size: tuple[int, int], architecture: Architecture, strict: bool, reporter: Reporter
 ) -> None:
-    """Warns if height or width of the crops is not k·output_stride + 1, for an integer k.
+    """Warns if the crop size is one with which feature maps are shifted when they are resized.
 
-    With other sizes, feature maps are shifted when they are resized. With `multi_scale`, the size
-    at every scale must have this form. For example, the scales (1, 0.75, 0.5) at output stride 8
-    require k·32 + 1. With `align_corners=False`, any size is valid. With `align_corners=True` and
-    `multiple_of_stride=True`, the size must be a multiple of the output stride instead.
+    With `align_corners=False`, any size is valid. With `align_corners=True`, height and width must
+    have the form k·output_stride + 1 for an integer k, or k·output_stride if `multiple_of_stride`
+    is True. With `multi_scale`, the sizes at all scales must have this form (see `size_grid`). For
+    example, the scales (1, 0.75, 0.5) at output stride 8 require k·32 + 1.
 
     Args:
       crop_size: height and width of the training images, in pixels.

@@ -130,9 +130,9 @@ def _seconds(before: Event, after: Event) -> float:
 
 
 def _kept_fraction(before: Event, after: Event, kept: float) -> float:
-    """Returns the fraction of the steps between two events that were not lost.
+    """Returns which fraction of the steps between two events was not lost.
 
-    Steps after step `kept`, from which a later start resumed, are lost.
+    A later start resumed from step `kept`, so all steps after `kept` are lost.
     """
     first, last = before["step"], after["step"]
     if last <= kept:
@@ -163,7 +163,7 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
         self._file.close(failed=error[0] is not None)
 
     def training(self, step: int) -> None:
-        """Records that the steps after `step` begin now."""
+        """Records that the first training step of this start, `step` + 1, begins now."""
         self._step = step
         self._add({"event": TRAINING, "time": time.time(), "step": step})
 
@@ -172,8 +172,9 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
 
         Args:
           step: last step that has ended.
-          totals: seconds that each activity in ACTIVITIES, such as `input_seconds`, took since the
-            first step of this start.
+          totals: {activity: seconds} for the activities in ACTIVITIES, such as `input_seconds`. The
+            seconds are summed over all steps of this start, not only over those since the previous
+            record.
         """
         spent = {name: totals.get(name, 0.0) - self._totals[name] for name in ACTIVITIES}
         self._totals = {name: totals.get(name, 0.0) for name in ACTIVITIES}

@@ -1,4 +1,4 @@
-"""Messages, early stopping, checks for NaN, and pictures of the training loop."""
+"""Parts of the training loop: messages, early stopping, checks for NaN, and pictures."""
 
 import collections
 import itertools
@@ -76,12 +76,12 @@ PARTING = 3
 
 
 class Interval(NamedTuple):
-    """Result of a validation, and the training loss before it.
+    """Interval of training steps that ends with a validation.
 
     Attributes:
-      step: training step of the validation.
+      step: training step of the validation, the last one of the interval.
       mean_iou: mean IoU of the validation, as a fraction.
-      loss: mean training loss since the previous validation; None if none was logged.
+      loss: mean training loss of the interval; None if no loss was logged in it.
     """
 
     step: int
@@ -90,7 +90,7 @@ class Interval(NamedTuple):
 
 
 def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
-    """Returns all validations of a run, each with the training loss since the previous one."""
+    """Returns the interval before each validation of a run."""
     found: list[Interval] = []
     losses: list[float] = []
     for row in rows:
@@ -114,10 +114,10 @@ def validations_since_best(rows: Iterable[MetricsRow]) -> int:
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     """Returns a warning of overfitting if the training loss falls, but the mean IoU does not rise.
 
-    The warning is returned if exactly three validations follow the best validation, and the mean
-    training loss decreased from each of these four validations to the next. The number must be
-    exactly three, so that the warning is not repeated after later validations. Otherwise, or
-    if every mean IoU is NaN, the result is None.
+    The curves of loss and mean IoU then part. The warning is returned only at the third validation
+    after the best one, so that later validations do not repeat it. The mean training loss must
+    have decreased at each of these three validations. Otherwise, or if every mean IoU is NaN, the
+    result is None.
     """
     found = intervals(rows)
     since = _since_best(found)
@@ -151,7 +151,7 @@ LAG = 2
 
 
 class FiniteCheck:
-    """Checks that metrics are finite.
+    """Checks that the loss and the gradient norm of every training step are finite.
 
     The metrics of a step are checked two steps later, so that the check does not wait for the
     devices.
@@ -171,7 +171,7 @@ class FiniteCheck:
             self._look()
 
     def finish(self) -> None:
-        """Checks all remaining steps; must be called before a state is saved.
+        """Checks the added steps that are not yet checked; required before a state is saved.
 
         Raises:
           DeepLabError: the loss or the gradient norm is not finite.

@@ -87,7 +87,7 @@ def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str) -> np.ndarray:
 
 
 def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str) -> np.ndarray:
-    """Returns which `kept` of `size` positions an axis keeps; `layer` is `fc6` or `fc7`."""
+    """Returns the indices kept on an axis of `layer` (`fc6` or `fc7`): `kept` of `size` indices."""
     if axis < num_axes - 2:
         return np.rint(np.linspace(0, size - 1, kept)).astype(int)
     number = FULLY_CONNECTED.index(layer)
@@ -105,9 +105,8 @@ def for_bands(
 ) -> dict[Path, np.ndarray]:
     """Adapts the kernels of the first convolution from RGB to other bands.
 
-    Bands 1, 2 and 3 get the kernels of red, green and blue. All other bands get the mean of these
-    kernels; with only one or two bands, each gets the mean. The kernels are then multiplied by two
-    factors:
+    Bands 1, 2 and 3 get the kernels of red, green and blue. All other bands get the mean of these;
+    with only one or two bands, each gets the mean. The kernels are then multiplied by two factors:
 
     * 3 / number of bands. An image that is equal in all bands then has the same response as a gray
       image in the source network.
@@ -243,8 +242,7 @@ def warn_of_conventions(
       architecture: architecture of the model to train.
       source: workdir or model directory of the other model.
       reporter: receives one warning per keyword.
-      parts: variables that are loaded, as in `initialize_from`. For `backbone`, `align_corners` is
-        ignored.
+      parts: variables to load, as in `initialize_from`. `backbone`: `align_corners` is ignored.
     """
     description = checkpointing.read_description(source)
     given = description.create_model().architecture
@@ -292,7 +290,7 @@ def _differing_flags(
 
     Args:
       description: description of the other model; for image classifiers, the result is empty.
-      architecture: current architecture. There is no flag for a setting that is equal in both.
+      architecture: current architecture. Equal keywords and those in `OF_THE_RUN` get no flag.
     """
     if description.task == checkpointing.CLASSIFICATION:
         return ""
@@ -339,10 +337,9 @@ def _started_afresh(
     source: pathlib.Path,
     whole: bool,
 ) -> list[str]:
-    """Returns messages that list what is initialized randomly.
+    """Returns messages about the variables that are not loaded, but initialized randomly.
 
-    If `whole` is True, there is one message per array that is not loaded. Otherwise, one message
-    lists the parts of the network with such arrays.
+    If `whole` is True, each of them gets a message. Otherwise, one message lists their top modules.
     """
     afresh = [path for path in wanted if path not in fitting]
     if not whole:
@@ -383,7 +380,10 @@ def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> T
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
-    """Loads `training.init_from`; restores folded batch normalization, unless it is frozen."""
+    """Returns `fresh` with variables loaded from the model `training.init_from`.
+
+    Batch normalization that is folded in that model is unfolded, unless `frozen_batch_norm` is set.
+    """
     training = run.config.training
     source = locate(training.init_from, reporter)
     architecture = run.model.architecture

@@ -58,8 +58,8 @@ class TrainingResult:
       workdir: directory of the run.
       step: last training step.
       mean_iou: validation mean IoU after that step, as a fraction.
-      goodput: how the time of all starts of the run was used, as productive time, time for start-up
-        and so on; None in all processes but process 0.
+      goodput: breakdown of the time of the run over all its starts; None in all processes but
+        process 0.
     """
 
     workdir: pathlib.Path
@@ -91,22 +91,30 @@ class Logs:
                 self.monitor.flush()
 
     def record(self, step: int, totals: Mapping[str, float]) -> None:
-        """Records in the timeline the steps that have ended; see `Timeline.steps`."""
+        """Records in the timeline that the steps up to `step` have ended.
+
+        Args:
+          step: last step that has ended.
+          totals: seconds per activity since the first step of this start, see `Timeline.steps`.
+        """
         if self.timeline is not None:
             self.timeline.steps(step, totals)
 
     def begin(self, step: int) -> None:
-        """Records in the timeline that the steps after `step` begin."""
+        """Records in the timeline that the steps after `step` begin now."""
         if self.timeline is not None:
             self.timeline.training(step)
 
     def goodput(self) -> dict[str, float]:
-        """Returns {"goodput": fraction in 0..1, over all starts of the run}; {} if unknown."""
+        """Returns {"goodput": `Goodput.fraction`} over all starts of the run.
+
+        The result is {} before the first training step, and in all processes but process 0.
+        """
         fraction = math.nan if self.timeline is None else self.timeline.goodput().fraction
         return {} if math.isnan(fraction) else {"goodput": fraction}
 
     def flush(self) -> None:
-        """Writes all rows to the bucket if the workdir is in a bucket."""
+        """Uploads all rows of metrics and timeline if the workdir is in a bucket."""
         for log in (self.monitor, self.timeline):
             if log is not None:
                 log.flush()

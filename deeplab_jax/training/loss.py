@@ -37,7 +37,7 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
 
     Args:
       config: section `loss` of the config; see deeplab_jax/optimization_fields.py.
-      architecture: architecture of the network, which determines the endpoints.
+      architecture: architecture of the network whose outputs the loss function receives.
 
     Raises:
       DeepLabError: a field is invalid, contradicts another field, or does not fit the network.

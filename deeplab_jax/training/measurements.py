@@ -56,7 +56,10 @@ class StepClock:
         self._waiting.put(None)
 
     def finish(self) -> list[float]:
-        """Waits for all added steps; returns when each one ended, as `time.perf_counter` values."""
+        """Waits for the steps added since the last call, and returns their end times.
+
+        The times are values of `time.perf_counter`.
+        """
         self._waiting.join()
         ends, self._ends = self._ends, []
         return ends
@@ -83,7 +86,10 @@ class Pace:
         self._clock.close()
 
     def start(self) -> None:
-        """Starts a measurement; must be called just before the next step."""
+        """Resets all measurements except `totals`; call this just before the first step.
+
+        The throughput is measured from this call on.
+        """
         self._losses: list[jax.Array] = []
         self._batches: list[tuple[float, float]] = []
         self._intervals: list[float] = []
@@ -198,7 +204,7 @@ class Utilization:
     """
 
     def __init__(self, run: Run) -> None:
-        """Starts counting the operations in a thread, while the training step is compiled."""
+        """Starts a thread that counts the operations while the training step is compiled."""
         self._flops: float | None = None
         self._peak: float | None = None
         self._mesh = run.mesh
@@ -257,18 +263,19 @@ SLOW_FRACTION, SLOW_FACTOR = 0.1, 3.0
 
 
 def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns the element of `times` for the slow host that all others wait for, or None.
+    """Returns the element of `times` for the slow host, or None if no host is slow.
 
     A host is slow if its devices wait for input for more than 10 % of the time, and for more than 3
     times the median of the other hosts.
 
     All hosts finish a step together, because gradients are summed. If a host reads its images late,
     its devices wait for input, and the devices of the other hosts wait for the sum of the
-    gradients. A slow device or a slow connection does not change the times of waiting for input.
+    gradients. Slow devices and slow connections are not detected, because they do not cause
+    waiting for input.
 
     Args:
-      times: for each process, a mapping with `input_wait_fraction`, the fraction of the time for
-        which its devices wait for input, and with any further values.
+      times: a mapping for each process. `input_wait_fraction` is the fraction of the time for which
+        the devices of the process wait for input; other keys are ignored.
     """
     if len(times) < 2:
         return None

@@ -158,12 +158,12 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer that a config specifies.
 
-    Let w be the parameters and wd the weight decay. Weight decay adds wd·w to the gradient (L2
-    regularization). `adamw` and `lamb` add wd·w after Adam's scaling, so that the scaling does not
-    reduce it (arXiv 1711.05101). `lars` and `lamb`, which are meant for large batches, also scale
-    the update of each parameter array. The norm of the scaled update is proportional to the norm of
-    the array (arXiv 1708.03888, 1904.00962). `lars` scales only the updates of arrays with weight
-    decay.
+    Let w be the parameters and wd the weight decay. `sgd`, `adam` and `lars` add wd·w to the
+    gradient (L2 regularization). `adamw` and `lamb` add wd·w after Adam's scaling, so that the
+    scaling does not reduce it (arXiv 1711.05101). `lars` and `lamb`, which are meant for large
+    batches, also scale the update of each parameter array, so that the norm of the update is
+    proportional to the norm of the array (arXiv 1708.03888, 1904.00962). `lars` scales only the
+    updates of arrays with weight decay.
 
     Args:
       config: section `optimizer` of the config; see deeplab_jax/optimization_fields.py.
@@ -187,10 +187,12 @@ def _direction(
 ) -> list[optax.GradientTransformation]:
     """Returns the gradient transformations of an optimizer, in the order of their application.
 
+    Gradient clipping, which comes first, is not included.
+
     Args:
       config: section `optimizer` of the config.
-      descent: transformations that multiply updates by the learning rate and its multipliers. They
-        are the last transformations of the result, except that momentum follows them in LARS.
+      descent: transformations that multiply updates by the learning rate and its multipliers. The
+        result ends with them, or in LARS with them and then momentum.
     """
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
@@ -216,9 +218,9 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
     Args:
       multipliers: multipliers of the parts `backbone`, `head`, `decoder`, `classifier` and
         `auxiliary`. The multipliers `bias` (of convolution biases) and `norm` (of normalization
-        scales and offsets) apply in addition to the multiplier of the part. Classifiers inside a
-        head, such as the branches of DeepLab v2, have the multiplier `classifier` instead of
-        `head`.
+        scales and offsets) are factors on the multiplier of the part to which these parameters
+        belong. Classifiers inside a head, such as the branches of DeepLab v2, belong to the part
+        `classifier`, not to `head`.
     """
 
     def scaled_updates(updates: Any, _: Any) -> Any:

@@ -55,9 +55,9 @@ class Run:
     """Training run, with all parts built from its config.
 
     Attributes:
-      config: config of the run, with the arguments of `train` applied and all keywords of the
-        network set.
-      workdir: directory of the run; the null device for a run that is not trained.
+      config: config of the run. Arguments such as `batch_size` have replaced its fields, and its
+        section `model` states all settings of the network.
+      workdir: directory of the run; `os.devnull` if `assemble` was called without a workdir.
       mesh: device mesh.
       train, validation: datasets.
       model, description: network, and the content of its `model.json`.
@@ -110,8 +110,8 @@ def assemble(
 
     Args:
       config: config of the run, see deeplab_jax/config_fields.py.
-      workdir: directory of the run. If an earlier release started the run, the defaults of that
-        release apply. None: a run that is not trained, for which no directory is read.
+      workdir: directory of the run. If an earlier release started the run, the network has the
+        defaults of that release. None: no directory, for example to draw the first batch.
       mesh: device mesh.
       train, validation: name of a prepared dataset, a pair of arrays (images, masks), or an opened
         dataset; None: the dataset of the config.
@@ -121,7 +121,7 @@ def assemble(
       reporter: receives warnings.
 
     Raises:
-      DeepLabError: a field is invalid, a dataset does not exist, or the datasets do not match.
+      DeepLabError: invalid field, missing dataset, or datasets with unequal class counts or bands.
     """
     config = _checked(config, batch_size, epochs)
     binary = _binary_arrays(train, validation, config.data.class_names)
@@ -216,11 +216,10 @@ def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
 def _binary_arrays(
     train: Source, validation: Source, class_names: Sequence[str] | None
 ) -> bool | None:
-    """Returns whether the mask value 255 is class 1 instead of void; see `ArrayDataset`.
+    """Returns whether the mask value 255 is class 1 instead of void in both datasets.
 
-    The result applies to both datasets: 255 is class 1 only if the masks of training and validation
-    together contain only 0 and 255. If the datasets are not both pairs of arrays (images, masks),
-    the result is None.
+    The result is `are_binary` for the masks of training and validation together. It is None if one
+    of the datasets is not a pair of arrays (images, masks), or if masks are invalid.
     """
     if not (isinstance(train, tuple) and isinstance(validation, tuple)):
         return None
@@ -278,7 +277,7 @@ def run_batches(run: Run, first: int) -> Iterator[dict[str, jax.Array]]:
 
     Args:
       run: training run.
-      first: number of steps to skip, for a run that is resumed.
+      first: step from which the run starts or resumes; the first batch is that of the next step.
     """
     share = data_share(run.mesh)
     batches = training_batches(

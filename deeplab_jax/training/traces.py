@@ -36,9 +36,9 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
       begins after a step at which the processes log. Process 0 checks for the file every few
       seconds and deletes it.
 
-    Traces that a signal or a file requests are written to `workdir/traces/step_N`, where N is the
-    first traced step. Jobs of several processes have a subdirectory per process. If a trace fails,
-    a warning is reported.
+    The traces of SIGUSR1 and of the file `trace` are written to `workdir/traces/step_N`, where N is
+    the first traced step. Jobs of several processes have a subdirectory per process. If a trace
+    fails, a warning is reported.
     """
 
     def __init__(self, workdir: pathlib.Path, profile: bool, reporter: Reporter) -> None:
@@ -89,10 +89,11 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     def agreed_start(self, step: int, interval: int) -> int | None:
         """Returns the step after which all processes begin a trace that a user has requested.
 
-        Users request a trace with a file `trace` in the workdir; without a request, the result is
-        None. Every process calls this method when it logs, and all use the result of process 0
-        (see `agree`). If there are several processes, the result is `step + interval`, so that
-        every process has received it before the trace begins.
+        Users request a trace with a file `trace` in the workdir. Every process calls this method
+        when it logs, and all use the result of process 0 (see `agree`). The result is None before
+        the first request. At the first call after a request, it is `step` in a single process.
+        With several processes, it is `step + interval`, so that every process has received it
+        before the trace begins. Later calls return the same step until the next request.
 
         Args:
           step: step at which the processes log.
@@ -104,14 +105,15 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         return self._agreed
 
     def agree(self, step: int, agreed: int | None) -> None:
-        """Schedules a trace in this process if process 0 has decided that it begins after `step`.
+        """Schedules a trace of the steps after `step` in this process if `agreed` is `step`.
 
         Every process calls this method when it logs, after the processes have exchanged the results
         of `agreed_start`.
 
         Args:
           step: step at which the processes log.
-          agreed: latest result of `agreed_start` in process 0.
+          agreed: latest result of `agreed_start` in process 0, the step after which the trace
+            begins; None: no trace.
         """
         if agreed == step:
             self._begin_after = step
@@ -133,13 +135,14 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
             self._start(self._workdir / TRACES / f"step_{step:06}", step)
 
     def after_step(self, step: int, loss: jax.Array) -> None:
-        """Ends the current trace if `step` is its last step. Must be called after each step.
+        """Ends the current trace after its last step. Must be called after each training step.
 
-        The trace ends when the devices have computed the step.
+        The devices may still be computing `step`. If this is the last step of the trace, the method
+        waits until the devices have computed `loss`, and then ends the trace.
 
         Args:
-          step: number of the step, which the devices may still be computing.
-          loss: loss of the step. If a trace ends, the method first waits until it is computed.
+          step: number of the training step.
+          loss: loss of the training step.
         """
         if self._target is not None and step >= self._last:
             jax.block_until_ready(loss)

@@ -96,7 +96,7 @@ def train(
     Args:
       config: config of the run, see deeplab_jax/config_fields.py.
       workdir: directory for checkpoints, metrics and pictures. A run can only be resumed with the
-        config that it was started with.
+        config that it was started with, except for the fields in `config.FREE_FIELDS`.
       train, validation: name of a prepared dataset, a `Dataset`, or a pair (images, masks). Images
         are uint8 or uint16 [N, H, W, C]; uint8 with C = 3 is RGB. Masks are integers [N, H, W].
         None: the dataset of the config.
@@ -105,13 +105,13 @@ def train(
       reporter: receives progress events.
       mesh: device mesh (default: all devices of the job, divided as in `config.parallel`).
       profile: whether to write a trace of a few steps to `workdir/profile`.
-      adjust: function that changes the run before training, for example its network, objective or
-        optimizer. A resumed run requires the same function and the same `Run.adjustments`.
+      adjust: function that returns a changed copy of the run, for example with another optimizer.
+        To resume a run, pass the same function; a run with other `Run.adjustments` is refused.
       started: start of the process in seconds since 1970, used for goodput (default: now).
 
     Raises:
-      DeepLabError: the config, a dataset or the workdir is invalid, or the loss became infinite or
-        NaN. The last valid checkpoint is kept.
+      DeepLabError: the config, a dataset or the workdir is invalid, or the loss or the gradient
+        norm became infinite or NaN. The last checkpoint is kept.
       KeyboardInterrupt: the run received SIGINT or SIGTERM; its state has been saved.
     """
     workdir, started, reporter = as_path(workdir), started or time.time(), reporter or _LOGGING

@@ -181,7 +181,7 @@ def test_the_calibrated_model_is_evaluated_and_keeps_its_classes(world, capsys, 
     ("name", "extra", "message"),
     [
         ("calibrate", ["--crf", "--output=crf"], "cannot be combined with a CRF"),
-        ("calibrate", ["pictures", "--output=x"], "takes no argument 'pictures'"),
+        ("calibrate", ["pictures", "--output=x"], "only flags, not 'pictures'"),
         ("calibrate", [], "--output must be given"),
         ("calibrate", ["--output=run/model.json/made"], "model.json cannot be written"),
         ("evaluate", ["--calibration", "--table"], "--calibration cannot be combined"),

@@ -124,10 +124,10 @@ def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
 
 
 def _explicit_widths(ours: Sequence[int], released: Sequence[int]) -> dict[str, Any]:
-    """Returns the keyword `widths` for layers of MobileNetV2 whose widths were rounded up.
+    """Returns the keyword `widths` for layers whose width in the file is not the default.
 
-    Without a width divisor, the released code rounds scaled widths to the nearest integer, but
-    `scaled_width` rounds them down. If this makes no difference, the result is empty.
+    If `width_divisor` is 1 (MobileNetV2), the released code rounds scaled widths to the nearest
+    integer, but `scaled_width` rounds them down. The result is empty if no width differs.
 
     Args:
       ours: numbers of channels of the stem and of every layer, according to `scaled_width`.
@@ -156,10 +156,10 @@ def identify(weights: PublishedWeights) -> Identified | None:
     """Identifies a network released in tensorflow/models, by scopes, shapes and computation graph.
 
     Returns:
-      The network, or None if the arrays have other names.
+      The network, or None if no array has a name that identifies a backbone of tensorflow/models.
 
     Raises:
-      DeepLabError: the file contains a backbone, but no classifier.
+      DeepLabError: the file contains a backbone, but no layer that computes class scores.
     """
     arrays = weights.arrays
     found = identify_backbone(arrays)
@@ -217,10 +217,10 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Returns the network to which an ImageNet classifier is converted.
+    """Returns the network that stores the weights of a released ImageNet classifier.
 
-    VGG-16 is converted to a DeepLab v1 with a field of view of 7×7, because the kernel of its layer
-    fc6 has this size.
+    It is an image classifier, except for VGG-16. The weights of VGG-16 are stored in a DeepLab v1
+    with `fov="7x7"`, because the kernel of layer fc6 of VGG-16 has this size.
 
     Args:
       found: keywords of the backbone.

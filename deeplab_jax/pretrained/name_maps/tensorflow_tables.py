@@ -95,7 +95,10 @@ def backbone_rules(backbone: str) -> Sequence[Rule]:
 
 
 def _xception(scope: str) -> Sequence[Rule]:
-    """Returns the rules that map module paths of an Xception to names in core/xception.py."""
+    """Returns the rules that map module paths of an Xception to names in tensorflow/models.
+
+    The names are defined in deeplab/core/xception.py.
+    """
     rules = [Rule("backbone/entry_flow/conv1_{n}", f"{scope}/entry_flow/conv1_{{n}}")]
     for ours, theirs in (
         ("middle_flow/unit_{unit}", "middle_flow/block1/unit_{unit}"),

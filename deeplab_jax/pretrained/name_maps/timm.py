@@ -109,15 +109,16 @@ def _stages(rows: Sequence[Any]) -> list[int]:
     Consecutive blocks with the same number of output channels form a stage.
 
     Args:
-      rows: configuration of each block, with its number of output channels `features`.
+      rows: configuration of each block; the attribute `features` is the number of output channels.
     """
     return [len(list(units)) for _, units in itertools.groupby(rows, lambda row: row.features)]
 
 
 def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
-    """Returns the keywords of `create_classifier` for a `_beta` ResNet; None for other networks.
+    """Returns the keywords of `create_classifier` for a ResNet with a stem of three convolutions.
 
-    A `_beta` ResNet has a stem of three convolutions with 64, 64 and 128 channels.
+    The convolutions have 64, 64 and 128 channels, as in the backbones `resnet_…_beta` of this
+    codebase. For other networks, the result is None.
     """
     classes, backbone = outputs(weights.arrays, "fc"), resnet_name(weights.arrays, "")
     if outputs(weights.arrays, "conv1.6") != 128 or backbone is None or classes is None:

@@ -93,11 +93,13 @@ def _family(backbone: str) -> Family:
 
 
 def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
-    """Identifies a `timm/…` backbone, and returns its name or None.
+    """Returns the name of a `timm/…` backbone; None if it belongs to no known family.
+
+    If `named` is not a network of a known family, the names and shapes of the arrays identify the
+    backbone.
 
     Args:
-      arrays: arrays of the backbone by name. Their names and shapes identify the backbone if
-        `named` is not a network of a known family.
+      arrays: arrays of the backbone by name.
       named: name of the network in timm; empty: unknown.
     """
     if any(named in family.names for family in FAMILIES):
@@ -107,12 +109,13 @@ def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
 
 
 def if_tensorflow(backbone: str) -> dict[str, str]:
-    """Returns {"backbone": name} for the variant of a backbone that has TensorFlow's padding.
+    """Returns the keyword of `create_model` that selects TensorFlow's padding for a backbone.
 
-    The key is a keyword of `create_model`. The dictionary is empty if timm has no such variant.
+    The keyword is {"backbone": name}, where the name is that of the same network with TensorFlow's
+    padding, such as `timm/tf_efficientnet_b0`; {} if there is no such network.
 
     Args:
-      backbone: name of the backbone, with the prefix `timm/`.
+      backbone: name of the backbone, such as `timm/efficientnet_b0`.
     """
     ported = efficientnet.if_tensorflow(backbone.removeprefix(PREFIX))
     return {"backbone": f"{PREFIX}{ported}"} if ported else {}
@@ -132,9 +135,9 @@ def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
 
 
 def _same(ours: str, theirs: str) -> Rule:
-    """Returns a rule for a single layer, which is a convolution or a normalization.
+    """Returns the rule for a module that is a single convolution or a single normalization.
 
-    A rule contains a scope for each of these two kinds of layer. Here, both scopes are equal.
+    The rule has `theirs` as the scope of a kernel and as the scope of a normalization.
 
     Args:
       ours: path of the module in this codebase.

@@ -120,8 +120,8 @@ def aspp_rules(
       scope: scope of ASPP in torchvision, or in another codebase with torchvision's names.
       rates: atrous rates of the branches.
       channels: number of output channels of each branch.
-      inner: text between the scope of a separable convolution and the index of its part, such as
-        `body.`; index 0 is the depthwise and 1 the pointwise part. None: no branch is separable.
+      inner: for separable branches, text that precedes the index 0 (depthwise) or 1 (pointwise),
+        such as `body.` in `convs.1.0.body.0.weight`; may be empty. None: no branch is separable.
     """
     pooling = f"{scope}.convs.{len(rates) + 1}"
     rules = [
@@ -141,11 +141,11 @@ def conv_rules(
     """Returns the rules for a convolution and its normalization in a Sequential of PyTorch.
 
     Args:
-      ours: path of the module.
+      ours: path of the module in this codebase.
       scope: scope of the Sequential.
       number: index of the convolution in the Sequential; the normalization has the next index.
-      inner: text between the scope of a separable convolution and the index of its part, see
-        `aspp_rules`; None: the convolution is not separable.
+      inner: for a separable convolution, text that precedes the index 0 (depthwise) or 1
+        (pointwise), see `aspp_rules`. None: the convolution is not separable.
       moved: number of input channels of the kernel to move from the end to the front, see `Rule`.
     """
     convolution, norm = f"{scope}.{number}", f"{scope}.{number + 1}"
@@ -160,8 +160,8 @@ def conv_rules(
 def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> tuple[Rule, ...]:
     """Returns the rules that map module paths of MobileNetV2 to torchvision's variable names.
 
-    There is no rule for the last convolution, layer 19: some networks do not have it, and its path
-    differs between the others.
+    There is no rule for the last convolution, which some networks do not have. Its module path is
+    `layer_19` in image classifiers and `backbone/layer_19` in segmentation networks.
 
     Args:
       feature: function that takes the number of a layer in torchvision's `features` and returns the
