@@ -89,7 +89,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def _define_pipeline_flags(flags: Flags) -> None:
-    """Defines the flags of `benchmark pipeline`, two of which other benchmarks also use."""
+    """Defines the flags of `benchmark pipeline`; other benchmarks also use data_dir and crop."""
     flags.define("dataset", None, "Only for `benchmark pipeline`: name of a prepared dataset.")
     flags.define(
         "data_dir",

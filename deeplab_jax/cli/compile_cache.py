@@ -28,10 +28,10 @@ PROGRAM, USED = "-cache", "-atime"
 def set_defaults() -> None:
     """Sets the environment variables of the cache directories to their defaults, if they are unset.
 
-    When JAX is imported, it reads the directory of compiled programs and the size limit of this
-    directory from two of the variables. If the user has set the directory, no limit is set, because
-    other programs may use the directory without a limit. JAX requires that either all or none of
-    the programs that use a directory set a limit.
+    When JAX is imported, it reads two of the variables: the directory of compiled programs, and the
+    size limit of this directory. If the user has set the directory, the limit gets no default: JAX
+    requires that either all or none of the programs that use a directory set a limit, and other
+    programs may use this directory without one.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
@@ -89,7 +89,7 @@ def apply_flags(flags: Flags) -> None:
 
 
 def _compiled_directory() -> str:
-    """Returns the directory of compiled programs; "" if there is none."""
+    """Returns the directory of compiled programs; "" if none is set."""
     import jax
 
     # The type stubs of JAX do not declare its options.

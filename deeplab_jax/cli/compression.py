@@ -59,10 +59,10 @@ def open_sources(
 
 
 def _check_fine_tuning(flags: Flags) -> None:
-    """Checks that flags that concern fine-tuning are given only if --steps is above 0.
+    """Checks that flags for fine-tuning are given only if --steps is above 0.
 
     Raises:
-      DeepLabError: a flag that concerns fine-tuning is given without --steps.
+      DeepLabError: a flag for fine-tuning is given, and --steps is 0, the default.
     """
     shown = {
         "config": "--config",
@@ -112,7 +112,8 @@ def fine_tuned(
 
     Args:
       flags: flags of the command.
-      source: path given by --model. If it is a workdir, its config is the default of --config.
+      source: directory of the model. If it contains a config, as a workdir does, this config is the
+        default of --config.
       stored: model to fine-tune; with --steps=0 it is returned unchanged.
       adjust: function that takes the run before it starts and returns the modified run.
       console: receives progress events.
@@ -139,7 +140,8 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
 
     Args:
       flags: flags of the command.
-      source: path given by --model. If it is a workdir, its config is the default of --config.
+      source: directory of the model. If it contains a config, as a workdir does, this config is the
+        default of --config.
       console: prints the main fields.
 
     Raises:
@@ -174,17 +176,17 @@ def write_compressed(
     dataset: "data.Dataset",
     console: Console,
 ) -> None:
-    """Compares a compressed model with its source; writes the model; writes and prints a report.
+    """Compares a model before and after compression; writes the compressed model and a report.
 
     If the comparison is interrupted, nothing is written, and the command can be repeated.
 
     Args:
       flags: flags of the command.
       source: path of the model before compression.
-      name: name of the compressed model in the table.
+      name: name of the compressed model in the report, such as `pruned`.
       made: compressed model.
       dataset: split to evaluate on.
-      console: prints the table and receives progress events.
+      console: prints the report as a table, and receives progress events.
     """
     from deeplab_jax.compression.effects import compare, report_table, write_comparison
 

@@ -277,8 +277,8 @@ def _verify(
 
     Returns:
       The sizes, as HxW, at which the file and the network predict different classes at a pixel
-      although the logits of these classes are not nearly equal. The list is empty unless both
-      compute in float32.
+      although the logits of these classes are not nearly equal. If the file or the network does not
+      compute in float32, such differences are legal, and the list is empty.
     """
     if not images:
         return []
@@ -300,14 +300,14 @@ def _verify(
 
 
 def _check_agreement(output: pathlib.Path, differing: list[str]) -> None:
-    """Checks that the exported file does not differ from the network.
+    """Raises an error if the exported file differs from the network.
 
     Args:
       output: path of the exported file, as given by --output.
-      differing: sizes, as HxW, at which the file and the network differ.
+      differing: result of `_verify`: sizes, as HxW, at which the file and the network differ.
 
     Raises:
-      DeepLabError: the file and the network differ at a size.
+      DeepLabError: `differing` is not empty.
     """
     if differing:
         raise DeepLabError(

@@ -39,8 +39,8 @@ DEFINE: dict[type, Callable[..., object]] = {
 class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
 
-    absl passes `true` for `--NAME`, for which the parser returns the value given to its
-    constructor, and `false` for `--noNAME`, for which it returns None. Other texts are unchanged.
+    absl passes `true` to the parser for `--NAME`, and `false` for `--noNAME`. The parser returns
+    the constructor's `bare` for `true`, None for `false`, and any other text unchanged.
     """
 
     syntactic_help = "a value, or nothing for the default"
@@ -72,8 +72,8 @@ class Flags(absl_flags.FlagValues):
 
         Args:
           name: name of the flag.
-          default: default value, which determines the type of the flag. A type (bool, float, int or
-            list) defines a flag of this type whose default is None; None defines a text flag.
+          default: default value, which determines the type of the flag (None: text). A type (bool,
+            float, int or list) as `default` defines a flag of this type with the default None.
           help: description with unit and range, printed by --help.
           choices: legal values; empty: all values of the type.
           least: smallest legal integer.
@@ -126,7 +126,7 @@ class Flags(absl_flags.FlagValues):
         """
         if arguments:
             instead = instead or f"see deeplab-jax {command} --help"
-            raise DeepLabError(f"{command} takes no argument {arguments[0]!r}; {instead}")
+            raise DeepLabError(f"{command} takes only flags, not {arguments[0]!r}; {instead}")
 
     def numbers(
         self, name: str, kind: type[Number], example: str, least: float = -math.inf
@@ -237,7 +237,7 @@ class Flags(absl_flags.FlagValues):
 
         Args:
           split: default of --split.
-          limit: default of --limit; the type `int`: all images.
+          limit: default of --limit. The type `int` means no default: all images are used.
         """
         self.define("dataset", None, "Name of a prepared dataset.")
         self.define("split", split, "Dataset split or a part of a split, as in val or val[50%:].")

@@ -147,7 +147,7 @@ def run(argv: Sequence[str], console: Console) -> int:
             if new is None or new not in flag_values:
                 raise
             raise DeepLabError(
-                f"unknown flag --{error.flagname}; it is now called --{new}"
+                f"unknown flag --{error.flagname}; it was renamed to --{new}"
             ) from None
         compile_cache.apply_flags(flag_values)
         module.run(flag_values, paths, console)

@@ -265,8 +265,8 @@ def _bands(values: list[str]) -> str | tuple[int, ...]:
         return "all"
     if not values or not all(value.isdecimal() for value in values):
         raise DeepLabError(
-            f"--bands={','.join(values)} is not legal; give the numbers of bands, from 1, as in "
-            "4,3,2, or 'all'"
+            f"--bands={','.join(values)} is not legal; give positions of bands, counted from "
+            "1, as in 4,3,2, or 'all'"
         )
     return tuple(map(int, values))
 

@@ -117,7 +117,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _with_sparsity(made: "StoredModel", sparsity: float) -> "StoredModel":
-    """Returns a copy of the model `made` whose description also states the given sparsity."""
+    """Returns a copy of the model `made` with the sparsity added to `description.source`."""
     origin = made.description.source
     pruned = origin.get("pruned", {}) | {"sparsity": sparsity}
     return made.changed(made.variables, source=origin | {"pruned": pruned})

@@ -1,10 +1,10 @@
 """usage: deeplab-jax pseudo-label --model=M --dataset=NAME --data_dir=DIR --output=DIR PATH…
 
-Labels images with a model, to train a better model if few labels are available. DIR is a new folder
-that `prepare folder` accepts. It contains the labeled images of the dataset with their masks, and
-the images at PATH with pseudo-labels: masks of the classes that M predicts. By default, predictions
-are fused over several scales and flips. Pixels whose largest class probability is below
---min_confidence become void, so that training ignores them.
+Labels images with a model, to train a better model if few labels are available. The command writes
+a new folder, --output, that `prepare folder` accepts. This folder contains the labeled images of
+the dataset with their masks, and the images at PATH with pseudo-labels: masks of the classes that M
+predicts. By default, predictions are fused over several scales and flips. Pixels whose largest
+class probability is below --min_confidence become void, so that training ignores them.
 
 A PATH is an image or a folder, which is searched recursively. PATH may contain all your images,
 labeled or not: an image is left out if its pixels are equal to those of an image in the labeled

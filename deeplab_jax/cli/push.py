@@ -6,11 +6,13 @@ license, shows an example picture, and explains how to load the model. M is the 
 training run, a model directory, or the name of pretrained weights. Uploading requires a token with
 write access: run `hf auth login`, or set HF_TOKEN.
 
---output writes the same files into a directory and needs no internet connection. To upload this
-directory later, edit its README.md and give the directory as --model.
+--output writes the same files into a directory. Without --repo, nothing is uploaded. You can then
+edit README.md in this directory, and upload the directory by giving it as --model.
 
-The example picture shows a photograph from the package scikit-image if it is installed, otherwise a
-synthetic image. It never shows an image of a dataset.
+The example picture shows a photograph from the package scikit-image, or a synthetic image if the
+package is not installed or the classes are those of the dataset `shapes`. It never shows an image
+of a user's dataset. Models that classify whole images, or that take other images than 8-bit RGB,
+have no example picture.
 
 examples:
   deeplab-jax push --model=runs/camvid --repo=user/camvid-deeplab --metrics=runs/camvid/val \\
@@ -103,11 +105,12 @@ def _address(flags: Flags) -> "pretrained.HubAddress | None":
 def _directory(flags: Flags, console: Console) -> Iterator[Path]:
     """Yields the directory to upload.
 
-    If --model has a model card, the directory is --model itself. Otherwise the model is written to
-    --output, or to a temporary directory if --output is not given.
+    A model that already has a model card is uploaded from its own directory. Any other model is
+    first written to --output, or to a temporary directory if --output is not given.
 
     Raises:
-      DeepLabError: the model or a file of metrics does not exist, or flags contradict each other.
+      DeepLabError: the model or a file of --metrics does not exist; or the model has a model card,
+        and --output or one of CARD_FLAGS is given.
     """
     source = pretrained.locate(flags.model, console)
     if sharing.is_shared_model(source):

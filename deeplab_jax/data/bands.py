@@ -124,11 +124,12 @@ def deep_planes(image: PIL.Image.Image, encoded: bytes) -> list[np.ndarray]:
       encoded: content of the file.
 
     Returns:
-      Planes [H, W]: gray; or red, green, blue and optionally opacity. For a TIFF, the decoders have
-      already applied the EXIF orientation. For other files, the caller must apply it.
+      A list of arrays [H, W]: gray alone, or red, green, blue and optionally opacity. The EXIF
+      orientation of a TIFF has been applied to them. The caller must apply that of other files.
 
     Raises:
-      DeepLabError: the compression of a TIFF requires a package that is not installed.
+      DeepLabError: the file cannot be decoded, for example because the compression of a TIFF
+        requires a package that is not installed.
     """
     decoded, is_color = None, len(image.getbands()) > 1
     # OpenCV and Pillow read wrong values from separate planes of more than 8 bits.
@@ -225,7 +226,7 @@ def select(
     if bands.chosen is not None and max(bands.chosen) > found.count:
         raise DeepLabError(
             f"{name}: there is no band {max(bands.chosen)}; the file has {found}, numbered from 1, "
-            f"but the dataset uses --bands={','.join(map(str, bands.chosen))}"
+            f"but bands {','.join(map(str, bands.chosen))} were selected with prepare --bands"
         )
     becomes_rgb = bands.are_rgb and bands.chosen is not None
     if not becomes_rgb and found.dtype != bands.dtype:

@@ -88,14 +88,15 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """Returns a dataset in which every image that contains a rare class appears twice.
 
-    The second copies come after all originals. Every label is read once to find these images.
+    The second copies come after all originals. Every label is read once to find the images that
+    contain rare classes.
 
     Args:
-      dataset: dataset with all examples.
-      class_names: names of rare classes.
+      dataset: dataset in which every image appears once.
+      class_names: names of the rare classes.
 
     Raises:
-      DeepLabError: the dataset lacks one of the classes.
+      DeepLabError: a name is not that of a class of the dataset.
     """
     legal = dataset.descriptor.class_names
     for name in class_names:

@@ -239,8 +239,9 @@ class _TiffRows:
         """Decodes all rows once, to find damage and the range of the pixel values.
 
         Returns:
-          The pixel values that are mapped to 0 and 255: the given intensity range or, by default,
-          the range of the page, extended to include 0. The values of 8-bit pixels are not mapped.
+          The pixel values that `read` maps to 0 and 255, if the pixels do not have 8 bits: the
+          intensity range given to the constructor or, if it is None, the range of the page,
+          extended to include 0.
 
         Raises:
           DeepLabError: the file is damaged, or its fourth channel is not opacity.
@@ -262,8 +263,8 @@ class _TiffRows:
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB.
 
-        If `first` is at least as large as in the previous call, rows that the previous call
-        returned are not decoded again.
+        The returned rows are cached. The next call decodes only the rows below them, unless it
+        starts above them.
         """
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):

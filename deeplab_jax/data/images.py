@@ -73,11 +73,11 @@ def read_image(
       bands: bands of the result (default: 8-bit RGB).
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
-      max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
-        Reading requires about 8 bytes of memory per pixel.
+      max_pixels: maximum number of pixels if `bands` is RGB; None applies Pillow's limit of 179
+        million pixels. Reading requires about 8 bytes of memory per pixel.
 
     Returns:
-      [H, W, C] with the number and dtype of `bands`. For RGB, gray images become three equal
+      Pixels [H, W, C]; `bands` states C and the dtype. For RGB, gray images become three equal
       channels, and transparent pixels have their stored colors.
 
     Raises:
@@ -155,14 +155,14 @@ class StorableImage(NamedTuple):
     """An image in the form in which prepared datasets store it.
 
     Attributes:
-      encoded: encoded image. In RGB datasets, an 8-bit gray or RGB JPEG or PNG without EXIF
-        orientation is stored unchanged, and any other image is stored as a PNG. In datasets with
-        other bands, the image is a gray PNG with the bands stacked vertically.
+      encoded: encoded image. RGB datasets store a JPEG or PNG unchanged if it is 8-bit gray or RGB
+        without EXIF orientation and the user selected no bands. They store other images as PNGs.
+        Datasets with other bands store a gray PNG with the bands stacked vertically.
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
-      notes: remarks for the user: the image has transparent pixels, or its own range of values was
-        mapped to 0..255.
+      notes: remarks for the user: `TRANSPARENT`, if some pixels are transparent; `OWN_RANGE`, if
+        the values were mapped to 0..255 without a given intensity range.
     """
 
     encoded: bytes
@@ -189,8 +189,8 @@ def storable_image(
         (default: the smallest range that contains 0 and all values of the image).
       name: name of the image in errors, used if `source` contains encoded bytes.
       bands: bands of the dataset (default: 8-bit RGB).
-      first: image file from which `bands` were read, to name it in errors; None if `bands` were not
-        read from a file.
+      first: image file of the dataset that determined `bands`; None if no file did. Errors about
+        an image with other bands name this file.
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
 
@@ -280,7 +280,7 @@ def _unlimited_pillow() -> Iterator[None]:
 
 
 def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.Image.Image:
-    """Decodes a whole image.
+    """Decodes all pixels of an image file.
 
     Pillow applies the EXIF orientation of a TIFF while it decodes the file. In other formats, the
     EXIF orientation is not applied.
@@ -365,9 +365,9 @@ def _to_rgb(
 
 @contextlib.contextmanager
 def one_large_at_a_time(*paths: Path) -> Iterator[None]:
-    """Context manager that limits memory: only one block with large images runs at a time.
+    """Limits memory: only one `with` block for large images runs at a time.
 
-    Images are large if the given files together have more than 16 million pixels. Blocks with
+    The images are large if the given files together have more than 16 million pixels. Blocks for
     smaller images run concurrently.
     """
     large = sum(math.prod(image_size(path)) for path in paths) > LARGE_PIXELS

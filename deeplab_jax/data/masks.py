@@ -46,8 +46,8 @@ class MaskFile:
         """Returns the palette indices or gray levels of the mask, integers [H, W].
 
         Raises:
-          DeepLabError: the file contains colors or floating-point numbers, pixels of one value
-            differ in opacity, or the compression is lossy.
+          DeepLabError: the file contains colors, floating-point numbers or several channels of
+            more than 8 bits; pixels of one value differ in opacity; or the compression is lossy.
         """
         self._check_lossless()
         image, pixels = self.image, np.asarray(self.image)
@@ -76,8 +76,8 @@ class MaskFile:
         """Returns the colors of the mask, uint8 [H, W, 3] RGB.
 
         Raises:
-          DeepLabError: the file has more than 8 bits per channel, pixels of one color differ in
-            opacity, or the compression is lossy.
+          DeepLabError: the file is an NPY file or has more than 8 bits per channel, pixels of one
+            color differ in opacity, or the compression is lossy.
         """
         self._check_lossless()
         self._check_depth()

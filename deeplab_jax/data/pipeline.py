@@ -58,8 +58,8 @@ def training_batches(
       classes.
 
     Raises:
-      DeepLabError: batch_size is not a multiple of num_hosts, an example is damaged, or the dataset
-        lacks a class that `copy_paste_classes` contains.
+      DeepLabError: batch_size is not a multiple of num_hosts, an example is damaged, or a name in
+        `augmentation.copy_paste_classes` is not that of a class of the dataset.
     """
     examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
     load = functools.partial(
@@ -150,9 +150,9 @@ def _per_host(batch_size: int, num_hosts: int) -> int:
 
 
 def _num_classes(dataset: Dataset) -> int | None:
-    """Returns the number of classes of a dataset, or None for a list of examples.
+    """Returns the number of classes of a dataset; None for a list of examples.
 
-    If the number is None, the dtype of the labels determines the void value.
+    The number determines the void value; for None, void is 65535 in uint16 labels, otherwise 255.
     """
     descriptor = getattr(dataset, "descriptor", None)
     return descriptor and descriptor.num_classes

@@ -31,8 +31,8 @@ class Preparation:
       left_out: one reason for each damaged example that was left out.
       notes: remarks for the user, one line each: files and annotations that are not part of the
         dataset, labels that were rotated, and images that occur in several splits.
-      bands: bands of the images. It contains the mean and the standard deviation of each band if
-        the images are not RGB.
+      bands: bands of the images, with the mean and the standard deviation of each band if the
+        images are not RGB.
     """
 
     directory: Path
@@ -77,8 +77,9 @@ def prepare(
       reporter: receives progress events, and warnings about damaged examples.
 
     Raises:
-      DeepLabError: there are damaged examples and `skip_bad` is False, or a split has no usable
-        example. The message states the first damaged example and the number of further ones.
+      DeepLabError: there are damaged examples and `skip_bad` is False (the message states the
+        first one and the number of further ones), a split has no usable example, or the dataset
+        cannot be written.
     """
     builder = make_builder()
     directory = Path(builder.data_path)
@@ -138,7 +139,7 @@ def _write_kept(
       problems: damaged examples, which are left out.
       notes: remarks for the user, which are stored with the dataset.
       final: path of the finished dataset, for error messages. It differs from `builder.data_path`
-        if the builder writes to a temporary directory first.
+        if the caller then moves the dataset from there to this path.
 
     Raises:
       DeepLabError: a split has no usable example, or the dataset cannot be written.
@@ -155,11 +156,11 @@ def _write_kept(
 
 
 def write(builder: SegmentationBuilder, final: Path | None = None) -> None:
-    """Writes a dataset to a temporary directory, which is then renamed to `builder.data_path`.
+    """Writes a dataset to `builder.data_path`; this path exists only once all files are written.
 
     Args:
       builder: builder of the dataset.
-      final: path of the finished dataset, for error messages (default: `builder.data_path`).
+      final: path of the dataset in error messages (default: `builder.data_path`).
 
     Raises:
       DeepLabError: the dataset cannot be written, for example because the disk is full.

@@ -1,9 +1,9 @@
 """Built-in dataset of synthetic images: textured shapes on smooth backgrounds.
 
-Each class is a kind of shape, such as a ring, with its own outline and texture. The colors of all
-shapes and of the background are drawn from the same distribution, so neither color nor position
-identifies a class. To segment thin parts and small shapes well, a network requires a decoder. No
-files are read: an image depends only on (seed, split, index).
+Each class is a kind of shape, such as a ring, with its own outline and texture. The colors and
+positions of all shapes are drawn from the same distributions, so they do not identify a kind. To
+segment thin parts and small shapes well, a network requires a decoder. No files are read: an image
+depends only on (seed, split, index).
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def draw_background(random: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def mean_color(texture: np.ndarray) -> np.ndarray:
-    """Returns the mean RGB color of a sixteenth of the pixels, evenly spaced over a texture."""
+    """Returns the mean RGB color of every fourth pixel in every fourth row of a texture."""
     return texture[::4, ::4].mean((0, 1))
 
 

@@ -106,10 +106,9 @@ class EngineNetwork:
 
         Args:
           model: the network, at the output stride that inference uses.
-          file_of: function that returns an exported file, loaded in its runtime. It is called
-            during prediction with the network, the size (H, W) of the images, whether the file
-            takes pixels (otherwise normalized floats), and whether it returns class maps (otherwise
-            logits).
+          file_of: function that returns an exported file, loaded in its runtime. Its arguments are
+            the network, the size (H, W) of the images, whether the file takes pixels (otherwise
+            normalized floats), and whether the file returns class maps (otherwise logits).
         """
         self.model, self._file_of = model, file_of
 
@@ -122,7 +121,7 @@ class EngineNetwork:
           options: inference options; only scales and flip are used.
           finish: function of the class map and the logits, both at the resolution of the images.
             See `forward_pass`.
-          mesh: mesh of one device, or None. The runtime executes the network on the CPU.
+          mesh: mesh of one device, or None. It is not used: the runtime selects its own device.
 
         Raises:
           DeepLabError: the mesh has several devices. The returned function raises a DeepLabError if
@@ -130,7 +129,7 @@ class EngineNetwork:
         """
         if mesh is not None and mesh.size > 1:
             raise DeepLabError(
-                f"an exported network runs only on the CPU, but the mesh has {mesh.size} devices; "
+                f"an exported network runs on one device, but the mesh has {mesh.size} devices; "
                 "load the model directory with engine='jax'"
             )
         network, finish_all = one_scale(self.model, options.scales), finish_logits(finish)

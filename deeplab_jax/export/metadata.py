@@ -49,7 +49,7 @@ class Metadata:
         of every pixel".
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
-      dtype: dtype of weights and computation, float32 or float16.
+      dtype: `ExportOptions.dtype`, float32 or float16; also float32 if the weights are quantized.
       model: description of the network, with the content of `model.json`. `FilePredictor` uses it.
         None in files of earlier releases.
     """
@@ -70,7 +70,7 @@ class Metadata:
 
     @property
     def pixels(self) -> np.dtype:
-        """Dtype of the images before normalization."""
+        """Dtype of the pixels that `normalized` takes."""
         given = self.input["normalization"]
         name = self.input["dtype"] if given == "inside" else given.get("dtype", "uint8")
         return np.dtype(name)
@@ -79,8 +79,8 @@ class Metadata:
         """Normalizes images, unless the exported network normalizes its input itself.
 
         Args:
-          images: [N, H, W, C], of the dtype that the property `pixels` returns. Images with three
-            uint8 channels are RGB.
+          images: [N, H, W, C], with the dtype `self.pixels`. Images with three uint8 channels are
+            RGB.
         """
         given = self.input["normalization"]
         if given == "inside":

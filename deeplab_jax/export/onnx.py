@@ -29,13 +29,13 @@ CHANGES_DTYPE = ("ArgMax", "Cast", "Shape")
 class OnnxWriter:
     """Writes a program as an ONNX graph on feature maps [N, C, H, W].
 
-    Methods take and return the names of ONNX tensors.
+    Methods represent a tensor of the graph by its name, and a constant by its name or an array.
 
     Attributes:
       nodes: nodes in order of execution.
       constants: weights and other constants.
-      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Averages, and the
-        normalization of the image, are always computed in float32.
+      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Averages, norms,
+        and normalizations of the image or of channels are always computed in float32.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -82,10 +82,10 @@ class OnnxWriter:
         return self._names[key]
 
     def half(self, value: Value) -> Value:
-        """Converts a constant array, or the tensor with the name `value`, to float16.
+        """Converts `value` to float16; it is a constant array, or the name of a tensor.
 
         Raises:
-          DeepLabError: a constant is too large for float16.
+          DeepLabError: the constant is too large for float16.
         """
         if isinstance(value, str):
             return value if value in self._halves else self.cast(value, HALF)

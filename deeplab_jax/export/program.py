@@ -34,8 +34,9 @@ class ExportOptions:
         returns logits, float32 [N, H, W, num_classes].
       portable: True: only operations that all runtimes and platforms support. False (StableHLO
         only): the fastest implementation for each platform, which is many times faster on CPUs.
-      dtype: dtype of weights and computation, float32 or float16. Inputs and outputs keep their
-        dtype. The function is traced in float32 and converted when the file is written.
+      dtype: dtype of weights and most computations, float32 or float16 (not in StableHLO). TFLite
+        runtimes may compute in float32 if the weights are float16. The dtypes of input and output
+        do not change. The function is traced in float32; the writer of the file converts it.
     """
 
     size: Size | None = None
@@ -87,10 +88,10 @@ class Program:
 
     @property
     def own_size(self) -> Size:
-        """The size (H, W) of the images: `options.size`, unless it is None.
+        """The size (H, W) of the images: `options.size`, or the default if it is None.
 
-        If it is None, this is the network's inference size, or 513×513 if the network has none,
-        rounded up to a legal size.
+        The default is the network's inference size (513×513 if the network has none), rounded up to
+        a legal size.
         """
         if self.options.size:
             return self.options.size
@@ -130,7 +131,7 @@ def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
     A variable batch size is the symbol `N`. A variable height is h · step + plus, and a variable
-    width is w · step + plus, with the symbols `h` and `w`, and step and plus of `Program.step`.
+    width is w · step + plus, where `h` and `w` are symbols, and (step, plus) is `Program.step`.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]

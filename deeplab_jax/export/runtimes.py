@@ -71,7 +71,7 @@ def export(
     Raises:
       DeepLabError: the format is unknown, its packages are not installed, the network does not
         support variable sizes, the format does not support an option or an operation of the
-        network, or a web page would replace something other than an exported page or an empty
+        network, or the path of a web page exists and is neither an exported page nor an empty
         directory.
     """
     check_exports(predictor, format)
@@ -165,8 +165,9 @@ def check_exports(predictor: Predictor, format: str) -> None:
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
     """Returns the program to export to a format.
 
-    TFLite and Core ML files have a fixed size: if `options.size` is None, it is replaced by
-    `Program.own_size`. For a web page, `options.batch` is replaced by 1 if it is None.
+    For TFLite and Core ML, which require a fixed image size, an `options.size` of None is replaced
+    by the network's default size, `Program.own_size`. For a web page, which processes one image at
+    a time, an `options.batch` of None is replaced by 1.
 
     Args:
       predictor: predictor of the trained network.
@@ -225,8 +226,8 @@ class ExportedNetwork:
 
     Attributes:
       metadata: metadata of the file.
-      run: function that maps the input of the file to its output. `metadata.input` and
-        `metadata.output` describe these arrays.
+      run: function that maps an array as described in `metadata.input` to an array as described in
+        `metadata.output`.
     """
 
     metadata: Metadata
@@ -238,14 +239,15 @@ class ExportedNetwork:
         If the exported network does not normalize its input, this method normalizes the images.
 
         Args:
-          images: [N, H, W, C]: uint8 RGB 0..255, or other bands that the network takes.
+          images: [N, H, W, C]: uint8 RGB 0..255, or other bands that the network takes. If the file
+            has a fixed batch size, N must be equal to it.
 
         Returns:
           Class maps, int32 [N, H, W]; or logits, float32 [N, H, W, num_classes].
 
         Raises:
           DeepLabError: the images do not have this shape and dtype, or the file does not support
-            their height, width or number.
+            their height or width. N is not checked.
         """
         given, sizes = self.metadata.input["shape"], self.metadata.sizes
         channels, pixels = given[3], self.metadata.pixels

@@ -182,7 +182,7 @@ def write_tflite(
 
 
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
-    """Translates a program to TensorFlow; returns the TFLite converter for the translation."""
+    """Returns a TFLite converter for a program, which is first translated to TensorFlow."""
     shape = (*program.own_size, program.predictor.model.architecture.in_channels)
     batch, dtype = program.options.batch, program.input_dtype
     traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))
@@ -200,9 +200,9 @@ def _converter(program: Program, tensorflow: ModuleType) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yields the network's input for each calibration image, downsampled and padded.
+    """Yields each calibration image as the network's input: downsampled, padded and normalized.
 
-    TensorFlow expects a list with one array for each input, so each list contains one array.
+    Each image is in a list of its own, because TensorFlow expects a list of all network inputs.
     """
     metadata, size = describe(program), program.own_size
     for image in images:

@@ -46,8 +46,8 @@ class Writer(Protocol):
     """Protocol of classes that write the operations of one runtime.
 
     Each method writes an operation and returns its result. Arguments describe maps as [N, H, W, C],
-    even if the runtime orders them as [N, C, H, W]. Constants are NumPy arrays that broadcast
-    against the other operand.
+    even if the runtime orders them as [N, C, H, W]. A constant operand of `binary` is a NumPy array
+    that broadcasts against the other operand.
     """
 
     def convolution(
@@ -305,8 +305,8 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
     """Translates a `broadcast_in_dim` equation without writing an operation.
 
-    No operation is required, because runtimes broadcast operands of equal rank in the operation
-    that uses them.
+    No operation is required, because the operation that uses the result of the equation broadcasts
+    its operands if they have the same rank.
 
     Args:
       equation: the equation.

@@ -48,9 +48,9 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if file and network predict equal classes, except where two logits are nearly equal.
+        """True if the predicted classes differ only where their two logits are nearly equal.
 
-        This requires a `largest_margin` of at most 10⁻³, or of at most 2·10⁻⁵ · `largest_logit`.
+        Logits are nearly equal if `largest_margin` is at most 10⁻³ or 2·10⁻⁵ · `largest_logit`.
         """
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
@@ -71,9 +71,8 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
     """Returns the pairs (size, batch size) for which an exported file is verified.
 
     By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
-    larger one. The batch sizes are 1, 2 and 3, or the only one that the file accepts. The first
-    size is paired with the first batch size, the second with the second, and so on; the last entry
-    of the shorter list is repeated.
+    larger one. The batch sizes are 1, 2 and 3 or, if the batch size of the file is fixed, only that
+    one. Sizes and batch sizes are paired in order; the last entry of the shorter list is repeated.
 
     Args:
       program: exported program.
@@ -99,7 +98,7 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
 
 
 def _other_sizes(program: Program) -> tuple[Size, Size]:
-    """Returns a size smaller than `Program.own_size`, in portrait format, and a larger one.
+    """Returns a size smaller than `Program.own_size`, and a larger one, of other aspect ratios.
 
     The larger size exceeds the training crop, so that the pooling windows of `image_pooling="crop"`
     do not cover the whole feature map.

@@ -86,7 +86,7 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
 
 
 def check_page(path: Path) -> None:
-    """Checks that a page can be written to a path, and that only a page would be replaced.
+    """Checks that a page written to a path would replace nothing but an exported page.
 
     Raises:
       DeepLabError: `path` exists and is neither an exported page nor an empty directory.
@@ -109,7 +109,7 @@ def _check(program: Program) -> None:
         )
     if not options.preprocessing or not options.argmax:
         raise DeepLabError(
-            "a web page requires a file that takes uint8 RGB and returns classes; omit "
+            "the network of a web page must take uint8 RGB images and return class maps; omit "
             "--preprocessing=outside and --argmax=outside"
         )
     if options.batch != 1:
@@ -119,7 +119,7 @@ def _check(program: Program) -> None:
 def _description(program: Program, package: Path) -> str:
     """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    The object `sizes` in it has the keys of `Metadata.sizes` and two others, both in pixels:
+    The object `sizes` in this JSON has the keys of `Metadata.sizes` and two others, in pixels:
 
     * `fixed`: the only (H, W) that the network accepts; null if it accepts several.
     * `minimum`: (H, W) to which smaller images are padded; null: none.

@@ -44,7 +44,7 @@ def test_found_parameters_are_accepted_by_other_commands(world, capsys):
     ("extra", "message"),
     [
         ("--crf", "omit --crf"),
-        ("images", "takes no argument 'images'"),
+        ("images", "only flags, not 'images'"),
         ("--w1=few", "--w1"),
     ],
 )

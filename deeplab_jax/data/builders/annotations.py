@@ -36,11 +36,11 @@ class ListedImage(NamedTuple):
     """Image that an annotation file refers to.
 
     Attributes:
-      path: path of the image file.
+      path: path of the image file; path of the annotation file if there is no image file.
       size: (height, width) according to the annotation file; None if the file states no size.
       shapes: annotations of the image.
       origin: annotation file, for error messages; None: messages name only the image.
-      fault: reason why the example cannot be stored, or "".
+      fault: reason why the image cannot be stored in the prepared dataset; "" if it can.
     """
 
     path: Path
@@ -64,9 +64,9 @@ class DrawnBuilder(SegmentationBuilder):
 
         Args:
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image. It is used only if the annotation file states no
-            size or a size that fits both, and the two possible labels differ. None: such an image
-            is an error.
+            `displayed` or the `stored` image. It is used only if the size in the annotation file
+            does not decide this, and the two cases give different labels. None: such an image is
+            an error.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -154,8 +154,8 @@ class Layer(NamedTuple):
     Attributes:
       name: name of the class; None for void.
       mask: bool [height, width], True at pixels of the shape.
-      depth: order of overlapping shapes. Shapes with a smaller depth cover others; among equal
-        depths, later shapes cover earlier ones.
+      depth: order of overlapping shapes. A pixel belongs to the shape with the smallest depth, and
+        among equal depths to the last of these shapes.
     """
 
     name: str | None
@@ -166,7 +166,7 @@ class Layer(NamedTuple):
 class AnnotationsBuilder(DrawnBuilder):
     """Base class of builders for annotation tools; subclasses read the files of one tool.
 
-    The label is drawn from layers. Pixels that no layer covers are background.
+    The label is drawn from the shapes that `layers` yields. All other pixels are background.
     """
 
     # Description of the expected files, for error messages.
@@ -195,7 +195,7 @@ class AnnotationsBuilder(DrawnBuilder):
           intensity_range: (low, high), values of 16-bit and float images that become 0 and 255
             (default for each image: smallest range that contains 0 and all its pixel values).
           masks_drawn_on: for images with an EXIF orientation, whether shapes were drawn on the
-            `displayed` or the `stored` image (default: the usual choice of the tool).
+            `displayed` or the `stored` image, see `DrawnBuilder` (default: `DRAWN_ON`).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
@@ -271,9 +271,8 @@ class AnnotationsBuilder(DrawnBuilder):
 
         The image must be below the source directory or the image directory of the dataset. If there
         is no image at the given path, all subdirectories of the image directory are searched for an
-        image with this file name. Directories of other splits are left out. This method does not
-        check whether several annotations use the same image; that is checked after all annotations
-        have been read.
+        image with this file name. Directories of other splits are left out. When all images are
+        found, `_without_shared_images` checks those that were found only by their file names.
 
         Args:
           name: path of the image in the annotation file.
@@ -320,9 +319,10 @@ class AnnotationsBuilder(DrawnBuilder):
     def _without_shared_images(
         self, found: Mapping[str | None, dict[str, ListedImage]]
     ) -> dict[str | None, dict[str, ListedImage]]:
-        """Sets the fault of images that several annotations use and that were found only by name.
+        """Returns `found`, with a fault for each annotation whose image may be the wrong one.
 
-        An image is found by name if there is no image at the path in the annotation file.
+        An image may be the wrong one if `find_image` found it only by its file name, and another
+        annotation uses it, too.
         """
         uses = Counter(listed.path for images in found.values() for listed in images.values())
 

@@ -263,7 +263,7 @@ def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
         raise DeepLabError(
             f"the run lengths have {sum(counts)} pixels in total, but the image has "
-            f"{size[0] * size[1]}; export the file again"
+            f"{size[0] * size[1]}, or a run length is negative; export the file again"
         )
     return masks.frPyObjects({"size": list(size), "counts": counts}, *size)
 
@@ -297,7 +297,7 @@ def _names(categories: Sequence[dict[str, Any]], path: Path) -> dict[int, str]:
         if type(identity) is not int or not is_class_name(name):
             raise DeepLabError(
                 f"{path}: the category {name!r} with the id {identity!r} is invalid; its id must "
-                "be an integer and its name a string"
+                "be an integer, and its name must be one line of text"
             )
         names[identity] = name
     if len(names) < len(categories):

@@ -112,8 +112,8 @@ class CocoVoc(DrawnBuilder):
     The builder draws those objects in `annotations/instances_*2017.json` that belong to classes of
     VOC. Smaller objects cover larger ones. Crowds are void, except where objects cover them.
 
-    The split train contains only images in which these objects, without crowds, have more than
-    `min_area` pixels in total. The split val contains all images.
+    The split train contains only images in which the drawn objects, except crowds, have a total
+    area of more than `min_area` pixels. The split val contains all images.
     """
 
     descriptor = VOC
@@ -123,13 +123,13 @@ class CocoVoc(DrawnBuilder):
 
         Args:
           source: directory of the raw files.
-          min_area: an image is in the split train only if more than this number of its pixels
-            belong to objects of VOC's classes, without objects marked as crowds (default: 1000, as
-            in DeepLab v3, section 4.3).
+          min_area: an image is in the split train only if its objects of VOC's classes, except
+            crowds, have a total area of more than this number of pixels. The areas are those that
+            COCO states (default: 1000, as in DeepLab v3, section 4.3).
           **kwargs: arguments of `DrawnBuilder`.
 
         Raises:
-          DeepLabError: the source or its annotations do not exist.
+          DeepLabError: the source or its annotations do not exist, or the annotations are invalid.
         """
         self.source = find_root(Path(source).expanduser(), "annotations", LAYOUT)
         self._left_out_counts: Counter[str] = Counter()
@@ -217,7 +217,7 @@ def draw_objects(
       size: (height, width) of the image.
 
     Returns:
-      Label, uint8 [height, width], 0 for background; and the number of objects without any pixel.
+      Label, uint8 [height, width], 0 for background; and the number of objects whose mask is empty.
     """
     label, empty = np.zeros(size, np.uint8), 0
     # Crowds are drawn first, then objects from the largest to the smallest.

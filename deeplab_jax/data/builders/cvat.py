@@ -75,8 +75,9 @@ class Cvat(PairedFilesBuilder):
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: the source does not have the layout of this export, or its label map is
-            damaged.
+          DeepLabError: a directory or a file of the export is missing, the label map is damaged or
+            does not contain the given classes, or the lower end of `intensity_range` is not below
+            the upper end.
         """
         check_intensity_range(intensity_range)
         directory = unpacked(source, self)

@@ -86,8 +86,9 @@ class Folder(PairedFilesBuilder):
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, there are fewer than two classes, the lower end of
-            `intensity_range` is not below the upper end, or the bands do not exist.
+          DeepLabError: a directory is missing; there are no images, no masks or fewer than two
+            classes; no image has a mask; or `bands` or `intensity_range` is illegal. Band numbers
+            above the number of bands in a file raise an error only when the file is read.
         """
         source = absolute(source)
         self._masks = absolute(masks) if masks else None
@@ -149,7 +150,8 @@ class Folder(PairedFilesBuilder):
     def _report_rule(self, found: Found, matching: Matching) -> None:
         """Reports the paths of one image and its mask, to show the user how names were matched.
 
-        If the keys of the two files are equal, nothing is reported.
+        Nothing is reported if the keys of the two files are equal. For example, the key of both
+        `images/train/a.jpg` and `masks/train/a.png` is `train/a`.
         """
         image, mask = next(iter(matching.mask_of.items()))
         if image != mask:
@@ -218,7 +220,8 @@ def _first_bands(
       Path of the image that was read (None if `wanted` alone determines the bands), and the bands.
 
     Raises:
-      DeepLabError: `wanted` is illegal, or no image can be read.
+      DeepLabError: `wanted` is illegal; no image can be read; or the dtype of the bands of the
+        image is neither uint8 nor uint16.
     """
     if wanted is None:
         return None, RGB
@@ -295,7 +298,7 @@ def _example(found: Found, matching: Matching) -> str:
 
 
 def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether the readable masks contain 255, and no values other than 0 and 255."""
+    """Returns whether the readable masks together contain 255, and no values but 0 and 255."""
     values: set[int] = set()
     for mask in masks:
         # Errors are reported later, when all examples are checked.

@@ -174,7 +174,7 @@ class LabelStudio(AnnotationsBuilder):
           path: path of the JSON export.
 
         Raises:
-          DeepLabError: the image does not exist, or several images have its file name.
+          DeepLabError: no image matches a path in the task, or several images have the file name.
         """
         values = task["data"] if isinstance(task.get("data"), dict) else task
         names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))
@@ -192,7 +192,7 @@ class LabelStudio(AnnotationsBuilder):
 
 
 def _file_name(value: object) -> str:
-    """Extracts the path of an image file from a value of a JSON export.
+    """Returns the path of the image file to which a value of the JSON export refers.
 
     Args:
       value: any value of the JSON export, for example a path or a URL of an image.
@@ -212,7 +212,10 @@ def _file_name(value: object) -> str:
 
 
 def _results(task: dict[str, Any]) -> Iterator[list[Any]]:
-    """Yields, for each annotation of a task, the list of its results, such as brush strokes."""
+    """Yields the list of results, such as brush strokes, of each annotation of a task.
+
+    Cancelled annotations are left out.
+    """
     annotations = task.get("annotations")
     for annotation in annotations if isinstance(annotations, list) else ():
         fields = annotation if isinstance(annotation, dict) else {}
@@ -230,7 +233,7 @@ def _tags(task: dict[str, Any]) -> set[str]:
 
 
 def _is_background(task: dict[str, Any]) -> bool:
-    """Returns whether a task has annotations, all of which are empty.
+    """Returns whether a task has annotations that are not cancelled, all of which are empty.
 
     All pixels of the image of such a task are background.
     """

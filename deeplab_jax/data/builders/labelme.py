@@ -45,17 +45,17 @@ OPEN_ENDED = ("polygon", "linestrip")
 class Labelme(AnnotationsBuilder):
     """Builder of a dataset from the JSON files that labelme writes, one for each image.
 
-    All JSON files below the source are read. The label of an image is drawn from the shapes in its
-    JSON file, in the order of the file: later shapes cover earlier ones. The directories `train/`,
-    `val/` and `test/` define the splits.
+    All JSON files below the source are read, except the file of class names. The label of an image
+    is drawn from the shapes in its JSON file, in the order of the file: later shapes cover earlier
+    ones. The directories `train/`, `val/` and `test/` define the splits.
 
-    The image of a JSON file is the first of these that exists:
+    Each JSON file states the path of its image as `imagePath`. IMAGES is the directory that is
+    given as `images` (default: the source). The image is the first of these that exists:
 
-    * the file at the path `imagePath`, relative to the directory of the JSON file,
+    * the file at `imagePath`, relative to the directory of the JSON file,
     * the image that is embedded in the JSON file as `imageData`,
-    * the file at the path `imagePath`, relative to the directory that is given as `images`
-      (default: the source) or to its subdirectory `images/`,
-    * a file anywhere below that directory with the same file name.
+    * the file at `imagePath`, relative to IMAGES or to IMAGES/images,
+    * the only image below IMAGES with the file name in `imagePath`.
     """
 
     LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"

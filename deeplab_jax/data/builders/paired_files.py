@@ -55,10 +55,10 @@ class PairedFilesBuilder(SegmentationBuilder):
 
         Args:
           source: directory of the raw files.
-          masks_drawn_on: whether masks of images with an EXIF orientation were drawn on the
-            `displayed` image, to which the orientation is applied, or on the `stored` pixels.
-            This argument is used only if the size of a mask permits both cases. None: a mask
-            that permits both cases is an error, unless both give the same label.
+          masks_drawn_on: pixels on which masks of images with an EXIF orientation were drawn:
+            `displayed` (with the orientation applied) or `stored`. It is used only for masks
+            whose size permits both. None: such a mask is an error, unless `displayed` and `stored`
+            give the same label.
           page: number of the page to read from TIFF files with several pages, from 1. None: TIFF
             files with several pages are an error.
           **kwargs: arguments of `SegmentationBuilder`.
@@ -96,7 +96,7 @@ class PairedFilesBuilder(SegmentationBuilder):
     def directories(self) -> set[Path]:
         """Returns the directories of images and masks.
 
-        The method `notes` reports the files in these directories that no example uses.
+        The method `notes` counts the files in these directories that no example uses.
         """
         return {file.parent for file in self._files}
 
@@ -116,8 +116,7 @@ class PairedFilesBuilder(SegmentationBuilder):
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
         """Returns the palette color of each index that occurs in a mask.
 
-        The colors of all masks are compared. If an index has different colors in two masks, the
-        dataset is refused.
+        The dataset is refused if an index has different colors in two masks.
         """
         return mask.used_colors()
 
@@ -127,11 +126,14 @@ class PairedFilesBuilder(SegmentationBuilder):
     def _aligned(
         self, label: np.ndarray, mask: MaskFile, image: StorableImage, pair: Pair
     ) -> tuple[np.ndarray, bool]:
-        """Rotates a label to the orientation in which the image is displayed.
+        """Returns a label in the orientation in which its image is displayed.
 
         Returns:
-          The rotated label, and whether the mask was drawn on the stored pixels, to which the EXIF
-          orientation of the image is not applied.
+          The label, and whether it was rotated like the image, because the mask was drawn on the
+          stored pixels of the image.
+
+        Raises:
+          DeepLabError: mask and image differ in size, or `masks_drawn_on` is required.
         """
         stored = turned(turned_back(label, mask.orientation), image.orientation)
         if image.size not in (label.shape, stored.shape):
@@ -150,7 +152,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         )
 
     def _left_out_files(self) -> list[str]:
-        """Returns remarks with the number of unused files, one per directory and reason."""
+        """Returns one remark per directory and reason, with the number of unused files."""
         lines, directories = [], self.directories()
         # Subdirectories are counted with the directory that contains them.
         for directory in sorted(path for path in directories if not directories & {*path.parents}):

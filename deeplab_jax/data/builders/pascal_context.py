@@ -18,9 +18,10 @@ NAMES = PASCAL_CONTEXT.class_names
 
 
 class PascalContext(ListedFilesBuilder):
-    """Reads images and lists of VOC 2010, and the masks of PASCAL-Context.
+    """Reads the images of VOC 2010, and the masks and image lists of PASCAL-Context.
 
-    The masks are those of the authors of PASCAL-Context or those of mmsegmentation.
+    The masks are those of the authors of PASCAL-Context or those of mmsegmentation. If there are no
+    lists in `ImageSets/SegmentationContext`, the lists of VOC in `ImageSets/Main` are read.
     """
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")

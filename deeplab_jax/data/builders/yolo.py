@@ -1,6 +1,6 @@
 """Datasets in the YOLO format of Ultralytics with segmentation polygons.
 
-Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn like
+Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn as in the function
 `polygon2mask` of Ultralytics.
 """
 
@@ -179,23 +179,23 @@ class Yolo(AnnotationsBuilder):
         return [self._listed_image(line, place) for line in lines]
 
     def _listed_image(self, line: str, place: Path) -> Path:
-        """Returns the path of an image in a text file that lists images.
+        """Returns the path of an image that a text file lists.
 
-        If there is no image at the path, the outermost directories of the path are removed, one
+        If there is no image at the listed path, its outermost directories are removed, one
         after another, until there is an image. CVAT, for example, writes `data/` before all paths,
         and absolute paths are valid only on the machine on which the file was written.
 
         Args:
-          line: path in the text file.
+          line: listed path, absolute or relative to the directory of the text file.
           place: path of the text file.
 
         Returns:
-          Path of the image. If no image is found, this is the unchanged path, and the missing file
-          is reported when the image is read.
+          Path of the image. If no image is found, this is the listed path, provided that it is
+          inside the source or the directory of the images. Reading the image then reports that
+          the file is missing.
 
         Raises:
-          DeepLabError: no image is found, and the unchanged path is outside the source and the
-            directory of the images.
+          DeepLabError: no image is found, and the listed path is outside both directories.
         """
         parts = PurePosixPath(PureWindowsPath(line).as_posix()).parts
         for first in range(len(parts)):
@@ -260,7 +260,7 @@ class Yolo(AnnotationsBuilder):
         return top.joinpath(*parts).with_suffix(".txt")
 
     def _top(self, image: Path) -> Path:
-        """Returns the source if it contains an image, else the directory given as `images`."""
+        """Returns the source if the image is inside it, else the directory given as `images`."""
         return self.source if image.is_relative_to(self.source) else self.image_directory
 
 
