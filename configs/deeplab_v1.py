@@ -46,7 +46,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config for the arguments in `text`, with reasons why its values are uncertain."""
+    """Returns the config for the arguments in `text`, and why some of its values are uncertain."""
     given = configs.arguments(text, fov="large", rate=0, msc=False, split="", init="", steps=0)
     choose("fov", given.fov, FOVS)
     made = Recipe()

@@ -6,8 +6,8 @@
     --workdir=runs/stage_2
 
 Stage 1 trains at output stride 16 with batch normalization. Stage 2 continues at output stride 8
-with frozen batch normalization, on trainval, in which images of rare classes appear twice. Its
-result is the network that was submitted to the test server.
+with frozen batch normalization, on trainval, in which images of rare classes appear twice. In the
+paper, the network after stage 2 was submitted to the test server.
 
 Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 150,000 on ADE20K, 500,000 on COCO, with 16
 crops of 513 × 513 (Cityscapes: 769 × 769) per batch.
@@ -31,8 +31,8 @@ Arguments:
   resnet_101 or resnet_50.
 * `separable`: depthwise separable convolutions in the ASPP and the decoder: true, false or auto
   (default: true on Xception, false on ResNet).
-* `from_coco`: changes stage 1 for initial weights of a network that was trained on coco_voc.
-  It requires `init`, which must name this network.
+* `from_coco`: whether stage 1 fine-tunes a network that was trained on coco_voc (default: false).
+  If true, `init` is required and must name that network.
 * `init`: weights to start from (default: the backbone trained on ImageNet); `none`: random
   initialization. Stage 2 requires the network of stage 1.
 * `steps`: number of training steps (default: see above).
@@ -62,7 +62,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the recipe for `text`: the config, and where it may differ from the paper."""
+    """Returns the `Recipe` for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(
         text, separable="auto", **atrous.ARGUMENTS | {"backbone": "xception_65"}
     )

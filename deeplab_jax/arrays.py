@@ -20,10 +20,10 @@ if TYPE_CHECKING or importlib.util.find_spec("jaxtyping"):
 else:
 
     class Shaped:
-        """Array type if jaxtyping is not installed: `Shaped[Array, "N C"]` is then `Array`."""
+        """Substitute for the types of jaxtyping: `Shaped[Array, "N C"]` is `Array`."""
 
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
-            """Returns the array type of a pair (array type, axes)."""
+            """Returns the array type in `item`, a pair (array type, axes)."""
             return item[0]
 
     Bool = Float = Float32 = Int32 = Integer = Num = UInt8 = UInt16 = Shaped

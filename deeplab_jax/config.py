@@ -56,7 +56,8 @@ def check(config: ConfigDict, section: str = "") -> None:
 
     Args:
       config: whole config, or one of its sections.
-      section: prefix of the section's fields, such as "loss." (default: the whole config).
+      section: name of this section and a period, as in "loss."; empty for the whole config
+        (default).
 
     Raises:
       DeepLabError: a value is illegal; the message names the field and the legal values.
@@ -110,8 +111,8 @@ def load(reference: str) -> ConfigDict:
       reference: `FILE[:arguments]`, where FILE is a path or the name of a packaged config.
 
     Raises:
-      DeepLabError: there is no such file, it does not define a config, it sets a field that does
-        not exist, or its code raises an exception.
+      DeepLabError: there is no such file, an argument is illegal, or the code of the file raises
+        an exception, sets a field that does not exist, or does not return a complete config.
     """
     name, _, text = reference.partition(":")
     path = _find(name)
@@ -174,10 +175,11 @@ def _unknown_field(error: Exception) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Prefixes the name of an unknown field with the probable section of the field.
+    """Prefixes the name of an unknown field with its probable section.
 
-    The section is that of the existing field with the most similar name. The error message can then
-    suggest this field. If no field has a similar name, `name` is returned unchanged.
+    This is the section of the existing field with the most similar name: `num_step` becomes
+    `training.num_step`, for which the error message suggests `training.num_steps`. If no field has
+    a similar name, or the most similar one is in no section, `name` is returned unchanged.
 
     Args:
       name: name of the unknown field, without a section.
@@ -212,7 +214,7 @@ def _packaged_recipes() -> pathlib.Path:
     except ModuleNotFoundError:
         package = pathlib.Path(__file__).parent
         raise DeepLabError(
-            f"the packaged configs are available only if deeplab_jax is installed, but {package} "
+            f"the packaged configs require that deeplab_jax is installed, but {package} "
             "is only on Python's import path; run pip install -e . in the checkout that contains it"
         ) from None
 
@@ -266,7 +268,7 @@ def _parse(field: str, text: str, kind: type) -> Any:
     if kind is tuple and isinstance(value, int | float | list):
         value = tuple(value) if isinstance(value, list) else (value,)
     if type(value) is not kind:
-        raise DeepLabError(f"config field {field} must be of type {kind.__name__}, got {text!r}")
+        raise DeepLabError(f"{field} must be of type {kind.__name__}, got {text!r}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Sections of the config and their fields: type, default, unit, source and help of each."""
+"""Sections of the config, with type, default, unit, source and help of each field."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -66,10 +66,10 @@ class Data:
 class Augmentation:
     """Augmentation of training examples.
 
-    The steps are, in this order: change colors, resize to given lengths, scale by a random factor,
-    pad, crop, rotate, flip, and mix with another crop. Resizing, scaling, padding, cropping and
-    flipping have the same order as in the code of the DeepLab authors. The methods of mixing are
-    `cutmix`, `classmix` and `copy_paste`; each crop is mixed at most once.
+    The steps are, in this order: change colors, resize as `min_resize` and `max_resize` state,
+    scale by a random factor, pad, crop, rotate, flip, and mix with another crop. Resizing, scaling,
+    padding, cropping and flipping have the same order as in the code of the DeepLab authors. The
+    methods of mixing are `cutmix`, `classmix` and `copy_paste`; each crop is mixed at most once.
     """
 
     crop_size: tuple[int, int] = keyword(
@@ -293,7 +293,7 @@ class Checkpoint:
 class Config:
     """All sections and fields of the config of a run, except the section `model`.
 
-    The fields of `model` are keywords of the network, which `model_fields` lists.
+    The fields of `model` are keywords of `create_model`; the function `model_fields` lists them.
     """
 
     seed: int = keyword(

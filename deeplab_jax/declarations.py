@@ -33,8 +33,8 @@ class Declaration(NamedTuple):
       unit: unit of the value; empty for names, switches and plain numbers.
       source: paper, section or code that the default or the idea comes from.
       legal: all legal values; empty if they cannot be listed.
-      rule: condition on the value; None: any value is legal, except that a field of type bool must
-        be True or False.
+      rule: further condition on the value; None: no condition, except that a field of type bool
+        must be True or False.
       shown_default: default in words, for a default that depends on other fields.
     """
 

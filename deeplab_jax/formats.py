@@ -1,9 +1,9 @@
 """Format versions of `model.json` and `config.json`, and conversion of renamed fields.
 
-* Version 1 (files without a version) stores only the keywords of `create_model` that the user set.
-  When such a file is read, keywords without effect are ignored, and omitted atrous rates have the
-  defaults of earlier releases. The defaults depend on the output stride if the head is ASPP with
-  `fusion=concat` and the network is not one of torchvision's. In all other cases, they do not.
+* Version 1 stores only the keywords of `create_model` that the user set. Files without a version
+  have version 1. When such a file is read, keywords without effect are ignored, and omitted atrous
+  rates have the defaults of earlier releases. These defaults are the same at all output strides,
+  except for ASPP with `fusion=concat` in networks that are not torchvision's.
 * Version 2 stores the value of every keyword of `create_model`.
 * Version 3 stores fields and keywords under their current names.
 """
@@ -23,10 +23,11 @@ class Rename(NamedTuple):
     """Config field that was renamed or removed.
 
     Attributes:
-      old: dotted name in earlier versions.
-      new: current dotted name; None if the field was removed because it never changed results.
-      values: renamed values of the field, old → current.
-      version: first format version with the current name.
+      old: dotted name in earlier format versions.
+      new: current dotted name; None if the field was removed. Only fields that never changed
+        results may be removed.
+      values: values of the field that were also renamed, old → current.
+      version: first format version without the old name.
     """
 
     old: str
@@ -126,9 +127,8 @@ def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") 
       kind: noun that describes the name, such as "config field".
       name: the unknown name.
       legal: all legal names.
-      prefix: section with a dot, such as "model.", if `name` and `legal` are names of fields in
-        this section, without the section. Empty: the names in `legal` include their sections, and
-        `name` may omit the section.
+      prefix: section that `name` and all names in `legal` omit, with a dot, such as "model.".
+        Empty: names include their sections, as in "model.backbone"; only `name` may omit it.
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

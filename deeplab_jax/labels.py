@@ -54,8 +54,7 @@ def void_of(labels: "np.ndarray | jax.Array", num_classes: int | None = None) ->
         it, 65535 for uint16 and 255 otherwise.
 
     Raises:
-      DeepLabError: the void value for `num_classes` does not fit into the dtype, so that void and a
-        class could have the same label.
+      DeepLabError: the dtype of the labels cannot represent the void value for `num_classes`.
     """
     if num_classes is None:
         return MAX_CLASSES if labels.dtype == np.uint16 else VOID_LABEL

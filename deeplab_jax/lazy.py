@@ -1,4 +1,4 @@
-"""Imports of the names of a package on first use (PEP 562), and of optional libraries."""
+"""Lazy imports of the public names of a package (PEP 562), and imports of optional libraries."""
 
 import contextlib
 import importlib
@@ -18,14 +18,16 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Returns `__getattr__`, `__dir__` and `__all__` for a package that imports names on first use.
 
-    A command then imports only the modules that it uses, and `--help` imports neither JAX nor Flax.
+    Therefore, a command imports only the modules that it uses, and `--help` imports neither JAX nor
+    Flax.
+
     A public name must not equal the name of a module of the package, because importing a module
     sets an attribute of the package with the name of the module.
 
     Args:
       package: `__name__` of the package.
-      modules: for each module of the package, such as ".losses", the public names that it defines,
-        separated by spaces.
+      modules: the public names of each module, separated by spaces, by name of the module, such as
+        ".losses".
     """
     home = {name: module for module, names in modules.items() for name in names.split()}
 
@@ -44,7 +46,7 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
 
     Args:
       module: dotted name of the module.
-      extra: extra of deeplab_jax that installs the library.
+      extra: pip extra of deeplab_jax that installs the library.
       purpose: what requires the library, for the error message; a singular noun phrase such as "a
         PyTorch file".
 
@@ -65,7 +67,7 @@ def import_tensorflow(extra: str, purpose: str) -> ModuleType:
     """Imports TensorFlow and limits its log to errors.
 
     Args:
-      extra: extra of deeplab_jax that installs TensorFlow.
+      extra: pip extra of deeplab_jax that installs TensorFlow.
       purpose: what requires TensorFlow, for the error message, such as "a TensorFlow file".
 
     Raises:

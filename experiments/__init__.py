@@ -1,1 +1,1 @@
-"""Tables of the DeepLab papers as data, and programs that run the table rows or compare models."""
+"""Tables of experiments as data, and programs that run the rows of the tables or compare models."""

@@ -24,14 +24,14 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class OpenRequest:
-    """A request to run a table, with the table, preset, cases and files that it refers to.
+    """A request to run a table, with the objects that `open_request` finds for it.
 
     Attributes:
       request: arguments of the command `experiments.run`.
       table: table to run.
       preset: preset that adapts the table to dataset and machine.
-      cases: the rows of the table. With --grid, each row is repeated for every combination of
-        values of the grid.
+      cases: cases to run. Each row of the table is a case; with --grid, there is one case for each
+        row and each combination of values of the grid.
       storage: paths of the files of the preset, and methods that read and write them.
     """
 
@@ -53,8 +53,9 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
       workdir: directory of all training runs, results and reports.
 
     Raises:
-      DeepLabError: the table, the preset or a config field does not exist, a value is illegal, or
-        the workdir is not on this machine.
+      DeepLabError: the table, the preset or a config field does not exist, a value is illegal,
+        --init is given for a preset that runs the table as published, or the workdir is in a
+        bucket.
     """
     table, preset = find_table(request.table), find_preset(request.preset)
     if request.init and not preset.scales_down:
@@ -68,7 +69,7 @@ def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
 
 
 def open_requests(workdir: str | pathlib.Path, reporter: Reporter) -> list[OpenRequest]:
-    """Reads all requests that a workdir stores, for all presets, and opens them.
+    """Reads the stored requests of all presets in a workdir, and applies `open_request` to each.
 
     Args:
       workdir: directory of all training runs, results and reports.
@@ -76,7 +77,7 @@ def open_requests(workdir: str | pathlib.Path, reporter: Reporter) -> list[OpenR
         file of its table was deleted.
 
     Raises:
-      DeepLabError: the workdir is not on this machine.
+      DeepLabError: the workdir is in a bucket.
     """
     opened = []
     for preset in PRESETS:
@@ -101,7 +102,8 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: a job failed. The message states the number of failed jobs and the first error.
+      DeepLabError: at least one job failed; raised after the last job. The message states the
+        number of failed jobs and the first error.
       KeyboardInterrupt: the run was interrupted; completed training steps are saved.
     """
     reported = _prepare(opened, reporter)
@@ -170,20 +172,19 @@ def submit(
     settings: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    """Submits the jobs of cases through submitit.
+    """Submits the unfinished jobs of cases through submitit.
 
-    If `cluster` is `local`, the function waits until all jobs have ended, and writes the report.
-
-    A job is a training run with one seed and the evaluations of its network.
+    A job is a training run with one seed and the evaluations of its network. On the cluster
+    `local`, the jobs are divided among `processes` processes. The function then waits until all
+    processes have ended, and writes the report. On `slurm`, each job is submitted separately.
 
     Args:
       opened: request to which the cases belong.
       cases: cases to run. Cases that require the same training run share one job per seed.
       cluster: `local` or `slurm`.
-      processes: number of local processes among which the jobs are divided; on SLURM, each job is
-        submitted separately.
+      processes: number of local processes; not used on `slurm`.
       settings: settings of submitit's executor, `KEY=VALUE`.
-      reporter: receives a message for each submitted job.
+      reporter: receives progress events.
 
     Raises:
       DeepLabError: submitit is not installed, a setting is invalid, or local jobs failed.
@@ -241,11 +242,11 @@ def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
 
 
 def _prepare(opened: OpenRequest, reporter: Reporter) -> OpenRequest:
-    """Stores the request, and returns the request for which the report is to be written.
+    """Stores a request, and returns it for the report, possibly with a larger number of seeds.
 
-    If the same cases were run before with more seeds, the stored and the returned request have that
-    number of seeds, so that reports contain all stored results. For the preset `smoke`, the
-    function also prepares the dataset `shapes`.
+    If the stored request for the same cases has more seeds, this larger number is kept in the
+    stored and in the returned request, so that reports contain all results. For the preset
+    `smoke`, the function also prepares the dataset `shapes`.
     """
     request, before = opened.request, opened.storage.read_request(opened.request.name)
     same = {"seeds": request.seeds, "data_dir": request.data_dir}

@@ -90,8 +90,8 @@ class Case:
     """A row of a table, adapted to a preset.
 
     Attributes:
-      row: row of the table. With a grid, its label states the grid values of the case, and it
-        has no published values.
+      row: row of the table. If a grid is given, the label of the row states the grid values of the
+        case, and the published values are removed.
       training: training run that the row requires; None if the preset cannot run the row.
       options: inference options of the evaluation.
       why_not: reason why the preset cannot run the row, or None.
@@ -104,9 +104,9 @@ class Case:
 
     @property
     def strategy(self) -> str:
-        """Hash of inference options and trimap width.
+        """Name of the evaluation strategy: a hash of inference options and trimap width.
 
-        Cases with the same training run and the same hash share one result.
+        Cases with the same training run and the same strategy share one result.
         """
         values = [self.options.describe(), self.row.trimap]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
@@ -115,17 +115,18 @@ class Case:
 def make_cases(
     table: Table, preset: Preset, grid: Grid | None = None, init: str = ""
 ) -> tuple[Case, ...]:
-    """Adapts the rows of a table to a preset, and returns one case per row.
+    """Adapts the rows of a table to a preset, and returns them as cases.
 
-    With a grid, there is a case for each row and each combination of the values of the grid.
+    Without a grid, there is one case per row. With a grid, there is one case per row and
+    combination of grid values.
 
     Args:
       table: table whose rows are run.
       preset: preset to which the rows are adapted.
       grid: changes of fields, which are applied after the changes of the row and of the preset;
         None: no grid.
-      init: name or path of the initial weights, for presets that scale the table down; empty:
-        random weights.
+      init: name or path of the initial weights; empty: random weights. Only presets that scale the
+        table down use this argument.
 
     Raises:
       DeepLabError: a field does not exist or a value is illegal.
@@ -233,6 +234,8 @@ def _resolve(
 
 def load_recipe(training: Training) -> ConfigDict:
     """Returns the config `training.recipe`, with the changes `training.changes` applied.
+
+    If `training.after` is set, the path of the initial weights is `PLACEHOLDER`.
 
     Raises:
       DeepLabError: there is no such recipe or field.

@@ -22,8 +22,8 @@ def find_table(reference: str) -> Table:
       reference: name, such as v3/table5, or path of a Python file that defines `TABLE`.
 
     Raises:
-      DeepLabError: there is no such table, its file cannot be imported, or `check_table` finds a
-        fault in it.
+      DeepLabError: there is no such table or file, the file cannot be imported or does not define
+        `TABLE`, or `check_table` finds a fault in the table.
     """
     path = pathlib.Path(reference)
     if path.suffix != ".py":
@@ -56,8 +56,9 @@ def check_table(table: Table, where: str) -> None:
       where: path of the file that defines the table, for error messages.
 
     Raises:
-      DeepLabError: two rows have the same label, a metric does not exist, a claim or the field
-        `minus` of a row contains a label that no row has, or the effect of a claim is not above 0.
+      DeepLabError: two rows have the same label; a metric does not exist; a claim, or the field
+        `minus` of a row, refers to a row that does not exist; or the effect of a claim is not
+        above 0.
     """
     labels = [row.label for row in table.rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})

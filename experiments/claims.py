@@ -2,7 +2,7 @@
 
 Decides the claims of all tables from stored results and writes a report. For each claim, the report
 states the source, the two rows that are compared, the mean difference with its 95 % interval, the
-number of seeds, the minutes of training, the command, and the verdict.
+number of seeds, the minutes of training, and the verdict. For each table, it states the command.
 
 The smallest relevant effect e of each claim was fixed before the first run. A claim states that row
 A has a higher value than row B. Let d be the mean, over seeds, of the value of A minus the value of
@@ -10,6 +10,7 @@ B. The verdicts are:
 
   shown                   at least 5 seeds, the interval lies above 0, and d ≥ e
   opposite                at least 5 seeds, the interval lies below 0, and d ≤ −e
+  not run                 there is no seed for which both rows have a value
   cannot be shown here    otherwise
 
 example:
@@ -142,12 +143,12 @@ def claim_tables() -> list[str]:
 def results(requests: Iterable["OpenRequest"]) -> list[Result]:
     """Returns one result for each claim of all tables.
 
-    If the two rows of a claim were not both run, its result has no values.
+    A result has no values if there is no seed for which both rows of the claim have a value.
 
     Args:
-      requests: requests that were run. Requests with a grid are ignored, because a grid changes the
-        rows that a claim compares. Requests whose preset cannot run the table are ignored, too. If
-        a table has several requests, the one with the most seeds is used.
+      requests: stored requests. For each table, the request with the most seeds is used. Two kinds
+        of requests are ignored: those with a grid, because a grid changes the rows that a claim
+        compares, and those whose preset cannot run any row of the table.
     """
     usable = [
         one for one in requests if not one.request.grid and any(case.training for case in one.cases)

@@ -65,17 +65,17 @@ def _count(network: Architecture, size: tuple[int, int]) -> dict[str, int]:
 
 
 def network_of(training: ResolvedTraining) -> Architecture:
-    """Returns the network of a training run, with the number of classes of its dataset."""
+    """Returns the network of a training run; its number of classes is that of the dataset."""
     config = training.config
     return config_network(config, CLASSES.get(config.data.name, 21))
 
 
 def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], bool]:
-    """Returns the network that a case evaluates, with the image sizes and flips of the evaluation.
+    """Returns the network, the image sizes and the flips that a case evaluates.
 
     Returns:
-      The network at the output stride of the evaluation, the size (H, W) of the image at every
-      scale, and whether flipped images are also predicted.
+      The network at the output stride of the evaluation, the size (H, W) of a 513 × 513 image at
+      every scale, and whether flipped images are also predicted.
     """
     network, stride = network_of(case.training), case.options.output_stride
     if stride not in (None, network.output_stride):

@@ -30,7 +30,7 @@ class Job:
     Attributes:
       training: training run, without the seed.
       seed: seed of the training run.
-      cases: cases that evaluate the network, one per inference strategy.
+      cases: cases for which the network is evaluated, one for each `Case.strategy`.
     """
 
     training: ResolvedTraining

@@ -22,8 +22,8 @@ class Measurement:
       published: published value, or None.
       values: values by seed, in the unit of the metric, for all seeds with a result. Costs, which
         do not depend on the seed, have the key 0.
-      note: reason why the row cannot be run, or remark that names an earlier row with the same
-        training run and evaluation; empty: neither applies.
+      note: reason why the row cannot be run, or the remark `same run as: LABEL` if an earlier row
+        has the same training run and evaluation; otherwise empty.
     """
 
     case: Case
@@ -51,11 +51,11 @@ class Measurement:
         return float(mean - Fraction(str(self.published)))
 
     def change(self, first: "Measurement") -> tuple[float | None, float | None]:
-        """Returns mean and standard deviation, over seeds, of the change relative to `first`.
+        """Returns the mean and the standard deviation of the change relative to `first`.
 
-        For each seed that both measurements have, the change is the value of this measurement minus
-        the value of `first`. The mean is None without such seeds. The standard deviation is None
-        for fewer than two.
+        The change for a seed is the value of this measurement minus the value of `first`. Only
+        seeds with both values are used. The mean is None if there is no such seed, and the standard
+        deviation is None if there are fewer than two.
         """
         both = [seed for seed in self.values if seed in first.values]
         changes = [self.values[seed] - first.values[seed] for seed in both]
@@ -73,13 +73,13 @@ def _standard_deviation(values: Sequence[Fraction]) -> float | None:
 def measure(
     table: Table, cases: Sequence[Case], storage: Storage, seeds: int, counter: Counter
 ) -> list[Measurement]:
-    """Returns a measurement for each case and each metric of its row.
+    """Returns a measurement for each case and each metric: `table.metric` and those in `row.costs`.
 
     Args:
-      table: table of the rows.
-      cases: cases of the table.
-      storage: files with the results.
-      seeds: number of seeds to read.
+      table: table from which the cases were made.
+      cases: rows of the table, adapted to a preset.
+      storage: reads the results of training runs and evaluations.
+      seeds: number of seeds; results are read for the seeds 0..seeds − 1.
       counter: counts parameters and multiply-adds.
     """
     by_label = {case.row.label: case for case in cases}

@@ -1,8 +1,8 @@
 """Compares multiply-adds with published values: `python -m experiments.multiply_adds`.
 
 multiply_adds.csv contains the published values. Multiply-adds of several scales are summed, and
-flips double the sum. The papers count in TensorFlow's convention (see
-`deeplab_jax.models.summary`); torchvision counts plain multiply-adds.
+flips double the sum. The values of the papers and the DeepLab model zoo are compared with
+`ModelSummary.macs_tf_convention`, those of torchvision with `ModelSummary.macs`.
 """
 
 import csv

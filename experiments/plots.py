@@ -66,9 +66,10 @@ def write_plot(
 def write_claims_plot(path: Path, results: Sequence["Result"]) -> None:
     """Writes a PNG plot of the differences between the two rows of each claim.
 
-    A claim states that one row of a table has a higher value than another row. Each line of the
-    plot shows the differences of all seeds, their mean, the 95 % interval of the mean, and the
-    smallest relevant effect. The axis is linear between −1 and 1 and logarithmic elsewhere.
+    A claim states that one row of a table has a higher value than another row. The plot shows, for
+    each claim, the differences of all seeds, their mean, the 95 % interval of the mean, and the
+    smallest relevant effect. The horizontal axis is linear between −1 and 1 and logarithmic
+    elsewhere.
 
     Args:
       path: path of the file, which is written atomically.
@@ -112,8 +113,9 @@ def _values(
 ) -> list[tuple[float | None, float | None, float | None]]:
     """Returns (published, measured, standard deviation) for each row.
 
-    If `small` (the preset has small networks), these are changes relative to the first row that has
-    a measured value.
+    If `small` (the preset has small networks), the values are changes relative to the first row
+    that has a measured value. If this row has no published value, published changes are relative
+    to the first row that has one.
     """
     first = first_measured(rows, rows[0].metric) if small and rows else None
     if first is None:

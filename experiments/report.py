@@ -1,11 +1,12 @@
 """usage: python -m experiments.report [NAME …] [--workdir=DIR]
 
-Writes the reports of tables that were run, as Markdown, CSV and a plot, from stored results. A
-report contains the published value of each row, the mean and standard deviation over seeds, and the
-difference from the published value. If the preset scales the table down, the Markdown file contains
-the change from the first row instead of this difference. For the preset `paper`, it also contains
-the estimated chip-hours. Only reports whose name contains a given NAME are written (default: all
-reports).
+Writes a report on each table that was run, as Markdown, CSV and a plot, from stored results. For
+each row, a report contains the published value, the mean and standard deviation over seeds, and the
+difference from the published value. Presets other than `paper` use smaller data and networks than
+the paper: their Markdown files contain the change from the first row with a result instead of the
+difference, and their plots show changes instead of values. Markdown files of the preset `paper`
+also contain the estimated chip-hours. If NAMEs are given, only reports whose name contains one of
+them are written.
 
 example:
   python -m experiments.report v3-table5 --workdir=runs/experiments
@@ -46,12 +47,12 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = False) -> None:
-    """Writes the report on one requested table as `NAME.md`, `NAME.csv` and `NAME.png`.
+    """Writes the report on one table as `NAME.md`, `NAME.csv` and `NAME.png`.
 
     The files are written to WORKDIR/PRESET/reports. NAME is `opened.request.name`.
 
     Args:
-      opened: request to run a table, whose stored results are reported.
+      opened: request with which the table was run.
       reporter: receives a message with the paths of the files, if `announce` is True.
       announce: whether to report the paths.
     """

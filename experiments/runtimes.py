@@ -4,8 +4,8 @@ Exports models to ONNX, TFLite and Core ML, runs the files in their runtimes on 
 scikit-image, and writes the results to a CSV file. docs/guides/deploy.md shows them as a table.
 Latency and memory of each file are measured in a separate process, from pixels to class maps. The
 memory is what loading and running the file adds to that process. Core ML files are written, but not
-run. The ONNX file also runs in OpenCV and, with --web, in onnxruntime-web, which requires Node and
-the npm package onnxruntime-web.
+run. The ONNX file also runs in OpenCV and, with --web, in onnxruntime-web, whose memory is not
+measured. --web requires Node and the npm package onnxruntime-web.
 
 example:
   python -m experiments.runtimes --models=models/dm05,models/voc --calibrate=VOC2012/JPEGImages \\
@@ -80,12 +80,12 @@ def photographs(size: tuple[int, int]) -> list[np.ndarray]:
 def export_files(
     predictor: Predictor, size: tuple[int, int], calibration: Sequence[np.ndarray], folder: Any
 ) -> dict[str, pathlib.Path]:
-    """Exports a network to ONNX, TFLite and Core ML files in float32, float16 and 8-bit integers.
+    """Exports a network to ONNX, TFLite and Core ML in float32 and float16, and to 8-bit TFLite.
 
     Args:
       predictor: predictor of the network to export.
       size: (H, W) of the images in pixels.
-      calibration: images uint8 [H, W, 3] for 8-bit files; empty: these files are omitted.
+      calibration: images uint8 [H, W, 3] for the 8-bit file; empty: this file is omitted.
       folder: directory of the files.
 
     Returns:
@@ -193,7 +193,7 @@ def measure_model(
 
     Args:
       path: model directory.
-      calibrate: folder of calibration images; None: no 8-bit files.
+      calibrate: folder of calibration images; None: no 8-bit file.
       repetitions: number of timed runs of each file.
       web: path of `node_modules` that contains onnxruntime-web; None: this runtime is not measured.
     """
@@ -249,7 +249,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--models", required=True, help="model directories, comma-separated")
     parser.add_argument(
-        "--calibrate", help="folder of calibration images (default: no 8-bit files)"
+        "--calibrate", help="folder of calibration images (default: no 8-bit file is written)"
     )
     parser.add_argument(
         "--web", help="path of node_modules with onnxruntime-web (default: not measured)"

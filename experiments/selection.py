@@ -14,8 +14,8 @@ def select_rows(cases: Sequence[Case], text: str, points: int = 1) -> tuple[Case
       cases: cases of the table; the cases of one row are adjacent.
       text: row numbers from 1, ranges such as 3-5, or parts of labels; separated by commas, or by
         `;` if a label contains commas. Empty: all cases.
-      points: number of cases per row: the number of combinations of the values in --grid (default:
-        1, for a table without --grid).
+      points: number of cases per row (default: 1). With --grid, each row has one case for each
+        combination of the values in --grid.
 
     Raises:
       DeepLabError: a part of the text selects no row.

@@ -3,7 +3,7 @@
 WORKDIR/PRESET/trainings/KEY/seed_N                workdir of a training run
 WORKDIR/PRESET/trainings/KEY/seed_N.json           summary of a finished training run
 WORKDIR/PRESET/results/KEY/seed_N/STRATEGY.json    metrics.json of an evaluation
-WORKDIR/PRESET/tables/NAME.json                    `Request` to run a table
+WORKDIR/PRESET/tables/NAME.json                    `Request`: arguments of `experiments.run`
 
 KEY is `ResolvedTraining.key`, and STRATEGY is `Case.strategy`.
 """
@@ -31,8 +31,7 @@ class Request:
       preset: name of the preset.
       grid: values of --grid, `FIELD=VALUE,VALUE`.
       seeds: number of training runs per row.
-      init: name or path of the initial weights, for presets that scale the table down; empty:
-        random weights.
+      init: value of --init, name or path of initial weights for the backbone; empty: not given.
       data_dir: directory of the prepared datasets.
     """
 
@@ -82,7 +81,7 @@ class Storage:
         write_json(path, dataclasses.asdict(request))
 
     def request_names(self) -> list[str]:
-        """Returns the names of all stored requests to run a table with this preset."""
+        """Returns the names of all stored requests for this preset."""
         return sorted(path.stem for path in self.folder.glob("tables/*.json"))
 
     def read_request(self, name: str) -> Request | None:

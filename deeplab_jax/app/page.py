@@ -203,8 +203,8 @@ def _without_proxy(host: str) -> str:
     """Returns a value for the environment variable `no_proxy` that includes the server's host.
 
     The variable lists the hosts, separated by commas, to which requests are sent without an HTTP
-    proxy. At startup, Gradio sends requests to its own server, which a proxy cannot reach if the
-    server listens on this machine only.
+    proxy. At startup, Gradio sends requests to its own server. If the server listens on this
+    machine only, a proxy cannot reach the server.
 
     Args:
       host: host on which the server listens.
@@ -222,7 +222,7 @@ def _errors_shown(gradio: ModuleType, image: Path | None, model: str) -> Iterato
 
     Args:
       gradio: the module gradio.
-      image: path of the uploaded image; None: there is no image, which is an error.
+      image: path of the uploaded image; None: no image was uploaded, and the page shows an error.
       model: name of the model, for the log.
 
     Yields:

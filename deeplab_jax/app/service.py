@@ -134,8 +134,8 @@ class SegmentationService:
         Args:
           image: path of the encoded image.
           name: name of the model.
-          kind: `confidence`, which is 1 − the largest probability; or `entropy`, the entropy of the
-            probabilities divided by its maximum.
+          kind: `confidence` for 1 − the confidence, which is the largest probability; or `entropy`
+            for the entropy of the probabilities, divided by its maximum.
 
         Returns:
           uint8 [H, W, 3] RGB. The uncertainty 0 is black, and 1 is light yellow.
@@ -231,6 +231,7 @@ class SegmentationService:
 
         Raises:
           LoadingError: the model cannot be loaded; the message contains the full reason.
+          DeepLabError: the model classifies whole images, or does not take 8-bit RGB images.
         """
         self._worker.submit(self._segment, name, np.zeros((64, 64, 3), np.uint8)).result()
 
@@ -306,10 +307,10 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
 
 
 def _path_parts(reference: str) -> tuple[str, ...]:
-    """Returns the components of a normalized path, without its root.
+    """Returns the components of the path of a model, without the root; never an empty tuple.
 
-    The path `.` and paths that end with `..` are made absolute, so that the last component is the
-    name of a directory.
+    The path is normalized. If it is then `.` or ends with `..`, it is made absolute, so that its
+    last component is the name of a directory.
     """
     path = Path(os.path.normpath(reference))
     if path.name in ("", ".."):

@@ -34,8 +34,8 @@ class Block(nn.Module):
       unit: stride and atrous rate of the unit.
       squeeze: whether an inverted residual has squeeze and excitation.
       drop_rate: probability of dropping the residual branch in training (stochastic depth).
-      conv_norm: constructor of `ConvNorm` in which the arguments that all convolutions of the unit
-        share are already set.
+      conv_norm: constructor of `ConvNorm` with defaults for the whole network: normalization,
+        padding, activation and form.
     """
 
     row: Row
@@ -121,7 +121,8 @@ class EfficientNet(nn.Module):
 
     Attributes:
       name_in_timm: name of the network, a key of `efficientnet_networks.NETWORKS`.
-      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
+      output_stride: 4, 8, 16 or 32. Strides after the unit that reaches this output stride are
+        replaced by atrous rates.
       rate_start: first unit with the atrous rate that replaces a stride: the unit that had the
         stride (`same_unit`) or the unit after it (`next_unit`). All later units have the rate, too.
       stochastic_depth: upper bound of the probability of dropping a residual branch in training;

@@ -250,7 +250,7 @@ def units(network: Network) -> list[list[Row]]:
 
 
 def features(network: Network) -> tuple[Feature, ...]:
-    """Returns one endpoint per stride of 4 or more: the output of the last stage at that stride."""
+    """Returns the endpoints (named feature maps): the last stage at each stride of 4 or more."""
     stride, found = 2, {}
     for number, rows in enumerate(units(network), start=1):
         stride *= math.prod(row.stride for row in rows)

@@ -25,11 +25,11 @@ from deeplab_jax.named_architectures import BACKBONE_KEYWORDS
 
 
 class Wide(NamedTuple):
-    """1×1 convolution before or after the pooling in the image classifier of a backbone.
+    """1×1 convolution that widens the features in the image classifier of a backbone.
 
     Attributes:
-      channels: number of output channels.
-      place: `before` or `after` the pooling.
+      channels: number of output channels if `Architecture.depth_multiplier` is 1.
+      place: `before` or `after`: whether the convolution is before or after the pooling.
       activation: activation function.
       name: name of the layer.
       has_bias: whether the convolution has a bias instead of batch normalization.
@@ -60,8 +60,8 @@ class BackboneEntry:
       intermediate: endpoints that DeepLab-MSc uses in addition to the image.
       multi_grid_size: number of rates in `Architecture.multi_grid`; 0: the backbone has no
         multi-grid.
-      bottleneck: whether the first convolution of a residual unit is 1×1, so that its rate has no
-        effect.
+      bottleneck: whether the first convolution of a residual unit is 1×1, so that a rate has no
+        effect there; used only if the backbone has the keyword `stride_placement`.
       fully_connected: whether the published image classifier has the layers fc6 and fc7, which
         LargeFOV and summed ASPP convert to convolutions.
       wide: 1×1 convolution before or after the pooling in the published image classifier; None for

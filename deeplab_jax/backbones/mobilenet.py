@@ -127,9 +127,9 @@ NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
 def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
     """Returns the number of channels of a MobileNetV2 layer after scaling.
 
-    With `width_divisor=1`, this function rounds 16 × 0.35 to 5. The released code rounds to the
-    nearest whole number, here 6. Rounding down is kept because the models that this package has
-    stored have these numbers of channels.
+    `width_divisor=1` rounds down, for example 16 × 0.35 to 5. The released code rounds to the
+    nearest whole number, here 6. This package keeps rounding down, because otherwise models that
+    users have saved could not be loaded.
 
     Args:
       features: number of channels at depth multiplier 1.
@@ -149,8 +149,8 @@ class MobileNetV2(nn.Module):
       depth_multiplier: multiplier of the number of channels of every layer.
       width_divisor: 1: scaled numbers of channels are rounded down, to at least 1; 8: they are
         rounded to multiples of 8, as in slim's image classifiers.
-      stride_placement: codebase whose conventions the backbone follows. MobileNets only differ in
-        their padding: symmetric for `torchvision`, TensorFlow's `SAME` for any other value.
+      stride_placement: kind of padding: symmetric for `torchvision`, TensorFlow's `SAME` for any
+        other value. Only ResNets place strides by this field, hence its name.
       rate_start: first unit with the atrous rate that replaces a stride: the unit that had the
         stride (`same_unit`), the unit after it (`next_unit`) or the first unit of the next stage
         (`next_stage`). All later units have the rate, too. With `first_units`, only the unit that

@@ -27,8 +27,8 @@ class VGG(nn.Module):
     """Convolutions and poolings of VGG-16 (DeepLab v1, section 3.1, and released prototxt).
 
     Strides beyond the output stride are replaced by atrous rates of the convolutions, but pooling
-    windows are not dilated. If features at output stride 8 are subsampled by 2, they therefore
-    differ from features at output stride 16.
+    windows are not dilated. Subsampling the features at output stride 8 by 2 therefore does not
+    give the features at output stride 16.
 
     Attributes:
       output_stride: ratio of the image size to the size of the output: 4, 8, 16 or 32.

@@ -39,7 +39,7 @@ def write_random_model(directory: pathlib.Path, network: str, size: tuple[int, i
     Args:
       directory: path of the model directory.
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
-      size: (height, width) in pixels to which smaller images are padded in prediction.
+      size: inference size of the model, (height, width) in pixels.
 
     Raises:
       DeepLabError: there is no such network.
@@ -74,8 +74,8 @@ def measure_models(
 
       - `seconds`: median time of a call, from pixels to class maps, after a warm-up run.
       - `images_per_second`: throughput.
-      - `start_seconds`: time to load the model and compute the first class maps, with warm compile
-        caches.
+      - `start_seconds`: time to load the model and compute the first class maps. For a model
+        directory, the compile caches are warm.
       - `peak_bytes`: memory that loading and running the model adds to the process; None: unknown.
       - `file_bytes`: size of the model on disk.
 

@@ -85,7 +85,7 @@ def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Reads the arguments of `measure` as JSON from stdin and writes its result to stdout."""
+    """Calls `measure` with arguments read as JSON from stdin, and writes the result to stdout."""
     arguments: dict[str, Any] = json.load(sys.stdin)
     json.dump(measure(**arguments), sys.stdout)
 

@@ -21,7 +21,7 @@ STREAM = 2**26
 
 
 def describe_machine() -> dict[str, object]:
-    """Returns date, processor, cores, JAX devices and versions as a JSON-serializable dict."""
+    """Returns date, processor, number of cores, JAX devices and package versions, for JSON."""
     devices = jax.devices()
     return {
         "date": datetime.date.today().isoformat(),

@@ -147,7 +147,8 @@ def measure_network(
 
       - `seconds`: median time of a run, which processes one batch.
       - `images_per_second`: throughput.
-      - `operations_per_second`: number of floating-point operations per second.
+      - `operations_per_second`: number of floating-point operations per second; a training step
+        counts as three forward passes.
       - `compile_seconds`: compile time.
       - `peak_bytes`: compiler's estimate of the memory, see `planned_bytes`.
 
@@ -181,7 +182,9 @@ def forward_operations(model: DeepLab, image: np.ndarray) -> float:
 def forward(
     model: DeepLab, variables: Variables, image: np.ndarray, folded: bool = False
 ) -> Contender:
-    """Returns the compiled forward pass, from uint8 images to logits at image resolution.
+    """Returns a `Contender` that runs a compiled forward pass.
+
+    The forward pass computes logits at image resolution from uint8 images.
 
     Args:
       model: network to run.
@@ -207,7 +210,7 @@ def training_step(
     """Returns a `Contender` that runs a compiled training step of SGD with momentum.
 
     All runs use the same batch. Each run continues from the parameters and the optimizer state of
-    the previous run, and returns the loss before its update.
+    the previous run, and returns the loss before the parameters are updated.
 
     Args:
       model: network to train.

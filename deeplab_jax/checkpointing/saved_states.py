@@ -102,7 +102,7 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata of a checkpoint, without the keys that Orbax changes later.
+    """Returns the metadata of a checkpoint, without the keys `COMMIT_TIME` and `HANDLERS`.
 
     Orbax changes these keys after the manifest is written, so they cannot be compared with it.
     """
@@ -154,7 +154,7 @@ def _steps(workdir: pathlib.Path) -> list[epath.Path]:
 
 
 def _is_unfinished(directory: epath.Path) -> bool:
-    """Returns whether a checkpoint in a bucket is only partly saved or deleted.
+    """Returns whether a checkpoint in a bucket is incomplete: not fully saved, or partly deleted.
 
     A checkpoint in a bucket has its final name from the beginning of the save, because files in a
     bucket cannot be renamed. The name therefore does not show whether the save has finished. For
@@ -174,7 +174,7 @@ def uncommit(directory: epath.Path) -> None:
 
 
 def remove_unfinished(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Removes the checkpoints in a bucket that are only partly saved or deleted.
+    """Removes the incomplete checkpoints in a bucket: those not fully saved, or partly deleted.
 
     In a local workdir, this function removes nothing, because Orbax removes such checkpoints.
 

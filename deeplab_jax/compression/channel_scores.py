@@ -83,7 +83,7 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
 
 
 def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns mean [c] and covariance [c, c] of the channels, and the number of pixels."""
+    """Returns mean [C] and covariance [C, C] of the channels in a batch, and its pixel count."""
     pixels = inputs.reshape(-1, inputs.shape[-1])
     mean = pixels.mean(0)
     products = jnp.dot((pixels - mean).T, pixels - mean, precision=jax.lax.Precision.HIGHEST)
@@ -91,11 +91,11 @@ def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
-    """Returns the moments over all batches.
+    """Returns the moments over all batches, which have the same number of pixels.
 
     Args:
-      sums: three sums over the batches: means [C], second moments about zero [C, C], and numbers
-        of pixels. All batches have the same number of pixels.
+      sums: sum over the batches of the mean [C], of the second moment about zero [C, C] (the
+        covariance plus the outer product of the mean with itself), and of the number of pixels.
       batches: number of batches.
     """
     means, products, pixels = sums
@@ -170,9 +170,10 @@ def _reconstruction(
 ) -> np.ndarray:
     """Returns the scores of the pruning criterion `reconstruction`, float64 [graph.num_channels].
 
-    Without a channel, each convolution that takes it as input loses a fraction of its output
-    variance. The score of the channel is the sum of these fractions, divided by the number of
-    multiply-adds that its removal saves.
+    For each dense convolution that reads a channel, the loss is the cost of the channel (see
+    `elimination_costs`), divided by the variance of the output of the convolution. The score of the
+    channel is the sum of these losses, divided by the number of multiply-adds that produce or
+    consume the channel.
     """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))

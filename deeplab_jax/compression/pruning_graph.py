@@ -1,12 +1,13 @@
 """Channel graph of a network: which convolutions produce and consume each channel.
 
-Every output channel of a convolution that is not depthwise gets a number. The numbers are followed
-through the traced program to the convolutions that take the channels as input. Channels that are
-multiplied by each other get the same number, because they must be removed together.
+Every output channel of a convolution gets a number; depthwise convolutions keep the numbers of
+their input. The channels are followed through the traced program to the convolutions that take them
+as input. Channels that are multiplied by each other get the same number, because they must be
+removed together.
 
 Some channels are fixed, which means that they must not be removed: the output channels of the first
 convolution, channels that are added to other channels, channels that the network returns, and
-channels of an operation through which their numbers cannot be followed.
+input channels of an operation through which channels cannot be followed.
 """
 
 import dataclasses
@@ -83,7 +84,7 @@ class ChannelGraph:
         return total
 
     def macs_of_channels(self) -> np.ndarray:
-        """Returns the multiply-adds that produce or consume each channel, int64 [num_channels]."""
+        """Returns how many multiply-adds produce or consume each channel, int64 [num_channels]."""
         total = np.zeros(self.num_channels, np.int64)
         for layer in self.layers.values():
             readers = 1 if layer.depthwise else len(layer.inputs)

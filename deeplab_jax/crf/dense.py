@@ -49,13 +49,14 @@ def dense_crf(
 ) -> Float[Array, "N H W C"]:
     """Refines class scores with a fully connected CRF over the colors and positions of pixels.
 
-    The bilateral kernel is evaluated exactly, over all pairs of pixels, or with a permutohedral
-    lattice; `parameters.filtering` selects the method. Outside `jit`, the lattice of an image has
-    as many vertices as the image requires. Inside `jit`, it has `lattice_capacity` vertices.
+    The kernels are evaluated exactly, over all pairs of pixels, or with permutohedral lattices;
+    `parameters.filtering` selects the method. Outside `jit`, the bilateral lattice has as many
+    vertices as the image requires. Inside `jit`, it has `lattice_capacity` vertices if the image or
+    a standard deviation is traced.
 
     The function can be called inside `jit`. It is differentiable with respect to the logits, the
-    kernel weights and the compatibility matrix. The image and the standard deviations are
-    constants.
+    kernel weights and the compatibility matrix. Gradients with respect to the standard deviations
+    are 0.
 
     Args:
       logits: [N, H, W, C], floating point, at the resolution of the image. Log probabilities are
@@ -96,7 +97,7 @@ def dense_crf_of_weights(
     parameters: CRFParameters,
     bilateral_weights: Iterable[float],
 ) -> Iterator[Float[Array, "H W C"]]:
-    """Refines the class scores of one image once for each of several bilateral weights.
+    """Refines the class scores of one image several times, each with another bilateral weight.
 
     The results equal those of `dense_crf`, but the lattices are built only once.
 
@@ -195,8 +196,8 @@ def _prepare(
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
     """Reshapes logits to [pixels, channels], and pads both axes.
 
-    The first axis is padded to `size` pixels, the second to a multiple of 8 channels. At the pixels
-    of the image, the padding logits are so low that the added channels have probability 0.
+    The first axis is padded to `size` pixels, the second to a multiple of 8 channels. All padding
+    logits are −10⁹, so that added channels have probability 0 at the pixels of the image.
     """
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))

@@ -131,8 +131,8 @@ class ImagePooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: in training, batch normalization would have a single value per channel: only
-            one image is normalized, and there is only one pooling window.
+          DeepLabError: in training, batch normalization would normalize a single value per channel,
+            because it normalizes each image alone and the map has only one pooling window.
         """
         pooled = average(features, self.window)
         pooled = ConvNorm(
@@ -169,23 +169,24 @@ def pool_bins(features: jax.Array, bins: int) -> jax.Array:
 def _maximum(part: jax.Array, axis: int) -> jax.Array:
     """Returns the maximum along an axis, by max pooling instead of `jnp.max`.
 
-    The gradient of `jnp.max` divides by the number of elements that are equal to the maximum. Due
-    to rounding, this number can be 0, and the gradient is then NaN.
+    The gradient of `jnp.max` divides by the number of elements that are equal to the maximum. If
+    the maximum and the elements are rounded differently, this number can be 0, and the gradient is
+    then NaN.
     """
     window = (part.shape[1], 1) if axis == 1 else (1, part.shape[2])
     return nn.max_pool(part, window, padding="VALID")
 
 
 class SpatialPyramidPooling(nn.Module):
-    """Spatial pyramid pooling: maxima over 1, 4, 9 and 36 bins, and the features themselves.
+    """Spatial pyramid pooling: four levels of max pooling, concatenated with the features.
 
-    Each of the four numbers of bins is a level. A 1×1 convolution projects the features. In each
-    level, another 1×1 convolution projects the maxima, which are then upsampled. All results are
-    concatenated and projected by a last 1×1 convolution.
+    The levels divide the map into 1, 4, 9 and 36 bins. In each level, a 1×1 convolution projects
+    the maximum of each bin, and the result is upsampled. Another 1×1 convolution projects the
+    features. All results are concatenated and projected by a last 1×1 convolution.
 
     Attributes:
-      channels: number of output channels of every level and of the projection.
-      dropout_rate: fraction of the projected features dropped in training.
+      channels: number of output channels of every convolution.
+      dropout_rate: fraction of the outputs of the last convolution dropped in training.
       normalization: hyperparameters of batch normalization.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
@@ -202,8 +203,8 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: in training, batch normalization of the level with one bin would have a
-            single value per channel, because only one image is normalized.
+          DeepLabError: in training, batch normalization would normalize a single value per channel
+            in the level with one bin, because it normalizes each image alone.
         """
         conv_norm = partial(
             ConvNorm, self.channels, self.normalization, kernel_size=1, form=self.form

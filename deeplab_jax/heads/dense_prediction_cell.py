@@ -41,7 +41,7 @@ class DensePredictionCell(nn.Module):
     Attributes:
       channels: number of output channels of every branch and of the projection.
       output_stride: output stride of the features. The rates in `BRANCHES` are those for output
-        stride 16. They are multiplied by 16 / `output_stride`.
+        stride 16. They are multiplied by 16 / `output_stride` and rounded down, to at least 1.
       dropout_rate: fraction of the concatenated features dropped in training.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.

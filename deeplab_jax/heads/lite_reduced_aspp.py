@@ -21,8 +21,8 @@ class LiteReducedASPP(nn.Module):
     Attributes:
       num_classes: number of scores per pixel.
       channels: number of channels of the 1×1 convolution and of the gate.
-      output_stride: output stride of the features, which converts the distance between pooling
-        windows from image pixels to feature-map pixels.
+      output_stride: output stride of the features. `WINDOW_STRIDE` divided by it is the distance
+        between neighboring pooling windows in feature-map pixels.
       normalization: hyperparameters of batch normalization.
       window: height and width of the pooling windows, in feature-map pixels; None: the whole map.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.

@@ -20,7 +20,7 @@ OUTPUT_CHANNELS = 3
 
 
 def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
-    """Computes a convolution layer without its activation, with 8-bit integer operands.
+    """Computes a convolution layer in 8-bit integers, up to the activation, which is not applied.
 
     Args:
       layer: `ConvNorm` or `Convolution` whose compact method calls this function.
@@ -80,10 +80,9 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
     """Quantizes a kernel [k, k, C, D] to int8 and back, with one scale per output channel.
 
-    This simulates quantization before batch normalization is folded into the kernel. Folding
-    multiplies each output channel by a constant, and the quantization scale of the channel by the
-    absolute value of this constant. The int8 values of the folded kernel are therefore the same,
-    except for the sign.
+    In training, batch normalization is not folded into the kernel. Folding it multiplies each
+    output channel by a constant, and the quantization scale of the channel by the absolute value of
+    this constant. The folded kernel therefore has the same int8 values, except for the sign.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 

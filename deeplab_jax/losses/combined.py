@@ -42,9 +42,9 @@ def with_auxiliary(
     Args:
       loss: loss function for both terms.
       logits: logits of the network, [N, H, W, C].
-      auxiliary: logits of the auxiliary head, [N, h, w, C], of a size that the loss accepts for
-        this label; None for models without an auxiliary head.
-      label, normalizer: arguments of the loss function.
+      auxiliary: logits of the auxiliary head, [N, h, w, C]; None for models without an auxiliary
+        head. The size may differ from that of `logits` if `loss` accepts it for the same label.
+      label, normalizer: further arguments of `loss`.
       weight: weight of the auxiliary loss.
 
     Source: arXiv 1612.01105, section 3.3; the weight is torchvision's.

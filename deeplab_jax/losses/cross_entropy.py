@@ -148,8 +148,8 @@ def hard_pixel_cross_entropy(
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
       normalizer: number of valid pixels of the whole batch, if the batch is processed in
-        microbatches. The hardest pixels are selected within each microbatch, and each microbatch
-        is weighted by its number of valid pixels.
+        microbatches. The mean over the hardest pixels of this microbatch is then multiplied by
+        (number of valid pixels of this microbatch) / `normalizer`.
       fraction: number of pixels to keep, as a fraction of all pixels including void pixels, 0..1;
         at least one pixel is kept.
 
@@ -169,10 +169,11 @@ def hard_pixel_cross_entropy(
 def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, "*shape"]:
     """Returns the weight of each loss: 1 for the `count` largest losses, 0 for all others.
 
-    All losses that are equal to the smallest of the `count` largest losses have the same weight, at
-    most 1, so that all weights add up to `count`. Bisection finds the bits of this smallest loss in
-    31 passes over the losses. On CPUs, this takes a tenth of the time of a sort. The losses may be
-    sharded, and `count` may be traced.
+    If several losses are equal to the `count`-th largest loss, the remaining weight is divided
+    evenly among them, so that all weights add up to `count`.
+
+    Bisection finds the bits of the `count`-th largest loss in 31 passes over the losses. On CPUs,
+    this takes a tenth of the time of a sort. The losses may be sharded, and `count` may be traced.
 
     Args:
       losses: any shape, values ≥ 0.

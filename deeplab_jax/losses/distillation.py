@@ -18,7 +18,7 @@ def distillation_loss(
 ) -> Scalar:
     """Computes τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), averaged over the valid pixels.
 
-    The factor τ² makes the magnitude of the gradient independent of τ.
+    The factor τ² makes the magnitude of the gradient roughly independent of τ.
 
     Args:
       logits: logits of the student, [N, H, W, C], floating point.

@@ -144,7 +144,7 @@ def resized_cross_entropy(
       align_corners: whether the upsampling aligns corners, see `ops.resize_bilinear`.
 
     Raises:
-      DeepLabError: a soft label has a different number of classes, or `rows` is below 1.
+      DeepLabError: soft label and scores differ in the number of classes, or `rows` is below 1.
     """
     if rows < 1:
         raise DeepLabError(f"rows={rows}, the number of rows per block, must be at least 1")

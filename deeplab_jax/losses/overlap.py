@@ -41,8 +41,8 @@ def dice_loss(
       normalizer: number of valid pixels of the whole batch, if the batch is processed in
         microbatches. The loss is computed within each microbatch, and each microbatch is weighted
         by its number of valid pixels.
-      smooth: smoothing constant s, in pixels. If s > 0 and `present_only` is False, classes
-        that are absent from the label also have a gradient.
+      smooth: smoothing constant s, in pixels. If s > 0 and `present_only` is False, the loss of
+        classes that are absent from the label also has a gradient.
       present_only: whether to ignore classes that are absent from the label.
 
     Returns:
@@ -85,7 +85,7 @@ def lovasz_softmax(
         microbatches. Errors are sorted within each microbatch, and each microbatch is weighted by
         its number of valid pixels.
       present_only: whether to ignore classes that are absent from the label; if False, the loss of
-        such a class is its largest error.
+        an absent class c is the largest p[c] of the valid pixels.
       per_image: whether to compute the loss of each image separately and average over the images
         with valid pixels. Each device then sorts only its own images.
 
@@ -138,10 +138,10 @@ def jaccard_weights(
 ) -> Float32[Array, " P"]:
     """Computes the gradient of the Lovász extension of the Jaccard loss for one class.
 
-    When pixels are counted as wrong one after the other, in descending order of their errors, each
-    weight is the increase of the Jaccard loss (1 − IoU) at that pixel. The Lovász extension is
-    Σ weights·errors. The increases are computed directly, because the difference of two Jaccard
-    losses would be rounded to 0 in float32 for large images.
+    The Lovász extension is Σ weights·errors. To define the weights, the pixels are marked as wrong
+    one by one, in descending order of their errors. The weight of a pixel is the increase of the
+    Jaccard loss (1 − IoU) when this pixel is marked. The increases are computed directly, because
+    the difference of two Jaccard losses would be rounded to 0 in float32 for large images.
 
     Args:
       errors: [P], values ≥ 0.

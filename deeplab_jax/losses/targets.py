@@ -1,4 +1,4 @@
-"""Class proportions and valid pixels of labels, and means over pixels, classes and batches."""
+"""Valid pixels and class proportions of labels, and means over pixels and over classes."""
 
 from collections.abc import Sequence
 

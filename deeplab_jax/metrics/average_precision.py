@@ -73,8 +73,8 @@ class PrecisionRecall:
     def per_class_average_precision(self) -> Float[np.ndarray, " C"]:
         """Average precision per class, Σ (R_n − R_{n−1})·P_n, float64 [num_classes].
 
-        R_n and P_n are recall and precision at the nth of the decreasing thresholds, which are the
-        lower edges of the bins. NaN for classes that are absent from the truth.
+        R_n and P_n are recall and precision at the nth threshold. The thresholds are the lower
+        edges of the bins, in decreasing order. NaN for classes that are absent from the truth.
         """
         gained = self.positives[:, ::-1]
         found = np.cumsum(gained, axis=1)

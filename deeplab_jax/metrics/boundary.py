@@ -34,7 +34,7 @@ class TrimapConfusion:
 
     @classmethod
     def empty(cls, num_classes: int, widths: Sequence[int]) -> "TrimapConfusion":
-        """Returns matrices of zeros.
+        """Returns a `TrimapConfusion` in which all counts are zero.
 
         Raises:
           DeepLabError: a width is not an integer in 1..1000.
@@ -182,9 +182,10 @@ Positions = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Finds the boundary pixels of `outline` that match a boundary pixel of `other`.
+    """Returns the classes of all and of the matching boundary pixels of `outline`.
 
-    Two boundary pixels match if they have the same class and their distance is at most `radius`.
+    A boundary pixel of `outline` matches if `other` has a boundary pixel of the same class at a
+    distance of at most `radius`.
 
     Args:
       outline, other: class of each boundary pixel, −1 elsewhere; results of `_outline`.
@@ -229,11 +230,11 @@ def _found(
     """Returns whether the neighborhood of each position of `own` contains a position of `others`.
 
     Args:
-      own, others: positions. A position has only neighbors of its own class.
+      own, others: positions with their classes. Only positions of the same class are neighbors.
       halves: shape of the neighborhood. `halves[k]` is the largest distance in columns, for
         positions whose distance in rows is k. Distances in rows of at least `len(halves)` are
         outside the neighborhood.
-      size: upper bounds of the row and column of all positions.
+      size: (H, W), larger than the row and column of every position.
     """
     # Numbers of positions ascend by class, row and column. With margins around each class, the
     # numbers of the neighbors in one row are successive and do not include other rows or classes.

@@ -19,13 +19,13 @@ class CalibrationCounts:
     """Sums over valid pixels from which calibration metrics are computed.
 
     There are C classes. A probability falls into one of B bins: (0, 1/B], (1/B, 2/B], …; 0 is in
-    the first bin. In arrays with C + 1 rows, row c < C sums over the pixels in each bin of the
-    predicted probability of class c. Row C sums over the pixels in each bin of the confidence,
-    which is the probability of the predicted class.
+    the first bin. Arrays [C + 1, B] contain one sum per bin. In row c < C, pixels are in the bin
+    of their probability of class c. In row C, they are in the bin of their confidence, which is the
+    probability of the predicted class.
 
     Attributes:
       pixels: int64 [C + 1, B], number of pixels in each bin.
-      positives: int64 [C + 1, B]. Row c < C: number of pixels in each bin that belong to class c.
+      positives: int64 [C + 1, B]. Row c < C: number of pixels in each bin whose true class is c.
         Row C: number of pixels in each bin whose predicted class is correct.
       probability: float64 [C + 1, B], sum of the probabilities in each bin.
       squared_error: float64 [1], sum over pixels and classes of (probability − truth)², where the
@@ -96,7 +96,7 @@ class CalibrationCounts:
         """Returns the sums without the row of the last class, row C − 1.
 
         Evaluation with `--classes` or `--class_map` adds this class for predictions that belong to
-        none of the classes that are scored. No pixel has it as its true class. All other sums are
+        none of the scored classes. The class is never the true class of a pixel. All other sums are
         unchanged.
         """
         rows = np.delete(np.arange(len(self.pixels)), -2)
@@ -115,10 +115,10 @@ class CalibrationCounts:
 
     @property
     def per_class_calibration_error(self) -> Float[np.ndarray, " C"]:
-        """Mean over bins of |frequency − mean probability| of each class, float64 [C].
+        """For each class: mean over bins of |frequency − mean probability|, float64 [C].
 
-        The frequency is the fraction of pixels that belong to the class. Bins are weighted by their
-        number of pixels. NaN if there are no pixels.
+        The frequency is the fraction of the pixels in a bin that belong to the class. Bins are
+        weighted by their number of pixels. NaN if there are no pixels.
         """
         return self._errors[:-1]
 

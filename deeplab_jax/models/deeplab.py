@@ -63,8 +63,8 @@ class DeepLab(nn.Module):
 
     Attributes:
       architecture: backbone, head, decoder and all other keywords.
-      kind: kind of all layers: `trained`, `folded` (see `fold`) or `rounded`, see `layers.Form`. It
-        has no effect if the architecture is quantized.
+      kind: `trained`, `folded` (see `fold`) or `rounded` (for quantization-aware training), see
+        `layers.Form`. This attribute has no effect if the architecture is quantized.
       remat: gradient checkpointing, see `layers.Form`.
     """
 
@@ -92,11 +92,11 @@ class DeepLab(nn.Module):
         Args:
           image: [N, H, W, in_channels], integers or floating point; RGB 0..255 if `in_channels` is
             3 and `image_dtype` is uint8.
-          train: whether to normalize by batch statistics and to apply dropout, which requires the
-            random stream `dropout`.
+          train: whether to normalize by batch statistics, unless batch normalization is frozen,
+            and to apply dropout, which requires the random stream `dropout`.
           endpoints: whether to also return a dictionary of feature maps:
             * the endpoints of the backbone by name;
-            * `features`: input of the classifier, or of the head if it computes the scores itself;
+            * `features`: input of the classifier; without a classifier, output of the backbone;
             * `scores`: logits at scale 1 before upsampling;
             * `scores_0.75` and similar: with `multi_scale`, logits at each other scale;
             * `fused_scores`: maximum of the scores over all scales;

@@ -34,8 +34,8 @@ class ImageClassifier(nn.Module):
     the average. ConvNeXt has a layer normalization after the average (arXiv 2201.03545).
 
     Attributes:
-      architecture: backbone, number of classes and other keywords. Keywords of heads and decoders
-        have no effect.
+      architecture: backbone, number of classes and other options. The options of head and decoder
+        are not used.
     """
 
     architecture: Architecture

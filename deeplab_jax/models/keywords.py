@@ -1,7 +1,7 @@
 """Determines which keywords of `Architecture` have an effect on a network.
 
-A keyword that no part of the network uses must have a fixed value. Two different architectures are
-therefore always two different networks.
+A keyword that no part of the network uses must have a fixed value. Otherwise, several architectures
+would describe the same network.
 """
 
 from collections.abc import Callable, Mapping
@@ -160,7 +160,7 @@ PADDINGS = ("slim", "torchvision")
 
 
 def read_keywords(options: Architecture) -> frozenset[str]:
-    """Returns the keywords that have an effect on the network of an architecture."""
+    """Returns the keywords that the backbone and the other parts of a network use."""
     entry = find_backbone(options.backbone)
     read = set(entry.options)
     if entry.normalization is not None:
@@ -239,11 +239,11 @@ def check_backbone(options: Architecture) -> None:
 
 
 def absent_values(options: Architecture) -> dict[str, Any]:
-    """Returns a legal value for each keyword that has no effect or whose values are restricted.
+    """Returns legal values of the keywords that have no effect or whose values are restricted.
 
-    A keyword without effect on the network has a fixed value. If the network supports only some
-    values of a keyword, the result contains the current value if it is legal, else the first legal
-    value.
+    The value of a keyword without effect on the network is fixed. The value of a keyword of which
+    the network supports only some values is its value in `options` if the network supports it, else
+    the first supported value.
     """
     read = read_keywords(options)
     values = {

@@ -160,13 +160,13 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns an entry of `DECODERS`: a function that maps (options, form) to a decoder.
+    """Returns a value for `DECODERS`, a function that maps (options, form) to a decoder.
 
     Args:
-      make: function that returns the module of the decoder. Its argument is a `functools.partial`
-        of `heads.Decoder` that lacks only the argument `name`.
-      *sources: feature maps of the backbone that the decoder uses, coarsest first, as indices into
-        `BackboneEntry.low_level`, or into `BackboneEntry.blocks` if `options.low_level_source` is
+      make: function that returns the module of the decoder. It is called with a `functools.partial`
+        of `heads.Decoder`, in which only the argument `name` is not set.
+      *sources: indices of the feature maps that the decoder uses, coarsest first. They refer to
+        `BackboneEntry.low_level`, or to `BackboneEntry.blocks` if `options.low_level_source` is
         `block`.
     """
 
@@ -217,10 +217,10 @@ def make_decoder(options: Architecture, form: Form) -> Decoder:
 
 
 def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
-    """Returns an additional 3×3 convolution, the module called `name`.
+    """Returns an additional 3×3 convolution as a module called `name`.
 
     The module `refine_encoder` is between head and decoder. It is separable if `options.separable`
-    is set. The module `refine` is between decoder and classifier, and is not separable.
+    is True. The module `refine` is between decoder and classifier, and is never separable.
 
     Args:
       options: architecture of the network.
@@ -254,7 +254,7 @@ def backbone_normalization(options: Architecture) -> Normalization:
     """
     published = find_backbone(options.backbone).normalization
     if published is None:
-        raise ValueError(f"the backbone {options.backbone} must have batch normalization")
+        raise ValueError(f"the backbone {options.backbone} has no batch normalization")
     constants = normalization(options, published)
     epsilon = options.batch_norm_epsilon
     return constants if epsilon is None else dataclasses.replace(constants, epsilon=epsilon)

@@ -27,9 +27,9 @@ def preprocess(
 
     Args:
       image: pixels [N, H, W, C], integers or floating point.
-      name: preprocessing, one of `pixels.PREPROCESSINGS`. "mean", "vgg_mean" and "caffe_bgr"
-        require RGB pixels in 0..255. "mean_std" requires them if the argument `mean` is (). In all
-        other cases, any channels are legal.
+      name: preprocessing, one of `pixels.PREPROCESSINGS`. "mean", "vgg_mean", "caffe_bgr", and
+        "mean_std" with the default of `mean` require RGB pixels in 0..255. All others accept any
+        channels.
       dtype: dtype of the result.
       image_dtype: dtype of the stored pixels, `uint8` or `uint16`. `minus_one_one` maps the range
         of this dtype to -1..1.

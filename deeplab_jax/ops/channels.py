@@ -1,7 +1,7 @@
 """GELU and normalizations over channels.
 
-In an exported program, each of these operations is one call of a function with a fixed name, which
-converters to other formats recognize.
+In an exported program, each of these operations is one function call. Converters to other formats
+recognize the operation by the name of the called function.
 """
 
 import jax
@@ -84,7 +84,10 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 def parse_channels_name(name: str) -> tuple[str, float] | None:
     """Parses the operation and the epsilon from the name of a function in an exported program.
 
-    Converters to other formats call this function for each call in the exported program.
+    Converters to other formats use the result to translate calls of the named function.
+
+    Args:
+      name: name of any function in the program, such as `relative_norms_1e-06`.
 
     Returns:
       (name of the operation, epsilon), such as ("relative_norms", 1e-6); None if the name belongs

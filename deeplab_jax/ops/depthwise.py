@@ -1,10 +1,11 @@
 """Depthwise convolution: one k×k filter per channel.
 
 On CPUs, and on GPUs at atrous rates above 1, this convolution is computed as a sum of shifted
-products. XLA's convolution takes 25 to 50 times as long on CPUs, and 2 to 4 times as long on GPUs.
-On CPUs, if one device has the whole batch, the kernel gradient is summed over bands of rows. The
-gradient then takes 4.3 to 10.4 ms. With one reduction per tap, it takes 23.9 to 76.1 ms
-(docs/benchmarks.md). test_depthwise.py compares all implementations with XLA's.
+products. For the layers measured in docs/benchmarks.md, XLA's convolution takes 27 to 39 times as
+long on CPUs, and 2 to 4 times as long on GPUs. On CPUs, unless the batch is sharded over devices,
+the kernel gradient is summed over bands of rows. For the measured layer, this takes 10.4 ms, and
+one sum per tap over the whole batch takes 76.1 ms. test_depthwise.py compares all implementations
+with XLA's.
 """
 
 from collections.abc import Callable, Iterator
@@ -74,8 +75,8 @@ def _depthwise(
     Args:
       inputs, kernel: see `depthwise_convolution`.
       window: kernel size, rates, padding and stride of the convolution.
-      collected: `HaloMaps.collected`; None if `depthwise_convolution` was not called with
-        `HaloMaps`.
+      collected: rows of the inputs with copies of neighboring rows, see `HaloMaps.collected`. None
+        if `depthwise_convolution` was called with an array.
     """
     reference = partial(
         convolution_on_devices, window=window, groups=inputs.shape[-1], collected=collected
@@ -189,7 +190,7 @@ def gradient_in_bands(
     Each tap has a running sum [R, Q, C], where R is the number of output rows in a band. A loop
     over the bands of all images adds the elementwise products of the cotangent and the padded
     pixels under the tap. The compiler vectorizes the additions, and the running sum fits into the
-    cache. `gradient_at_once` takes up to eight times as long.
+    cache. `gradient_at_once` takes about seven times as long (docs/benchmarks.md).
     """
     batch, height, width, channels = cotangent.shape
     fitting = [

@@ -18,7 +18,8 @@ class KernelShards:
     """Sharding of kernels (fully sharded data parallelism).
 
     Attributes:
-      maps: sharding of feature maps; kernels are sharded over the same mesh axis as images.
+      maps: sharding of feature maps. Kernels are sharded over the mesh axis over which this
+        sharding distributes the images of a batch.
       axis_of: function that receives the shape of a kernel and returns the index of the axis to
         shard, or None to replicate the kernel.
     """
@@ -98,9 +99,9 @@ def is_sharded() -> bool:
 def constrain_rows(maps: Any) -> Any:
     """Constrains the rows of feature maps to be sharded as `Dispatch.rows_sharded` specifies.
 
-    Maps with fewer rows than devices, and leaves that are not maps, are returned unchanged. If
+    Maps with fewer rows than shards, and leaves that are not maps, are returned unchanged. If
     `rows_sharded` is None, all leaves are returned unchanged. The number of rows need not be a
-    multiple of the number of devices, because the compiler pads the last shard.
+    multiple of the number of shards, because the compiler pads the last shard.
 
     Args:
       maps: tree of arrays; those with the shape [N, H, W, …] are maps.
@@ -151,8 +152,8 @@ def dispatch(
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
     """Computes `function(operand)`; in an exported program, the function has the given name.
 
-    Converters of exported programs to other formats recognize this name. They replace the call by
-    one operation of the runtime for their format.
+    The converters of exported programs to other formats recognize the name. They replace the call
+    by operations of the other format.
     """
     if not exporting():
         return function(operand)

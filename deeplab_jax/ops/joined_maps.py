@@ -1,9 +1,10 @@
 """Convolution of an upsampled coarse map concatenated with a fine map, without upsampling first.
 
 Bilinear upsampling is linear and acts on each channel alone. The matrix products over channels can
-therefore be computed first, at the size of the coarse map. In the decoder of DeepLab v3+, the
-coarse map has a sixteenth of the pixels of the fine map. Two products with small constant matrices
-then interpolate the results and shift them by the distances of the taps.
+therefore be computed first, at the size of the coarse map. In the decoder of DeepLab v3+ at
+output stride 16, the coarse map has a sixteenth of the pixels of the fine map. Two products with
+small constant matrices then interpolate the results, shift them by the distances of the taps, and
+add them up.
 
 This method is used on CPUs at stride 1, if the fine map has at least four times the pixels of the
 coarse map. For the 3×3 convolution that docs/benchmarks.md lists, the outputs and gradients take
@@ -112,7 +113,7 @@ def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) 
     """Computes the convolution of the upsampled coarse map alone, [N, P, Q, E].
 
     Args:
-      maps: inputs of the convolution; the coarse map is upsampled to the size of the fine map.
+      maps: coarse map to upsample and convolve, and fine map, of which only the size is used.
       kernel: [k, k, C, E], the part of the kernel for the channels of the coarse map.
       window: window of the convolution.
     """
@@ -143,10 +144,10 @@ def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) 
 def _interpolate_lines(
     matrix: Float[Array, "t s"], lines: Float[Array, "M s C"]
 ) -> Float[Array, "M t C"]:
-    """Multiplies each line of s pixels by an interpolation matrix, to get a line of t pixels.
+    """Multiplies each of M lines of s pixels by an interpolation matrix, to get t pixels per line.
 
-    This is a batched product with one copy of the matrix per line. The result of a single product
-    over all lines would have the shape [t, M, C], and would have to be transposed.
+    A batched product with M copies of the matrix is used, because the result of a single product
+    with one matrix would have the shape [t, M, C] and would have to be transposed.
     """
     matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
     over = (((2,), (1,)), ((0,), (0,)))
@@ -156,10 +157,11 @@ def _interpolate_lines(
 def _interpolation_at_taps(
     matrix: Float[Array, "t s"], taps: int, rate: int, edge: tuple[int, int]
 ) -> Float[Array, "outputs ks"]:
-    """Returns a matrix [outputs, taps·source] that interpolates and adds up one line per tap.
+    """Returns a matrix [outputs, taps·source] that interpolates lines of pixels and adds them up.
 
-    The matrix multiplies a concatenation of `taps` lines of source pixels. It interpolates and pads
-    each line, shifts it by the distance of its tap, and adds up the lines.
+    The matrix is to be multiplied by the concatenation of `taps` lines of source pixels, one for
+    each tap of a kernel. The product with it interpolates and pads each line, shifts it by the
+    distance of its tap, and adds up the lines.
 
     Args:
       matrix: interpolation along one axis, [target, source].

@@ -3,13 +3,14 @@
 XLA computes the gradient of a kernel as a convolution whose window is the whole feature map.
 
 * On CPUs, this convolution reaches 35 to 45 % of the throughput of matrix products.
-  `kernel_gradient`, whose blocks fit into the cache, reaches 60 to 80 %: 15 to 66 ms instead of 21
-  to 138 ms. `kernel_gradient` is used at stride 1 if one device has the whole batch, except for
-  convolutions that valid_region.py computes.
-* On GPUs at atrous rates above 1, this convolution reaches 70 to 175 TFLOP/s, and matrix products
-  reach 690 TFLOP/s. `products_over_maps` is used there at stride 1.
+  `kernel_gradient`, whose blocks fit into the cache, reaches 60 to 80 %: it takes 15 to 66 ms
+  instead of 21 to 138 ms. CPUs use it at stride 1 if one device has the whole batch, unless
+  valid_region.py computes the convolution.
+* On GPUs, this convolution reaches 70 to 175 TFLOP/s at atrous rates above 1, and matrix products
+  reach 690 TFLOP/s. GPUs use `products_over_maps` at these rates and stride 1.
 
-docs/benchmarks.md has the measurements. test_kernel_gradient.py compares both functions with XLA.
+docs/benchmarks.md has measurements of `kernel_gradient`. test_kernel_gradient.py compares both
+functions with XLA.
 """
 
 from typing import Any
@@ -27,20 +28,20 @@ PIXELS_AT_A_TIME = 1024
 
 
 def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Kernel:
-    """Computes the gradient of a kernel at stride 1.
+    """Computes the gradient of a kernel, one band of pixel rows at a time.
 
     The gradient of tap t is Σ_i x[i + t·rate]·ȳ[i]ᵀ, where x is the padded input and ȳ is the
     cotangent of the outputs.
 
-    One matrix product computes the gradient of a whole row of taps for a band of pixel rows. Its
-    right operand is a concatenation of copies of the cotangent, one per tap, each shifted by the
-    distance of that tap.
+    In each band, one matrix product per row of taps computes the gradients of all taps in the row.
+    The left operand is the input. The right operand is a concatenation of copies of the cotangent,
+    one per tap, each shifted by the column distance of its tap. The results of all bands are added.
 
     Args:
       inputs: input before padding, [N, H, W, C].
       kernel: [k, k, C, D], used only for its shape and dtype.
       cotangent: cotangent ȳ of the outputs, [N, P, Q, D].
-      window: kernel size, rates, padding and stride of the convolution.
+      window: kernel size, rates and padding of the convolution; its stride must be 1.
 
     Returns:
       [k, k, C, D] in the dtype of the kernel; sums are computed in at least float32.

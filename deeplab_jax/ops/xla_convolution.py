@@ -59,18 +59,18 @@ class Window(NamedTuple):
         return height, width
 
     def transposed_padding(self, inputs: Size, outputs: Size) -> Padding:
-        """Returns the padding of the output cotangent for computing the gradient of the inputs.
+        """Returns the padding with which a convolution computes the gradient of the inputs.
 
-        To compute the gradient, `stride` − 1 zeros are inserted between the pixels of the
-        cotangent. The result is padded and convolved with the mirrored kernel.
+        This convolution applies the mirrored kernel to the cotangent of the outputs. `stride` − 1
+        zeros are inserted between neighboring pixels of the cotangent before it is padded.
 
         Args:
           inputs: input size (H, W).
           outputs: output size (P, Q).
 
         Returns:
-          Number of zeros before and after the rows and the columns of the cotangent; a negative
-          number cuts pixels off.
+          Numbers of zeros around the cotangent: ((top, bottom), (left, right)); a negative number
+          cuts pixels off.
         """
         edges = []
         for length, number, rate, (before, _) in zip(
@@ -97,8 +97,8 @@ def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Paddi
     """Returns the padding of TensorFlow's `SAME` for an input of `size` (H, W), as in MobileNets.
 
     At stride 1, and at stride 2 along an axis of odd length, this padding is equal to
-    `symmetric_padding`. At stride 2 along an axis of even length, there is one zero less before the
-    input if the kernel size is odd and above 1.
+    `symmetric_padding`. At stride 2 along an axis of even length, it has one zero less at the top
+    or left than `symmetric_padding`, if the kernel size is odd and above 1.
     """
 
     def one_axis(length: int, along: int) -> tuple[int, int]:

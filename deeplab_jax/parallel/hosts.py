@@ -196,8 +196,8 @@ def _late(addresses: Addresses, seconds: float) -> str:
 def alone(environment: Mapping[str, str]) -> bool:
     """Returns whether SLURM runs a single process.
 
-    For such a process, `start_hosts` calls `jax.distributed.initialize` only if addresses are set,
-    because this call restricts the process to one GPU.
+    For such a process, `start_hosts` calls `jax.distributed.initialize` only if addresses are set.
+    Without addresses, JAX would detect SLURM and could restrict the process to one GPU.
     """
     return environment.get("SLURM_NTASKS") == "1"
 
@@ -205,7 +205,7 @@ def alone(environment: Mapping[str, str]) -> bool:
 def local_devices(environment: Mapping[str, str]) -> list[int] | None:
     """Returns the indices of all GPUs of the node if SLURM runs one process per node, else None.
 
-    If the result is None, JAX assumes that SLURM runs one process per GPU.
+    With None, JAX selects the GPUs. If it detects SLURM, it selects one GPU for each process.
     """
     tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")
@@ -270,8 +270,8 @@ def from_first_host(value: Any) -> Any:
 def wait_for_hosts(name: str) -> None:
     """Waits until all processes have called this function (barrier).
 
-    The barrier does not use the devices. On CPUs, a collective operation of the devices fails if
-    the processes do not start it within 30 s of each other.
+    Processes may wait for hours, because the barrier uses no collective operation of the devices.
+    On CPUs, such an operation fails if the processes do not start it within 30 s of each other.
 
     Args:
       name: name of the barrier; several barriers may have the same name.

@@ -45,10 +45,11 @@ def _of(devices: Any) -> set[int]:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Builds global arrays, sharded over the mesh axis `data`, from the examples of all processes.
+    """Builds the arrays of the global batch, sharded over the mesh axis `data`.
 
     Args:
-      batch: arrays with the examples of this process along the first axis; see `data_share`.
+      batch: arrays that contain, along the first axis, only the examples that this process has
+        read; see `data_share`.
       mesh: device mesh.
     """
     sharding = batch_sharding(mesh)
@@ -86,7 +87,11 @@ def _moved(array: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def rows_of_this_process(array: jax.Array) -> np.ndarray:
-    """Returns the part of a global array, along the first axis, that this process stores."""
+    """Returns the entries along the first axis of a global array that this process stores.
+
+    Args:
+      array: array that is sharded over its first axis only, such as the outputs for a batch.
+    """
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
@@ -96,8 +101,8 @@ def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
 
     With `fsdp`, each kernel with at least 2¹⁹ values and its optimizer state are sharded over the
     mesh axis `data`. The sharded axis of an array is its longest axis whose length is divisible by
-    the size of `data`. Smaller kernels, and vectors such as biases and the variables of batch
-    normalization, are replicated; see `mesh.MIN_SHARDED_SIZE`.
+    the size of `data`. All other arrays, such as smaller kernels, biases and the variables of batch
+    normalization, are replicated; see `mesh.split_axis`.
 
     Args:
       shapes: tree of arrays or of their shapes (`jax.ShapeDtypeStruct`).

@@ -1,7 +1,7 @@
 """Communication of a training step by cause, compared with the minimum that training requires.
 
-An all-reduce sends twice as many bytes as a reduce-scatter or an all-gather of the same array.
-Therefore all bytes of an all-reduce are counted, but only half of the bytes of the other two.
+The bytes of a collective are the bytes of its arrays. A reduce-scatter, an all-gather or an
+all-to-all counts only half of them, because an all-reduce of the same arrays sends twice as many.
 """
 
 import dataclasses
@@ -37,9 +37,8 @@ class Cause:
 
     Attributes:
       count: number of collectives.
-      bytes: bytes in the collectives. An all-gather, a reduce-scatter or an all-to-all counts half
-        of its bytes.
-      least: minimum number of bytes that training requires; None if unknown.
+      bytes: bytes of the collectives, counted as in the module docstring.
+      least: minimum of `bytes` that training requires; None if unknown.
     """
 
     count: int
@@ -74,11 +73,11 @@ def communication(
 def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
-    All-reduces of vectors add up either gradients or statistics of batch normalization, and the
-    compiled program does not show which. They are therefore counted as follows:
+    All-reduces of vectors over the batch sum either gradients or statistics of batch
+    normalization. The compiled program does not show which, so they are counted as follows:
 
-    * Their number is counted under statistics.
-    * Their bytes are counted under gradients, up to the total size of all vector parameters. Any
+    * number: All these all-reduces are counted under statistics.
+    * bytes: They are counted under gradients, up to the total size of all vector parameters. Any
       further bytes are counted under statistics.
 
     Args:
@@ -111,7 +110,7 @@ def leaf_size(leaf: Any) -> int:
 
 
 def shard_size(leaf: Any) -> int:
-    """Returns the number of values of an array that each device stores.
+    """Returns how many values of an array each device stores.
 
     Args:
       leaf: array or `jax.ShapeDtypeStruct`; without a sharding, each device stores all values.
@@ -125,7 +124,8 @@ def _causes(collective: Collective, kernels: set[int]) -> Iterator[tuple[str, in
 
     Args:
       collective: collective of a compiled training step.
-      kernels: sizes, in values, of the kernels of the network and of the shards of these kernels.
+      kernels: number of values of each kernel of the network, and of a shard of each kernel. An
+        array with such a number of values is counted as a kernel or its gradient.
     """
     kind, axes = collective.kind, collective.axes
     for array in collective.arrays:
@@ -149,9 +149,9 @@ def least_communication(
     """Returns the minimum number of bytes that a chip communicates in a training step, by cause.
 
     This minimum assumes that each gradient is summed once, and that rows of each feature map are
-    exchanged once per pass, for all layers that read the map. In batch normalization, the sums
-    of values and of squares in the forward pass count as statistics. The sums in the backward pass
-    are the gradients of scale and offset, and count as gradients.
+    exchanged once per pass, even if several layers read the map. The sums of values and of squares
+    that batch normalization computes in the forward pass count as statistics. Its sums in the
+    backward pass count as gradients, because they are the gradients of scale and offset.
 
     Args:
       model: network.
@@ -188,9 +188,10 @@ def least_communication(
 def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -> int | None:
     """Returns the minimum number of bytes that a chip exchanges with neighbors in a training step.
 
-    In the forward pass, neighbors exchange rows of feature maps. In the backward pass, they
-    exchange rows of the gradient of a feature map, or of the gradients of all maps that are
-    computed from it, whichever is less. The gradient of the image is not needed.
+    In the forward pass, neighbors exchange rows of each feature map. In the backward pass, there
+    are two ways to compute the gradient of a feature map: neighbors exchange rows of this gradient,
+    or rows of the gradients of all maps that are computed from the feature map. The way with fewer
+    bytes is counted. The gradient of the image is not computed.
 
     Args:
       model: network.
@@ -227,10 +228,10 @@ def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -
 
 
 def _from_image(program: Program) -> set[int]:
-    """Returns the numbers (`Value.number`) of the arrays that contain the image.
+    """Returns the numbers (`Value.number`) of the arrays whose gradients are not computed.
 
     These are the image, and all arrays that are computed from it without a convolution or a matrix
-    product. Training does not need their gradients.
+    product.
     """
     numbers = {program.inputs[-1].number}
     for operation in program.operations:
@@ -244,15 +245,16 @@ def _from_image(program: Program) -> set[int]:
 def _needed(
     operation: Operation, parts: int, align_corners: bool
 ) -> tuple[int, RowBlocks, RowBlocks] | None:
-    """Returns the rows that each chip needs for an operation on a map with sharded rows.
+    """Returns the rows that each chip needs for an operation on a feature map.
 
     Returns:
-      Three results, or None if the operation needs no rows of other chips, or if the rows of its
-      map are not sharded:
+      None if the operation needs no rows of other chips, or if the rows of the feature map are not
+      sharded. Otherwise, three results:
 
-      * index of the operation's input that is a feature map
-      * rows of this map that each chip needs in the forward pass
-      * rows that each chip needs in the backward pass
+      * index of the feature map in the inputs of the operation
+      * rows of the feature map that each chip needs in the forward pass
+      * rows of the output's gradient that each chip needs in the backward pass; for a resize, the
+        same `RowBlocks` as in the forward pass
     """
     index, output = 0, operation.outputs[0].shape
     if operation.name == "conv_general_dilated":

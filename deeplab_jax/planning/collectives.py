@@ -211,13 +211,12 @@ def between_slices(
     """Returns the number and the size of the transfers between TPU slices.
 
     Args:
-      collectives: collectives of one chip. A slice sends `chips_per_slice` times the bytes of one
-        chip, because each chip of the slice sends an equal part.
+      collectives: collectives of one chip. All chips of a slice send equally many bytes.
       chips_per_slice: number of chips in a slice.
 
     Returns:
-      {kind: {"count": transfers per step, "bytes": bytes per slice and step}}. A kind is the
-      collective operation that transfers are a part of, such as `all-reduce`.
+      {kind: {"count": transfers per chip and step, "bytes": bytes per slice and step}}. A kind is
+      the collective operation that the transfers are a part of, such as `all-reduce`.
     """
     by_name: dict[str, list[Collective]] = {}
     for each in collectives:
@@ -233,10 +232,9 @@ def between_slices(
 def within_slices(collectives: Iterable[Collective]) -> list[Collective]:
     """Returns the collectives within a slice.
 
-    An all-reduce over several slices consists of a reduce-scatter within each slice, of transfers
-    of the resulting parts to the other slices, and of an all-gather of the parts within each slice.
-    The result contains the reduce-scatter as an all-reduce, but neither the transfers nor the
-    all-gather.
+    The compiler replaces an all-reduce over several slices by a reduce-scatter within each slice,
+    transfers of the resulting parts to the other slices, and an all-gather within each slice. The
+    result contains only the reduce-scatter, as one `all-reduce` that represents all three.
     """
     found = list(collectives)
     if not any(each.kind == SEND for each in found):

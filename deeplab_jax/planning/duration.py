@@ -96,11 +96,11 @@ class Duration:
       steps: training steps, without waiting for input.
       validations: all validations.
       saves: time during which saving checkpoints blocks training.
-      start_up: imports and compilation.
+      start_up: imports, reading the initial checkpoint, and compilation.
       input: time during which the chips wait for images.
       cores: minimum number of cores per host with which the chips do not wait for images.
-      bound: what limits the speed of a step: `input` if the chips wait for images, otherwise the
-        longest part of the step, as in `Estimate.bound`.
+      bound: what limits the speed of a step: `input` if the chips wait for images, otherwise
+        `Estimate.bound`, the part that takes most of the estimated step time.
     """
 
     steps: float
@@ -139,7 +139,7 @@ def estimate_duration(
     Args:
       schedule: settings of the run.
       step_seconds: time of a training step, in seconds.
-      bound: name of the longest part of a step, as in `Estimate.bound`.
+      bound: name of the part that takes most of `step_seconds`, see `Estimate.bound`.
       state_bytes: size of a checkpoint, in bytes.
       compile_seconds: time of compilation, in seconds.
     """

@@ -6,8 +6,8 @@ the time of communication, which is assumed not to overlap with computation.
 An all-reduce within a slice of n chips runs around the rings of its torus. Each chip sends
 2·(n − 1)/n of the bytes, over all its links at once (arXiv 1909.09756, section 2). The latency of
 all hops is added. An all-reduce over several slices, or over several hosts with GPUs, also uses the
-slower network between slices or hosts: each chip has a part of the sums of its slice or host, and
-these parts are added up over the network.
+slower network between slices or hosts. Each chip of a slice or host holds an equal part of the
+sums, and adds it to the same part in the other slices or hosts.
 """
 
 import dataclasses
@@ -38,10 +38,10 @@ class Work:
     Attributes:
       flops: number of floating-point operations.
       hbm_bytes: bytes read from and written to memory.
-      reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives, which send
-        each byte once instead of twice.
-      reductions: number of collectives that `reduced_bytes` counts.
-      halo_bytes: bytes sent to the chips with neighboring rows of an image.
+      reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives, except halo
+        exchanges. An all-reduce sends each byte twice, and the other collectives send it once.
+      reductions: number of collectives whose bytes are in `reduced_bytes`.
+      halo_bytes: bytes of halo exchanges: rows sent to the chips with neighboring image rows.
     """
 
     flops: float
@@ -113,17 +113,17 @@ def estimate(work: Work, chip: Chip, num_chips: int, num_slices: int = 1) -> Est
 
 
 def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[int, float]:
-    """Returns {number of chips: weak-scaling efficiency} for several numbers of chips.
+    """Returns {n: weak-scaling efficiency on n chips} for several numbers n of chips.
 
-    The efficiency is the step time on `smallest` chips divided by the step time on n chips.
+    The efficiency is the step time on `smallest` chips divided by the step time on n chips. The n
+    chips are in as few slices, or hosts with GPUs, as possible.
 
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: number of chips over which the rows of one image are sharded. All numbers of chips
-        in the result are multiples of `smallest`, which is the first of them.
-      slices: number of available TPU slices of the largest size, which limits the number of chips;
-        ignored for GPUs. Each number of chips uses as few slices, or hosts with GPUs, as possible.
+      smallest: first number of chips in the result: the chips over which the rows of one image are
+        sharded. The other numbers are multiples of it.
+      slices: maximum number of TPU slices, each of the largest size; ignored for GPUs.
     """
     most = LARGEST_CLUSTER if chip.is_gpu else slices * chip.largest
     counts = [smallest * scale for scale in SCALES if smallest * scale <= most]
@@ -232,7 +232,8 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     """Returns the devices of a topology, for ahead-of-time compilation without the hardware.
 
     Raises:
-      DeepLabError: the compiler is not installed, or does not support the topology.
+      DeepLabError: the TPU or GPU compiler is not installed or does not support the topology, a
+        chip is not one device, or JAX_PLATFORMS does not contain `cpu` (GPUs only).
     """
     try:
         devices = _gpu_devices(topology) if topology.chip.is_gpu else _tpu_devices(topology)
@@ -244,8 +245,8 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
         raise DeepLabError(message) from error
     if len(devices) != topology.num_chips:
         raise DeepLabError(
-            f"a plan requires one device per chip, but {topology.name} has {len(devices)} devices "
-            f"for {topology.num_chips} chips; give a topology of another chip"
+            f"a plan requires one JAX device per chip, but {topology.name} has {len(devices)} "
+            f"devices for {topology.num_chips} chips; give a topology with chips of another type"
         )
     return devices
 

@@ -31,9 +31,10 @@ class Traffic:
         network.
       reductions: bytes of all-reduces over the batch in the compiled program.
       halo: count and bytes of exchanges between chips with neighboring rows of an image.
-      gathered_activations: count and bytes of all-gathers of activations from chips with other
-        images; should be 0.
-      gathered_parameters: count and bytes of all-gathers of fully sharded parameters.
+      gathered_activations: count and bytes of all-gathers and all-to-alls in which chips with
+        different images exchange activations; should be 0.
+      gathered_parameters: count and bytes of all-gathers and all-to-alls of fully sharded
+        parameters.
       expected_gathers: bytes in all-gathers if each sharded parameter is gathered once, in the
         dtype of the computation.
       between_slices: number and bytes of the transfers between TPU slices, per slice and step:
@@ -73,7 +74,7 @@ class Plan:
       analytic_flops_per_chip: operations per step, computed from the layers: 2 · multiply-adds · 3
         passes (one forward, two backward; fewer in frozen parts) · images per chip, without
         rematerialization.
-      largest_batch: largest number of images per shard of the batch.
+      largest_batch: largest batch that fits into memory.
       flops_per_chip: operations of the convolutions and matrix products of the compiled program;
         multiplications with padding values are not counted.
       hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
@@ -305,8 +306,8 @@ def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
     Args:
       planned: plan whose step fits.
       run: planned training run.
-      smallest: number of chips over which the rows of one image are sharded. It is the smallest
-        number of chips in `Plan.scaling`.
+      smallest: smallest number of chips in `Plan.scaling`, equal to the number of chips over
+        which the rows of one image are sharded.
     """
     program = hlo.parse(planned.step.text)
     flops, moved = work.total_flops(program), work.memory_traffic(program)

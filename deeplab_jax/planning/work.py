@@ -88,9 +88,10 @@ def executed(program: Program) -> Iterator[tuple[Instruction, Mapping[str, Instr
 
 
 def total_flops(program: Program) -> int:
-    """Returns the operations of all convolutions and matrix products, in all iterations of loops.
+    """Returns the number of operations of all convolutions and matrix products of a program.
 
-    Operations are multiplications and additions, each counted as one.
+    Operations are multiplications and additions, each counted as one. Operations in loops count
+    once per iteration.
     """
     return sum(
         times * computation_flops(program.computations[name])
@@ -206,7 +207,7 @@ def _reads(fused: Mapping[str, Instruction]) -> dict[int, int]:
 
 
 def _takes(user: Instruction, name: str) -> bool:
-    """Returns whether an instruction slices the array `name`, or updates a slice of it."""
+    """Returns whether the instruction `user` reads or updates only a slice of the array `name`."""
     return user.operands[0] == name and user.opcode in (*SLICES, "dynamic-update-slice")
 
 
@@ -235,7 +236,7 @@ def _kernel_flops(
 
 
 def computation_flops(instructions: Mapping[str, Instruction]) -> int:
-    """Returns the floating-point operations of the convolutions and dots of a computation."""
+    """Returns the number of operations of the convolutions and matrix products of a computation."""
     return sum(_flops(instruction, instructions) for instruction in instructions.values())
 
 
@@ -262,7 +263,10 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attributes: str) -> int:
-    """Counts the multiply-adds of a convolution, except those in which a tap is on padding."""
+    """Counts the multiply-adds of a convolution with input pixels.
+
+    Multiply-adds with padding, or with zeros between dilated input pixels, are not counted.
+    """
     labels = required(LABELS, attributes).groups()
     lengths, taps, results = (
         dict(zip(names, array.shape, strict=True))
@@ -277,7 +281,10 @@ def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attribut
 
 
 def _taps_inside(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts the pairs (output, kernel tap) along one axis in which the tap is not on padding."""
+    """Counts the pairs (output, kernel tap) along one axis in which the tap is on an input pixel.
+
+    The tap of any other pair is on padding, or on a zero between dilated input pixels.
+    """
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default

@@ -54,7 +54,7 @@ def read_training(
 
     Args:
       path: workdir of the training run, or a model directory.
-      description: content of the `model.json` in this directory.
+      description: content of `model.json` in the directory `path`.
       checkpoint: `best`, `last` or a step.
 
     Returns:
@@ -91,10 +91,10 @@ def read_training(
 
 
 def _network_defaults(description: ModelDescription) -> dict[str, Any]:
-    """Returns {dotted name: default} for the fields of the config section `model`.
+    """Returns {"model.NAME": default} for the config fields that set options of a network.
 
-    The defaults are those for the architecture, `backbone` and `num_classes` of the description.
-    The fields `backbone` and `num_classes` are left out.
+    The defaults depend on the architecture, the backbone and the number of classes, which are taken
+    from the description. `model.backbone` and `model.num_classes` have no entry.
     """
     given = {name: description.overrides[name] for name in ("backbone", "num_classes")}
     defaults = models.create_model(description.architecture, **given).architecture.describe()
@@ -143,6 +143,7 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
     if "classes" not in metrics["settings"] and scored != list(description.class_names):
         raise DeepLabError(
             f"{path} has the metrics of a model with other classes: "
-            f"{class_difference(scored, description.class_names)}; give the metrics of this model"
+            f"{class_difference(scored, description.class_names)}; give the metrics of the model "
+            "to push"
         )
     return metrics

@@ -23,7 +23,8 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
     Args:
       path: output file, written atomically.
       counts: number of pixels, int [num_classes, num_predicted]. Rows are true classes, columns
-        predicted classes. There is one more column if predictions can belong to no scored class.
+        predicted classes. If the classes to score were given, one more column contains the
+        predictions that belong to none of them.
       class_names: name of each column; the first `num_classes` names also belong to the rows.
     """
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

@@ -83,7 +83,9 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
       - `operations_per_second`: floating-point operations of deeplab_jax per second, or None.
       - `compile_seconds`, `peak_bytes`: attributes of `match.ours`.
       - `baseline_compile_seconds`, `baseline_peak_bytes`: attributes of `match.theirs`.
-      - `work`, `baseline`, `repetitions`, `difference`: description of the measurement.
+      - `work`, `difference`: attributes of `match`.
+      - `baseline`: name of the baseline.
+      - `repetitions`: number of timed runs of each program.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:

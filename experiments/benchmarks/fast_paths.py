@@ -131,10 +131,9 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
       repetitions: number of timed runs with and without each fast path.
 
     Returns:
-      {name of a fast path: results}, JSON-serializable. The results are a dictionary with the
-      entries that `baselines.measure` returns, for which the reference implementation is the
-      baseline, and the entry `gain`: the time with the reference divided by the time with the fast
-      path.
+      {name of a fast path: results}, JSON-serializable. The results of a fast path are the
+      dictionary of `baselines.measure`, where the baseline is the network with the reference, and
+      the entry `gain`: 1 / `ratio`, that is, time with the reference / time with the fast path.
 
     Raises:
       DeepLabError: there is no such fast path.
@@ -161,7 +160,7 @@ def contender(path: FastPath, name: str) -> Contender:
     In a `with` block of `FastPath.switched_off`, the program is compiled without the fast path.
 
     Args:
-      path: fast path. The program runs the work `path.work` of the network `path.network`.
+      path: fast path, with the network and the work of the program.
       name: name of the program in the results.
     """
     lowered, arguments = lower(path)

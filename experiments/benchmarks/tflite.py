@@ -20,12 +20,12 @@ WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 def forward(work: Workload) -> Match:
     """Returns forward passes of deeplab_jax and of the TFLite file, ready to be timed.
 
-    The file has a fixed size of 257 × 257 pixels. Both networks return logits at image size.
-    The memory of the baseline is not measured.
+    The input of the TFLite file has a fixed batch size and a fixed image size of 257 × 257 pixels.
+    Both networks return logits at image size. The memory of the baseline is not measured.
 
     Raises:
-      DeepLabError: LiteRT is not installed, the file cannot be downloaded, or the image size or the
-        batch size of `work` is not that of the file.
+      DeepLabError: LiteRT is not installed, the file cannot be downloaded, or `work` does not have
+        the image size and batch size of the TFLite file's input.
     """
     file = fetch(find_pretrained(WEIGHTS[work.network]), LoggingReporter())
     interpreter = _interpreter(str(file))

@@ -1,4 +1,4 @@
-"""Baseline of the input pipeline: Pillow, torchvision's v2 transforms and a DataLoader."""
+"""Baseline for the input pipeline: Pillow, torchvision's v2 transforms and a DataLoader."""
 
 import io
 import statistics
@@ -21,7 +21,7 @@ from experiments.benchmarks.pytorch import import_library
 def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tuple[Path, Path]]:
     """Writes the first `count` images and masks to files, and returns pairs (image, mask) of paths.
 
-    The files contain the encoded bytes of the dataset, which a PyTorch dataset can decode.
+    The files contain the bytes that the dataset stores, which are encoded as JPEG or PNG.
     """
     files = []
     for index in range(count):
@@ -37,7 +37,8 @@ def make_batches(
 ) -> Callable[[], Iterator[Any]]:
     """Returns a function that returns an iterator over batches of augmented images and masks.
 
-    The iterator reads each file once, in one thread, and yields uint8 tensors.
+    The iterator reads each file once, in one thread, and yields pairs (images, masks) of uint8
+    tensors.
 
     Args:
       files: pairs (image, mask) of paths; images may have different sizes.

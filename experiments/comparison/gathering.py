@@ -25,7 +25,8 @@ class Compared:
     Attributes:
       metrics: metrics of the evaluation, as in `metrics.json`.
       parameters: number of parameters.
-      macs: multiply-adds of one forward pass at the size of the largest shown image.
+      macs: multiply-adds of one forward pass. The input has the largest height and the largest
+        width of the shown images, padded as in inference.
       seconds_per_image: mean time, over the shown images, from the decoded image to the class map,
         without compilation.
     """
@@ -88,9 +89,8 @@ def compare(
       predictors: models by name.
       dataset: dataset split to evaluate. It must have the classes of the models.
       options: inference options for all models (default: those of each predictor).
-      num_images: number of images to show, evenly spaced over the split.
-      trimap_widths: widths, in pixels, of the bands around void pixels in which mean IoU is also
-        computed.
+      num_images: number of images to show, evenly spaced over the evaluated images.
+      trimap_widths: widths in pixels of zones around void pixels; each zone has its own mean IoU.
       limit: maximum number of images to evaluate, from the start of the split.
       batch_size: number of images per batch of the evaluation.
       reporter: receives progress events.

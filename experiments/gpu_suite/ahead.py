@@ -1,9 +1,10 @@
-"""Ahead-of-time compilation of training steps and gradients for a GPU, without the GPU.
+"""Ahead-of-time compilation of kernel gradients or training steps for a GPU, without the GPU.
 
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 
 Counts the GPU kernels of the compiled programs, and the bytes that these kernels write. Measures no
-times. --step compiles training steps instead of single gradients, and --toy uses tiny sizes.
+times. --step compiles training steps instead of gradients of single atrous kernels, and --toy uses
+tiny sizes.
 
 The packages jax-cuda13-plugin and jax-cuda13-pjrt are required, in the same version as JAX. CUDA
 and a GPU are not required. After each compilation, a JSON row is written to FILE. To resume an
@@ -39,7 +40,8 @@ def count(program: str) -> dict[str, Any]:
       - `kernels`: number of all kernels.
       - `matrix_products`, `transposes`, `copies`: number of kernels of this kind.
       - `convolutions`: {cuDNN function: number of convolutions}.
-      - `windows_of_maps`: number of convolutions whose kernel is a feature map.
+      - `windows_of_maps`: number of convolutions whose window is a whole feature map. XLA computes
+        gradients of kernels in this way.
       - `bytes_of_transposes`, `bytes_of_copies`: bytes that kernels of this kind write.
       - `bytes_written`: bytes that all kernels write as floating-point arrays.
       - `bytes_of_float32_maps`: bytes that all kernels write as float32 arrays with four
@@ -111,8 +113,9 @@ def measurements(device: str, toy: bool, step: bool) -> list:
     Args:
       device: device to compile for: `h100`, `h200`, or `here` for the first device of this machine.
       toy: whether to use tiny sizes.
-      step: True: the training step of part a, once for each implementation of kernel gradients.
-        False: single gradients of atrous kernels, for each implementation and shape.
+      step: True: training steps of DeepLab v3 with ResNet-101, one for each implementation of
+        kernel gradients. False: gradients of single atrous kernels, one for each implementation and
+        shape.
     """
     from experiments.gpu_suite import operations
     from experiments.gpu_suite.rows import Measurement
@@ -188,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=as_path, required=True, help="file for the results")
     parser.add_argument("--device", default="h200", choices=[*DEVICES, "here"])
-    parser.add_argument("--step", action="store_true", help="compile the training step of part a")
+    parser.add_argument("--step", action="store_true", help="compile training steps of DeepLab v3")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes")
     arguments = parser.parse_args()
     # XLA chooses between Triton and cuBLAS by measurements on the GPU. Without a GPU, choosing the

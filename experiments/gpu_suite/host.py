@@ -86,7 +86,8 @@ def camvid(toy: bool, output: Path, source: Path | None) -> list[Measurement]:
     Args:
       toy: whether to train only two steps, on random images.
       output: directory of the results, to which dataset and workdir are written.
-      source: directory of the raw CamVid images and masks; None: the measurement is skipped.
+      source: directory of the raw CamVid images and masks. None: the measurement is skipped,
+        unless `toy` is set.
     """
     config = "camvid:cpu,steps=2" if toy else "camvid"
     run = functools.partial(_camvid, config, toy, output.absolute(), source)

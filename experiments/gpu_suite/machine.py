@@ -18,7 +18,7 @@ def describe() -> dict[str, Any]:
       JSON-serializable dictionary with the keys:
 
       * `versions`: {package that the suite requires: version, or None if it is not installed}.
-      * `card`: description of the first GPU; None if nvidia-smi is not installed.
+      * `card`: description of the first GPU; None if nvidia-smi is not installed or fails.
       * `date`, `processor`, `cores`, `devices`, `python`: see `describe_machine`.
     """
     versions = {package: _version(package) for package in PACKAGES}
@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
 
 
 def _card() -> str | None:
-    """Returns name, driver version and memory of the first GPU; None if nvidia-smi fails."""
+    """Returns name, driver version and memory of the first GPU; None without working nvidia-smi."""
     if shutil.which(QUERY[0]) is None:
         return None
     answer = subprocess.run(QUERY, capture_output=True, text=True, check=False)

@@ -57,12 +57,12 @@ CALLS, TOY_CALLS = 20, 2
 def xla_gradient(
     inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array, window: Window
 ) -> jax.Array:
-    """Returns the gradient of a kernel, which JAX computes by transposing XLA's convolution.
+    """Computes the gradient with respect to a kernel as the transpose of XLA's convolution.
 
     Args:
       inputs: [N, H, W, C].
       kernel: [k, k, C, D]; only its shape is used.
-      cotangent: gradient of the output, [N, H', W', D].
+      cotangent: gradient with respect to the output, [N, H', W', D].
       window: kernel size, rate, padding and stride.
     """
     convolve = functools.partial(xla_convolution, inputs, window=window)
@@ -91,7 +91,7 @@ CONVOLUTIONS = {
 def measurements(toy: bool) -> list[Measurement]:
     """Returns the measurements of part b, one for each implementation and shape.
 
-    Gradients of atrous kernels, with the shapes of ResNet-101, come before depthwise convolutions.
+    The kernel gradients of atrous convolutions come first, then the depthwise convolutions.
 
     Args:
       toy: whether to use tiny shapes and few calls, to test the suite on any machine.
@@ -142,7 +142,7 @@ def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
-    """Returns normally distributed bfloat16 arrays. With zeros, GPUs would compute faster."""
+    """Returns normally distributed bfloat16 arrays, because GPUs compute faster with zeros."""
     keys = jax.random.split(jax.random.key(0), len(sizes))
     return [
         jax.random.normal(key, size, jnp.bfloat16) for key, size in zip(keys, sizes, strict=True)

@@ -36,7 +36,7 @@ def kind_of(kernel: str) -> str:
 
 
 def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]:
-    """Sums the times of kernels over a profile.
+    """Sums the times of all kernel calls in a profile, by kernel and by kind of kernel.
 
     Args:
       kernels: (name, milliseconds) of every call of a kernel.

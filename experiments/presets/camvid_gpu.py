@@ -1,6 +1,6 @@
-"""Preset for CamVid at full size on a GPU, with the atrous rates and channels of the paper.
+"""Preset for CamVid at full size on a GPU, with the atrous rates and channels of each table row.
 
-No training run with this preset has been measured yet.
+experiments/RESULTS.md contains no results of this preset.
 """
 
 from experiments.presets.camvid import CAMVID

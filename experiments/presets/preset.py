@@ -22,14 +22,15 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Setting for the training runs of a table; most presets scale the published setting down.
+    """Changes that adapt the training runs of a table to a dataset and a machine.
 
-    If a row of the table changes the recipe's batch size, number of steps, crop size or learning
-    rate by a factor, the value of the preset is multiplied by the same factor.
+    Most presets scale the published runs down. A row can multiply the batch size, number of steps,
+    crop size or learning rate of the table's recipe by a factor. Its run then has the value of the
+    preset, multiplied by the same factor.
 
     Attributes:
       name: name of the preset, the value of `--preset`.
-      scales_down: whether the table is scaled down. If not, the fields below are not used.
+      scales_down: whether the runs are scaled down. If not, the fields below are not used.
       small: backbone and steps for random initial weights, if the table does not require a ResNet.
       resnet: backbone and steps for random initial weights, if the table varies multi-grid or
         cascades, which require a ResNet.
@@ -37,7 +38,8 @@ class Preset:
       crop_size: (H, W) that replaces the crop size of the recipe.
       batch_size: batch size that replaces the batch size of the recipe.
       rate_share: factor for the atrous rates of the row.
-      width_share: factor for the numbers of channels of the row's head and decoder.
+      width_share: factor for the numbers of channels of the row's head and decoder. A quarter of
+        this factor applies to fc6 and fc7.
       changes: further config fields to change, and their values.
     """
 

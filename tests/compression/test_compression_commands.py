@@ -284,7 +284,7 @@ def test_distill_from_a_teacher(world, monkeypatch, capsys):
             ["--output=x", "--steps=1", "--config.model.head=aspp"],
             "--model defines the network",
         ),
-        ("quantize", ["--output=x", "folder"], "takes no argument 'folder'"),
+        ("quantize", ["--output=x", "folder"], "only flags, not 'folder'"),
         ("prune", ["--output=x", "--steps=1", "--size=33"], "size '33' is not legal"),
         ("prune", ["--output=x", "--steps=1", "--size=33x33"], "give at least 48x48"),
         ("quantize", ["--output=x", "--model=two"], "2 classes, but the dataset shapes has 6"),

@@ -199,7 +199,7 @@ def test_the_table_plans_configs_that_there_are(name):
     [
         (["--config=voc"], "--topology must be given"),
         (["--config=voc", "--topology=v5f:2x2"], "unknown chip 'v5f'"),
-        (["x", "--config=voc", "--topology=v5e:2x2"], "plan takes no argument 'x'"),
+        (["x", "--config=voc", "--topology=v5e:2x2"], "plan takes only flags, not 'x'"),
         (
             ["--config=voc", "--topology=v5e:2x2", "--config.parallel.spatial=0"],
             "parallel.spatial=0 must be a divisor of 4",

@@ -1,4 +1,4 @@
-"""Changes and initial weights that the diagnostic tables on frozen features have in common."""
+"""Config changes, initial weights and notes of the diagnostic tables on frozen features."""
 
 from experiments.table import Training
 

@@ -1,6 +1,6 @@
 """Diagnostic table: atrous rates of a head on frozen features.
 
-The class of an object depends on a cue at a distance of 80 pixels.
+The class of each object depends on a cue 80 pixels away from the object.
 """
 
 from experiments.table import Claim, Row, Table

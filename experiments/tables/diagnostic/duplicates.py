@@ -1,4 +1,4 @@
-"""Diagnostic table: images with rare classes are used once or twice per training epoch."""
+"""Diagnostic table: effect of using images with rare classes twice per training epoch."""
 
 from experiments.table import Claim, Row, Table
 

@@ -1,6 +1,6 @@
-"""Diagnostic table: image pooling on frozen features.
+"""Diagnostic table: image pooling on features of a frozen backbone.
 
-The class of all objects depends on a single cue, which may be anywhere in the image.
+In this dataset, a single cue anywhere in the image determines the class of all objects.
 """
 
 from experiments.table import Claim, Row, Table

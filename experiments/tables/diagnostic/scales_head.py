@@ -1,4 +1,4 @@
-"""Diagnostic table: rates of ASPP on frozen features, for objects of many sizes."""
+"""Diagnostic table: ASPP with three rates, one rate or none, on features of a frozen backbone."""
 
 from experiments.table import Claim, Row, Table
 from experiments.tables.diagnostic._frozen import BEFORE, FROZEN, NOTES

@@ -1,4 +1,4 @@
-"""Diagnostic table: output strides and a decoder, for lines of one to three pixels."""
+"""Diagnostic table: output strides and a decoder, on lines that are 1 to 3 pixels wide."""
 
 from experiments.table import Claim, Row, Table
 

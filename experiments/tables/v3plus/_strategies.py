@@ -20,10 +20,10 @@ def rows(
     """Returns one row per inference strategy.
 
     Args:
-      label: label of the network.
+      label: label of the network, with which the labels of the rows start.
       output_stride: output stride of the evaluation.
-      values: published values, {suffix: (mean IoU in %, billions of multiply-adds)}. A suffix
-        names an inference strategy and is added to the label: "", ", scales" or ", scales, flip".
+      values: {strategy: (published mean IoU in %, published billions of multiply-adds)}. The
+        strategy is "", ", scales" or ", scales, flip", with which the label of its row ends.
       **row: further fields of `Row`, which describe the network.
     """
     return tuple(
