@@ -1,5 +1,6 @@
 """Goodput of a long run that is killed many times, computed from its own log."""
 
+import contextlib
 import pathlib
 import shutil
 import subprocess
@@ -7,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from kills import same_end
-from tiny_run import TinyRuns
+from tiny_run import Process, TinyRuns
 
-from deeplab_jax.training.goodput import Goodput, goodput, read_timeline
+from deeplab_jax.training.goodput import TRAINING, Goodput, goodput, read_timeline
 
 # Limits that the run must keep on two cores.
 LEAST_GOODPUT, MOST_START_UP = 0.97, 15.0
@@ -47,25 +48,39 @@ def goodput_of_killed_run(
       The goodput over all starts, and whether variables and losses are equal, bit for bit.
     """
     undisturbed, workdir = (runs.folder / f"goodput_{name}" for name in ("undisturbed", "killed"))
-    for old in (undisturbed, workdir):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(workdir, ignore_errors=True)
+    # If the folder contains the finished run of an earlier call, the command ends at once.
     alone_words = _words(runs, undisturbed, steps, config, overrides)
     runs.finish(runs.start(*alone_words), timeout=None)
     alone = goodput(read_timeline(undisturbed))
     say(f"undisturbed: {alone}")
     words, random = _words(runs, workdir, steps, config, overrides), np.random.default_rng(seed)
-    between = (alone.wall - alone.start_up) / (kills + 1)
+    between = alone.productive / (kills + 1)
     for _ in range(kills):
-        process = runs.start(*words)
-        try:
-            # Unlike `wait`, this reads the output of the process, which would otherwise block it.
-            process.communicate(timeout=alone.start_up + between * random.uniform(0.5, 1.5))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        runs.finish(process, legal=(0, -9))
+        _kill_later(runs.start(*words), workdir, between * random.uniform(0.5, 1.5))
         say(str(goodput(read_timeline(workdir))))
     runs.finish(runs.start(*words), timeout=None)
     return goodput(read_timeline(workdir)), same_end(runs, workdir, undisturbed, steps)
+
+
+def _kill_later(process: Process, workdir: pathlib.Path, seconds: float) -> None:
+    """Kills a run `seconds` after it began to train, unless it ends before.
+
+    Unlike `wait`, `communicate` reads the output of the process, which would otherwise block it.
+    """
+    before = _count_trainings(workdir)
+    while process.poll() is None:
+        began = _count_trainings(workdir) > before
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=seconds if began else 0.5)
+        if began:
+            process.kill()
+    process.communicate()
+    assert process.returncode in (0, -9), process.returncode
+
+
+def _count_trainings(workdir: pathlib.Path) -> int:
+    return sum(event["event"] == TRAINING for event in read_timeline(workdir))
 
 
 def _words(
