@@ -61,7 +61,7 @@ class ClassList:
           label: indices of classes of the dataset, or void; an array of any shape.
 
         Returns:
-          An array of the same shape: uint8 with void = 255 if there are at most 255 `outcomes`,
+          An array of the same shape: uint8 with void = 255 if there are at most 254 scored classes,
           else uint16 with void = 65535.
         """
         void = void_label(self.num_outcomes)

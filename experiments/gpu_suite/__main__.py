@@ -88,7 +88,7 @@ def bounded(part: str, arguments: argparse.Namespace) -> int:
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:
-    """Sends a signal to the process of a part and to its child processes."""
+    """Sends a signal to the process that runs a part of the suite, and to its child processes."""
     try:
         os.killpg(leader, number)
     except ProcessLookupError:  # The process is not a group leader yet, or has ended.
