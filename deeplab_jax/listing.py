@@ -77,15 +77,17 @@ def visible_files(directory: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Listing:
     """Lists the images in a directory tree, and counts the other files.
 
-    Symbolic links are followed, except those to a directory that contains the link. A broken link
-    with the suffix of an image is listed, so that it is reported when it is read.
+    Symbolic links are followed, except where they form a cycle. A broken link with the suffix of an
+    image is listed as an image, so that an attempt to read it reports the error. A broken link with
+    another suffix is counted with the other files.
 
     Args:
       directory: directory to search.
       suffixes: suffixes of images, in lower case.
 
     Raises:
-      DeepLabError: a directory cannot be read, or a symbolic link without suffix is broken.
+      DeepLabError: a directory cannot be read; or a symbolic link without suffix, which may have
+        been a link to a directory, is broken. An entry with a hidden name raises no error.
     """
     images: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -101,12 +103,20 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
     return Listing(images, left_out)
 
 
-def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yields the files and broken links below a directory.
+def _files_below(
+    directory: Path, above: tuple[str, ...] = (), is_hidden: bool = False
+) -> Iterator[Path]:
+    """Yields the files and broken links in a directory tree, including hidden ones.
 
     Args:
       directory: directory to search; links to directories are followed.
-      above: resolved paths of the parent directories, to which links are not followed.
+      above: resolved paths of the directories whose search led to `directory`. If `directory` is
+        one of them, a link has formed a cycle, and nothing is yielded.
+      is_hidden: whether `directory` or a directory above it is hidden. Nothing below it raises an
+        error, because hidden files are ignored.
+
+    Raises:
+      DeepLabError: see `list_images`.
     """
     real = os.path.realpath(directory)
     if real in above or not directory.is_dir():
@@ -114,16 +124,17 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
     try:
         paths = list(directory.iterdir())
     except OSError as error:
-        if above and _is_hidden_name(directory.name):
+        if is_hidden:
             return
         raise DeepLabError(f"{directory} cannot be read: {error.strerror}") from error
     for path in paths:
         if path.is_dir():
-            yield from _files_below(path, (*above, real))
+            hidden = is_hidden or _is_hidden_name(path.name)
+            yield from _files_below(path, (*above, real), hidden)
         elif path.is_file():
             yield path
         elif path.is_symlink():
-            if not path.suffix and not _is_hidden_name(path.name):
+            if not (path.suffix or is_hidden or _is_hidden_name(path.name)):
                 raise DeepLabError(f"{path}: {absence(path)}")
             yield path
 
@@ -131,8 +142,9 @@ def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]
 def absence(path: Path) -> str:
     """Returns why there is no file at a path, for an error message.
 
-    If the path contains a broken symbolic link, the reason names the link. If there is a file whose
-    name differs only in the suffix, the reason names that file.
+    If the path, or one of its parents, is a broken symbolic link, this is the reason, with the
+    target of the link. If there is a file whose name differs only in the suffix, and the suffix is
+    that of an image, mask or annotation, the reason names that file.
     """
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
@@ -172,8 +184,9 @@ def check_member_path(name: str) -> None:
 def _member_path(member: zipfile.ZipInfo) -> str:
     """Returns the path of a member of a zip archive, with forward slashes.
 
-    zipfile decodes names without the flag for UTF-8 as code page 437. The Finder of macOS writes
-    UTF-8 without this flag, so such names are decoded as UTF-8 if that is possible.
+    A flag marks names in UTF-8. If it is not set, zipfile decodes the name as code page 437. The
+    Finder of macOS writes UTF-8 without the flag. Unmarked names are therefore decoded as UTF-8,
+    unless they are not valid UTF-8.
     """
     name = member.filename
     if not member.flag_bits & UTF8_NAME:
@@ -208,7 +221,7 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                 if member.external_attr >> 28 not in (0, 8) or path in targets:
                     raise DeepLabError(
                         f"the archive member {name!r} is not a plain file, or occurs "
-                        "twice; create the archive again without links and duplicates"
+                        "twice; create the archive again without links or duplicates"
                     )
                 targets[path] = member
             # zipfile reads no more bytes of a member than its header declares.

@@ -110,8 +110,11 @@ def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
     Raises:
       DeepLabError: the bytes are not a gray PNG of the dtype `bands.dtype`.
     """
-    stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:
+    # OpenCV raises its own exception for an empty array.
+    array = np.frombuffer(encoded or b"?", np.uint8)
+    stacked = cv2.imdecode(array, cv2.IMREAD_UNCHANGED)
+    is_stack = stacked is not None and stacked.ndim == 2 and stacked.dtype == bands.dtype
+    if not is_stack or stacked.shape[0] % bands.count:
         raise DeepLabError(
             f"the stored image cannot be decoded to {bands}; prepare the dataset again"
         )

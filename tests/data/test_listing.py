@@ -35,6 +35,16 @@ def folder(tmp_path) -> pathlib.Path:
     return path.parent
 
 
+def test_broken_links_below_a_hidden_directory_are_ignored(folder):
+    deep = folder / ".venv" / "bin"
+    deep.mkdir(parents=True)
+    (deep / "python").symlink_to(folder / "nothing")
+    assert len(list_images(folder).images) == 2
+    (folder / "python").symlink_to(folder / "nothing")
+    with pytest.raises(DeepLabError, match="python: broken symbolic link"):
+        list_images(folder)
+
+
 def test_images_are_listed_and_the_rest_is_counted(folder):
     listing = list_images(folder)
     assert [image.name for image in listing.images] == ["a.jpg", "b.png"]

@@ -28,7 +28,7 @@ from strangers import (
 )
 
 from deeplab_jax.data.builders.coco import draw_object
-from deeplab_jax.data.builders.exports import unpacked
+from deeplab_jax.data.builders.exports import image_name, unpacked
 from deeplab_jax.data.builders.labelme import LEAST_POINTS, draw_shape
 from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.data.codecs import decode_image
@@ -923,7 +923,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a color twice": (
         "cvat",
         text("labelmap.txt", "a:1,1,1::\nb:1,1,1::"),
-        "line 2: label 'b' has the name or",
+        "line 2: label 'b' has the same name or color",
     ),
     "unknown color": (
         "cvat",
@@ -1072,3 +1072,17 @@ def test_a_source_that_is_no_directory_and_no_archive(tmp_path):
         unpacked(tmp_path / "a.zip", functools.partial(int))
     with pytest.raises(DeepLabError, match=r"b: no such directory"):
         unpacked(tmp_path / "b", functools.partial(int))
+
+
+@pytest.mark.parametrize(
+    ("file_name", "name"),
+    [
+        ("a/12:30.png", "a/12:30"),
+        ("12:30.png", "12:30"),
+        ("C:\\photos\\a.b.jpg", "photos/a.b"),
+        ("/data/../x/a.png", "data/x/a"),
+        ("http://host/a.png", "host/a"),
+    ],
+)
+def test_the_id_of_an_image_is_its_path(file_name, name):
+    assert image_name(file_name) == name

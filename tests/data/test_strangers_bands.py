@@ -71,6 +71,9 @@ def test_encoding_of_bands_is_lossless(count, dtype):
     encoded = encode_bands(image)
     assert np.array_equal(decode_bands(encoded, Bands(count, np.dtype(dtype).name)), image)
     assert encoded_size(encoded) == (9 * count, 14)
+    for damaged, bands in ((b"", count), (encoded, 2 * 9 * count)):
+        with pytest.raises(DeepLabError, match="the stored image cannot be decoded"):
+            decode_bands(damaged, Bands(bands, np.dtype(dtype).name))
 
 
 def test_sizes_are_read_of_more_stacked_pixels_than_pillow_opens(scenes, tmp_path, monkeypatch):
@@ -383,11 +386,11 @@ SPOILT = {
         r"bands=0,1,2 is illegal; give different",
     ),
     "a band twice": (no_change, ["--bands=1,1,2"], r"give different numbers from 1"),
-    "no number": (no_change, ["--bands=red"], r"--bands=red is not legal; give the numbers of"),
+    "no number": (no_change, ["--bands=red"], r"--bands=red is not legal; give positions of bands"),
     "bands with an intensity range": (
         no_change,
         ["--bands=all", "--intensity_range=0,4095"],
-        r"5 bands of uint16 are stored unchanged; omit intensity_range, or choose three bands",
+        r"cannot be applied to 5 bands of uint16, .*omit intensity_range, or choose three bands",
     ),
     "differing band counts": (
         lambda source: spoil_image(source, draw_bands(0, 3, 48)[0][..., :4].copy()),

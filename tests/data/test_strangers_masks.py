@@ -123,7 +123,6 @@ def test_links_are_followed_without_cycles(tmp_path):
         ("train/a val/b", "a b", "a b"),
         ("a ab abc", "abc_m ab_m a_m", "a_m ab_m abc_m"),
         ("a b c", "a_m b_m", "a_m b_m -"),
-        ("sat_a sat_b x1 x2", "a b", "a b - -"),
         ("a A", "a A", "a A"),
         ("1 2", "1 2 11 12", None),
         ("a b", "a_1 a_2 b_1 b_2", None),

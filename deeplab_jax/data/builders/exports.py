@@ -34,12 +34,12 @@ def annotation_classes(
 ) -> tuple[Descriptor, dict[str, int], str]:
     """Determines the classes of a dataset from annotations.
 
-    If no class is named background, a class with this name is added as class 0.
+    If no class has a name in `BACKGROUND_NAMES`, a class `background` is added as class 0.
 
     Args:
       name: name of the dataset.
-      found: class names in the annotation files, in the order of the labels. Background is moved to
-        the front.
+      found: class names in the annotation files, in the order of the labels. Names in
+        `IGNORED_NAMES` are omitted, and background is moved to the front.
       file: file of class names, which replace the names in `found`; None if there is no such file.
       source: directory of the dataset, for error messages.
 
@@ -48,10 +48,10 @@ def annotation_classes(
 
       * descriptor of the dataset;
       * {class name: label};
-      * name of the background class.
+      * name of the background class, spelled as in the list of classes.
 
     Raises:
-      DeepLabError: background is the only class.
+      DeepLabError: background is the only class, or `file` is invalid.
     """
     if file:
         names = [name for name in read_class_names(file) if name != IGNORED_NAMES[0]]
@@ -100,7 +100,9 @@ def image_name(file_name: str) -> str:
     """Returns the id of an image: its path without extension, drive, leading slash and `..`."""
     path = PurePosixPath(PureWindowsPath(file_name).as_posix())
     path = path.with_suffix("") if path.name else path
-    return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
+    parts = [part for part in path.parts if part not in ("/", "..")]
+    has_drive = bool(parts) and parts[0].endswith(":")
+    return "/".join(parts[has_drive:])
 
 
 def is_class_name(value: object) -> TypeGuard[str]:
