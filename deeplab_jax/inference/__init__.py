@@ -1,4 +1,4 @@
-"""Prediction of images and videos with a trained model, and detection of objects in class maps."""
+"""Prediction for images and videos with a trained model, and detection of objects in class maps."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -37,7 +37,7 @@ class InferenceOptions:
       output_stride: ratio of the image size to the size of the encoder output; None: as in
         training.
       scales: scale factors of the image. The results at all scales are fused. Scales other than
-        (1,) replace `multi_scale` of the architecture.
+        (1,) replace the scales that some networks apply internally (`Architecture.multi_scale`).
       flip: whether to also fuse the results of the mirrored image.
       tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None:
         whole images.
@@ -84,7 +84,7 @@ class InferenceOptions:
 
     @property
     def fuses(self) -> bool:
-        """True if results are fused or rescaled: with a flip, or with scales other than (1,)."""
+        """True if `flip` is set or `scales` is not (1,), so that results are fused or resized."""
         return self.scales != (1.0,) or self.flip
 
     def describe(self) -> dict[str, Any]:

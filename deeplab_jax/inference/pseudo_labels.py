@@ -147,12 +147,13 @@ def _read(predictor: Predictor, name: str, source: Path | bytes, page: int | Non
 
 
 def named_images(found: Iterable[tuple[Path, Path]], output: Path) -> dict[str, Path]:
-    """Returns {name: path} of images, as `write_pseudo_labels` takes them in `unlabeled`.
+    """Returns the argument `unlabeled` of `write_pseudo_labels`: {name: path} of image files.
 
-    The name of an image is the path of its result relative to `output`, without suffix.
+    The name of an image in a folder that was given to `find_images` is the path relative to this
+    folder, without suffix. The name of another image is the name of the file, without suffix.
 
     Args:
-      found: image files, and the paths of their results in `output`; result of `find_images`.
+      found: result of `find_images`: pairs of an image file and a path in `output`.
       output: directory that was given to `find_images`.
 
     Raises:
@@ -230,6 +231,8 @@ def _open_folder(output: Path, settings: dict[str, Any]) -> None:
         before = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise DeepLabError(f"{path}: invalid JSON ({error}); give another --output") from error
+    if not isinstance(before, dict):
+        raise DeepLabError(f"{path} was not written by this program; give another --output")
     changed = [name for name, value in settings.items() if before.get(name) != value]
     if changed:
         raise DeepLabError(

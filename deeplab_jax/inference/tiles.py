@@ -42,15 +42,15 @@ class Place(NamedTuple):
 class Tiling:
     """Division of images into overlapping tiles of one size.
 
-    Neighboring tiles overlap by at least twice the margin. Results are not averaged. Each overlap
-    is divided near its middle, so that the result of a pixel is taken from a single tile. The
-    distance between the pixel and the border of this tile is at least the margin, except at the
-    border of the padded image. The last tile is shifted to end at the border of the padded image.
+    Neighboring tiles overlap by at least twice the margin. Each overlap is divided near its middle:
+    the result of a pixel is taken from a single tile, without averaging. The distance between the
+    pixel and the border of this tile is at least the margin, except at the border of the padded
+    image. The last tile is shifted to end at the border of the padded image.
 
-    Tiles start at multiples of the output stride, so that at scale 1, their feature maps sample the
-    same positions as the feature map of the whole image. If the margin also covers the radius of
-    the receptive field, the result equals that of the whole padded image. At other scales, the
-    feature maps of a tile may sample other positions.
+    Tiles start at multiples of the output stride. At scale 1, the feature map of a tile therefore
+    samples the same positions as that of the whole padded image. Both have the same result if the
+    margin is at least the radius of the receptive field. At other scales, the feature map of a tile
+    may sample other positions.
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
@@ -97,7 +97,10 @@ class Tiling:
 
     @property
     def core(self) -> Size:
-        """Distance between the starts of neighboring tiles, (rows, columns) in pixels."""
+        """Size of a tile without its margins, (rows, columns) in pixels.
+
+        Neighboring tiles start this far apart, except the last two tiles, which may be closer.
+        """
         height, width = (
             side - self.grid.plus - 2 * margin
             for side, margin in zip(self.tile, self.margin, strict=True)
@@ -128,9 +131,10 @@ class Tiling:
 def _margin(cells: int, overlap: float, extra: int) -> int:
     """Returns the margin of a tile along one axis, in samples of the feature map.
 
-    `cells` is the length of the tile in these samples. `overlap` is the fraction of the tile to
-    discard at each side, in [0, 0.5). `extra` is `Grid.plus`, 0 or 1: legal heights and
-    widths of the network's input are multiples of the output stride, plus `extra`.
+    Args:
+      cells: length of the tile, (pixels − extra) / output stride.
+      overlap: fraction of the tile to discard at each side, in [0, 0.5).
+      extra: `Grid.plus` of the tiling, 0 or 1 pixel.
     """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)
@@ -226,9 +230,10 @@ def _one_behind(
     cut: Callable[[Place], np.ndarray],
     count: int,
 ) -> Iterator[tuple[Sequence[Place], Any]]:
-    """Yields groups of up to `count` places, each with the results of its tiles.
+    """Yields groups of up to `count` places, each group with the results of its tiles.
 
-    While the caller processes a group, the device computes the results of the next group.
+    While the caller processes a group, the device computes the results of the next group. If the
+    last group is smaller than `count`, its last tile is repeated.
 
     Args:
       places: positions of the tiles.

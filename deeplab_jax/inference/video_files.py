@@ -57,13 +57,13 @@ def plan_videos(
       paths: video files, and folders that are searched recursively; other files are ignored.
       output: directory for the predictions. The result of a video in a subfolder of a searched
         folder is written to the same subfolder of `output`.
-      overwrite: whether to replace existing files. With True, if two videos have the same output
-        file, the result of the second video is kept.
+      overwrite: whether to replace existing files. If it is True and two videos have the same
+        output file, the result of the second video is kept.
 
     Raises:
-      DeepLabError: a video does not exist, `output` is a file, or an output file is also an input
-        file or is inside the directory of the masks of another video. If `overwrite` is False,
-        also: an output file already exists, or two videos have the same output file.
+      DeepLabError: a path is in a bucket, a video does not exist, `output` is a file, or an output
+        file is an input file or is inside the directory of the masks of another video. Without
+        `overwrite`, also: an output file exists, or two videos have the same output file.
     """
     given = [path for path in paths if as_path(path).is_dir() or is_video(path)]
     videos = plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
@@ -77,7 +77,7 @@ def check_masks(videos: Sequence[VideoJob], jobs: Sequence[Job]) -> None:
     Writing the masks of a video replaces the whole directory, so such a file would be lost.
 
     Args:
-      videos: result of `plan_videos` or `plan_camera`.
+      videos: results of `plan_videos` and `plan_camera`, in one list.
       jobs: jobs whose output files are checked.
 
     Raises:

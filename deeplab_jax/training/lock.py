@@ -39,8 +39,8 @@ def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable
       reporter: receives a message before waiting for, or taking over, the lock of another process.
 
     Yields:
-      A function that raises a DeepLabError if another run has taken over the lock. This can happen
-      while this process is suspended.
+      A function that raises a DeepLabError if this process has lost the lock. This happens if the
+      lock is deleted, or if another run takes it over while this process is suspended.
 
     Raises:
       DeepLabError: another run trains in the workdir.
@@ -119,7 +119,8 @@ def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Repor
     """Waits until the owner's heartbeat has not changed for 45 s, or until the lock is deleted.
 
     Raises:
-      DeepLabError: the heartbeat changed, so the owner is alive.
+      DeepLabError: the heartbeat changed, so the owner is alive, or another process took over the
+        lock.
     """
     described = _described(owner)
     reporter.message(f"{path}: waiting {STALE_SECONDS:.0f} s for a heartbeat of {described}")
@@ -197,6 +198,8 @@ def _described(owner: dict[str, Any] | None) -> str:
 
 
 def _taken(path: pathlib.Path, owner: dict[str, Any] | None) -> str:
+    if owner is None:
+        return f"{path} was deleted while this run used it; run the same command again to resume"
     return (
         f"{path.parent} is in use by {_described(owner)}; wait for it, stop it, or give another "
         f"--workdir (if that process does not train, delete {path})"

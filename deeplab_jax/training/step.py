@@ -97,16 +97,16 @@ def make_train_step(
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh: mesh of this job or of a topology to compile for; None: device of the arguments.
+      mesh: device mesh of the step; None: the step runs on the device of its arguments.
       state_sharding: sharding of every array of the state; None: all arrays are replicated.
       seed: random seed of dropout.
       accumulation_steps: number of microbatches over which gradients are accumulated. Batch
-        normalization uses the statistics of each microbatch. Apart from this, the gradient equals
-        the gradient of the whole batch.
+        normalization, Dice, Lovász and hard-pixel losses are computed within each microbatch. Apart
+        from them and from dropout, the gradient equals the gradient of the whole batch.
       ema_decay: decay of the moving average of the variables; ignored if the state has none.
       l1: weight of the L1 norm of all kernels that are not depthwise.
-      multipliers: learning-rate multipliers, which `optimizer` applies. Gradients of parts with
-        multiplier 0 are not computed, but set to 0. None: all gradients are computed.
+      multipliers: learning-rate multipliers, which `optimizer` applies. Gradients of
+        parameters with multiplier 0 are set to 0, not computed. None: all gradients are computed.
     """
     layout = StepLayout(mesh, state_sharding)
 

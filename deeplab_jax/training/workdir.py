@@ -118,8 +118,9 @@ def claim(
     """Writes config, data fingerprints and adjustments of a run to its workdir.
 
     If an earlier run has logged metrics or saved a checkpoint in the workdir, the workdir can only
-    be used to resume this run, and the arguments must match its files. If the earlier run failed
-    before that, for example because the batch did not fit into memory, its files are replaced.
+    be used to resume the earlier run, and the arguments must match the files of that run. If the
+    earlier run failed before it logged or saved anything, for example because the batch did not fit
+    into memory, its files are replaced.
 
     In the written config, every field of the section `model` is set. An existing config of format
     version 1 keeps this version, which determines the defaults of unset fields. All other configs

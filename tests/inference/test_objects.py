@@ -80,7 +80,7 @@ def test_as_scikit_image_finds_them(dtype, connectivity):
 @pytest.mark.parametrize(
     ("class_map", "arguments", "complaint"),
     [
-        (np.zeros((3, 4, 3), np.uint8), {}, r"integers \[height, width\], got uint8 \[3, 4, 3\]"),
+        (np.zeros((3, 4, 3), np.uint8), {}, r"\[height, width\], got uint8 \[3, 4, 3\]"),
         (np.zeros((3, 4), np.float32), {}, "got float32"),
         (np.zeros((3, 4), np.int32), {"connectivity": 6}, "must be 4 or 8"),
     ],

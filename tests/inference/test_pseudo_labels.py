@@ -224,3 +224,6 @@ def test_a_directory_with_other_files_is_not_written(tmp_path, labeled):
     (tmp_path / "pseudo" / "pseudo_labels.json").write_text("{")
     with pytest.raises(DeepLabError, match="invalid JSON"):
         write(tmp_path, labeled, tmp_path / "all")
+    (tmp_path / "pseudo" / "pseudo_labels.json").write_text("[]")
+    with pytest.raises(DeepLabError, match="was not written by this program"):
+        write(tmp_path, labeled, tmp_path / "all")

@@ -102,6 +102,14 @@ def test_a_run_that_lost_its_lock_ends_with_an_error(tmp_path, reporter):
     assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] == "other"
 
 
+def test_a_run_whose_lock_was_deleted_ends_with_an_error(tmp_path, reporter):
+    with workdir_lock(tmp_path, reporter) as check:
+        (tmp_path / LOCK_FILE).unlink()
+        lock.time.sleep(0.5)
+        with pytest.raises(DeepLabError, match="was deleted while this run used it"):
+            check()
+
+
 def test_a_damaged_lock_is_taken_over(tmp_path, reporter):
     (tmp_path / LOCK_FILE).write_text("{")
     with workdir_lock(tmp_path, reporter):
