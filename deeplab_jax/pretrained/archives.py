@@ -122,8 +122,8 @@ def _copy(content: "_Limited", folder: Path, name: PurePosixPath) -> int:
         file = target.open("xb")
     except (FileExistsError, NotADirectoryError) as error:
         raise DeepLabError(
-            f"several entries of the archive have the path {name}; unpack the archive, and give "
-            "the path of the weights"
+            f"the path {name} conflicts with another entry of the archive; unpack the archive, and "
+            "give the path of the weights"
         ) from error
     with file:
         shutil.copyfileobj(content, file)

@@ -97,8 +97,8 @@ def import_hub() -> ModuleType:
 def download_model(address: HubAddress, reporter: Reporter) -> Path:
     """Returns the local directory of a model on the Hub; downloads files that are not cached.
 
-    The cache is that of huggingface_hub ($HF_HOME). Without a network, or with HF_HUB_OFFLINE=1, a
-    model in the cache is used.
+    The cache is that of huggingface_hub ($HF_HOME). Without an Internet connection, or with
+    HF_HUB_OFFLINE=1, a model in the cache is used.
 
     Args:
       address: repository and revision.
@@ -131,20 +131,21 @@ def download_model(address: HubAddress, reporter: Reporter) -> Path:
 
 
 def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path:
-    """Downloads the weights file of a catalog entry, and `config.json`, from Hugging Face.
+    """Downloads the weights file of a catalog entry, and the `config.json` beside it, from the Hub.
 
-    The conversion reads settings of the network from `config.json`.
+    `convert` reads settings of the network from this `config.json`.
 
     Args:
       entry: catalog entry.
       cache: cache directory of huggingface_hub.
-      target: path where the user can put the file, for the error message.
+      target: path where the user can put the weights file if the download fails. Only the error
+        message contains it.
 
     Returns:
       Path of the weights file in the cache.
 
     Raises:
-      DeepLabError: there is no network, or no such file.
+      DeepLabError: a file is not in the cache and cannot be downloaded.
     """
     import_hub()
     from huggingface_hub import hf_hub_download
@@ -163,7 +164,7 @@ def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path
 
 @contextlib.contextmanager
 def hub_errors(failed: str) -> Iterator[None]:
-    """Suppresses warnings of huggingface_hub, and converts exceptions to messages of one line.
+    """Suppresses warnings of huggingface_hub, and converts exceptions to one-line errors.
 
     Args:
       failed: beginning of the message, such as "cannot download hf://user/name".

@@ -315,7 +315,7 @@ STEM = "backbone.low_level_features.0.0.weight"
             {},
             "backbone Xception is not supported",
         ),
-        (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "the backbone is not supported"),
+        (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "style of the backbone is not"),
         (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head without ASPP"),
         (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "with a single output"),
         (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),

@@ -102,7 +102,7 @@ def test_other_files_are_refused(first):
 def test_files_without_a_full_checksum_are_not_read():
     content = legacy_file({}, tensors=HOSTILE["function"][0])
     for pinned in ([], ["sha256:12ab"], [checksum(content)[:-1]], ["md5:" + "0" * 32]):
-        with pytest.raises(DeepLabError, match="lacks its complete SHA-256"):
+        with pytest.raises(DeepLabError, match="is not a complete SHA-256"):
             read_pinned(content, pinned)
     with pytest.raises(DeepLabError, match="it is not the published file"):
         read_pinned(content, [checksum(b"another file")])

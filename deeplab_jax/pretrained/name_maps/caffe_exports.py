@@ -1,4 +1,4 @@
-"""Variable names that PyTorch codebases use for DeepLab v1 and v2, released for Caffe."""
+"""Variable names in PyTorch ports of DeepLab v1 and v2, which were published as Caffe networks."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

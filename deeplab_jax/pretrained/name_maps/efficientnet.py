@@ -94,10 +94,9 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def if_tensorflow(name: str) -> str | None:
-    """Returns the name of a network's TensorFlow variant in timm; None if there is no such variant.
+    """Returns timm's name of the same network with TensorFlow's padding; None if timm has none.
 
-    The variant has the padding of TensorFlow, and the epsilon that TensorFlow's implementation uses
-    in batch normalization.
+    The second network also has TensorFlow's epsilon in batch normalization.
 
     Args:
       name: name of the network in timm.
@@ -126,7 +125,7 @@ def timm_rules(name: str) -> tuple[Rule, ...]:
 
 
 def _units(network: Network) -> Iterator[tuple[int, int, Row]]:
-    """Yields (stage, position in the stage, table row) of each unit; both numbers start from 1."""
+    """Yields (stage, position in the stage, properties) of each unit; both numbers start from 1."""
     for stage, rows in enumerate(networks.units(network), start=1):
         for number, row in enumerate(rows, start=1):
             yield stage, number, row

@@ -120,8 +120,8 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
 
     Args:
       arrays: arrays of the file by name.
-      settings: section `backbone` of the training configuration; empty: the settings of the
-        published `d8` networks.
+      settings: section `backbone` of the training configuration. If it is empty, the settings of
+        the published `d8` networks are used.
 
     Raises:
       DeepLabError: the backbone is not supported.
@@ -156,8 +156,8 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
         bases = [base if caffe or not contract else max(1, base // 2), base, base]
         if len(multi_grid) != len(bases) or any(map(operator.mod, multi_grid, bases)):
             raise _unsupported(
-                f"multi_grid={multi_grid} must have 3 rates, one for each unit of the last block: "
-                f"in this order, multiples of {bases[0]}, {bases[1]} and {bases[2]}"
+                f"multi_grid={multi_grid} must have 3 rates, one for each unit of the last block, "
+                f"which are multiples of {bases[0]}, {bases[1]} and {bases[2]} in this order"
             )
         keywords["multi_grid"] = tuple(
             rate // unit for rate, unit in zip(multi_grid, bases, strict=True)
@@ -181,8 +181,8 @@ def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
     changed = "backbone.layer2.0.downsample.2.bias" in arrays
     if backbone == "resnet_18":
         raise _unsupported(
-            "the ResNet-18 of mmsegmentation is not supported, because only the first of the two "
-            "convolutions of its residual units is atrous"
+            "ResNet-18 is not supported, because in mmsegmentation, only the first of the two "
+            "convolutions in each residual unit is atrous"
         )
     if backbone is not None and not changed:
         if stem == [None] * 3:
@@ -190,15 +190,15 @@ def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
             return {"backbone": backbone, "stride_placement": placement}
         if stem == [32, 32, 64] and not caffe:
             return {"backbone": f"timm/{backbone.replace('_', '')}c"}
-    raise _unsupported("the backbone is not supported")
+    raise _unsupported("the type, depth or style of the backbone is not supported")
 
 
 def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
     """Returns the output stride of the backbone, and the dilation of each of its stages.
 
     Args:
-      settings: section `backbone` of the training configuration; empty: the settings of the
-        published `d8` networks.
+      settings: section `backbone` of the training configuration. If it is empty, the settings of
+        the published `d8` networks are used.
     """
     dilations = _rates(settings, "dilations") or ((1,) * 4 if settings else (1, 1, 2, 4))
     return 32 // dilations[-1], dilations
@@ -240,7 +240,7 @@ AUXILIARY = "auxiliary_head"
 def _has_auxiliary_head(arrays: Mapping[str, Any]) -> bool:
     """Returns whether the arrays contain an auxiliary head that `AuxiliaryHead` can represent.
 
-    `AuxiliaryHead` has a single convolution before the classifier, which reduces the number of
+    Before its classifier, `AuxiliaryHead` has a single convolution, which reduces the number of
     channels to a quarter.
     """
     kernel = arrays.get(f"{AUXILIARY}.convs.0.conv.weight")

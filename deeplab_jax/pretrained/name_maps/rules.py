@@ -1,7 +1,7 @@
 """Rules that map module paths of this codebase to variable names of another codebase.
 
-The scope of a layer is the part that the names of all its variables begin with, such as
-`layer1.0.conv1`.
+The scope of a layer is the common beginning of the names of its variables. For example, the scope
+of `layer1.0.conv1.weight` and `layer1.0.conv1.bias` is `layer1.0.conv1`.
 """
 
 import dataclasses
@@ -98,11 +98,11 @@ class Identified(NamedTuple):
 
     Attributes:
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
-      overrides: keywords of `create_model`.
+      overrides: keywords of `create_model`, or of `create_classifier` for `IMAGE_CLASSIFIER`.
       class_names: names of the classes; None or empty: unknown.
-      if_tensorflow: keywords that replace those in `overrides` if the padding is TensorFlow's.
-        They are given only if the file does not show the padding. In this case, `overrides` assumes
-        PyTorch's padding.
+      if_tensorflow: keywords that replace those in `overrides` if the network has TensorFlow's
+        padding. They are given only if the weights do not show the padding, so that `overrides`
+        assumes PyTorch's padding.
     """
 
     architecture: str
@@ -145,10 +145,11 @@ def leaves(
     """Returns templates for the names of all variables of a module, for `Convention.leaves`.
 
     Args:
-      kernel, bias: templates of the names of kernel and bias.
-      norm: template of the beginning of all names in a batch normalization.
-      statistics: ends of the names of scale, offset, mean and variance (default: those of
-        BatchNorm2d in PyTorch).
+      kernel, bias: templates for the names of kernel and bias.
+      norm: template for the common beginning of the names of a batch normalization, with the
+        separator, such as `{norm}.`.
+      statistics: ends of the names of scale, offset, mean and variance of a batch normalization
+        (default: those of BatchNorm2d in PyTorch).
     """
     names = zip(("scale", "offset", "mean", "var"), statistics, strict=True)
     return {"kernel": kernel, "bias": bias} | {ours: (norm + theirs,) for ours, theirs in names}

@@ -274,13 +274,13 @@ def rules(names: Names, identified: Identified) -> Sequence[Rule]:
 
 
 def identify_others(weights: PublishedWeights) -> None:
-    """Raises an error for networks of segmentation_models.pytorch that are not supported.
+    """Rejects networks of segmentation_models.pytorch that `identify` does not identify.
 
-    The conversion calls this function after `identify` has found no network. It returns None if the
-    arrays are not from this codebase.
+    The conversion calls this function after `identify` has returned None for all `Names`. If the
+    arrays are not from segmentation_models.pytorch, this function returns None.
 
     Raises:
-      DeepLabError: the arrays are those of another network of segmentation_models.pytorch.
+      DeepLabError: the arrays are from segmentation_models.pytorch.
     """
     arrays = weights.arrays
     if "segmentation_head.0.weight" in arrays and any(n.startswith("encoder.") for n in arrays):

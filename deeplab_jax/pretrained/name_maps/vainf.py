@@ -90,9 +90,10 @@ def _head(architecture: str, separable: bool) -> dict[str, Any]:
 
 
 def _refinement(separable: bool) -> str:
-    """Returns the keyword of `create_model` that adds the convolution after the ASPP of v3.
+    """Returns the name of the module for the 3×3 convolution after ASPP in VainF's v3.
 
-    It is `refine_encoder` for a separable convolution, and `refine` for a dense convolution.
+    The module `refine_encoder` can be separable; `refine` is always dense. The keyword of
+    `create_model` that adds the module has the same name.
     """
     return "refine_encoder" if separable else "refine"
 
@@ -120,7 +121,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _feature(number: int) -> str:
-    """Returns the scope of a layer of MobileNetV2, given its number in torchvision's `features`."""
+    """Returns VainF's name of the MobileNetV2 layer that torchvision names `features.{number}`."""
     part = "low" if number < 4 else "high"
     return f"backbone.{part}_level_features.{number}"
 

@@ -47,10 +47,10 @@ class GraphConvolution:
 def scope_of(name: str) -> str:
     """Returns the scope of a convolution, from the name of its weights or its operation.
 
-    Converters join the names of fused operations with semicolons, and append suffixes to the names.
-    The scope is the first of the joined names that belongs to weights, without its suffix. If no
-    name belongs to weights, it is the first name with a slash, without its suffix. If no name has a
-    slash, it is the first name.
+    Converters join the names of fused operations with semicolons, and append suffixes such as
+    `/weights` or `/BatchNorm/FusedBatchNorm` to the names. The scope is one of the joined names,
+    without its suffix: the first name with a suffix of weights; if there is none, the first name
+    with a slash; if there is none, the first name.
     """
     parts = name.split(";")
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)

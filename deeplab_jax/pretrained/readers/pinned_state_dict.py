@@ -88,7 +88,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads a state dict in PyTorch's legacy layout.
+    """Reads a state dict in PyTorch's legacy format.
 
     Args:
       content: content of the file.
@@ -105,8 +105,8 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
     """
     if not checksums or not all(map(PINNED.fullmatch, checksums)):
         raise DeepLabError(
-            "the file is refused because the catalog of pretrained weights lacks its complete "
-            "SHA-256 checksum"
+            "the file is refused because its checksum in the catalog of pretrained weights is "
+            "missing, or is not a complete SHA-256"
         )
     verify_content(io.BytesIO(content), checksums)
     try:
@@ -125,7 +125,7 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     magic, protocol, machine = (_Unpickler(stream).load() for _ in range(3))
     if (magic, protocol, machine["little_endian"]) != (MAGIC, PROTOCOL, True):
         raise DeepLabError(
-            "the file is not a legacy PyTorch file that was written on a little-endian machine"
+            "the file is not a legacy PyTorch file, or was written on a big-endian machine"
         )
     unpickler = _Unpickler(stream)
     tensors, keys = unpickler.load(), _Unpickler(stream).load()
