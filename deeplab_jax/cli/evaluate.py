@@ -131,7 +131,7 @@ def _measure(
     Args:
       flags: flags of the command. With --table, the table compares inference options.
       options: inference options that the flags select.
-      settings: keyword arguments of `evaluate` that the flags of the dataset set.
+      settings: --size, --batch_size, --workers and --limit as keyword arguments of `evaluate`.
       widths: widths of the trimap bands, in pixels.
       reporter: receives progress events.
     """

@@ -13,7 +13,7 @@ default and description of every config field.
 
 Multiply-adds are also printed in TensorFlow's convention, which the tables of the papers use. In
 this convention, the output of an atrous convolution is padded to a multiple of the rate, and the
-padding is counted. The output of a depthwise convolution is not padded.
+padding is counted. The outputs of depthwise and other grouped convolutions are not padded.
 
 examples:
   deeplab-jax inspect --config=loss
@@ -92,7 +92,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _described(flags: Flags) -> Iterator[str]:
-    """Yields a line for each keyword of the network, or for each config field.
+    """Yields a line for each keyword of the network, or for each config field in --config.
 
     The line contains name, description, type, legal values and default.
 
@@ -133,8 +133,8 @@ def _described_model(flags: Flags, paths: list[str], console: Console) -> "model
         backbone = description.overrides["backbone"]
         raise DeepLabError(
             f"{flags.model} classifies whole images, but only segmentation networks can be "
-            "inspected; to inspect one with the same backbone, give an architecture and "
-            f"--backbone={backbone}"
+            "inspected; to inspect a segmentation network with the same backbone, give an "
+            f"architecture and --backbone={backbone}"
         )
     return description.create_model()
 
@@ -195,7 +195,7 @@ def _by_axis(values: tuple[int, int]) -> str:
 
 
 def _spread(texts: Iterable[str]) -> str:
-    """Returns the text of a table cell for several layers: their distinct values."""
+    """Joins the distinct texts of several layers with commas, for one table cell."""
     return ", ".join(dict.fromkeys(texts))
 
 
@@ -212,7 +212,7 @@ def _totals(summary: "models.ModelSummary") -> dict[str, str]:
 def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
     """Returns the shape of each feature map by name.
 
-    Unless `every` is set, only the outputs of blocks are returned.
+    Unless `every` is set, feature maps inside a block (with `/` in their name) are left out.
     """
     return {
         f"endpoint {name}": "×".join(map(str, shape))

@@ -16,18 +16,19 @@ fit the inference size of the network. --frame_size=HxW sets another size; --fra
 disables downsampling. --camera=0 reads the first camera until --seconds have passed or you press
 Ctrl-C.
 
-With --tile, an image is read, predicted and written in parts, so that a TIFF of any size fits in
-memory. For an image of more than 179 million pixels, the command writes the TIFFs NAME.tif and
-NAME_overlay.tif.
+With --tile, images for an RGB model are read, predicted and written in parts, so that a large TIFF
+fits in memory. With --crf, --probabilities, --submission or --overlay_bands, they are instead read
+as a whole. Without these flags, the results for an image of more than 179 million pixels are the
+TIFFs NAME.tif and NAME_overlay.tif.
 
 With --submission=voc or --submission=cityscapes, the command instead writes files for the
 evaluation server of PASCAL VOC or Cityscapes.
 
-With --engine=onnx or --engine=tflite, the network runs in ONNX Runtime or LiteRT instead of JAX,
-and the masks are the same. On CPUs, the fastest option is a TFLite file that computes in 8-bit
-integers (`export --calibrate`).
+With --engine=onnx or --engine=tflite, the network runs in ONNX Runtime or LiteRT instead of JAX.
+The masks are those of JAX, up to float32 rounding. On CPUs, the fastest option is a TFLite file
+that computes in 8-bit integers (`export --calibrate`).
 
-All images are read before anything is written. If an image is damaged, the command fails; with
+All images are checked before anything is written. If an image is damaged, the command fails; with
 --skip_bad, such images are skipped and counted. Inputs are never overwritten.
 
 examples:
@@ -173,15 +174,16 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
     """Returns the paths to search for images, or [] if there are only videos.
 
     Args:
-      paths: paths on the command line, without video files.
+      paths: paths on the command line that are not video files.
       output: directory of the predictions, which is not searched for images.
       videos: all videos to predict, including the camera.
 
     Returns:
-      `paths`, or [] if there are videos but no images. In this case, all paths must be folders.
+      `paths`, or [] if they are folders without images and there are videos.
 
     Raises:
-      DeepLabError: a path does not exist or is in a bucket, or there are neither images nor videos.
+      DeepLabError: a path does not exist or is in a bucket, `output` is a file, or there are
+        neither images nor videos.
     """
     try:
         inference.find_images(paths, output)
