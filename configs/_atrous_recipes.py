@@ -47,7 +47,7 @@ class Amount:
       num_steps: number of training steps.
       learning_rate: initial learning rate.
       crop: height and width of the crops, in pixels.
-      open: {dotted name of a config field: reason why its value may differ from the paper}.
+      open: {dotted name of a config field: reason why its value is uncertain}, see `Recipe.open`.
     """
 
     num_steps: int
@@ -86,7 +86,8 @@ def training_split(given: ConfigDict) -> str:
     of the dataset.
 
     Raises:
-      DeepLabError: the stage is neither 1 nor 2, or the dataset or the backbone has no stage 2.
+      DeepLabError: the stage is neither 1 nor 2, or stage 2 is combined with `from_coco` or with
+        a dataset or backbone that has no stage 2.
     """
     choose("stage", str(given.stage), ("1", "2"))
     if given.stage == 1:
@@ -204,11 +205,11 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
 
 
 def _resized(made: Recipe, given: ConfigDict) -> None:
-    """Sets the size to which ADE20K images are resized before all other augmentation.
+    """Sets the size to which ADE20K images are resized before the random scaling.
 
-    The longer side becomes 513 pixels. The length of the shorter side is rounded up to k·16 + 1
-    pixels for a whole number k. With MobileNetV2, the longer side becomes 257 pixels, and the crop
-    size 257 × 257 pixels.
+    The longer side becomes 513 pixels, or 257 pixels with MobileNetV2. The length of the shorter
+    side is rounded up to k·16 + 1 pixels for a whole number k. With MobileNetV2, the crop size is
+    also set, to 257 × 257 pixels.
     """
     augmentation = made.config.augmentation
     side = 513

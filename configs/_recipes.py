@@ -24,8 +24,8 @@ class Recipe:
 
     Attributes:
       config: config to train with.
-      open: reasons why values are uncertain. The key is the dotted name of a config field, or a
-        short description if the reason does not concern a field.
+      open: {point in which the recipe may differ from the paper: reason}. A point is the dotted
+        name of a config field, or a short description if no field corresponds to it.
     """
 
     config: ConfigDict = dataclasses.field(default_factory=configs.default)
@@ -83,7 +83,7 @@ DATA_SETS = {
 
 
 def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -> None:
-    """Sets the dataset and split of a recipe.
+    """Sets the dataset, the training split and the evaluation size of a recipe.
 
     Args:
       recipe: recipe to change.
@@ -110,8 +110,8 @@ def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -
         )
 
 
-# Keywords with which published image classifiers were trained, if they are not the defaults of the
-# backbone. Networks that start from these weights use the same keywords.
+# Model fields of published image classifiers, where they differ from the defaults of the backbone.
+# Networks that start from the weights of a classifier must have the same values of these fields.
 CONVENTIONS = {
     "vgg16_imagenet": {"preprocessing": "vgg_mean"},
     "torchvision_vgg16_imagenet": {"preprocessing": "mean_std"},
@@ -129,8 +129,8 @@ CONVENTIONS = {
 def start_from(recipe: Recipe, init: str, parts: str) -> None:
     """Sets the initial weights of a recipe.
 
-    Published image classifiers were trained with keywords such as `preprocessing`. If the weights
-    are those of a classifier in CONVENTIONS, its keywords are also set.
+    If the weights are those of an image classifier in CONVENTIONS, model fields such as
+    `preprocessing` are also set to the values with which the classifier was trained.
 
     Args:
       recipe: recipe to change.
@@ -150,9 +150,9 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
 
     Args:
       recipe: recipe to change.
-      init: weights to start from, a value of `training.init_from`; `none`: random initialization.
-        If they are a published VGG-16 image classifier, its layers fc6 and fc7 are subsampled to
-        the shapes that they have in the network (DeepLab v1, section 3.2). From any other model,
+      init: weights to start from, a value of `training.init_from`; empty or `none`: random
+        initialization. The layers fc6 and fc7 of a published VGG-16 image classifier are subsampled
+        to the shapes that they have in the network (DeepLab v1, section 3.2). From any other model,
         all variables with equal name and shape are loaded.
     """
     # Verified: DeepLab v1, section 3.2: the kernel of fc6 is subsampled, and random filters of fc6
@@ -166,14 +166,14 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
 
 
 def need_init(init: str, what: str) -> None:
-    """Checks that the argument `init` is given.
+    """Checks that the argument `init` of a recipe is given.
 
     Args:
-      init: value of the argument.
-      what: reason why the argument is required, for the error message.
+      init: value of the argument; empty if it is not given.
+      what: start of the error message, the reason why the argument is required.
 
     Raises:
-      DeepLabError: the argument is empty.
+      DeepLabError: `init` is empty.
     """
     if not init:
         raise DeepLabError(
@@ -183,11 +183,11 @@ def need_init(init: str, what: str) -> None:
 
 
 def choose(what: str, name: str, legal: tuple[str, ...]) -> None:
-    """Checks the value of an argument.
+    """Checks that an argument of a recipe has a legal value.
 
     Args:
-      what: name of the argument, for the error message.
-      name: value of the argument.
+      what: name of the argument, such as `backbone`, for the error message.
+      name: value of the argument, such as `resnet_101`.
       legal: all legal values.
 
     Raises:

@@ -7,7 +7,7 @@ With `cpu`, training from scratch on 2 cores of an AMD EPYC reaches 0.549 valida
 1800 steps (0.510 after 1200, 0.413 after 600), in 15 min 58 s at 14 to 15 images/s (2026-11-23).
 
 `cpu,init=MODEL` initializes the backbone with the weights of another model. MODEL is a name of
-published weights, a model directory or a workdir. The network then has all channels (depth
+published weights, a model directory or a workdir. The backbone then has all channels (depth
 multiplier 1 instead of 0.5):
 
   deeplab-jax train --config=camvid:cpu,init=deeplabv3_mobilenetv2_voc_coreml_lut8 \\
@@ -21,7 +21,7 @@ yet.
 
 Arguments:
 * `cpu`: small crops and batches, and a small network, for training on two CPU cores.
-* `steps`: number of training steps (default: 20,000; with `cpu`, 1800, or 1000 if `init` is given).
+* `steps`: number of training steps (default: 20,000; with `cpu`: 1800; with `cpu,init`: 1000).
 * `init`: model that provides the initial weights of the backbone (default: random weights).
 """
 
@@ -92,7 +92,7 @@ def _num_steps(given: ConfigDict) -> int:
 
 
 def _start_from(config: ConfigDict, init: str) -> None:
-    """Initializes the backbone from the model `init`, with a tenth of the usual learning rate."""
+    """Initializes the backbone from the model `init`, and reduces its learning rate to a tenth."""
     config.training.init_from = init
     config.training.init_scope = "backbone"
     config.optimizer.multipliers.backbone = 0.1

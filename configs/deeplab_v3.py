@@ -6,8 +6,8 @@
     --workdir=runs/stage_2
 
 Stage 1 trains at output stride 16 with batch normalization. Stage 2 continues at output stride 8
-with frozen batch normalization, on trainval, in which images of rare classes appear twice. Its
-result is the network that was submitted to the test server.
+with frozen batch normalization, on trainval, in which images of rare classes appear twice. The
+authors submitted the network after stage 2 to the test server.
 
 Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 500,000 on COCO, with 16 crops of 513 × 513
 (Cityscapes: 769 × 769) per batch. Training took the authors 3.65 days on one K80 GPU and 2.74 hours
@@ -25,7 +25,7 @@ averaged over several input scales and over flipped images.
 Arguments:
 * `dataset`: voc (default), cityscapes or coco_voc.
 * `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
-  train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
+  train (default), trainval, train_coarse or trainval_coarse. COCO: train.
   In stage 2, the default is trainval.
 * `stage`: 1 (default) or 2 (VOC only).
 * `backbone`: resnet_101_beta (default), resnet_50_beta, resnet_101 or resnet_50.

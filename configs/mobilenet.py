@@ -13,8 +13,8 @@ averaged over several input scales and over flipped images.
 * MobileNetV2 pretrained on COCO, on VOC (MobileNetV2 paper, table 7): 75.32 at output stride 16,
   and 77.33 at 8 with scales and flips. With `aspp`: 75.70 and 78.42. With width=0.5: 70.19
   (released network).
-* MobileNetV2 on Cityscapes: 70.71 at output stride 16, and 73.57 at 8 with scales and flips. On
-  ADE20K: 32.04 (released networks).
+* MobileNetV2 pretrained on COCO, on Cityscapes: 70.71 at output stride 16, and 73.57 at 8 with
+  scales and flips. MobileNetV2 on ADE20K: 32.04 (released networks).
 * MobileNetV3 on Cityscapes: large 72.41, small 68.99 (released networks).
 
 Arguments:
@@ -22,7 +22,8 @@ Arguments:
 * `split`: training split. VOC: train_aug (default), train, trainval or trainval_aug. Cityscapes:
   train (default), trainval, train_coarse or trainval_coarse. Other datasets: train.
   In stage 2, the default is trainval.
-* `stage`: 1 (default) or 2 (MobileNetV2 on VOC only).
+* `stage`: 1 (default), or 2, which continues the training of stage 1 at output stride 8 with frozen
+  batch normalization (MobileNetV2 on VOC only).
 * `backbone`: mobilenet_v2 (default), mobilenet_v3_large or mobilenet_v3_small. MobileNetV3 requires
   dataset=cityscapes.
 * `width`: depth multiplier of MobileNetV2 (default: 1). Numbers of channels are rounded down,
@@ -52,7 +53,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config for the arguments in `text`, and why some of its values are uncertain."""
+    """Returns the `Recipe` for the arguments in `text`; the module docstring lists them."""
     given = configs.arguments(
         text, aspp=False, width=1.0, **atrous.ARGUMENTS | {"backbone": "mobilenet_v2"}
     )

@@ -49,7 +49,7 @@ SCHEMES = ("gs", "s3")
 def _prepare_buckets() -> None:
     """Disables fsspec's caches of directory listings.
 
-    A cached listing does not contain files that other processes or TensorStore write later.
+    A cached listing lacks files that other processes or TensorStore wrote after it was cached.
     """
     with contextlib.suppress(ImportError):
         from fsspec.config import conf
@@ -111,9 +111,9 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
       overwrite: whether to replace an existing file or directory at `path` (default: False).
 
     Raises:
-      DeepLabError: `path` is a mount point or the current directory, which cannot be replaced. With
-        `overwrite=False`, also: `path` exists and is not an empty directory, or files cannot be
-        written into its parent directory.
+      DeepLabError: `path` is a mount point or the current directory, which cannot be replaced; or
+        `overwrite` is False, and `check_new_directory` does not accept `path`.
+      OSError: `overwrite` is True, and the parent directory of `path` cannot be written.
     """
     if not overwrite:
         check_new_directory(path)
@@ -152,8 +152,8 @@ def _upload(folder: Path, path: Path) -> None:
 def local_output(path: Path) -> Iterator[Path]:
     """Yields a path on this machine, to which the `with` block writes a file or directory.
 
-    If `path` is on this machine, it is yielded itself. If `path` is in a bucket, a temporary path
-    is yielded. When the `with` block succeeds, the file or directory is copied to `path`, and
+    If `path` is on this machine, `path` itself is yielded. If `path` is in a bucket, a temporary
+    path is yielded; when the `with` block succeeds, the file or directory is copied to `path`, and
     replaces an existing one.
     """
     if is_local(path):
@@ -230,13 +230,13 @@ def check_writable(directory: Path) -> None:
 
 
 def check_output_directory(directory: Path) -> None:
-    """Checks that files can be written into a directory, which need not exist.
+    """Checks that files can be written into a directory, which may not exist yet.
 
-    A missing directory is created only in a bucket, not on this machine.
+    If the directory does not exist on this machine, its nearest existing parent directory is
+    checked instead. If it does not exist in a bucket, the check creates it.
 
     Raises:
-      DeepLabError: no file can be written into the directory or, if it does not exist, into its
-        nearest existing parent directory.
+      DeepLabError: no file can be written into the checked directory.
     """
     while is_local(directory) and not directory.exists():
         directory = directory.parent
@@ -244,12 +244,12 @@ def check_output_directory(directory: Path) -> None:
 
 
 def check_output_file(path: Path) -> None:
-    """Checks that a file can be written to a path, whose parent directory need not exist.
+    """Checks that a file can be written to a path, whose parent directory may not exist yet.
 
-    A missing parent directory is created only in a bucket, not on this machine.
+    The parent directory is checked by `check_output_directory`.
 
     Raises:
-      DeepLabError: `path` is a directory, or its parent directory cannot be written.
+      DeepLabError: `path` is a directory, or no file can be written into its parent directory.
     """
     check_output_directory(path.parent)
     if path.is_dir():
@@ -281,8 +281,8 @@ ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 def is_exported(reference: str | os.PathLike[str]) -> bool:
     """Returns whether a model reference is the path of an exported file.
 
-    It must be an existing file with the suffix `.stablehlo`, `.onnx` or `.tflite`. Other references
-    to a model are names and model directories.
+    Exported files are existing files with the suffix `.stablehlo`, `.onnx` or `.tflite`. Other
+    model references are names, workdirs and model directories.
     """
     path = Path(os.path.expanduser(reference))
     return path.suffix.lower() in ENGINES.values() and path.is_file()

@@ -48,7 +48,7 @@ def start(module: str, documentation: str, define: Define, run: Run) -> None:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Replaces `--grid VALUE` by `--grid=VALUE`, because a VALUE may start with `-`."""
+    """Joins each argument `--grid` with the next argument, its value: `--grid=VALUE`."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] == "--grid":

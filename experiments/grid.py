@@ -64,9 +64,9 @@ def _split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Parses a value of an inference field.
+    """Parses a value of an inference field; returns a value of a config field unchanged, as text.
 
-    A value of a config field is returned as text, because `fields.set_field` parses it later.
+    `fields.set_field` parses the text when it sets the config field.
     """
     if not name.startswith("inference."):
         return text

@@ -2,8 +2,8 @@
 
 Plans each network like `deeplab-jax plan --json`, and writes the plan to DIRECTORY/NAME.json. After
 each plan, the figures of all plans in DIRECTORY are written to
-experiments/results/measured/pod_plans.csv. A plan takes several minutes on one core. Existing plans
-are not compiled again, so an interrupted call can be repeated.
+experiments/results/measured/pod_plans.csv. A plan takes several minutes on one core. Networks with
+a plan in DIRECTORY are not planned again, so an interrupted call can be repeated.
 """
 
 import csv
@@ -134,7 +134,7 @@ def write_table(directory: pathlib.Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Compiles the plans that are missing, and writes the table after each.
+    """Plans each run that has no plan in the directory yet, and updates the table after each run.
 
     Args:
       arguments: directory of the plans, then names of runs, which are keys of `PLANS` (default: all

@@ -125,7 +125,7 @@ class Table:
 
     @property
     def varies_resnet(self) -> bool:
-        """True if the rows vary multi-grid or cascades, which require a ResNet."""
+        """True if a row sets multi-grid or has cascaded blocks, which require a ResNet."""
         settings = [self.recipe, *(row.recipe or "" for row in self.rows)]
         return any("cascade" in text for text in settings) or any(
             row.changes.get(field) is not None

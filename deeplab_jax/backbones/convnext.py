@@ -128,7 +128,8 @@ class ConvNeXt(nn.Module):
 
     Attributes:
       name_in_timm: name of the network in timm, a key of `SIZES`.
-      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
+      output_stride: ratio of image size to the size of the output: 4, 8, 16 or 32. Once the strides
+        have reached this ratio, atrous rates replace the strides of the following layers.
       stochastic_depth: probability of dropping the residual branch of the last block in training;
         it rises linearly from 0 at the first block.
       form: settings common to all layers, see `layers.Form`.
@@ -166,9 +167,9 @@ class ConvNeXt(nn.Module):
         return endpoints | {"output": hidden}
 
     def _units(self, size: Size) -> list[Unit]:
-        """Returns the stride and rate of each strided or atrous layer, in order of computation.
+        """Returns stride and rate of each convolution above 1×1, in order of computation.
 
-        The layers are the stem, the downsampling layers and the depthwise convolutions.
+        These convolutions are the stem, the downsampling layers and the depthwise convolutions.
         """
         strides = [4, *[1] * size.depths[0]]
         for depth in size.depths[1:]:

@@ -1,4 +1,4 @@
-"""RegNetY, as in timm, at any output stride."""
+"""RegNetY, as in timm, at an output stride of 4, 8, 16 or 32."""
 
 from functools import partial
 from typing import NamedTuple
@@ -53,7 +53,8 @@ class RegNet(nn.Module):
 
     Attributes:
       name_in_timm: name of the network in timm, a key of `SIZES`.
-      output_stride: 4, 8, 16 or 32; later strides are replaced by atrous rates.
+      output_stride: 4, 8, 16 or 32. Strides after the layer that reaches this output stride are
+        replaced by atrous rates.
       stochastic_depth: probability of dropping the residual branch of the last block in training;
         it rises linearly from 0 at the first block.
       normalization: hyperparameters of batch normalization.

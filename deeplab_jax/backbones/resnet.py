@@ -219,7 +219,8 @@ class ResNet(nn.Module):
     Attributes:
       depth: 18, 34, 50, 101 or 152.
       beta_stem: whether the stem has three 3×3 convolutions instead of one 7×7 convolution.
-      output_stride: power of 2 from 4 to 2^(cascade_blocks + 1); later strides are replaced by
+      output_stride: ratio of image size to the size of `output`, a power of 2 from 4 to
+        2^(cascade_blocks + 1). Once the strides multiply to this ratio, all further strides become
         atrous rates.
       multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
         (DeepLab v3, section 3.2.1); None: all 1.
@@ -253,7 +254,11 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
+        """Computes the endpoints of a normalized image [N, H, W, C].
+
+        Returns:
+          {name of the endpoint: feature map}. `output` is the output of the last block.
+        """
         depth = DEPTHS[self.depth]
         conv_norm = partial(ConvNorm, normalization=self.normalization, form=self.form)
         hidden = self._stem(image, train, conv_norm)
@@ -300,7 +305,7 @@ class ResNet(nn.Module):
         }
 
     def _strides(self, block: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
-        """Returns the nominal stride of each convolution in a unit.
+        """Returns the stride of each convolution in a unit, before rates replace any strides.
 
         Args:
           block, unit: number of the block, and of the unit in the block, from 1.
@@ -332,7 +337,8 @@ class ResNet(nn.Module):
     def _pool_padding(self, size: ops.Size) -> ops.Padding:
         """Returns the padding of the 3×3 max pooling for an input of `size` (height, width).
 
-        If height and width are odd, the padding is the same for all stride placements.
+        The stride placement determines only the padding of an even length: (0, 1) for `slim`,
+        (1, 2) for `caffe`, and (1, 1) for `torchvision`. The padding of an odd length is (1, 1).
         """
         if self.stride_placement == "slim":
             return ops.same_padding(size, 3, 2, 1)

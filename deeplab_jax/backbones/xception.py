@@ -17,7 +17,7 @@ KERNEL_INIT = nn.initializers.truncated_normal(0.09)
 class Module(NamedTuple):
     """Configuration of one module in figure 4 of DeepLab v3+.
 
-    A module has three separable convolutions and a shortcut.
+    A module has three separable convolutions and, except for the last module, a shortcut.
 
     Attributes:
       widths: number of output channels of each separable convolution.

@@ -1,8 +1,7 @@
 """Saving and restoring with Orbax; no other module imports Orbax.
 
-Therefore, only this module must change for a new major version of Orbax, such as Orbax 1.0, which
-moves the V1 interface to the top level. The modules `saved_states` and `store` check files and read
-model directories without Orbax.
+Therefore, a new major version of Orbax, such as 1.0, requires changes in this module only. The
+modules `saved_states` and `store` check files and read model directories without Orbax.
 """
 
 import math

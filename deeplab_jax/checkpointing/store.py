@@ -44,13 +44,13 @@ class StoredModel:
     ) -> "StoredModel":
         """Returns a copy of this model with other variables, for example after pruning.
 
-        The copy has the temperature 1, because a fitted temperature is only valid for the variables
-        that it was fitted to.
+        The softmax temperature of the copy is 1, because a temperature that was fitted to the old
+        variables is not valid for the new ones.
 
         Args:
-          variables: variables of the new model.
-          overrides: {keyword of `create_model` that changes: new value} (default: none).
-          source: origin of the new variables, see `ModelDescription` (default: unchanged).
+          variables: variables of the copy.
+          overrides: keywords of `create_model` to change, and their new values (default: none).
+          source: new value of `ModelDescription.source` (default: unchanged).
         """
         old = self.description
         overrides = old.overrides | (overrides or {})

@@ -58,10 +58,10 @@ def compare(
     Args:
       models: models by name in the report; the first one is the baseline.
       dataset: dataset for mean IoU.
-      size: (H, W) to which images are padded and at which latency is measured (default: padding
-        as in `predict`; latency at the size of the largest image, rounded up to a legal size).
+      size: (H, W) to which images are padded (default: as in `evaluate`). Latency and `macs` are
+        measured at this size (default: that of the largest image), rounded up to a legal size.
       limit: maximum number of images to evaluate (default: all).
-      tflite: TFLite file whose latency is also measured, stored in `models` under the file name.
+      tflite: TFLite file; its latency at its own input size is added to `models`, by file name.
       reporter: receives progress events.
       **settings: keywords of `evaluate`: batch_size, mesh, workers.
 
@@ -69,7 +69,7 @@ def compare(
       JSON-serializable dictionary with the keys:
 
       * `models`: `mean_iou`, `latency_ms` and the values that `costs` returns, by model name.
-      * `ratios`: measurements of each model except the baseline, divided by those of the baseline.
+      * `ratios`: measurements of each of `models` except the baseline, divided by the baseline's.
       * `settings`: dataset, number of images, sizes and hardware.
 
     Raises:

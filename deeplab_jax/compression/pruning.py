@@ -32,10 +32,10 @@ def compensated(
       added to the kernel weights for the kept input channels.
     * The offset of the prediction changes the bias, or the mean of the batch normalization.
 
-    If a removed channel equals a kept channel, its weights are added to those of the kept channel,
-    up to the small error that `Moments.shrunk_covariance` introduces. If a removed channel is
-    constant, only its offset is used. The output of the network then changes only at image borders,
-    where convolutions pad the channel with 0.
+    If a removed channel equals a kept channel, the kernel weights of the removed channel are added
+    to those of the kept channel, up to the small error that `Moments.shrunk_covariance` introduces.
+    If a removed channel is constant, the slopes are 0, and the offset is its value. Its removal
+    changes the output of the network only at image borders, where convolutions pad it with 0.
 
     Args:
       graph: channel graph of the network.
@@ -152,8 +152,8 @@ def narrower_widths(
             widths[path] = width
     if _designed(stored, widths) != expected:
         raise DeepLabError(
-            "channels of this network cannot be removed, because the keyword `widths` cannot set "
-            "the number of channels of some layers; omit --structured to prune single weights"
+            "channels of this network cannot be removed, because `widths`, the keyword for numbers "
+            "of channels, does not support some layers; omit --structured to prune single weights"
         )
     return tuple(sorted(widths.items()))
 
@@ -194,12 +194,13 @@ def prune_channels(
         are measured.
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       size: (H, W) of the image for which multiply-adds are counted.
-      criterion: criterion for ranking channels. `reconstruction`: without the channel, each layer
-        that takes it as input loses a fraction of its output variance; the score is the sum of
-        these fractions, divided by the number of multiply-adds saved. `batch_norm_scale`: absolute
-        value of the channel's batch-normalization scale, divided by its mean over the layer (arXiv
-        1708.06519). `norm`: L1 norm of the kernel that computes the channel, divided by its mean
-        over the layer (arXiv 1608.08710).
+      criterion: score for ranking the channels. `reconstruction`: fraction of the output variance
+        that a layer loses when this input channel is replaced by a linear prediction from other
+        input channels, summed over all layers that take the channel as input, and divided by the
+        number of multiply-adds saved. `batch_norm_scale`: absolute value of the channel's
+        batch-normalization scale, divided by the mean of these values in the layer (arXiv
+        1708.06519). `norm`: L1 norm of the kernel that computes the channel, divided by the mean
+        of these norms in the layer (arXiv 1608.08710).
       multiple: pruned layers keep a multiple of this number of channels, rounded up; 1: no
         rounding.
 

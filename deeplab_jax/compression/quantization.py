@@ -28,13 +28,13 @@ def quantize(
 
     Args:
       stored: model in floating point.
-      images: calibration images, as batches [N, H, W, C] of equal height and width. The ranges of
-        the inputs of convolutions are measured on these images.
+      images: calibration images, in batches [N, H, W, C]. The ranges of the inputs of convolutions
+        are measured on these images.
       calibrated_on: description of the images, which is stored in `model.json`.
 
     Raises:
-      DeepLabError: the model is a classifier or already quantized, there is no image, or qwix is
-        not installed.
+      DeepLabError: the model is a classifier or already quantized, it has a kernel that no
+        convolution uses, there is no image, or qwix is not installed.
     """
     check_quantizable(stored)
     model = stored.model
@@ -76,7 +76,7 @@ def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> d
     Args:
       model: network in floating point.
       variables: variables of the network.
-      images: batches uint8 [N, H, W, C].
+      images: batches [N, H, W, C].
 
     Raises:
       DeepLabError: `images` is empty.
@@ -96,16 +96,17 @@ def _extremes(inputs: jax.Array) -> jax.Array:
 def quantized_variables(
     model: DeepLab, variables: Any, ranges: Mapping[Path, Extremes]
 ) -> dict[str, Any]:
-    """Converts variables to those of the same network with the keyword `quantization="int8"`.
+    """Returns the variables that a network has with the keyword `quantization="int8"`.
 
-    Parameters of layer normalizations and layer scales stay in floating point.
+    Batch normalization is folded into the convolutions, whose kernels become int8. Parameters of
+    layer normalizations and layer scales stay in floating point.
 
     Args:
       model, variables: network and its variables, in floating point.
       ranges: range of the input of every convolution; see `calibrate`.
 
     Raises:
-      DeepLabError: a kernel has no range, because the network computes no convolution with it.
+      DeepLabError: `ranges` has no entry for a kernel, because no convolution uses this kernel.
     """
     folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
@@ -131,7 +132,7 @@ def _quantized_layer(
     """Returns the parameters of a quantized convolution, by their names in the quantized network.
 
     Args:
-      kernel, bias: folded kernel and bias, in floating point.
+      kernel, bias: in floating point, after batch normalization has been folded into them.
       extremes: range of the input of the convolution.
     """
     values, bounds = (jnp.asarray(array, jnp.float32) for array in (kernel, extremes))
@@ -147,11 +148,11 @@ def _quantized_layer(
 
 
 def quantization_aware(run: Run) -> Run:
-    """Returns a training run whose convolutions simulate int8 rounding of kernels and inputs.
+    """Returns a run that trains a network with simulated int8 rounding of kernels and inputs.
 
-    The trained variables stay in floating point. During training, the ranges of the inputs are
-    measured on each batch. When `quantize` is called on the trained model, it measures these ranges
-    again on the calibration images.
+    The trained variables stay in floating point. During training, the ranges of the inputs of
+    convolutions are measured on each batch. When `quantize` is called on the trained model, it
+    measures these ranges again on the calibration images.
     """
     quantizer()
     adjustments = run.adjustments | {"quantization_aware": True}

@@ -104,8 +104,9 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
     """Computes the barycentric weights of the d+1 vertices around each point, [d+1, N].
 
-    The offsets of each point are sorted in descending order. The weights are the differences
-    between successive sorted offsets.
+    The offsets of each point are sorted in ascending order. The weights of the vertices of classes
+    1..d are the d differences between successive sorted offsets. The vertex of class 0 has the
+    weight with which the weights of a point sum to 1.
 
     Args:
       offset: [d+1, N], difference between each point and its vertex of class 0, divided by d+1.
@@ -125,20 +126,20 @@ class Vertices(NamedTuple):
     """Vertices of the lattice around N points, and all (d+1)·N pairs (point, vertex).
 
     The simplex around a point has d+1 vertices, one of each class 0..d (`embed` defines the class
-    of a vertex). Each vertex has an int64 key, computed from its coordinates. Its index is its
-    position, from 0, in the order of the keys.
+    of a vertex). Each vertex has an int64 key, which is computed from its coordinates, and an
+    index. The indices 0, 1, … follow the order of the keys.
 
     Attributes:
       vertex: int32 [d+1, N], index of the vertex of each class (rows) around each point (columns).
-      weight: [d+1, N], barycentric weight of each point for these vertices.
+      weight: [d+1, N], barycentric weights of these vertices; 0 for padding points.
       point, point_weight: [(d+1)·N], index of the point, and its weight for the vertex, in each
         pair (point, vertex). The pairs are sorted by vertex.
       key, number: [(d+1)·N], key and index of the vertex in each pair, in the same order.
-      axis_shift: int64 [d+1, d+1], difference between the key of a vertex's next neighbor and the
-        key of the vertex. Row: class of the vertex, 0..d; column: axis along which the neighbor
-        lies.
+      axis_shift: int64 [d+1, d+1], number to add to the key of a vertex of each class (rows), to
+        get the key of its next neighbor along each axis (columns).
       num_vertices: int32 scalar, number of vertices.
-      fits: bool scalar, whether 63 bits are enough to distinguish all vertices.
+      fits: bool scalar, whether 63 bits are enough for the keys, and for the integers that are
+        sorted to compute them.
     """
 
     vertex: jax.Array

@@ -120,11 +120,11 @@ def randaugment(
 def size_in_range(
     size: tuple[int, int], shortest: int, longest: int, factor: int
 ) -> tuple[int, int]:
-    """Returns (height, width) of an image after resizing its sides to a range of lengths.
+    """Returns the (height, width) to which an image is resized, given limits for its sides.
 
-    The shorter side is resized to `shortest` pixels. If the longer side would then exceed
-    `longest`, it is resized to `longest` instead. The aspect ratio changes only by rounding. The
-    DeepLab authors' code resizes the images of ADE20K in this way.
+    The shorter side is resized to `shortest` pixels, unless the longer side would then exceed
+    `longest`. In that case, the longer side is resized to `longest`. The aspect ratio changes only
+    by rounding. The DeepLab authors' code resizes the images of ADE20K in this way.
 
     Args:
       size: (height, width) of the image in pixels.
@@ -223,8 +223,8 @@ def augment(
     Returns:
       {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size. The dtypes are those of
       the example. Pixels outside the example have the value `augmentation.fill` in the image and
-      are void in the label. Without resizing, scaling, rotation and color changes, pixels are
-      copied exactly.
+      are void in the label. Pixels are copied exactly if the settings disable resizing, scaling,
+      rotation and color changes.
     """
     size, label = augmentation.crop_size, example["label"]
     scale = _random_scale(random, augmentation)

@@ -137,8 +137,8 @@ class Span(NamedTuple):
     """Position of a crop along one axis; the source image is first resized, then cropped.
 
     Attributes:
-      start, stop: range of pixels of the source that contains the crop, `stop` excluded. Only this
-        range is resized.
+      start, stop: range of pixels of the source that contains the crop before rotation, `stop`
+        excluded. Without rotation, only this range is resized.
       size: length of this range after resizing, in pixels.
       offset: position in the resized range at which the crop begins, in pixels.
     """

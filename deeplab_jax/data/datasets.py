@@ -92,7 +92,8 @@ class ArrayDataset:
           name: name of the dataset in errors and reports (default: "arrays").
           binary: whether 255 is class 1 instead of void. Default: True if the masks contain exactly
             the values 0 and 255, and `class_names` has two names or is not given. Set `binary`
-            explicitly for a split, which may lack values that the whole dataset contains.
+            explicitly if the arrays are only one split of a dataset: its masks may lack values
+            that occur in the other splits.
 
         Raises:
           DeepLabError: shapes, dtypes or values are invalid, the number or dtype of the bands
@@ -167,8 +168,9 @@ def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
 
     Args:
       name: name of the dataset, for the error.
-      values: values that occur in the masks; 255 is void.
-      binary: whether 255 is class 1 instead of void; the result is then at least 2.
+      values: values that occur in the masks; 255 is void. If the masks are binary, 255 has already
+        been replaced by 1.
+      binary: whether the masks are binary; the result is then at least 2.
 
     Raises:
       DeepLabError: a value is above 255.
@@ -236,13 +238,12 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """Returns values that identify a dataset; they do not depend on its location on disk.
 
     Args:
-      dataset: any dataset. If it has a method `content`, the digest is computed from the bytes
-        that this method yields. Otherwise, the digest is computed from the names, images and
-        labels of at most 64 evenly spaced examples.
+      dataset: any dataset, with or without a method `content`.
 
     Returns:
       JSON-ready values: `name`, `split`, `num_images`, `class_names`, and `content`, a hexadecimal
-      digest of the examples.
+      digest. The digest is computed from the bytes that `dataset.content()` yields. Without this
+      method, it is computed from the names, images and labels of at most 64 evenly spaced examples.
     """
     own = getattr(dataset, "content", None)
     digest = hashlib.blake2b(digest_size=16)

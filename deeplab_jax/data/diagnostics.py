@@ -1,8 +1,9 @@
 """Diagnostic tasks: datasets of synthetic images that test claims of the DeepLab papers.
 
-Each task tests one claim. In each task, a single cue determines the classes. A network that cannot
-use this cue is hardly more accurate than random guesses. No files are read: an image depends only
-on (seed, task, split, index).
+Each task tests one claim. Only one kind of cue determines the classes of a task, for example
+outlines, or the colors of distant squares. A network that cannot use this cue is hardly more
+accurate than random guesses. No files are read: an image depends only on the arguments of
+`draw_diagnostic`.
 """
 
 import dataclasses
@@ -81,8 +82,8 @@ def draw_diagnostic(
       Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], 255 where void.
 
     Raises:
-      DeepLabError: there is no such task, `size` is below 64, or `distance` is given for a
-        task other than `diagnostic_distance`, or does not fit into the image.
+      DeepLabError: there is no such task, `size` is below 64, `distance` is too small or too large
+        for the image, or `distance` is given for a task other than `diagnostic_distance`.
     """
     check_name("diagnostic task", name, DIAGNOSTICS)
     if size < MIN_SIZE:
@@ -152,8 +153,8 @@ def draw_distance(random: np.random.Generator, size: int, distance: int = DISTAN
 def _ambiguous(targets: list[np.ndarray], cues: list[np.ndarray], distance: int) -> bool:
     """Returns whether the cue of any target could be mistaken for the cue of another target.
 
-    This is the case if the first cue lies near one of the four positions where the cue of the other
-    target could be.
+    This is the case if a cue lies near one of the four positions where another target could have
+    its cue.
 
     Args:
       targets: centers (row, column) of the squares to classify, in pixels.
@@ -279,7 +280,7 @@ def draw_rare(random: np.random.Generator, size: int) -> Drawing:
 
 
 def draw_outlines(random: np.random.Generator, size: int) -> Drawing:
-    """Draws objects with wavy outlines; each object has one of three colors, which is its class.
+    """Draws objects with wavy outlines; the color of an object, one of three, is its class.
 
     As in PASCAL VOC, the outlines are void. They are two pixels wide: one pixel on each side of
     every change of class.

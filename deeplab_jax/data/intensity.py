@@ -29,7 +29,7 @@ def scaled_to_bytes(planes: Sequence[np.ndarray], limits: tuple[float, float]) -
 
 
 def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Maps numbers linearly to uint8: `low` to 0, `high` to 255; clips numbers outside."""
+    """Clips numbers to [low, high], and maps them linearly to uint8: `low` to 0, `high` to 255."""
     # NaN becomes the darkest value.
     within = np.clip(np.nan_to_num(values, nan=low), low, high)
     return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)

@@ -70,12 +70,13 @@ def aligned_label(
     An annotation tool may have drawn the label on the displayed image or on the stored pixels.
 
     Args:
-      as_displayed: label for the case that it was drawn on the displayed image; None if its size
-        excludes this case.
-      as_stored: label for the case that it was drawn on the stored pixels, rotated like the
-        displayed image; None if its size excludes this case. At least one of the two is given.
+      as_displayed: label on the assumption that it was drawn on the displayed image; None if its
+        size contradicts this.
+      as_stored: label on the assumption that it was drawn on the stored pixels, after applying the
+        EXIF orientation of the image; None if its size contradicts this. At least one of
+        `as_displayed` and `as_stored` is given.
       orientation: EXIF orientation of the image, for the error.
-      drawn_on: `displayed` or `stored`, the case to select if both are possible and differ.
+      drawn_on: `displayed` or `stored`, the label to select if both are given and differ.
       origin: names of the files, for the error.
 
     Returns:
@@ -83,7 +84,7 @@ def aligned_label(
       pixels.
 
     Raises:
-      DeepLabError: both cases are possible and differ, and `drawn_on` is None.
+      DeepLabError: both labels are given and differ, and `drawn_on` is None.
     """
     if as_displayed is None:
         if as_stored is None:

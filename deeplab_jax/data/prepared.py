@@ -204,10 +204,10 @@ def open_dataset(
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
     """Returns whether label 255 means class 1 in a dataset, and not void.
 
-    This is the case if there are two classes, and the labels contain 0 and 255 but no other value.
+    This is the case if there are two classes, the labels contain 0 and 255 but no other value, and
+    the dataset was not written by `prepare`, which always writes 255 for void.
 
-    In datasets that `prepare` wrote, 255 always means void. In other datasets, labels are read
-    until one contains a value other than 0 and 255; usually, the first label does.
+    Labels are read until one contains a value other than 0 and 255; usually, the first label does.
 
     Args:
       builder: TFDS builder of the dataset.
@@ -242,8 +242,8 @@ def _feature_names(
     The third result is None if no feature contains the name of the example.
 
     Raises:
-      DeepLabError: there is no image or no mask, or `are_rgb` is True and the images are not 8-bit
-        gray or RGB.
+      DeepLabError: there is no image or no mask, or the bands are RGB (`are_rgb`) but the images
+        are neither 8-bit gray nor 8-bit RGB.
     """
     images = {
         name: feature.shape[-1]

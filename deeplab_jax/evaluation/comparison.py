@@ -90,8 +90,9 @@ def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOpt
     """Returns the inference strategies of DeepLab v3, table 6, followed by one that adds a CRF.
 
     Args:
-      base: options that contain the tiles for all strategies and the CRF for the last strategy
-        (default: whole images, and the published CRF parameters of the architecture).
+      base: options that provide `tile` and `overlap` for all strategies, and `crf` for the last one
+        (default: whole images). If `crf` is None, the CRF has the published parameters for the
+        architecture.
 
     Returns:
       {name of the strategy: options}.
@@ -138,11 +139,11 @@ def compare_strategies(
 
     Returns:
       One dictionary per strategy, with the keys
-      * `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`, `settings`: see
-        `StrategyResult`,
-      * `mean_iou_change`, `boundary_f_score_change`: None for the first strategy; otherwise the
-        `difference` from the previous strategy, and `low` and `high`, the bounds of the 95 %
-        interval of this difference (see `paired_change`).
+      * `strategy`: name of the strategy,
+      * `mean_iou`, `boundary_f_score`: metrics, 0..1; None: undefined,
+      * `seconds_per_image`, `settings`: see `StrategyResult`,
+      * `mean_iou_change`, `boundary_f_score_change`: `difference` from the previous strategy, with
+        its 95 % interval `low`, `high` (see `paired_change`); None for the first strategy.
 
     Raises:
       DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
@@ -212,11 +213,12 @@ def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
 def _timed(inference: Inference) -> Inference:
     """Returns the inference over the images whose prediction is timed.
 
-    With tiles, the first images of the split are timed: 8, or one batch if that is more. Without
-    tiles, the images of the median padded size are timed. Padded sizes depend on the inference
-    options, but images of the median size are nearly the same for all strategies. They are repeated
-    until there are at least 8 and all batches are full. Otherwise, the last batch would contain
-    void examples, which take as much time as images.
+    With tiles, these are the first max(8, batch_size) images of the split, or all if it has fewer.
+
+    Without tiles, these are images whose padded size is the median. The padded sizes depend on the
+    strategy, but all strategies select nearly the same images. The selection is repeated or cut, so
+    that it contains at least 8 images and fills all batches. An incomplete batch would be filled
+    with void examples, which take as much time as images.
     """
     timed = copy.copy(inference)
     count, batch_size = inference.num_images, inference.batch_size

@@ -171,7 +171,7 @@ def _count(
     measured: tuple[Any, ...],
     reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[SheetRow]]:
-    """Returns the counts for the metrics of a split, and the rows of the contact sheet.
+    """Returns the pixel counts behind the metrics of a split, and the rows of the contact sheet.
 
     The counts cover the images of all hosts. The rows are those of at most six evenly spaced
     images of this host, in the order of the split. `measured` contains the arguments of

@@ -133,8 +133,8 @@ class Bias(nn.Module):
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
     """Returns whether an operation is a convolution or a matrix product.
 
-    As a policy of `nn.remat`, it stores the results of these operations for the backward pass.
-    All other results are recomputed.
+    With this function as its policy, `nn.remat` stores the results of these operations for the
+    backward pass, and recomputes all others.
     """
     return primitive.name in ("conv_general_dilated", "dot_general")
 
@@ -173,9 +173,9 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features].
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, D], with D output channels.
 
-        If `pad` is set, the height and width are those of a convolution with that padding.
+        If `pad` is set, the height and width of the result depend on this padding instead.
 
         Raises:
           DeepLabError: in training, batch normalization would normalize a single value per channel.

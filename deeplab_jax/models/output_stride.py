@@ -22,11 +22,11 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Published(NamedTuple):
-    """Published atrous rates of a head.
+    """Atrous rates of a head at one output stride, for example as published.
 
     Attributes:
       rates: atrous rates, in pixels of the encoder output.
-      output_stride: output stride of the encoder that the rates were published for.
+      output_stride: output stride of the encoder.
     """
 
     rates: tuple[int, ...]
@@ -53,13 +53,15 @@ def default_aspp_rates(output_stride: int) -> tuple[int, ...]:
 def published_rates(
     values: Mapping[str, Any], aspp: str | None, concatenated: Published
 ) -> Published:
-    """Returns the default rates of a network, and the output stride that they were published for.
+    """Returns the published atrous rates of a head, and the output stride that they belong to.
+
+    For heads other than `aspp` and `large_fov`, the tuple of rates is empty.
 
     Args:
       values: keywords of `Architecture`, including `head`.
-      aspp: name of published rates of DeepLab v2, `small` or `large`; None: the default rates of
-        the head in `values`.
-      concatenated: default rates of ASPP with `fusion='concat'`, and their output stride.
+      aspp: `small` or `large`: the rates of DeepLab v2 with this name; None: the default rates of
+        the head.
+      concatenated: default for ASPP with `fusion='concat'`, which depends on the architecture.
 
     Raises:
       DeepLabError: `aspp` is unknown, or is given together with `atrous_rates` or a head other
@@ -70,8 +72,8 @@ def published_rates(
         check_name("aspp", str(aspp), SUMMED_RATES)
         if values.get("atrous_rates") is not None:
             raise DeepLabError(
-                f"aspp={aspp!r} sets atrous_rates, so they cannot be given together; omit "
-                "atrous_rates or aspp"
+                f"aspp={aspp!r} determines the atrous rates, so aspp and atrous_rates cannot be "
+                "given together; omit atrous_rates or aspp"
             )
         if head != "aspp":
             raise DeepLabError(
@@ -106,7 +108,7 @@ def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, 
     """Returns atrous rates that are scaled to another output stride.
 
     Args:
-      published: rates to scale, and the output stride that they are meant for.
+      published: rates to scale, and the output stride that they belong to.
       output_stride: output stride of the result.
       head: name of the head.
 
@@ -133,7 +135,7 @@ def _exact(published: Published, output_stride: int) -> list[Fraction]:
 
 
 def _legal(published: Published, head: str) -> str:
-    """Returns the output strides at which all rates of a head are integers, separated by commas."""
+    """Lists, separated by commas, the output strides at which all rates of a head are integers."""
     if head == "dpc":
         return ", ".join(map(str, STRIDES[:3] if published.output_stride < 32 else STRIDES[3:]))
     legal = [
@@ -181,7 +183,7 @@ def rename_widths(
     """Returns `Architecture.widths` with new atrous rates in the names of ASPP branches.
 
     Args:
-      widths: (layer path, number of channels) of the layers that were pruned.
+      widths: value of `Architecture.widths`, pairs (layer path, number of output channels).
       rates: new rate of each branch by its old rate.
     """
     arrays = {("params", *path.split("/")): channels for path, channels in widths}

@@ -141,11 +141,11 @@ SPATIAL = (1, 2)
 
 
 class Extent(NamedTuple):
-    """Receptive field along one spatial axis, in image pixels.
+    """Receptive field of the values of an array along one spatial axis, in image pixels.
 
     Attributes:
       size: size of the receptive field.
-      jump: distance between neighboring values of the map.
+      jump: distance between neighboring values of the array.
     """
 
     size: float
@@ -215,7 +215,7 @@ def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -
 
 
 def _widest(fields: Sequence[Field]) -> Field:
-    """Returns the largest receptive field along each axis, ignoring None; None if all are None."""
+    """Returns the largest receptive field along each axis; None where all `fields` have None."""
     return tuple(max(filter(None, extents), default=None) for extents in zip(*fields, strict=True))
 
 
@@ -286,9 +286,9 @@ def _reshape(operation: Operation, field: Field) -> Field:
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
     """Returns the receptive field after interpolation, which is a product with a matrix.
 
-    The result is exact if every input value is at the position of an output value. Otherwise, the
-    receptive fields that are computed for later operations are too small, by less than the distance
-    between two neighboring input values.
+    The result is that of an output value between two input values, which depends on both. The
+    receptive fields that are computed for later operations are approximate: each interpolation adds
+    an error of at most the distance between two neighboring input values.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]

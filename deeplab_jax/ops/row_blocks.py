@@ -38,7 +38,7 @@ class RowBlocks:
 
     @property
     def halo(self) -> tuple[int, int]:
-        """Maximum numbers of rows that a device receives from the devices before and after it."""
+        """Maximum numbers of rows that a device needs from the devices before and after it."""
         before = after = 0
         for device, start in enumerate(self.starts):
             first, end = max(start, 0), min(start + self.length, self.count)
@@ -62,13 +62,13 @@ class RowBlocks:
         return take_rows(rows, offsets, self.length, self.axis)
 
     def take(self, collected: Float[Array, "N S W C"]) -> Float[Array, "N R W C"]:
-        """Returns the block of rows that this device needs, from rows that it received earlier.
+        """Returns the block of rows that this device needs, without receiving further rows.
 
         This method must be called on every device.
 
         Args:
-          collected: rows of this device, preceded and followed by an equal number of rows of other
-            devices; see `HaloMaps.collected`.
+          collected: shard of `HaloMaps.collected` on this device: its own rows and copies of
+            neighboring rows. The number of copies before its own rows equals the number after them.
         """
         halo = (collected.shape[1] - self.own) // 2
         offsets = [start - device * self.own + halo for device, start in enumerate(self.starts)]
@@ -132,13 +132,13 @@ def output_blocks(axis: str, parts: int, rows: int, count: int, window: Window) 
 def take_rows(
     maps: Float[Array, "N H W C"], offsets: Sequence[int], length: int, axis: str
 ) -> Float[Array, "N R W C"]:
-    """Returns `length` rows of this device's part of a map, from the row that `offsets` states.
+    """Returns rows of the map on this device, from a first row that can differ between devices.
 
     This function must be called on every device.
 
     Args:
       maps: rows on this device, [N, H, W, C]; rows before and after these are read as zeros.
-      offsets: for each device, the index in its `maps` of the first row to return; can be negative.
+      offsets: for each device, the first row to return, as an index in its `maps`; can be negative.
       length: number of rows of the result.
       axis: name of the mesh axis along which the offsets differ.
     """

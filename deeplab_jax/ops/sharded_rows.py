@@ -2,10 +2,10 @@
 
 XLA also partitions these operations, but gathers maps for resizing and large atrous rates, and sums
 kernel gradients twice: over the devices with rows of the same image, and then over all images. Here
-each device receives only the rows that it needs, and the gradient of a kernel is summed once, over
-all devices. If the kernel is sharded, each device gets only its shard of the sum; with XLA, it gets
-the whole sum. test_sharded_rows.py and test_communication.py compare the results with those on one
-device.
+each device receives only the rows that it needs. The gradient of a replicated kernel is summed
+once, over all devices. The gradient of a sharded kernel is reduce-scattered: each device receives
+only its shard of the sum, whereas XLA computes the whole sum on every device. test_sharded_rows.py
+and test_communication.py compare the results with those on one device.
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ from deeplab_jax.ops.xla_convolution import GroupedKernel, Inputs, Outputs, Wind
 
 
 def sharding_of_rows(inputs: jax.Array, rows: int) -> NamedSharding | None:
-    """Returns the sharding of a map and of an operation's result; None if rows are not sharded.
+    """Returns the sharding of an operation's input and result; None if rows are not sharded.
 
     Args:
-      inputs: map [N, H, W, C].
+      inputs: input, a map [N, H, W, C].
       rows: number of rows of the result.
 
     Returns:
       `Dispatch.rows_sharded`, which shards images over one mesh axis and rows over another. None if
-      this field is None, if the axis for rows has one device or more devices than the map or the
-      result has rows, or if the axis for images does not divide the number of images.
+      this field is None, the rows' axis has only one device, the input or the result has fewer rows
+      than this axis has devices, or N is not a multiple of the size of the images' axis.
     """
     sharding = rows_sharded()
     if sharding is None:
@@ -60,7 +60,7 @@ def convolution_on_devices(
     groups: int = 1,
     collected: jax.Array | None = None,
 ) -> Outputs:
-    """Computes XLA's convolution, with `convolve_rows` if the rows of the map are sharded.
+    """Computes `xla_convolution`, by `convolve_rows` if the rows of the map are sharded.
 
     Args:
       inputs: [N, H, W, C].
@@ -136,7 +136,7 @@ class HaloMaps:
 
 
 def with_halo(maps: jax.Array, halo: int) -> jax.Array | HaloMaps:
-    """Sends rows of a map to other devices once, for several convolutions of the map at stride 1.
+    """Copies neighboring rows to each device once, for several convolutions of a map at stride 1.
 
     Args:
       maps: [N, H, W, C].
@@ -167,14 +167,14 @@ def convolve_rows(
     kernel: GroupedKernel,
     collected: jax.Array | None = None,
 ) -> Outputs:
-    """Computes XLA's convolution of a map whose rows are sharded.
+    """Computes `xla_convolution` of a map whose rows are sharded.
 
     Args:
-      sharding: sharding of the map and of the result.
+      sharding: sharding of the map and of the result, from `sharding_of_rows`.
       window: kernel size, atrous rates, padding and stride.
       groups: number of channel groups.
       scattered: axis along which the gradient of the kernel is sharded; None: it is replicated.
-      inputs: [N, H, W, C]; see `sharding_of_rows`.
+      inputs: [N, H, W, C].
       kernel: [k, k, C / groups, D], replicated.
       collected: `HaloMaps.collected`; None: the devices exchange the required rows in this call.
 
@@ -287,12 +287,12 @@ Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 def with_scattered_gradient(
     convolve: Convolution, inputs: Inputs, kernel: GroupedKernel, window: Window
 ) -> Outputs:
-    """Computes `convolve(inputs, kernel)`; the gradient of a sharded kernel is reduce-scattered.
+    """Computes `convolve(inputs, kernel)`, with a reduce-scattered gradient of a sharded kernel.
 
     Args:
       convolve: function of (inputs, kernel) that treats each image separately.
       inputs: [N, H, W, C], with images sharded over devices.
-      kernel: [k, k, C / groups, D], replicated.
+      kernel: [k, k, C / groups, D], all-gathered if `Dispatch.kernel_shards` shards it.
       window: kernel size, atrous rates, padding and stride.
     """
     shards, scattered = kernel_shards(), _scattered_axis(kernel)
@@ -374,8 +374,8 @@ def interpolate_rows(
     """Changes the height of a map that is sharded along H, by a product with `weights`.
 
     Args:
-      sharding: sharding of the map and of the result.
-      inputs: [N, h, W, C]; see `sharding_of_rows`.
+      sharding: sharding of the map and of the result, from `sharding_of_rows`.
+      inputs: [N, h, W, C].
       sources: for each row of the result, the first and the last row of the map that it uses.
       weights: function of (indices of result rows, indices of map rows) that returns the weights,
         [result rows, map rows].

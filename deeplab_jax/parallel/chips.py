@@ -1,4 +1,4 @@
-"""Specifications and rates of chips, number of processor cores, and compiler options."""
+"""Specifications and compute rates of chips, number of processor cores, and compiler options."""
 
 import dataclasses
 import functools

@@ -86,7 +86,8 @@ def joined_hosts(
     """Connects the processes of a job while the `with` block runs; see `start_hosts`.
 
     If the block raises an error in one process, `end` is called with the error message in all other
-    processes. If the block raises a JobInterrupt in one process, it must do so in all processes.
+    processes. If it raises a KeyboardInterrupt in all processes at about the same time, `end` is
+    not called. A JobInterrupt must be raised in all processes.
 
     Args:
       addresses: addresses of the job (default: from environment variables or the cluster).
@@ -152,7 +153,9 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Reports an error to the other processes, unless another process caused it.
+    """Reports an error to the other processes.
+
+    The error is not reported if a connection was lost or all processes were interrupted.
 
     Returns:
       The error to raise: `error` itself, or a DeepLabError if a connection was lost.

@@ -105,9 +105,9 @@ def _neighbors_in_rows(devices: Sequence[jax.Device], spatial: int) -> np.ndarra
 
     If each process has at least `spatial` chips, each row of the array contains chips of one
     process, and consecutive chips are neighbors on the torus. Otherwise, JAX assigns the axes of
-    the mesh to axes of the torus. If this is not possible, or if the images of a process would not
-    be a contiguous part of the batch, the chips are in the order of the processes. Devices other
-    than TPUs are always in this order.
+    the array to axes of the torus. If JAX cannot do this, or if the images of a process would then
+    not be a contiguous part of the batch, the chips are sorted by process. Devices other than TPUs
+    are always sorted by process.
     """
     processes: dict[int, list[jax.Device]] = {}
     for device in devices:
@@ -149,8 +149,9 @@ def _path(devices: Sequence[jax.Device]) -> list[jax.Device]:
 def _contiguous(rows: Sequence[np.ndarray]) -> bool:
     """Returns whether the images of each process are a contiguous part of the batch.
 
-    This is the case if the devices of each process are in n consecutive rows, with the same n for
-    all processes, and the index of the first of these rows is a multiple of n.
+    The devices in one row store the same images. Therefore, the result is True if there is a number
+    n such that every process has devices in exactly n consecutive rows, and the index of the first
+    of these rows is a multiple of n.
 
     Args:
       rows: rows of an array of devices [data, spatial].
@@ -200,8 +201,8 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
       field: name of the batch size in the error message.
 
     Raises:
-      DeepLabError: the batch size is not a multiple of the size of the `data` axis. The message
-        lists the nearest legal values.
+      DeepLabError: the batch size is not a positive multiple of the size of the `data` axis. The
+        message lists the nearest legal values.
     """
     parts = data_size(mesh)
     if batch_size < 1 or batch_size % parts:

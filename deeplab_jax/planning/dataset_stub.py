@@ -41,7 +41,8 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      num_classes: number of classes, if the config does not name the classes of the dataset.
+      num_classes: number of classes; None: that of the classes in the config or, if the config
+        names none, of the supported dataset.
 
     Raises:
       DeepLabError: the number of classes is unknown, or `num_classes` is below 2.
@@ -67,7 +68,7 @@ def assemble_unseen(
     Args:
       config: see deeplab_jax/config_fields.py.
       mesh: device mesh, of this job or of a topology.
-      num_classes: number of classes, if the config does not name the classes of the dataset.
+      num_classes: number of classes, or None, as in `unseen_dataset`.
       reporter: receives warnings.
     """
     config = copy.deepcopy(config)

@@ -35,7 +35,7 @@ REDUCTIONS = ("all-reduce", "reduce", "reduce-scatter", "reduce-window", "scatte
 
 
 class Array(NamedTuple):
-    """Array of a program.
+    """Type, shape and memory of an array in a compiled program.
 
     Attributes:
       dtype: element type, such as `bf16`.
@@ -95,8 +95,9 @@ class Program(NamedTuple):
     def runs(self) -> dict[str, int]:
         """Returns the number of executions of each computation, by name, in one run of the program.
 
-        A loop with an unknown number of iterations is counted as one iteration. Every branch of a
-        conditional is counted as executed once.
+        A loop with an unknown number of iterations is counted as one iteration. The condition of a
+        loop and every branch of a conditional are counted as executed once. Computations that
+        reductions, sorts and similar instructions apply to scalars are omitted.
         """
         counts: dict[str, int] = defaultdict(int)
 
@@ -121,7 +122,7 @@ class Program(NamedTuple):
         }
 
     def _called(self, instruction: Instruction) -> Iterator[tuple[str, int]]:
-        """Yields each computation that an instruction calls, and the number of these calls."""
+        """Yields (computation, number of calls) for the calls by an instruction; see `runs`."""
         attributes = instruction.attributes
         if instruction.opcode.removesuffix("-start") in REDUCTIONS:
             return

@@ -1,4 +1,4 @@
-"""Compares the all-reduces that training requires with those in a compiled training step."""
+"""Bytes in the collectives that training requires, and in those of a compiled training step."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -137,7 +137,7 @@ def expected_gathers(architecture: Architecture, params: Any) -> int:
     """Returns the bytes in all-gathers if each sharded parameter is gathered once.
 
     Args:
-      architecture: architecture of the network, in whose dtype the parameters are gathered.
+      architecture: architecture of the network. Parameters are gathered in its dtype.
       params: shapes of the parameters, with shardings.
     """
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]

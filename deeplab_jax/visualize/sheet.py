@@ -139,7 +139,13 @@ def heat_map(values: np.ndarray) -> np.ndarray:
 
 
 def _strip(image: np.ndarray, others: Sequence[np.ndarray], cell_width: int) -> np.ndarray:
-    """Draws an image and `others` of the same size side by side, each `cell_width` pixels wide."""
+    """Draws an image, and to its right other pictures of the same size, in one row.
+
+    Args:
+      image: uint8 or uint16 [H, W, C].
+      others: colored class maps or heat maps, uint8 [H, W, 3].
+      cell_width: width to which each of them is resized, in pixels.
+    """
     height, width = image.shape[:2]
     size = (cell_width, max(1, round(height * cell_width / width)))
     cells = [Image.fromarray(displayed(image)).resize(size, Image.Resampling.LANCZOS)]

@@ -1,11 +1,13 @@
-"""Times deeplab_jax and another codebase, the baseline, alternately on the same work.
+"""Times deeplab_jax and a baseline alternately, on the same work.
 
 usage: python -m experiments.benchmarks KIND [--flag=value …]
 
-forward    forward pass, with the weights of the baseline if they can be converted
-training   training step
-pipeline   processor time of the input pipeline, against torchvision's transforms in a DataLoader
-fast_paths each fast path of `deeplab_jax.ops` against its reference implementation
+forward    forward pass; the baseline is another codebase (--baseline), and both use its weights if
+           these can be converted
+training   training step; the baseline is another codebase (--baseline)
+pipeline   processor time of the input pipeline; the baseline is torchvision's transforms in a
+           DataLoader
+fast_paths each fast path of `deeplab_jax.ops`; the baseline is its reference implementation
 
 examples:
   python -m experiments.benchmarks forward --baseline=torchvision --network=deeplabv3_resnet50

@@ -193,14 +193,17 @@ def open_pytorch(work: Workload) -> PyTorch:
 
 
 def import_library(module: str, package: str = "'deeplab_jax[peers]'") -> ModuleType:
-    """Imports PyTorch, or a library that may depend on PyTorch and torchvision.
+    """Imports a module that a baseline requires, such as `torch`.
+
+    Modules other than `torch` may import torchvision. Therefore, torchvision is imported first,
+    which can require `_define_operators`.
 
     Args:
       module: name of the module.
-      package: name of the package for pip, for the error message.
+      package: package that contains the module, as in `pip install`, for the error message.
 
     Raises:
-      DeepLabError: the library is not installed.
+      DeepLabError: the module, PyTorch or torchvision cannot be imported.
     """
     try:
         if module != "torch":

@@ -1,4 +1,4 @@
-"""Baseline: DeepLab v3 of torchvision. The network of deeplab_jax has the same weights."""
+"""Baseline: DeepLab v3 of torchvision, with the same weights as the network of deeplab_jax."""
 
 from collections.abc import Callable
 from typing import Any

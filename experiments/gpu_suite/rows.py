@@ -20,7 +20,8 @@ class Measurement:
     """A measurement of the suite.
 
     Attributes:
-      settings: JSON-serializable description that identifies the measurement within its part.
+      settings: JSON-serializable description, unique among the measurements of a part of the
+        suite.
       run: function that measures and returns JSON-serializable figures. It raises DeepLabError if
         this machine does not have the software or data that the measurement requires.
     """
@@ -56,7 +57,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement]:
     """Returns the measurements for which the file `path` contains no figures.
 
-    Measurements that the file already lists (as failed, skipped or never ended) come last.
+    Measurements without rows in the file come first. Those that failed, were skipped or never ended
+    come last.
     """
     status: dict[str, str] = {}
     for row in read(path):

@@ -1,4 +1,4 @@
-"""Preset that runs a table as published: the published recipe on the published dataset."""
+"""Preset that changes nothing: it runs a table's published recipe on the published dataset."""
 
 from experiments.presets.preset import Preset
 

@@ -94,8 +94,8 @@ def test_a_page_contains_all_that_it_loads(predictor, tmp_path):
 def test_what_a_page_does_not_support_is_refused(predictor, tmp_path):
     page = tmp_path / "page"
     for options, reason in [
-        (ExportOptions(argmax=False), "returns classes; omit --prep"),
-        (ExportOptions(preprocessing=False), "returns classes; omit --prep"),
+        (ExportOptions(argmax=False), "return class maps; omit --prep"),
+        (ExportOptions(preprocessing=False), "return class maps; omit --prep"),
         (ExportOptions(batch=2), "one image at a time"),
     ]:
         with pytest.raises(DeepLabError, match=reason):

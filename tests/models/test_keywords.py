@@ -215,7 +215,7 @@ def test_a_keyword_changes_the_program_or_is_refused(base):
         if refused:
             named = f"{keyword.replace('_', '[_-]')}|{re.escape(str(value))}"
             assert re.search(named, message), message
-            assert re.search("legal|leave|omit|give|use|requires|must", message), message
+            assert re.search("legal|leave|set|omit|give|use|requires|must", message), message
             changed = _forced(network, keyword, value)
         if changed is None:
             continue

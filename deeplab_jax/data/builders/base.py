@@ -74,9 +74,10 @@ class Findings:
             earlier, mask = self._color_of.setdefault(index, (color, facts.mask))
             if earlier != color:
                 raise DeepLabError(
-                    f"{facts.mask}: index {index} has the color {color} in the palette, but "
-                    f"{earlier} in {mask}. If the colors identify the classes, give --color_map; "
-                    "if the indices do, save all masks with the same palette, or as gray images"
+                    f"{facts.mask}: index {index} has the color {color} in the palette of this "
+                    f"mask, but {earlier} in the palette of {mask}. If colors identify the "
+                    "classes, give --color_map; if indices identify them, save all masks with the "
+                    "same palette, or as gray images"
                 )
 
     def notes(self) -> list[str]:
@@ -317,7 +318,8 @@ def in_splits(
 
     Args:
       found: examples by split, then by id. The split is None for examples without a split.
-      builder: builder of the dataset; its reporter receives the number of images in val.
+      builder: builder of the dataset. If examples are divided, its reporter receives the number
+        of images in val.
 
     Raises:
       DeepLabError: some examples are in a split and others are not.
@@ -344,7 +346,8 @@ def in_splits(
 def _held_out(names: list[str]) -> set[str]:
     """Returns the names of the examples that become the split val, about a fifth of all.
 
-    If files are added later, the existing examples stay in their splits.
+    If files are added later, the existing examples stay in their splits, except one example that
+    was moved because train or val would have been empty.
     """
     digests = {
         # Lone surrogates in a name stand for bytes that are not UTF-8.

@@ -117,7 +117,7 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a path with the standard name of its split folder: `valid/a` becomes `val/a`."""
+    """Replaces the outermost folder by the split that it names: `valid/a` becomes `val/a`."""
     first, slash, rest = path.partition("/")
     return f"{SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
@@ -159,9 +159,9 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Removes the outermost folder from the keys while it is the same for all keys.
+    """Removes from the keys the outer folders that are common to all keys.
 
-    A folder with the name of a split, such as `train`, is not removed.
+    The removal stops at a folder with the name of a split: `data/train/a` becomes `train/a`.
 
     Args:
       named: pairs (key, path) of files; a key is a path without file extension.

@@ -60,7 +60,7 @@ class Rule:
         """Returns {key of image: key of its mask}.
 
         The result is {} if the rule is ambiguous: two masks or two images have equal names without
-        prefix and suffix.
+        prefix and suffix. It is also {} if two images lack the prefix or suffix.
 
         Args:
           images, masks: paths of the files by key; the key of `images/train/a.jpg` is `train/a`.
@@ -71,8 +71,8 @@ class Rule:
             if core is not None and of_core.setdefault(core, key) != key:
                 return {}
         cores = {key: self._core(key, self.image) for key in images}
-        named = [core for core in cores.values() if core is not None]
-        if len(set(named)) < len(named):
+        # Images without the prefix or suffix all have the core None.
+        if len(set(cores.values())) < len(cores):
             return {}
         return {key: of_core[core] for key, core in cores.items() if core in of_core}
 
