@@ -35,11 +35,12 @@ class Dispatch:
     Attributes:
       export: whether to trace all operations as plain convolutions and resizes, which the runtimes
         of exported programs recognize.
-      batch_sharded_on: platform (`cpu`, `gpu` or `tpu`) of the devices over which the batch is
-        sharded; None: one device has the whole batch, or `rows_sharded` is set. Operations on a
-        sharded batch contain no loop over images, because such a loop would send each image to
-        every device. They also contain no branch by platform, because such a branch would prevent
-        the compiler from scheduling and combining the sums of gradients over devices.
+      platform: platform (`cpu`, `gpu` or `tpu`) of the devices that run the operations; None: it is
+        unknown during tracing. If it is unknown, operations contain a branch for each platform,
+        which takes time to trace and prevents the compiler from scheduling and combining the sums
+        of gradients over devices.
+      batch_sharded: whether the batch is sharded over devices. Operations on a sharded batch
+        contain no loop over images, because such a loop would send each image to every device.
       rows_sharded: sharding of feature maps whose rows are sharded over devices; None: rows are not
         sharded. If rows are sharded, the implementations for CPUs and GPUs are not used, and
         sharded_rows.py computes convolutions and resizing.
@@ -48,7 +49,8 @@ class Dispatch:
     """
 
     export: bool = False
-    batch_sharded_on: str | None = None
+    platform: str | None = None
+    batch_sharded: bool = False
     rows_sharded: jax.sharding.NamedSharding | None = None
     kernel_shards: KernelShards | None = None
 
@@ -77,8 +79,8 @@ def exporting() -> bool:
 
 
 def batch_is_sharded() -> bool:
-    """Returns whether the batch is sharded over devices, as `Dispatch.batch_sharded_on` states."""
-    return _current.get().batch_sharded_on is not None
+    """Returns whether the batch is sharded over devices; see `Dispatch.batch_sharded`."""
+    return _current.get().batch_sharded
 
 
 def rows_sharded() -> jax.sharding.NamedSharding | None:
@@ -129,9 +131,9 @@ def dispatch(
 ) -> Result:
     """Computes an operation with the implementation for the platform that the program runs on.
 
-    The implementation is selected when the program is lowered, so a program that is compiled ahead
-    of time for other hardware gets the implementation for that hardware. If the batch is sharded,
-    the implementation is already selected during tracing, by `Dispatch.batch_sharded_on`.
+    The implementation is selected during tracing, by `Dispatch.platform`. If the platform is
+    unknown, the implementation is selected when the program is lowered, so a program that is
+    compiled ahead of time for other hardware gets the implementation for that hardware.
 
     Args:
       reference: implementation for TPUs, for export, and for sharded rows.
@@ -142,9 +144,9 @@ def dispatch(
     now = _current.get()
     if now.export or now.rows_sharded is not None:
         return reference(*operands)
-    if now.batch_sharded_on is not None:
+    if now.platform is not None:
         own = {"cpu": cpu, "gpu": gpu or reference}
-        return own.get(now.batch_sharded_on, reference)(*operands)
+        return own.get(now.platform, reference)(*operands)
     gpus = {"cuda": gpu, "rocm": gpu} if gpu else {}
     return jax.lax.platform_dependent(*operands, cpu=cpu, **gpus, default=reference)
 

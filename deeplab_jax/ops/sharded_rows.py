@@ -341,7 +341,7 @@ def _scattering_backward(
     spec = sharding.spec
     results = (spec, _kernel_spec(sharding, scattered))
     # As for a replicated kernel, the implementation depends on the platform of the devices.
-    with dispatching(batch_sharded_on=sharding.mesh.devices.flat[0].platform):
+    with dispatching(platform=sharding.mesh.devices.flat[0].platform, batch_sharded=True):
         return on_each_device(gradients, sharding, (spec, PartitionSpec(), spec), results)(
             *operands, cotangent
         )

@@ -225,13 +225,15 @@ def sharded_over(
       mesh: device mesh; None: one device.
       fsdp: whether kernels are sharded; see `state_shardings`.
     """
-    if mesh is None or mesh.size == 1:
+    if mesh is None:
         return contextlib.nullcontext()
+    platform = mesh.devices.flat[0].platform
+    if mesh.size == 1:
+        return ops.dispatching(platform=platform)
     axis_of = functools.partial(split_axis, parts=data_size(mesh))
     shards = ops.KernelShards(row_sharding(mesh), axis_of) if fsdp else None
     if spatial_size(mesh) == 1:
-        platform = mesh.devices.flat[0].platform
-        return ops.dispatching(batch_sharded_on=platform, kernel_shards=shards)
+        return ops.dispatching(platform=platform, batch_sharded=True, kernel_shards=shards)
     return ops.dispatching(rows_sharded=row_sharding(mesh), kernel_shards=shards)
 
 

@@ -108,7 +108,7 @@ def test_no_convolution_has_the_map_as_its_window():
     [(ops.convolution, (3, 3, 8, 8)), (ops.depthwise_convolution, (3, 3, 1, 8))],
     ids=["dense", "depthwise"],
 )
-def test_no_loop_or_branch_where_several_devices_share_a_batch(convolve, kernel):
+def test_a_known_platform_needs_no_branch_and_a_sharded_batch_no_loop(convolve, kernel):
     def count(kind):
         def total(inputs, kernel):
             return convolve(inputs, kernel, padding=((1, 1), (1, 1))).sum()
@@ -118,9 +118,11 @@ def test_no_loop_or_branch_where_several_devices_share_a_batch(convolve, kernel)
         return text.count(f"stablehlo.{kind}")
 
     assert (count("while") > 0, count("case") > 0) == (True, True)
-    with ops.dispatching(batch_sharded_on="cpu"):
+    with ops.dispatching(platform="cpu"):
+        assert (count("while") > 0, count("case")) == (True, 0)
+    with ops.dispatching(platform="cpu", batch_sharded=True):
         assert (count("while"), count("case")) == (0, 0)
-    with ops.dispatching(batch_sharded_on="tpu"):
+    with ops.dispatching(platform="tpu", batch_sharded=True):
         assert (count("case"), count("convolution") > 0) == (0, True)
     assert count("while") > 0
 
