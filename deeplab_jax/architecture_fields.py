@@ -193,8 +193,8 @@ class ArchitectureFields:
     separable_norm: bool = keyword(
         True,
         "Batch normalization and ReLU between the depthwise and the 1×1 convolution of the "
-        "separable convolutions in ASPP and decoder; False: neither.",
-        source="False: segmentation_models.pytorch",
+        "separable convolutions in ASPP and decoder.",
+        source="segmentation_models.pytorch uses False",
     )
     refine_encoder: bool = keyword(
         False,

@@ -142,9 +142,9 @@ def _files_below(
 def absence(path: Path) -> str:
     """Returns why there is no file at a path, for an error message.
 
-    If the path, or one of its parents, is a broken symbolic link, this is the reason, with the
-    target of the link. If there is a file whose name differs only in the suffix, and the suffix is
-    that of an image, mask or annotation, the reason names that file.
+    If the path or one of its parents is a broken symbolic link, the reason names the target of the
+    link. If there is an image, mask or annotation file whose name differs from that of the path
+    only in the suffix, the reason names that file.
     """
     places = (path, *path.parents)
     broken = next((one for one in places if one.is_symlink() and not one.exists()), None)

@@ -201,7 +201,7 @@ class OnnxWriter:
         )
 
     def _length(self, value: str, axis: int) -> str:
-        """Returns the name of a tensor int64 [1]: the length of an axis of the tensor `value`."""
+        """Returns the name of an int64 tensor [1] with the length of an axis of `value`."""
         return self.node("Gather", self.node("Shape", value), axis)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:

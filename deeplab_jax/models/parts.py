@@ -160,7 +160,7 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns a value for `DECODERS`, a function that maps (options, form) to a decoder.
+    """Returns an entry of `DECODERS`: a function that maps (options, form) to a decoder.
 
     Args:
       make: function that returns the module of the decoder. It is called with a `functools.partial`

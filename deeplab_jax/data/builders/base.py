@@ -89,9 +89,9 @@ class Findings:
         return lines + self._equal_images()
 
     def _equal_images(self) -> list[str]:
-        """Returns a warning for each pair of splits that contain equal images.
+        """Returns a warning for each pair of splits that have images in common.
 
-        No warning is returned for two splits for training, such as train and train_aug.
+        Pairs of training splits, such as train and train_aug, are not checked.
         """
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():
