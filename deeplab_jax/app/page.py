@@ -29,10 +29,10 @@ ARENAS = 2
 def return_large_blocks() -> bool:
     """Configures glibc to return large blocks of memory to the system when they are freed.
 
-    By default, glibc returns a freed block only if it is larger than a threshold, and then raises
-    the threshold to the size of this block, up to 32 MiB. It also uses one arena per thread. The
-    images of many requests then fragment the memory: with 500 × 375 photographs, the server grows
-    by about 27 KiB per request, although it stores no image.
+    In its default configuration, glibc returns a freed block only if it is larger than a threshold,
+    and then raises the threshold to the size of this block, up to 32 MiB. It also uses one arena
+    per thread. The images of many requests then fragment the memory: with 500 × 375 photographs,
+    the server grows by about 27 KiB per request, although it stores no image.
 
     Returns:
       True if glibc accepted the options; False if the C library is not glibc or rejects an option.

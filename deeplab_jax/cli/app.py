@@ -2,7 +2,7 @@
 
 Serves a web page and an HTTP API for predictions. The page takes images by drag and drop or from
 the camera. The page and the API return the mask, overlay, legend, class areas and computation time.
-By default, only this machine can connect to the server; see --host. Without --model, the page
+Only this machine can connect to the server, unless --host is given. Without --model, the page
 offers all pretrained models, which are downloaded on first use.
 
 examples:

@@ -1,9 +1,9 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
 Evaluates a trained model on a split of a prepared dataset, and prints mean IoU and other metrics.
-By default, whole images are predicted at one scale. M is the workdir of a training run, a model
-directory, or the name of pretrained weights. --output writes metrics.json, confusion_matrix.png and
-contact_sheet.png.
+Whole images are predicted at one scale, unless flags select another strategy. M is the workdir of a
+training run, a model directory, or the name of pretrained weights. --output writes metrics.json,
+confusion_matrix.png and contact_sheet.png.
 
 With --calibration, the command also measures how well the class probabilities agree with the truth.
 It prints the expected calibration error (ECE) of the confidence, the mean ECE over the classes

@@ -70,7 +70,7 @@ class Verification:
 def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]]:
     """Returns the pairs (size, batch size) for which an exported file is verified.
 
-    By default, the sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
+    The default sizes are `Program.own_size` and, if the file accepts any size, a smaller and a
     larger one. The batch sizes are 1, 2 and 3 or, if the batch size of the file is fixed, only that
     one. Sizes and batch sizes are paired in order; the last entry of the shorter list is repeated.
 

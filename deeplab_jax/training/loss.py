@@ -76,8 +76,8 @@ def _one_scale(
 ) -> jax.Array:
     """Computes the weighted sum of the losses that a config selects.
 
-    By default, the losses are computed on the logits. If `upsample_logits` is False, they are
-    computed on the scores before upsampling. If `chunk_rows` is set, the cross-entropy receives
+    The losses are computed on the logits or, if `upsample_logits` is False, on the scores before
+    upsampling. If `chunk_rows` is set, the cross-entropy receives
     these scores, and upsamples them in chunks of rows.
     """
     loss, maps = losses.weighted_sum(*_terms(config, architecture, step)), outputs.maps
