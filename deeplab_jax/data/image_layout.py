@@ -251,8 +251,7 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
     if not encoded.startswith(TIFF_STARTS):
         return
     try:
-        # The number 43, in the byte order of the file, identifies a BigTIFF.
-        size_of_header = 16 if 43 in encoded[2:4] else 8
+        size_of_header = 16 if 43 in encoded[2:4] else 8  # The number 43 identifies a BigTIFF.
         tags = PIL.TiffImagePlugin.ImageFileDirectory_v2(encoded[:size_of_header])
         file = io.BytesIO(encoded)
         file.seek(tags.next)

@@ -87,9 +87,7 @@ def search_crf(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Searches a grid for the CRF parameters with the highest mean IoU.
-
-    Each image is predicted once. Its logits are then refined with each point of the grid.
+    """Searches a grid for the CRF parameters with the highest mean IoU; predicts each image once.
 
     Args:
       predictor: model to apply.
