@@ -113,8 +113,12 @@ def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
     # OpenCV raises its own exception for an empty array.
     array = np.frombuffer(encoded or b"?", np.uint8)
     stacked = cv2.imdecode(array, cv2.IMREAD_UNCHANGED)
-    is_stack = stacked is not None and stacked.ndim == 2 and stacked.dtype == bands.dtype
-    if not is_stack or stacked.shape[0] % bands.count:
+    if (
+        stacked is None
+        or stacked.ndim != 2
+        or stacked.dtype != bands.dtype
+        or stacked.shape[0] % bands.count
+    ):
         raise DeepLabError(
             f"the stored image cannot be decoded to {bands}; prepare the dataset again"
         )
