@@ -52,7 +52,8 @@ def escape_markup(
     app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
     """Escapes characters of docstrings that reStructuredText would take for markup."""
-    parts = "\n".join(lines).split("`")
+    # Items of lists may begin with `*`.
+    parts = re.sub(r"(?m)^(\s*)\* ", r"\1- ", "\n".join(lines)).split("`")
     parts[::2] = [re.sub(r"([*|])|(?<=\w)_(?=\W|$)", r"\\\g<0>", part) for part in parts[::2]]
     lines[:] = "`".join(parts).split("\n")
 

@@ -135,10 +135,10 @@ def compare_strategies(
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.
-        Without a size, each image is padded to a size that the network accepts.
 
     Returns:
       One dictionary per strategy, with the keys
+
       * `strategy`: name of the strategy,
       * `mean_iou`, `boundary_f_score`: metrics, 0..1; None: undefined,
       * `seconds_per_image`, `settings`: see `StrategyResult`,

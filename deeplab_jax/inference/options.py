@@ -45,6 +45,7 @@ class InferenceOptions:
         context. If this margin covers the radius of the receptive field and the only scale is 1,
         the result is the same as without tiles.
       crf: CRF that refines the result:
+
         - None: no CRF.
         - `CRFParameters`: CRF with these parameters.
         - name in `crf.PARAMETERS`: CRF with published parameters.
