@@ -87,7 +87,8 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
 
     Raises:
       DeepLabError: a directory cannot be read; or a symbolic link without suffix, which may have
-        been a link to a directory, is broken. An entry with a hidden name raises no error.
+        been a link to a directory, is broken. Hidden entries, and those below a hidden directory,
+        raise no error.
     """
     images: list[Path] = []
     left_out: Counter[str] = Counter()

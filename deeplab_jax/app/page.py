@@ -152,36 +152,45 @@ def serving(
     Raises:
       DeepLabError: Gradio is not installed, or the server cannot listen on this host and port.
     """
-    gradio = import_gradio()
     with (
         tempfile.TemporaryDirectory(prefix="deeplab-jax-app-") as folder,
         _environment(GRADIO_TEMP_DIR=folder, no_proxy=_without_proxy(host)),
     ):
         page = build_page(service)
         try:
-            try:
-                _, address, _ = page.launch(
-                    server_name=host,
-                    server_port=port,
-                    share=False,
-                    prevent_thread_lock=True,
-                    quiet=True,
-                    show_error=True,
-                    max_file_size=math.ceil(service.limits.megabytes * 1e6),
-                    state_session_capacity=VISITORS,
-                    enable_monitoring=False,
-                    ssr_mode=False,
-                    run_history=False,
-                    footer_links=["api"],
-                    theme=gradio.themes.Default(font=FONTS, font_mono=["monospace"]),
-                    app_kwargs={"middleware": [_policy()]},
-                )
-            except OSError as error:
-                message = f"cannot listen on {host}:{port} ({error}); choose another port or host"
-                raise DeepLabError(message) from error
-            yield address
+            yield _launch(page, service, host, port)
         finally:
             page.close(verbose=False)
+
+
+def _launch(page: Any, service: SegmentationService, host: str, port: int) -> str:
+    """Starts the server of a page, and returns its address.
+
+    Raises:
+      DeepLabError: the server cannot listen on this host and port.
+    """
+    gradio = import_gradio()
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            max_file_size=math.ceil(service.limits.megabytes * 1e6),
+            state_session_capacity=VISITORS,
+            enable_monitoring=False,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=["api"],
+            theme=gradio.themes.Default(font=FONTS, font_mono=["monospace"]),
+            app_kwargs={"middleware": [_policy()]},
+        )
+    except OSError as error:
+        message = f"cannot listen on {host}:{port} ({error}); choose another port or host"
+        raise DeepLabError(message) from error
+    return address
 
 
 @contextmanager
