@@ -19,8 +19,8 @@ LOCK_FILE = "lock.json"
 # Seconds between two heartbeats of the owner, and seconds without a heartbeat after which another
 # process takes over the lock.
 HEARTBEAT_SECONDS, STALE_SECONDS = 10.0, 45.0
-# In buckets, a file cannot be created exclusively. A process therefore writes the lock and owns it
-# if the lock still contains the token of this process after this number of seconds.
+# In buckets, a file can be neither created exclusively nor locked. A process therefore writes the
+# lock and owns it if the lock still contains its token after this number of seconds.
 SETTLE_SECONDS = 1.0
 # Tokens of the locks that this process owns.
 _HELD: set[str] = set()
@@ -93,12 +93,52 @@ def _acquire(path: pathlib.Path, token: str, reporter: Reporter) -> None:
         if owner is None:
             continue
         if not _died_here(owner):
-            _wait_until_stale(path, owner, reporter)
-        reporter.message(f"{path}: taking over from {_described(owner)}, which no longer runs")
-        write_text(path, _content(token, 0))
-        time.sleep(SETTLE_SECONDS)
-        if (_read(path) or {}).get("token") == token:
+            owner = _wait_until_stale(path, owner, reporter)
+        if _take_over(path, owner, token):
+            reporter.message(f"{path}: took over from {_described(owner)}, which no longer runs")
             return
+
+
+def _take_over(path: pathlib.Path, owner: dict[str, Any], token: str) -> bool:
+    """Replaces the lock of a process that has ended.
+
+    On a local file system, a file lock decides between processes that try this at the same time.
+
+    Args:
+      path: the lock.
+      owner: its content when it was last read; {} if it could not be parsed.
+      token: token of this process.
+
+    Returns:
+      Whether this process owns the lock. Otherwise, another process has changed it.
+
+    Raises:
+      DeepLabError: another process is taking over the lock.
+    """
+    try:
+        if is_local(path):
+            import fcntl
+
+            with path.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                replaced = not os.path.samestat(os.fstat(file.fileno()), path.stat())
+                if replaced or _read(path) not in ({}, owner):
+                    return False
+                write_text(path, _content(token, 0))
+                return True
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        raise DeepLabError(
+            f"{path.parent}: another run that started at the same time is taking over {path}; "
+            f"give another --workdir"
+        ) from None
+    # Some operating systems and network file systems have no such file locks.
+    except (ImportError, OSError):
+        pass
+    write_text(path, _content(token, 0))
+    time.sleep(SETTLE_SECONDS)
+    return (_read(path) or {}).get("token") == token
 
 
 def _create(path: pathlib.Path, token: str) -> bool:
@@ -115,8 +155,13 @@ def _create(path: pathlib.Path, token: str) -> bool:
     return (_read(path) or {}).get("token") == token
 
 
-def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Reporter) -> None:
+def _wait_until_stale(
+    path: pathlib.Path, owner: dict[str, Any], reporter: Reporter
+) -> dict[str, Any]:
     """Waits until the owner's heartbeat has not changed for 45 s, or until the lock is deleted.
+
+    Returns:
+      The last content of the lock that could be parsed; {} if there was none.
 
     Raises:
       DeepLabError: the heartbeat changed, so the owner is alive, or another process took over the
@@ -129,12 +174,13 @@ def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Repor
         time.sleep(min(1.0, STALE_SECONDS / 10))
         now = _read(path)
         if now is None:
-            return
+            break
         if not owner:
             owner = now
         # An unreadable lock shows no heartbeat.
         elif now and now != owner:
             raise DeepLabError(_taken(path, now))
+    return owner
 
 
 def _died_here(owner: dict[str, Any]) -> bool:

@@ -63,7 +63,7 @@ def test_two_processes_resume_in_a_bucket_from_a_lost_host(commands, bucket, tmp
     (workdir / "lock.json").write_text(json.dumps(lock | {"host": "another"}))
     before = max(saved_steps(workdir))
     said = [process.communicate(timeout=900)[1] for process in start_two(commands, words)]
-    assert "taking over from process" in said[0], said
+    assert "took over from process" in said[0], said
     assert f"resuming from step {before}" in said[0]
     rows = read_rows(workdir)
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))

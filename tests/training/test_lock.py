@@ -1,5 +1,8 @@
 """Two runs never write into one workdir at the same time."""
 
+import concurrent.futures
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -34,6 +37,14 @@ def write_lock(workdir, **owner):
     write_text(workdir / LOCK_FILE, json.dumps(content))
 
 
+def write_lock_of_dead_process(workdir):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    # Otherwise, the lock is as this release writes it.
+    write_lock(workdir, **json.loads(lock._content("other", 3)) | {"process": dead.pid})
+    return dead.pid
+
+
 def test_a_second_run_is_refused_and_the_lock_is_removed_at_the_end(tmp_path, reporter):
     with (
         workdir_lock(tmp_path, reporter),
@@ -50,14 +61,10 @@ def test_the_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(
     tmp_path, reporter, monkeypatch
 ):
     monkeypatch.setattr(lock, "STALE_SECONDS", 1e6)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    # Otherwise, the lock is as this release writes it.
-    own = json.loads(lock._content("other", 3))
-    write_lock(tmp_path, **own | {"process": dead.pid})
+    process = write_lock_of_dead_process(tmp_path)
     with workdir_lock(tmp_path, reporter):
         assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] != "other"
-    assert f"process {dead.pid} on" in reporter.messages[0]
+    assert f"process {process} on" in reporter.messages[0]
 
 
 @pytest.mark.parametrize("same_process", [True, False])
@@ -87,9 +94,9 @@ def test_a_lock_without_heartbeat_is_taken_over_later(tmp_path, reporter):
     write_lock(tmp_path)
     with workdir_lock(tmp_path, reporter):
         pass
-    waiting, taking_over = reporter.messages
+    waiting, took_over = reporter.messages
     assert "process 1 on elsewhere" in waiting
-    assert "taking over" in taking_over
+    assert "took over" in took_over
 
 
 def test_a_run_that_lost_its_lock_ends_with_an_error(tmp_path, reporter):
@@ -131,7 +138,7 @@ def test_an_unreadable_lock_shows_no_heartbeat(tmp_path, reporter):
     with workdir_lock(tmp_path, reporter):
         pass
     thread.join()
-    assert "taking over" in reporter.messages[-1]
+    assert "took over" in reporter.messages[-1]
 
 
 def wait_until(condition):
@@ -165,7 +172,7 @@ def test_a_run_that_ends_during_an_outage_leaves_its_lock(tmp_path, reporter, mo
     assert count() >= 1
     with workdir_lock(tmp_path, reporter):
         pass
-    assert "taking over" in reporter.messages[0]
+    assert "took over" in reporter.messages[0]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -178,3 +185,67 @@ def test_an_outage_does_not_hide_that_the_lock_was_lost(tmp_path, reporter, monk
             pytest.raises(DeepLabError, match="in use by process 1 on elsewhere"),
         ):
             check()
+
+
+CONTENDER = """
+import pathlib, sys, time
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training import lock
+
+lock.HEARTBEAT_SECONDS = 0.5
+workdir = pathlib.Path(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read(1)
+try:
+    with lock.workdir_lock(workdir, Reporter()):
+        print("owns", flush=True)
+        sys.stdin.read(1)
+except DeepLabError as error:
+    print(error, flush=True)
+"""
+
+
+def test_one_of_several_processes_takes_over_the_lock_of_a_dead_process(tmp_path):
+    write_lock_of_dead_process(tmp_path)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    words = [sys.executable, "-c", CONTENDER, str(tmp_path)]
+    contenders = [subprocess.Popen(words, **pipes) for _ in range(4)]
+    try:
+        assert [one.stdout.readline() for one in contenders] == ["ready\n"] * 4
+        for one in contenders:
+            one.stdin.write("\n")
+            one.stdin.flush()
+        # The others wait for a heartbeat of the owner, which holds the lock until it is killed.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            answers = list(pool.map(lambda one: one.stdout.readline(), contenders))
+        assert answers.count("owns\n") == 1
+        assert sum("in use by" in one or "started at" in one for one in answers) == 3
+    finally:
+        for one in contenders:
+            one.kill()
+            one.communicate()
+
+
+def test_a_lock_that_another_process_is_taking_over_is_refused(tmp_path, reporter):
+    write_lock_of_dead_process(tmp_path)
+    with (tmp_path / LOCK_FILE).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with (
+            pytest.raises(DeepLabError, match="started at the same time is taking over"),
+            workdir_lock(tmp_path, reporter),
+        ):
+            pass
+
+
+def test_without_file_locks_the_lock_of_a_dead_process_is_taken_over(
+    tmp_path, reporter, monkeypatch
+):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_lock_of_dead_process(tmp_path)
+    with workdir_lock(tmp_path, reporter):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] != "other"
+    assert len(reporter.messages) == 1
