@@ -141,8 +141,8 @@ class LargestBatch(NamedTuple):
 
     Attributes:
       images: largest number of images per shard of the batch, or 0 if not even the smallest legal
-        number fits (see `batch_unit`). Each shard is on one chip, or on several chips if the rows
-        of images are sharded.
+        number that training accepts fits (see `batch_unit`). Each shard is on one chip, or on
+        several chips if the rows of images are sharded.
       how: description of the search or the estimate.
     """
 
@@ -167,7 +167,11 @@ def estimated_largest_batch(
 
 
 def searched_largest_batch(
-    used: Callable[[int], int], first: tuple[int, int], fixed: int, usable: int, unit: int = 1
+    used: Callable[[int], int | None],
+    first: tuple[int, int],
+    fixed: int,
+    usable: int,
+    unit: int = 1,
 ) -> LargestBatch:
     """Searches for the largest batch that fits, by compiling several batch sizes.
 
@@ -176,7 +180,7 @@ def searched_largest_batch(
 
     Args:
       used: function that compiles the step for a number of images per shard of the batch, and
-        returns the bytes per chip.
+        returns the bytes per chip; None if training refuses this number but accepts larger ones.
       first: (images per shard, bytes per chip) of the first compilation.
       fixed: bytes per chip that do not depend on the batch, for the first guess.
       usable: bytes per chip that programs can use.
@@ -184,6 +188,7 @@ def searched_largest_batch(
         multiple of this number.
     """
     known = {0: fixed, first[0]: first[1]}
+    refused: set[int] = set()
     for turn in range(MOST_COMPILATIONS + 1):
         fits = max((images for images, size in known.items() if size <= usable), default=0)
         over = min((images for images, size in known.items() if size > usable), default=None)
@@ -193,7 +198,12 @@ def searched_largest_batch(
         if over is not None:
             guess = min(guess if turn % 2 == 0 else (fits + over) // 2, over - unit)
         guess = max(guess // unit * unit, fits + unit)
-        known[guess] = used(guess)
+        size = used(guess)
+        if size is None:
+            # More images may fit.
+            refused.add(guess)
+        known[guess] = fixed if size is None else size
+    fits = 0 if fits in refused else fits
     bracket = f"{fits} images per shard fit" + ("" if over is None else f", {over} do not")
     if over == 0:
         bracket = "the state alone exceeds the memory"

@@ -16,7 +16,7 @@ from deeplab_jax.planning.causes import Cause, communication
 from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.planning.duration import Duration, Schedule, estimate_duration
 from deeplab_jax.reporter import LoggingReporter, Reporter
-from deeplab_jax.training.checks import batch_unit
+from deeplab_jax.training.checks import batch_unit, check_pooled_statistics
 from deeplab_jax.training.measurements import step_flops
 from deeplab_jax.training.setup import Run
 
@@ -274,21 +274,35 @@ def _largest_batch(
     group = run.model.architecture.ghost_batch_size
     unit = batch_unit(group, run.config.training.accumulation_steps, mesh)
     if not search:
-        return compiled_step.estimated_largest_batch(total, fixed, usable, images, unit)
+        found = compiled_step.estimated_largest_batch(total, fixed, usable, images, unit)
+        return found._replace(images=0) if _refuses(run, found.images * parts) else found
 
-    def used(images: int) -> int:
+    def used(images: int) -> int | None:
         reporter.message(f"compiling for a batch of {images * parts} images")
         config = copy.deepcopy(run.config)
         config.training.batch_size = images * parts
         try:
             tried = compiled_step.compile_step(dataclasses.replace(run, config=config))
         except DeepLabError:
-            # Training refuses the batch, for example one image whose pooled features batch
-            # normalization would map to 0.
-            return usable + 1
+            # Training refuses the batch, see `_refuses`.
+            return None
         return tried.memory["total"]
 
     return compiled_step.searched_largest_batch(used, (images, total), fixed, usable, unit)
+
+
+def _refuses(run: Run, batch_size: int) -> bool:
+    """Returns whether training refuses a batch because it has too few images.
+
+    An example is one image whose pooled features batch normalization would map to 0.
+    """
+    together = batch_size // run.config.training.accumulation_steps
+    crop_size = run.augmentation.crop_size
+    try:
+        check_pooled_statistics(run.model.architecture, crop_size, together, Reporter())
+    except DeepLabError:
+        return True
+    return False
 
 
 def fixed_memory(run: Run) -> int:

@@ -222,6 +222,14 @@ def test_the_largest_batch_is_found_for_nonlinear_memory():
     assert searched_largest_batch(used, (2, 71), 50, 1000).images == 44
 
 
+@pytest.mark.parametrize(("usable", "largest"), [(299, 0), (300, 2), (350, 2), (500, 4)])
+def test_a_number_of_images_that_training_refuses_is_not_the_largest(usable, largest):
+    def used(images):
+        return None if images == 1 else 100 + 100 * images
+
+    assert searched_largest_batch(used, (8, 900), 100, usable).images == largest
+
+
 class Leaf:
     """What planning reads of an array."""
 

@@ -276,7 +276,8 @@ def test_the_largest_batch_is_one_that_training_accepts(
     assert found.images == largest
 
 
-def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch):
+@pytest.mark.parametrize("search", [False, True])
+def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch, search):
     run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
 
     def compile_step(tried):
@@ -285,7 +286,24 @@ def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch):
     monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
     usable = fixed_memory(run) + 1
     first = CompiledStep({"total": usable + 7}, None, False, 1.0, 1.0, 1.0, "")
-    assert _largest_batch(run, run.mesh, first, usable, True, Reporter()).images == 0
+    assert _largest_batch(run, run.mesh, first, usable, search, Reporter()).images == 0
+
+
+def test_the_search_continues_after_a_batch_that_training_refuses(monkeypatch):
+    run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
+    fixed = fixed_memory(run)
+
+    def compiled(images):
+        return CompiledStep({"total": fixed + images**2}, None, True, 1.0, 1.0, 1.0, "")
+
+    def compile_step(tried):
+        if tried.config.training.batch_size == 1:
+            raise DeepLabError("cannot be trained on one value per channel")
+        return compiled(tried.config.training.batch_size)
+
+    monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
+    found = _largest_batch(run, run.mesh, compiled(8), fixed + 4, True, Reporter())
+    assert found.images == 2
 
 
 @pytest.mark.slow
