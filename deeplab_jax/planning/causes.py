@@ -209,7 +209,7 @@ def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -
     itemsize = jnp.dtype(model.architecture.dtype).itemsize
     inputs: dict[int, list[int]] = {}
     outputs: dict[int, list[int]] = {}
-    pixels = _from_image(program)
+    trained = _from_parameters(program)
     for operation in program.operations:
         needed = _needed(operation, parts, model.architecture.align_corners)
         if needed is None:
@@ -221,23 +221,21 @@ def least_halo(model: DeepLab, size: tuple[int, int], images: int, parts: int) -
         inputs.setdefault(number, []).append(sum(forward.halo) * width * channels)
         outputs.setdefault(number, []).append(sum(backward.halo) * wide * deep)
     values = sum(
-        max(forward) + (0 if number in pixels else min(max(forward), sum(outputs[number])))
+        max(forward) + (min(max(forward), sum(outputs[number])) if number in trained else 0)
         for number, forward in inputs.items()
     )
     return values * images * itemsize
 
 
-def _from_image(program: Program) -> set[int]:
-    """Returns the numbers (`Value.number`) of the arrays whose gradients are not computed.
+def _from_parameters(program: Program) -> set[int]:
+    """Returns the numbers (`Value.number`) of the arrays that depend on the network's parameters.
 
-    These are the image, and all arrays that are computed from it without a convolution or a matrix
-    product.
+    The gradients of all other arrays, such as the image at several scales, are not computed. The
+    program, which `trace` returns, computes the parameters from the random key, its first input.
     """
-    numbers = {program.inputs[-1].number}
+    numbers = {program.inputs[0].number}
     for operation in program.operations:
-        if operation.name not in ("conv_general_dilated", "dot_general") and numbers & {
-            value.number for value in operation.inputs
-        }:
+        if not numbers.isdisjoint(value.number for value in operation.inputs):
             numbers |= {value.number for value in operation.outputs}
     return numbers
 

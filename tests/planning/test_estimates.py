@@ -11,10 +11,11 @@ import pytest
 from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, create_model
+from deeplab_jax.models.summary import trace
 from deeplab_jax.parallel.chips import published_peak
 from deeplab_jax.planning import chips, parse_topology
 from deeplab_jax.planning import hardware as topologies
-from deeplab_jax.planning.causes import find_causes
+from deeplab_jax.planning.causes import _from_parameters, find_causes
 from deeplab_jax.planning.collectives import Collective
 from deeplab_jax.planning.compiled_step import (
     OUT_OF_MEMORY,
@@ -228,6 +229,20 @@ def test_a_number_of_images_that_training_refuses_is_not_the_largest(usable, lar
         return None if images == 1 else 100 + 100 * images
 
     assert searched_largest_batch(used, (8, 900), 100, usable).images == largest
+
+
+def test_the_image_has_no_gradient_at_any_scale():
+    model = create_model("deeplab_v2", backbone="resnet_18", num_classes=4, multi_scale=(1, 0.5))
+    program = trace(model, (65, 65))
+    images = [
+        operation.inputs[0].number
+        for operation in program.operations
+        if operation.name == "conv_general_dilated" and operation.inputs[0].shape[-1] == 3
+    ]
+    trained = _from_parameters(program)
+    assert len(set(images)) == 2
+    assert trained.isdisjoint(images)
+    assert program.outputs[0].number in trained
 
 
 class Leaf:
