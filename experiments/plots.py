@@ -53,7 +53,7 @@ def write_plot(
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    change = ", change from the first row" if small else ""
+    change = ", change from the first measured row" if small else ""
     axes.set_xlabel(METRICS[table.metric] + change)
     if any(published is not None for published, *_ in values):
         axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
@@ -122,7 +122,8 @@ def _values(
         return [(one.published, one.mean, one.standard_deviation) for one in rows]
     reference = first.published
     if reference is None:
-        reference = next((one.published for one in rows if one.published), 0.0)
+        published = (one.published for one in rows if one.published is not None)
+        reference = next(published, 0.0)
     return [(_less(one.published, reference), *one.change(first)) for one in rows]
 
 

@@ -127,7 +127,7 @@ def _table(measurements: Sequence[Measurement], small: bool) -> str:
     if small:
         lines += [
             "",
-            "Change: difference from the first row; mean ± standard deviation over seeds.",
+            "Change: difference from the first measured row; mean ± standard deviation over seeds.",
         ]
     return "\n".join(lines)
 
