@@ -247,7 +247,7 @@ class ExportedNetwork:
 
         Raises:
           DeepLabError: the images do not have this shape and dtype, or the file does not support
-            their height or width. N is not checked.
+            their number, height or width.
         """
         given, sizes = self.metadata.input["shape"], self.metadata.sizes
         channels, pixels = given[3], self.metadata.pixels
@@ -256,6 +256,11 @@ class ExportedNetwork:
             raise DeepLabError(
                 f"images must have dtype {pixels} and shape [N, H, W, {channels}] ({meaning}), got "
                 f"{images.dtype} {list(images.shape)}"
+            )
+        if given[0] not in (None, len(images)):
+            raise DeepLabError(
+                f"the batch has N={len(images)} images, but this file takes only N={given[0]} per "
+                "call; split or pad the batch, or export with another --batch"
             )
         size = images.shape[1:3]
         if given[1] is None:

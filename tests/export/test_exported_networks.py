@@ -181,6 +181,8 @@ def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
     assert metadata.input["shape"] == [2, 33, 49, 3]
     assert metadata.input["dtype"] == "float32"
     assert metadata.output["name"] == "class_map"
+    with pytest.raises(DeepLabError, match=r"N=3 images, but this file takes only N=2"):
+        exported(noise(3, 33, 49))
     images = noise(2, 33, 49)
     found = exported(images)
     assert found.dtype == np.int32
