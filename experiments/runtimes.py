@@ -115,7 +115,8 @@ def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> di
       Dictionary with the keys:
 
       * `seconds`: median time of one image.
-      * `peak_bytes`: memory in bytes that loading and running the file adds to this process.
+      * `peak_bytes`: memory in bytes that loading and running the file adds to this process; None
+        if the system does not report it.
     """
     import cv2
 
@@ -128,7 +129,9 @@ def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> di
 
     np.save(classes, np.stack([run(image).copy() for image in pixels]))
     seconds = statistics.median(run_seconds(lambda: run(pixels[0]), repetitions))
-    return {"seconds": seconds, "peak_bytes": process_memory(LARGEST) - before}
+    after = process_memory(LARGEST)
+    peak = None if before is None or after is None else after - before
+    return {"seconds": seconds, "peak_bytes": peak}
 
 
 def run_elsewhere(

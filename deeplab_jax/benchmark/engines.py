@@ -138,7 +138,7 @@ def measure(
 
 
 def process_memory(entry: str) -> int | None:
-    """Returns the resident memory of this process in bytes; None on systems without /proc.
+    """Returns the resident memory of this process in bytes; None if the system does not report it.
 
     Args:
       entry: entry of /proc/self/status to read: CURRENT for the current memory, LARGEST for the
@@ -148,7 +148,8 @@ def process_memory(entry: str) -> int | None:
     if not status.exists():
         return None
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines[entry].split()[0]) * 1024
+    # Some sandboxes for containers, such as gVisor, do not report the maximum.
+    return int(lines[entry].split()[0]) * 1024 if entry in lines else None
 
 
 def main() -> None:
