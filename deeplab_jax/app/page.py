@@ -5,9 +5,11 @@ import logging
 import math
 import os
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,6 +157,7 @@ def serving(
     with (
         tempfile.TemporaryDirectory(prefix="deeplab-jax-app-") as folder,
         _environment(GRADIO_TEMP_DIR=folder, no_proxy=_without_proxy(host)),
+        _cleaning(Path(folder)),
     ):
         page = build_page(service)
         try:
@@ -191,6 +194,45 @@ def _launch(page: Any, service: SegmentationService, host: str, port: int) -> st
         message = f"cannot listen on {host}:{port} ({error}); choose another port or host"
         raise DeepLabError(message) from error
     return address
+
+
+@contextmanager
+def _cleaning(folder: Path) -> Iterator[None]:
+    """Context manager that calls `remove_leftovers` regularly, in a thread."""
+    every, age = CLEANING
+    ended = threading.Event()
+
+    def clean() -> None:
+        while not ended.wait(every):
+            remove_leftovers(folder, age)
+
+    thread = threading.Thread(target=clean, name="cleaning", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def remove_leftovers(folder: Path, age: float) -> None:
+    """Removes what Gradio does not remove: files of interrupted uploads, and empty directories.
+
+    Args:
+      folder: directory of uploaded and generated files. Gradio writes an upload to a file in this
+        directory, and moves the file to a subdirectory when the upload is complete.
+      age: minimum time since the last change of a removed file or directory, in seconds.
+    """
+    newest = time.time() - age
+    for path in folder.glob("*"):
+        # Directories of files that are in use are not empty, and Gradio may have moved the file.
+        with suppress(OSError):
+            if path.stat().st_mtime > newest:
+                continue
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 @contextmanager
