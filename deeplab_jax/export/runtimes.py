@@ -28,6 +28,7 @@ from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata, write_tf
 from deeplab_jax.files import as_path, local_output, replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
+from deeplab_jax.listing import DAMAGED_ZIP
 
 FORMATS = ("stablehlo", "onnx", "tflite", "coreml", "web")
 # Formats whose files have a fixed image size.
@@ -213,7 +214,7 @@ def _read_stablehlo(path: Path) -> tuple[jax_export.Exported, bytes]:
         with zipfile.ZipFile(path) as archive:
             network = jax_export.deserialize(bytearray(archive.read(NETWORK)))
             return network, archive.read(METADATA)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (*DAMAGED_ZIP, KeyError, NotImplementedError, ValueError) as error:
         raise DeepLabError(
             f"{path} is not a StableHLO file that deeplab-jax export wrote ({error}); export the "
             "model again"
@@ -295,6 +296,11 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
     path = as_path(path)
     if (path / PAGE_NETWORK).is_file():
         path = path / PAGE_NETWORK
+    if path.is_dir():
+        raise DeepLabError(
+            f"{path} is a directory, but not an exported web page; give such a page, or a "
+            "StableHLO, ONNX or TFLite file (Core ML packages run on Apple devices only)"
+        )
     if not path.is_file():
         raise DeepLabError(f"{path}: no such file; write one with `deeplab-jax export`")
     threads = threads or os.cpu_count() or 1

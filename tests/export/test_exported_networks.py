@@ -345,6 +345,22 @@ def test_mistakes(made, tmp_path):
         load_exported(tmp_path / "text")
     with pytest.raises(DeepLabError, match="no such file"):
         load_exported(tmp_path / "missing")
+    (tmp_path / "network.mlpackage").mkdir()
+    with pytest.raises(DeepLabError, match="is a directory, but not an exported web page"):
+        load_exported(tmp_path / "network.mlpackage")
+
+
+def test_a_damaged_stablehlo_file_is_refused(tmp_path):
+    path = tmp_path / "network.stablehlo"
+    content = np.random.default_rng(0).bytes(1000).hex().encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("network.stablehlo", content)
+    damaged = bytearray(path.read_bytes())
+    # The compressed data follow a header of 30 bytes and the name.
+    damaged[60:100] = bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(DeepLabError, match="is not a StableHLO file that deeplab-jax export wrote"):
+        load_exported(path)
 
 
 @pytest.mark.parametrize("content", [b"", bytes(1000), bytes(range(256)) * 40])
