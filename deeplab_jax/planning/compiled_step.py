@@ -20,13 +20,13 @@ from deeplab_jax.training.step import make_run_step
 OUT_OF_MEMORY = re.compile("Ran out of memory (in memory space hbm|on HBM)")
 # Two out-of-memory messages of the compiler: for the whole program, and for its temporaries.
 USED = (
-    re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"),
-    re.compile(r"required for .*?\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"),
+    re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm"),
+    re.compile(r"required for .*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)"),
 )
 # Without a GPU, the compiler cannot choose tiles for matrix products in Triton and fails on some
 # shapes. With this option, matrix products are calls of cuBLAS.
 COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
-UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:

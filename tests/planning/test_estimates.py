@@ -422,6 +422,11 @@ def test_an_out_of_memory_error_states_the_missing_bytes(message):
     assert read_refusal(message) == (round(20.5 * 2**30), round(15.75 * 2**30))
 
 
+def test_an_out_of_memory_error_can_state_terabytes():
+    found = read_refusal("Used 1.25T of 15.75G hbm. Exceeded by 1.23T.")
+    assert found == (round(1.25 * 2**40), round(15.75 * 2**30))
+
+
 def test_an_unknown_refusal_is_not_guessed_at():
     with pytest.raises(ValueError, match="unknown out-of-memory message"):
         read_refusal("no room")
