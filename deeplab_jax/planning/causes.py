@@ -54,6 +54,7 @@ def communication(
     *,
     images: int,
     parts: int,
+    accumulation_steps: int = 1,
 ) -> dict[str, Cause]:
     """Returns the actual and the minimum communication of a training step, by cause.
 
@@ -64,25 +65,29 @@ def communication(
       size: height and width of the images.
       images: number of images per shard of the batch.
       parts: number of chips over which the rows of an image are sharded.
+      accumulation_steps: number of microbatches, each of which is reduced separately.
     """
-    least = least_communication(model, variables, size, images, parts)
-    found = find_causes(collectives, variables["params"])
+    least = least_communication(model, variables, size, images, parts, accumulation_steps)
+    found = find_causes(collectives, variables["params"], accumulation_steps)
     return {cause: Cause(*found[cause], least[cause]) for cause in CAUSES}
 
 
-def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tuple[int, int]]:
+def find_causes(
+    collectives: Iterable[Collective], params: Any, accumulation_steps: int = 1
+) -> dict[str, tuple[int, int]]:
     """Returns a pair (number of collectives, bytes) for each cause of `CAUSES`.
 
     All-reduces of vectors over the batch sum either gradients or statistics of batch
     normalization. The compiled program does not show which, so they are counted as follows:
 
     * number: All these all-reduces are counted under statistics.
-    * bytes: They are counted under gradients, up to the total size of all vector parameters. Any
-      further bytes are counted under statistics.
+    * bytes: They are counted under gradients, up to the total size of all vector parameters, once
+      per microbatch. Any further bytes are counted under statistics.
 
     Args:
       collectives: collectives of a compiled training step.
       params: parameters of the network, or their shapes.
+      accumulation_steps: number of microbatches, each of which is reduced separately.
     """
     leaves = jax.tree.leaves(params)
     kernels = {
@@ -98,7 +103,7 @@ def find_causes(collectives: Iterable[Collective], params: Any) -> dict[str, tup
             counts[cause] += each.times
             sizes[cause] += each.times * size // (2 if each.kind in HALVES else 1)
     vectors = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves if leaf.ndim == 1)
-    moved = min(vectors, sizes[STATISTICS])
+    moved = min(accumulation_steps * vectors, sizes[STATISTICS])
     sizes[GRADIENTS] += moved
     sizes[STATISTICS] -= moved
     return {cause: (counts[cause], sizes[cause]) for cause in CAUSES}
@@ -144,7 +149,12 @@ def _causes(collective: Collective, kernels: set[int]) -> Iterator[tuple[str, in
 
 
 def least_communication(
-    model: DeepLab, variables: Any, size: tuple[int, int], images: int, parts: int
+    model: DeepLab,
+    variables: Any,
+    size: tuple[int, int],
+    images: int,
+    parts: int,
+    accumulation_steps: int = 1,
 ) -> dict[str, int | None]:
     """Returns the minimum number of bytes that a chip communicates in a training step, by cause.
 
@@ -159,6 +169,7 @@ def least_communication(
       size: height and width of the images.
       images: number of images per shard of the batch.
       parts: number of chips over which the rows of an image are sharded.
+      accumulation_steps: number of microbatches, each of which has statistics of its own.
     """
     architecture = model.architecture
     computed = jnp.dtype(architecture.dtype).itemsize
@@ -179,7 +190,7 @@ def least_communication(
     halo = least_halo(model, size, images, parts) if parts > 1 else 0
     return dict.fromkeys(CAUSES, 0) | {
         GRADIENTS: sums,
-        STATISTICS: numbers * max(SUM_BYTES, computed),
+        STATISTICS: accumulation_steps * numbers * max(SUM_BYTES, computed),
         PARAMETERS: gathers,
         HALO: halo,
     }

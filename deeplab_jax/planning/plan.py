@@ -390,5 +390,6 @@ def _traffic(run: Run, found: list[collectives.Collective], chips_per_slice: int
             run.augmentation.crop_size,
             images=run.config.training.batch_size // data_size(run.mesh),
             parts=spatial_size(run.mesh),
+            accumulation_steps=parts,
         ),
     )

@@ -15,7 +15,7 @@ from deeplab_jax.models.summary import trace
 from deeplab_jax.parallel.chips import published_peak
 from deeplab_jax.planning import chips, parse_topology
 from deeplab_jax.planning import hardware as topologies
-from deeplab_jax.planning.causes import _from_parameters, find_causes
+from deeplab_jax.planning.causes import _from_parameters, find_causes, least_communication
 from deeplab_jax.planning.collectives import Collective
 from deeplab_jax.planning.compiled_step import (
     OUT_OF_MEMORY,
@@ -330,6 +330,18 @@ def test_communication_is_counted_by_cause():
         "gathered maps": (1, 2 * 64),
         "others": (1, 4 * 16),
     }
+
+
+def test_statistics_of_each_microbatch_are_communicated():
+    sums = [collective("all-reduce", (8,), (8,), times=4)] * 2
+    found = find_causes(sums, VARIABLES["params"], 4)
+    assert (found["gradients"][1], found["statistics"][1]) == (4 * 4 * VECTORS, 4 * 4 * VECTORS)
+    model = create_model("deeplab_v3", backbone="resnet_18", num_classes=4)
+    once, fourfold = (
+        least_communication(model, VARIABLES, (65, 65), 4, 1, steps) for steps in (1, 4)
+    )
+    assert fourfold["statistics"] == 4 * once["statistics"] == 4 * 4 * 2 * 8
+    assert fourfold["gradients"] == once["gradients"]
 
 
 @pytest.mark.parametrize(
