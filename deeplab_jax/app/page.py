@@ -281,6 +281,11 @@ def _errors_shown(gradio: ModuleType, image: Path | None, model: str) -> Iterato
     """
     if image is None:
         raise gradio.Error("there is no image; upload one, or take one with the camera")
+    if not image.is_file():
+        raise gradio.Error(
+            "the image is no longer on the server, which deletes files after some minutes; upload "
+            "the image again"
+        )
     try:
         yield image
     except DeepLabError as error:

@@ -1,9 +1,12 @@
-"""Files and directories that Gradio does not remove."""
+"""Files and directories that Gradio does not remove, and files that it has removed."""
 
 import os
 import time
+import types
 
-from deeplab_jax.app.page import remove_leftovers
+import pytest
+
+from deeplab_jax.app.page import _errors_shown, remove_leftovers
 
 
 def test_interrupted_uploads_and_empty_directories_are_removed(tmp_path):
@@ -21,3 +24,12 @@ def test_interrupted_uploads_and_empty_directories_are_removed(tmp_path):
 
 def test_a_directory_that_was_deleted_is_ignored(tmp_path):
     remove_leftovers(tmp_path / "missing", 300)
+
+
+def test_a_request_for_a_file_that_was_removed_states_this(tmp_path):
+    gradio = types.SimpleNamespace(Error=ValueError)
+    with (
+        pytest.raises(ValueError, match="upload the image again"),
+        _errors_shown(gradio, tmp_path / "image.png", "red"),
+    ):
+        pass
