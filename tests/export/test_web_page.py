@@ -262,4 +262,6 @@ def test_the_page_states_what_is_wrong(visit):
 @pytest.mark.slow
 def test_the_page_segments_the_camera(visit):
     assert min(visit["frame"]) > 100
+    # A double click starts one stream.
+    assert visit["streams"] == 1
     assert visit["button"] == "Start the camera"

@@ -78,7 +78,14 @@ async function main([executablePath, url, image, folder]) {
 
   const filming = await open(["camera"]);
   const frame = nextResult(filming);
-  await filming.locator("#camera").click();
+  const streams = await filming.evaluate(() => {
+    const start = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    let started = 0;
+    navigator.mediaDevices.getUserMedia = (wanted) => { started += 1; return start(wanted); };
+    document.getElementById("camera").click();
+    document.getElementById("camera").click();
+    return started;
+  });
   await frame;
   const { height: frameHeight, width: frameWidth } = await nextResult(filming);
   await shoot(filming, "camera");
@@ -103,7 +110,7 @@ async function main([executablePath, url, image, folder]) {
 
   console.log(JSON.stringify({
     requests, problems, focused, height, width, milliseconds, status, legend, notAnImage, refused,
-    frame: [frameHeight, frameWidth], button, notLoaded,
+    frame: [frameHeight, frameWidth], streams, button, notLoaded,
   }));
 }
 

@@ -15,6 +15,7 @@ let model = null; // Names, colors and sizes, from model.json.
 let worker = null;
 let source = null; // The chosen image, an ImageBitmap.
 let camera = null; // The stream of the camera, while it runs.
+let starting = false; // True while the browser asks for permission and starts the camera.
 let busy = false; // True while the worker computes.
 let waiting = false; // True if the image or its size changed while the worker computed.
 
@@ -115,11 +116,16 @@ async function startCamera() {
     fail("The camera requires HTTPS or localhost; this page was loaded over plain HTTP.");
     return;
   }
+  // A second click must not start a second stream, which nothing would stop.
+  if (starting) return;
+  starting = true;
   try {
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
     fail(cameraError(error));
     return;
+  } finally {
+    starting = false;
   }
   camera.getVideoTracks()[0].onended = () => {
     stopCamera();
