@@ -27,6 +27,7 @@ examples:
   npm install onnxruntime-web && deeplab-jax export --model=runs/camvid --format=web --output=page
 """
 
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -162,8 +163,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     size = None if flags.size == ANY else parse_size(flags.size)
     batch = _batch(flags.batch, flags.format)
     sizes = [parse_size(text) for text in flags.verify_size or ()]
-    images = _find(flags.verify, output, flags.verify_limit)
-    calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
+    images = _find(flags.verify, flags.verify_limit)
+    calibration = _find(flags.calibrate, MAX_CALIBRATION)
     pretrained.check_reference(flags.model)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.export.program import ExportOptions
@@ -217,8 +218,9 @@ def _check_output(flags: Flags) -> pathlib.Path:
     return output
 
 
-def _find(paths: str | None, output: pathlib.Path, limit: int) -> list[pathlib.Path]:
-    found = inference.find_images(paths.split(","), output.parent) if paths else []
+def _find(paths: str | None, limit: int) -> list[pathlib.Path]:
+    # No image is written, so none is ignored because it is in the directory of the output.
+    found = inference.find_images(paths.split(","), os.sep) if paths else []
     return [path for path, _ in found[:limit]]
 
 

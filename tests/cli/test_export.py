@@ -9,10 +9,23 @@ from stand_ins import write_workdir
 
 from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.export import _find
 from deeplab_jax.cli.main import run
 from deeplab_jax.export.runtimes import load_exported
 from deeplab_jax.files import as_path
 from deeplab_jax.heads import aspp
+
+
+def test_images_in_the_directory_of_the_output_are_found(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(photos / name), np.zeros((2, 2, 3), np.uint8))
+    # With --output=photos/network.onnx --verify=.
+    monkeypatch.chdir(tmp_path)
+    assert [path.name for path in _find(".", 5)] == ["a.png", "b.png"]
+    assert [path.name for path in _find("photos", 1)] == ["a.png"]
+    assert _find(None, 5) == []
 
 
 @pytest.fixture(scope="module")
