@@ -39,6 +39,8 @@ import pydicom.misc
 TOLERANCE = 1e-2
 # Attributes that place a DICOM slice in the patient.
 GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+# Errors of a missing, unreadable or unsuitable file.
+FAULTS = (OSError, RuntimeError, ValueError, nibabel.filebasedimages.ImageFileError)
 # From the axes of DICOM (left, posterior, superior) to those of NIfTI (right, anterior, superior).
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -185,5 +187,5 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except FAULTS as error:
         sys.exit(f"medical_volumes.py: {error}")

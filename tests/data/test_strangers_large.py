@@ -3,6 +3,8 @@
 import gzip
 import importlib.util
 import pathlib
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -250,6 +252,22 @@ def test_the_recipe_refuses_what_would_give_wrong_slices(convert, volumes, tmp_p
         convert(output, *volumes.values())
     assert not output.exists()
     assert not list(tmp_path.glob(".writing-*"))
+
+
+@pytest.mark.parametrize("content", [None, b"no volume"])
+def test_a_volume_that_cannot_be_read_ends_the_recipe_in_one_line(tmp_path, content):
+    volume = tmp_path / "scan.nii"
+    if content is not None:
+        volume.write_bytes(content)
+    flags = [f"--output={tmp_path / 'liver'}", "--classes=background,liver", "--window=0,1"]
+    volumes = [f"{patient}={volume}:{volume}" for patient in "ab"]
+    done = subprocess.run(
+        [sys.executable, str(RECIPE), *flags, "--val=b", *volumes], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "medical_volumes.py: " in done.stderr
+    assert "scan.nii" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_volumes_are_recognized_by_content_and_suffix(tmp_path):
