@@ -274,6 +274,8 @@ def cache_directory() -> Path:
 PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
 # Suffix of the ONNX and TFLite files that engines export and cache beside the traced programs.
 ENGINE_SUFFIX = ".engine"
+# Name of the network's file in the directory of an exported web page.
+PAGE_NETWORK = "model.onnx"
 # Runtimes of a network, with the suffix by which an exported file is recognized as a model.
 ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 

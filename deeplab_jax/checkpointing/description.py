@@ -9,7 +9,7 @@ from deeplab_jax import models
 from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.declarations import ABOVE_ZERO
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import write_text
+from deeplab_jax.files import PAGE_NETWORK, write_text
 from deeplab_jax.formats import FORMAT_FIELD, FORMAT_VERSION, check_format_version
 
 if TYPE_CHECKING:
@@ -119,6 +119,11 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if (directory / PAGE_NETWORK).is_file():
+            raise DeepLabError(
+                f"{directory} is an exported web page, not a model directory; give its network, "
+                f"{directory / PAGE_NETWORK}"
+            ) from error
         raise DeepLabError(
             f"{path} is damaged: {error!r}; restore the file, or convert the model again"
         ) from error

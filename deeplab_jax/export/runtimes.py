@@ -25,7 +25,7 @@ from deeplab_jax.export.program import (
     open_sizes,
 )
 from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata, write_tflite
-from deeplab_jax.files import as_path, local_output, replacing
+from deeplab_jax.files import PAGE_NETWORK, as_path, local_output, replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.listing import DAMAGED_ZIP
@@ -39,8 +39,6 @@ HALF_FORMATS = ("onnx", "tflite", "coreml", "web")
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Names of the files in the zip archive that a StableHLO file is.
 NETWORK, METADATA = "network.stablehlo", "metadata.json"
-# Name of the network's file in the directory of a web page.
-PAGE_NETWORK = "model.onnx"
 
 
 def export(

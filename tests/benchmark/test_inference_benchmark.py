@@ -53,6 +53,10 @@ def test_on_a_tpu_the_engine_jax_is_not_measured_in_a_second_process(monkeypatch
     assert measured == ["onnx"]
 
 
+def test_memory_that_the_system_does_not_report_is_unknown():
+    assert engines.process_memory("VmNothing") is None
+
+
 def test_cores_are_counted_on_systems_that_do_not_report_those_of_a_process(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)

@@ -80,6 +80,8 @@ def test_a_page_contains_all_that_it_loads(predictor, tmp_path):
     assert described["sizes"]["minimum"] == [65, 81]
     assert described["sizes"]["fixed"] is None
     assert load_exported(page).metadata.input["shape"] == [1, None, None, 3]
+    with pytest.raises(DeepLabError, match=r"an exported web page, .* give its network, .*onnx"):
+        load(page)
     # An earlier page is replaced as a whole, also through a link.
     (page / "runtime" / "earlier.mjs").write_text("")
     link = tmp_path / "link"
