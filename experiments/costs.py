@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from deeplab_jax.models import Architecture, DeepLab, summarize
 from deeplab_jax.models.output_stride import rates_at_output_stride
 from deeplab_jax.ops import scaled_size
+from deeplab_jax.planning.dataset_stub import KNOWN
 from deeplab_jax.training.workdir import network_of as config_network
 from experiments.cases import Case, ResolvedTraining
 from experiments.storage import read_json, write_json
@@ -21,14 +22,8 @@ OPERATIONS = 2 * 3
 CHIP_OPERATIONS = 100e12
 # Image size (H, W), in pixels, for which the papers report multiply-adds.
 SIZE = (513, 513)
-# Number of classes by dataset; all other datasets have 21.
-CLASSES = {
-    "cityscapes": 19,
-    "pascal_context": 60,
-    "pascal_person_part": 7,
-    "camvid": 11,
-    "shapes": 6,
-}
+# Number of classes of datasets that are neither supported nor named in the config.
+OTHERS = 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +62,9 @@ def _count(network: Architecture, size: tuple[int, int]) -> dict[str, int]:
 def network_of(training: ResolvedTraining) -> Architecture:
     """Returns the network of a training run; its number of classes is that of the dataset."""
     config = training.config
-    return config_network(config, CLASSES.get(config.data.name, 21))
+    known = KNOWN.get(config.data.name)
+    names = config.data.class_names or (known.class_names if known else range(OTHERS))
+    return config_network(config, len(names))
 
 
 def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], bool]:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -198,6 +199,22 @@ def test_the_paper_preset_is_the_golden_recipe():
     assert not wrong
     assert {"deeplab_v1", "deeplab_v3", "deeplab_v3plus", "deeplab_v3:from_coco"} <= checked
     assert len(checked) >= 15
+
+
+@pytest.mark.parametrize(
+    ("name", "class_names", "count"),
+    [
+        ("camvid", None, 11),
+        ("ade20k", None, 151),
+        ("coco_voc", None, 21),
+        ("folder/mine", None, 21),
+        ("folder/mine", ("sky", "tree"), 2),
+    ],
+)
+def test_costs_are_those_of_a_network_with_the_classes_of_the_dataset(name, class_names, count):
+    config = configs.default()
+    config.data.name, config.data.class_names = name, class_names
+    assert network_of(types.SimpleNamespace(config=config)).num_classes == count
 
 
 def plain(case: Case):
