@@ -62,7 +62,8 @@ def with_engine(
     Args:
       predictor: predictor of the trained network.
       engine: runtime: `jax`, `onnx` or `tflite`. With `jax`, the predictor itself is returned.
-      threads: maximum number of threads of the runtime (default: number of cores).
+      threads: maximum number of threads of the runtime (default: number of cores that are available
+        to this process).
       reporter: receives a message for each export (default: the logger).
 
     Raises:

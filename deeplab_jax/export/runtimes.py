@@ -4,7 +4,6 @@ StableHLO files also run without deeplab_jax; see docs/guides/deploy.md.
 """
 
 import dataclasses
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from deeplab_jax.files import PAGE_NETWORK, as_path, local_output, replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.listing import DAMAGED_ZIP
+from deeplab_jax.parallel.chips import cores
 
 FORMATS = ("stablehlo", "onnx", "tflite", "coreml", "web")
 # Formats whose files have a fixed image size.
@@ -285,7 +285,8 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
 
     Args:
       path: path of a StableHLO, ONNX or TFLite file, or of an exported web page.
-      threads: maximum number of threads of ONNX Runtime and LiteRT (default: number of cores).
+      threads: maximum number of threads of ONNX Runtime and LiteRT (default: number of cores that
+        are available to this process).
 
     Raises:
       DeepLabError: the file is missing, cannot be executed or has no metadata of deeplab_jax, or
@@ -301,7 +302,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
         )
     if not path.is_file():
         raise DeepLabError(f"{path}: no such file; write one with `deeplab-jax export`")
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
     with path.open("rb") as file:
         is_tflite = file.read(8)[4:] == IDENTIFIER
     # Published TFLite files contain their labels as an appended zip archive.

@@ -350,6 +350,14 @@ def test_mistakes(made, tmp_path):
         load_exported(tmp_path / "network.mlpackage")
 
 
+def test_files_run_on_the_cores_that_are_available_to_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("deeplab_jax.export.runtimes.cores", lambda: 3)
+    monkeypatch.setattr("deeplab_jax.export.runtimes._load_onnx", lambda path, threads: threads)
+    (tmp_path / "network.onnx").write_bytes(b"content of a file")
+    assert load_exported(tmp_path / "network.onnx") == 3
+    assert load_exported(tmp_path / "network.onnx", threads=2) == 2
+
+
 def test_a_damaged_stablehlo_file_is_refused(tmp_path):
     path = tmp_path / "network.stablehlo"
     content = np.random.default_rng(0).bytes(1000).hex().encode()
