@@ -271,6 +271,10 @@ def _largest_batch(
     parts, total = data_size(mesh), step.memory["total"]
     images = run.config.training.batch_size // parts
     fixed = fixed_memory(run) + step.memory.get("program", 0)
+    if fixed >= total:
+        # The step never stores all gradients at the same time. The memory is then assumed to be
+        # proportional to the batch.
+        fixed = 0
     group = run.model.architecture.ghost_batch_size
     unit = batch_unit(group, run.config.training.accumulation_steps, mesh)
     if not search:

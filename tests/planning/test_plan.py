@@ -289,6 +289,22 @@ def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch, sea
     assert _largest_batch(run, run.mesh, first, usable, search, Reporter()).images == 0
 
 
+@pytest.mark.parametrize("search", [False, True])
+def test_the_largest_batch_of_a_step_that_never_stores_all_gradients(monkeypatch, search):
+    run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
+    each = fixed_memory(run) // 16
+
+    def compiled(images):
+        return CompiledStep({"total": images * each}, None, True, 1.0, 1.0, 1.0, "")
+
+    def compile_step(tried):
+        return compiled(tried.config.training.batch_size)
+
+    monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
+    found = _largest_batch(run, run.mesh, compiled(8), 20 * each, search, Reporter())
+    assert found.images == 20
+
+
 def test_the_search_continues_after_a_batch_that_training_refuses(monkeypatch):
     run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
     fixed = fixed_memory(run)
