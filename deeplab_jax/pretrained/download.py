@@ -1,5 +1,6 @@
 """Resumable downloads, verified by checksum."""
 
+import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -24,7 +25,8 @@ READ_BYTES = 2**16
 # HTTP statuses of temporary failures.
 PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 NETWORK_ERRORS = urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+# The size of the whole file is `*` if the server does not know it.
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 def verify(path: Path, checksums: Sequence[str]) -> None:
@@ -115,9 +117,9 @@ def download(
       `target`.
 
     Raises:
-      DeepLabError: the file cannot be downloaded, is too large, or is not the published one. In the
-        first case, the message contains the path where the user can put the file by hand. In the
-        other cases, the downloaded file is removed.
+      DeepLabError: the file cannot be downloaded or written, is too large, or is not the published
+        one. In the first case, the message contains the path where the user can put the file by
+        hand. In the last two cases, the downloaded file is removed.
     """
     fetching = _Download(url, target, reporter, patience or Patience())
     fetching.run()
@@ -168,6 +170,11 @@ class _Download:
                 pause = self.patience.pause * 2 ** (attempt - 1)
                 self.reporter.message(f"{self.target.name}: {reason}; retrying in {pause:.0f} s")
                 time.sleep(pause)
+            except OSError as error:
+                raise DeepLabError(
+                    f"{self.part} cannot be written ({error.strerror or error}); free some space "
+                    "or change the permissions, or set DEEPLAB_CACHE to another directory"
+                ) from error
 
     def remove(self) -> None:
         """Removes the partial file and the JSON file about it."""
@@ -177,27 +184,29 @@ class _Download:
     def _fetch(self) -> None:
         """Downloads the rest of the file, or the whole file if nothing can be resumed."""
         start, note = self._resumable()
-        if start and start == note["size"]:
+        size = note.get("size")
+        if start and start == size:
             return
         headers = {"User-Agent": "deeplab_jax", "Accept-Encoding": "identity"}
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": note["validator"]}
         request = urllib.request.Request(self.url, headers=headers)
         try:
-            response = urllib.request.urlopen(request, timeout=self.patience.timeout)
+            with _network_errors():
+                response = urllib.request.urlopen(request, timeout=self.patience.timeout)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                if error.headers.get("Content-Range") == f"bytes */{start}":
+                    return
                 raise self._stale() from error
             raise
         with response:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 self._begin(response)
                 start = 0
-            else:
-                found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-                if found is None or (int(found[1]), int(found[2])) != (start, note["size"]):
-                    raise self._stale()
+            elif not _continues(response, start, size):
+                raise self._stale()
             self._write(response, start)
 
     def _resumable(self) -> tuple[int, dict[str, Any]]:
@@ -253,7 +262,7 @@ class _Download:
     def _arriving(self, response: http.client.HTTPResponse, file: BinaryIO) -> Iterator[None]:
         """Writes the received data to `file`; yields None for each mebibyte, to report progress."""
         written, recent, since = 0, 0, time.monotonic()
-        while data := response.read1(READ_BYTES):
+        while data := _received(response):
             file.write(data)
             recent += len(data)
             if (written + len(data)) // MEBIBYTE > written // MEBIBYTE:
@@ -273,6 +282,38 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code in PASSING_STATUSES
     return not isinstance(getattr(error, "reason", None), socket.gaierror)
+
+
+@contextlib.contextmanager
+def _network_errors() -> Iterator[None]:
+    """Converts errors of the network that are none of NETWORK_ERRORS to `ConnectionError`.
+
+    Examples are `ssl.SSLError` and "no route to host", which is a plain `OSError`.
+    """
+    try:
+        yield
+    except NETWORK_ERRORS:
+        raise
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
+
+
+def _received(response: http.client.HTTPResponse) -> bytes:
+    with _network_errors():
+        return response.read1(READ_BYTES)
+
+
+def _continues(response: http.client.HTTPResponse, start: int, size: int | None) -> bool:
+    """Returns whether a partial response contains the rest of the file.
+
+    Args:
+      response: response with the status 206.
+      start: number of bytes that were received before.
+      size: size of the file according to the first response, or None if it did not state the size.
+    """
+    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    sizes = ("*", str(size))
+    return found is not None and int(found[1]) == start and (size is None or found[2] in sizes)
 
 
 def _length(response: http.client.HTTPResponse) -> int | None:

@@ -21,6 +21,7 @@ class Behaviour:
       statuses: to answer with instead; one answer each.
       status: to answer with always.
       declared: length that it claims, where not the true one.
+      chunked: whether it sends one chunk, without a Content-Length.
       requests: the Range header of every request.
     """
 
@@ -32,6 +33,7 @@ class Behaviour:
     statuses: list[int] = dataclasses.field(default_factory=list)
     status: int | None = None
     declared: int | None = None
+    chunked: bool = False
     requests: list[str | None] = dataclasses.field(default_factory=list)
 
 
@@ -57,7 +59,10 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
             if not behaviour.ranges or changed:
                 start = 0
             elif start >= len(content) > 0:
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             self.send_response(206 if start else 200)
             if start:
@@ -66,9 +71,14 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 )
             if behaviour.tag:
                 self.send_header("ETag", tag)
-            self.send_header("Content-Length", str(behaviour.declared or len(content) - start))
+            rest = content[start:]
+            if behaviour.chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+                rest = b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
+            else:
+                self.send_header("Content-Length", str(behaviour.declared or len(rest)))
             self.end_headers()
-            self._send(content[start:])
+            self._send(rest)
 
         def _send(self, content):
             if behaviour.cut_after:

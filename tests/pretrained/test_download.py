@@ -1,7 +1,10 @@
 """Downloads from a server that behaves well or badly."""
 
+import errno
 import hashlib
+import http.client
 import multiprocessing
+import os
 import time
 
 import numpy as np
@@ -56,6 +59,50 @@ def test_an_interrupted_download_resumes(get, server):
     assert get(listener=listener).read_bytes() == CONTENT
     assert server.requests == [None, "bytes=1000000-", "bytes=1500000-"]
     assert "the connection ended after 1,000,000 of 3,000,000 bytes" in listener.messages[0]
+
+
+# Bytes before the content in a response of one chunk: its length in hexadecimal, and a line break.
+CHUNK_HEAD = len(b"2dc6c0\r\n")
+
+
+def test_a_download_of_unknown_length_resumes(get, server):
+    server.chunked, server.cut_after = True, [CHUNK_HEAD + 1_000_000]
+    listener = RecordingReporter()
+    assert get(listener=listener).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=1000000-"]
+    assert len(listener.messages) == 1
+
+
+def test_a_download_of_unknown_length_that_ends_before_its_last_line_is_complete(get, server):
+    server.chunked, server.cut_after = True, [CHUNK_HEAD + len(CONTENT)]
+    assert get().read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=3000000-"]
+
+
+def test_a_network_error_of_the_operating_system_is_passing(get, server, monkeypatch):
+    errors = [OSError(errno.EHOSTUNREACH, "No route to host")]
+    read = http.client.HTTPResponse.read1
+
+    def read_or_fail(response, size=-1):
+        if errors:
+            raise errors.pop()
+        return read(response, size)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read_or_fail)
+    listener = RecordingReporter()
+    assert get(listener=listener).read_bytes() == CONTENT
+    assert "No route to host; retrying" in listener.messages[0]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="requires /dev/full")
+def test_a_full_disk_is_reported_with_the_path_and_the_remedy(get, server, tmp_path):
+    part = tmp_path / "cache" / "weights.bin.part"
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    with pytest.raises(DeepLabError, match=r"No space left on device.*DEEPLAB_CACHE") as caught:
+        get()
+    assert str(part) in str(caught.value)
+    assert len(server.requests) == 1
 
 
 def test_a_partial_download_is_continued_by_the_next_call(get, server, tmp_path):
