@@ -259,6 +259,29 @@ ISHT7 = {
 }
 
 
+TORCHVISION = {
+    **{f"backbone.layer3.{n}.conv{k}.weight": (1, 1, 1, 1) for n in range(6) for k in (1, 2, 3)},
+    "classifier.0.convs.0.0.weight": (256, 8, 1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "auxiliary", "num_classes"), [(21, 21, 21), (5, 21, 5), (1, 1, 2), (1, 21, 2)]
+)
+def test_networks_of_torchvision_with_replaced_classifiers(
+    outputs, auxiliary, num_classes, tmp_path
+):
+    shapes = TORCHVISION | {
+        "classifier.4.weight": (outputs, 256, 1, 1),
+        "aux_classifier.4.weight": (auxiliary, 256, 1, 1),
+    }
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    convention, found = identify(PublishedWeights(arrays, "pytorch"), tmp_path)
+    assert convention.name == "torchvision"
+    assert found.overrides == {"num_classes": num_classes, "aux_head": auxiliary == outputs}
+    assert found.class_names == (("background", "foreground") if outputs == 1 else ())
+
+
 @pytest.mark.parametrize(
     ("arrays", "prefix", "aligned", "scales"),
     [
@@ -349,18 +372,26 @@ def test_unsupported_variants_are_refused_with_the_reason(
         identify(weights_of(name, changes, **configuration), tmp_path)
 
 
-def test_a_single_output_is_the_score_of_the_foreground(tmp_path):
-    shapes = read_listing(SMP)
-    shapes |= {"segmentation_head.0.weight": (1, 256, 1, 1), "segmentation_head.0.bias": (1,)}
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [
+        (SMP, "segmentation_head.0"),
+        ("vainf_v3plus_mobilenet", "classifier.classifier.3"),
+        ("jfzhang95_mobilenet", "decoder.last_conv.8"),
+    ],
+)
+def test_a_single_output_is_the_score_of_the_foreground(name, scope, tmp_path):
+    shapes = read_listing(name)
+    shapes |= {f"{scope}.weight": (1, 256, 1, 1), f"{scope}.bias": (1,)}
     arrays = {key: draw(key, shape) for key, shape in shapes.items()}
     save_file(arrays, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"encoder_name": "mobilenet_v2"}))
     conversion = convert(tmp_path)
     assert conversion.description.class_names == ("background", "foreground")
     classifier = conversion.variables["params"]["classifier"]
-    kernel = arrays["segmentation_head.0.weight"][0, :, 0, 0]
+    kernel = arrays[f"{scope}.weight"][0, :, 0, 0]
     np.testing.assert_array_equal(classifier["kernel"][0, 0], np.stack([0 * kernel, kernel], 1))
-    np.testing.assert_array_equal(classifier["bias"], [0, arrays["segmentation_head.0.bias"][0]])
+    np.testing.assert_array_equal(classifier["bias"], [0, arrays[f"{scope}.bias"][0]])
 
 
 @pytest.mark.parametrize(

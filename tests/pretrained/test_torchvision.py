@@ -41,6 +41,15 @@ def test_segmentation_networks(name, auxiliary, tmp_path):
     assert set(conversion.assignment.unused.values()) == {"it counts training batches"}
 
 
+def test_an_auxiliary_head_with_other_classes_is_not_used(tmp_path):
+    network = make("deeplabv3_mobilenet_v3_large", True)
+    network.classifier[4] = torch.nn.Conv2d(256, 5, 1)
+    conversion = convert(save(network, tmp_path))
+    assert conversion.description.overrides["num_classes"] == 5
+    assert not conversion.description.overrides["aux_head"]
+    assert "has other classes" in conversion.assignment.unused["aux_classifier.4.weight"]
+
+
 @pytest.mark.parametrize(
     "name",
     [

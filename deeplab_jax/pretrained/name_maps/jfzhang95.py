@@ -14,7 +14,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Convention,
     Identified,
     Rule,
-    outputs,
+    names_of_single_output,
     resnet_name,
     resnet_rules,
 )
@@ -55,11 +55,13 @@ def identify(weights: PublishedWeights) -> Identified | None:
       DeepLabError: the backbone is not supported.
     """
     arrays = weights.arrays
-    last = next((scope for scope in DROPOUT if f"{scope}.bias" in arrays), None)
+    last = next((scope for scope in DROPOUT if f"{scope}.weight" in arrays), None)
     if last is None or "aspp.aspp1.atrous_conv.weight" not in arrays:
         return None
+    classes = arrays[f"{last}.weight"].shape[0]
     overrides: dict[str, Any] = {**_backbone(weights), **COMMON, **DROPOUT[last]}
-    return Identified("deeplab_v3plus", overrides | {"num_classes": outputs(arrays, last)})
+    overrides["num_classes"] = max(classes, 2)
+    return Identified("deeplab_v3plus", overrides, names_of_single_output(classes))
 
 
 def _backbone(weights: PublishedWeights) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
         *HEAD,
         *(Rule(ours, f"{scope}.atrous_conv", f"{scope}.bn") for ours, scope in scopes),
         Rule("decoder/refine_2", *refine),
-        Rule("classifier", f"decoder.last_conv.{last}"),
+        Rule("classifier", f"decoder.last_conv.{last}", background=True),
     )
 
 

@@ -199,6 +199,15 @@ def outputs(arrays: Mapping[str, np.ndarray], scope: str) -> int | None:
     return None if kernel is None else kernel.shape[0]
 
 
+def names_of_single_output(count: int) -> tuple[str, ...]:
+    """Returns the class names of a network with a single output, the score of the foreground.
+
+    Args:
+      count: number of outputs of the network. If it is not 1, the result is empty.
+    """
+    return ("background", "foreground") if count == 1 else ()
+
+
 # Layers of a unit: names of kernel and normalization, relative to the scope of the unit.
 Layers = Mapping[str, tuple[str, str]]
 # Names of squeeze and excitation in the units of EfficientNets and MobileNets of timm.

@@ -17,6 +17,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Convention,
     Identified,
     Rule,
+    names_of_single_output,
     outputs,
     resnet_name,
     resnet_rules,
@@ -121,10 +122,9 @@ def identify(names: Names, weights: PublishedWeights) -> Identified | None:
     }
     if architecture == V3_PLUS and not encoder["backbone"].startswith(timm_backbones.PREFIX):
         overrides["low_level_source"] = "block"
-    class_names = ("background", "foreground")[: 2 * (classes == 1)]
     is_named = names.encoder == OWN or "encoder_name" in weights.configuration
     other = {} if is_named else timm_backbones.if_tensorflow(encoder["backbone"])
-    return Identified(architecture, overrides, class_names, other)
+    return Identified(architecture, overrides, names_of_single_output(classes), other)
 
 
 def _prefix(arrays: Mapping[str, Any]) -> str:

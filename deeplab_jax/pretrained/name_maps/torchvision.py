@@ -15,6 +15,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Convention,
     Identified,
     Rule,
+    names_of_single_output,
     outputs,
     preprocessing_of,
     resnet_name,
@@ -36,9 +37,9 @@ MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 HEAD = (
     Rule("refine", "classifier.1", "classifier.2"),
-    Rule("classifier", "classifier.4"),
+    Rule("classifier", "classifier.4", background=True),
     Rule("auxiliary/conv", "aux_classifier.0", "aux_classifier.1"),
-    Rule("auxiliary/classifier", "aux_classifier.4"),
+    Rule("auxiliary/classifier", "aux_classifier.4", background=True),
 )
 # DeepLab v1 starts from VGG-16 with its fully connected layers as convolutions.
 VGG = (
@@ -80,8 +81,10 @@ def _segmentation(arrays: Mapping[str, np.ndarray]) -> Identified | None:
     count = outputs(arrays, "classifier.4")
     if backbone not in PRESETS or count is None:
         return None
-    overrides = {"num_classes": count, "aux_head": "aux_classifier.4.weight" in arrays}
-    return Identified(PRESETS[backbone], overrides)
+    # If only the classifier was replaced for fine-tuning, the auxiliary head has other classes.
+    is_auxiliary = outputs(arrays, "aux_classifier.4") == count
+    overrides = {"num_classes": max(count, 2), "aux_head": is_auxiliary}
+    return Identified(PRESETS[backbone], overrides, names_of_single_output(count))
 
 
 def _scores(backbone: str) -> str:
@@ -208,4 +211,7 @@ def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
     return (*rules, Rule(f"backbone/layer_{end + 1}", f"{prefix}{end}.0", f"{prefix}{end}.1"))
 
 
-TORCHVISION = Convention(name="torchvision", identify=identify, rules=rules, leaves=LEAVES)
+IGNORED = {r"^aux_classifier\.": "this auxiliary head has other classes and only serves training"}
+TORCHVISION = Convention(
+    name="torchvision", identify=identify, rules=rules, leaves=LEAVES, ignored=IGNORED
+)

@@ -13,6 +13,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Convention,
     Identified,
     Rule,
+    names_of_single_output,
     outputs,
     resnet_name,
     resnet_rules,
@@ -56,9 +57,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
         classes = outputs(arrays, classifier)
         if f"{aspp}.convs.0.0.weight" in arrays and classes is not None:
             separable = f"{aspp}.convs.1.0.{BODY}0.weight" in arrays
-            overrides = {**_backbone(weights), **COMMON, "num_classes": classes}
+            overrides = {**_backbone(weights), **COMMON, "num_classes": max(classes, 2)}
             overrides |= _head(architecture, separable)
-            return Identified(architecture, overrides)
+            return Identified(architecture, overrides, names_of_single_output(classes))
     return None
 
 
@@ -116,7 +117,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
         *aspp_rules(aspp, rates, 256, inner),
         Rule("decoder/low_level", "classifier.project.0", "classifier.project.1"),
         *conv_rules(ours, "classifier.classifier", number, inner, moved),
-        Rule("classifier", classifier),
+        Rule("classifier", classifier, background=True),
     )
 
 
