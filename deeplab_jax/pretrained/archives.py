@@ -20,6 +20,9 @@ from deeplab_jax.listing import check_member_path
 TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
 # Suffixes of files that torch.save writes. In spite of their names, they are not tar archives.
 TORCH_TAR_SUFFIXES = (".pth.tar", ".pt.tar")
+# First bytes of files that torch.save writes: those of a zip archive or, in its older format, those
+# of a pickle.
+TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\n")
 # Maximum unpacked size of an archive. The largest released archives unpack to less than 1 GiB.
 MAX_BYTES = 4 * 2**30
 # Maximum size of a tar header, since long names and extended headers are read into memory.
@@ -38,10 +41,20 @@ def has_suffix(path: Path, suffixes: str | tuple[str, ...]) -> bool:
     return path.name.lower().endswith(suffixes)
 
 
+def is_torch(path: Path) -> bool:
+    """Returns whether a file begins like the files that torch.save writes."""
+    with path.open("rb") as file:
+        return file.read(4) in TORCH_MAGIC
+
+
 def is_archive(path: Path) -> bool:
-    """Returns whether the suffix of a path is that of an archive."""
-    is_torch = has_suffix(path, TORCH_TAR_SUFFIXES)
-    return not is_torch and has_suffix(path, TAR_SUFFIXES + ZIP_SUFFIXES)
+    """Returns whether a path has the suffix of an archive and was not written by torch.save."""
+    if has_suffix(path, TORCH_TAR_SUFFIXES):
+        return False
+    # The documentation of PyTorch recommends the suffix `.tar` for checkpoints.
+    if has_suffix(path, ".tar") and path.is_file() and is_torch(path):
+        return False
+    return has_suffix(path, TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
 def extract(
@@ -261,9 +274,10 @@ def find_weights(path: Path) -> Path:
 def _only_one(folder: Path, files: Iterable[Path]) -> Path:
     """Returns the weights file among the files of a directory.
 
-    `SUFFIXES` lists the suffixes in order of preference. Only files with the most preferred suffix
-    that occurs in the directory are considered. If there are several, the result is the file with a
-    name in `USUAL_NAMES`, or the index of the last TensorFlow checkpoint.
+    If there are files with a name in `USUAL_NAMES`, all others are ignored. `SUFFIXES` lists the
+    suffixes in order of preference. Only files with the most preferred suffix that occurs in the
+    directory are considered. If there are several, the result is the index of the last TensorFlow
+    checkpoint.
 
     Args:
       folder: the directory, for the error message.
@@ -273,10 +287,11 @@ def _only_one(folder: Path, files: Iterable[Path]) -> Path:
       DeepLabError: no file has one of the suffixes, or these rules do not select a single file.
     """
     visible = [file for file in sorted(files) if not file.name.startswith(".")]
+    usual = [file for file in visible if file.name in USUAL_NAMES]
     for suffix in SUFFIXES:
-        found = [file for file in visible if has_suffix(file, suffix)]
+        found = [file for file in usual or visible if has_suffix(file, suffix)]
         if len(found) > 1:
-            found = [file for file in found if _is_preferred(file)] or found
+            found = [file for file in found if _is_last_checkpoint(file)] or found
         if len(found) > 1:
             names = ", ".join(str(file.relative_to(folder)).removesuffix(INDEX) for file in found)
             raise DeepLabError(
@@ -290,13 +305,11 @@ def _only_one(folder: Path, files: Iterable[Path]) -> Path:
     )
 
 
-def _is_preferred(file: Path) -> bool:
-    """Returns whether a file is preferred to others with the same suffix.
+def _is_last_checkpoint(file: Path) -> bool:
+    """Returns whether a file is the index of the last TensorFlow checkpoint of its directory.
 
-    Two kinds of files are preferred: a file with a name in `USUAL_NAMES`, and the index of the last
-    TensorFlow checkpoint. The file `checkpoint` in the same directory contains the name of the last
-    checkpoint.
+    The file `checkpoint` in the same directory contains the name of the last checkpoint.
     """
     state = file.with_name(STATE)
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
-    return file.name in (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")
+    return latest is not None and file.name == Path(latest[1]).name + INDEX

@@ -1,7 +1,9 @@
 """State dicts in PyTorch's files and in safetensors: what is read, and what is refused."""
 
+import argparse
 import json
 import os
+import pathlib
 import struct
 import zipfile
 
@@ -12,6 +14,7 @@ from pretrained.peers import peer
 from safetensors.numpy import save_file
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.archives import unpacked
 from deeplab_jax.pretrained.readers import read_weights
 
 torch = peer("torch")
@@ -94,17 +97,46 @@ def test_the_older_format_of_pytorch(tmp_path):
 
 @pytest.mark.parametrize("name", ["epoch=3-step=9.ckpt", "model.pth.tar", "old.pth.tar"])
 def test_files_of_pytorch_with_other_suffixes(name, tmp_path):
-    """Lightning's, beside normalization constants, and DataParallel's, beside a NumPy score."""
+    """Lightning's, beside normalization constants, and DataParallel's, beside a NumPy score.
+
+    torchvision's training code adds its arguments.
+    """
     arrays = {f"model.module.{key}": value for key, value in state_dict().items()}
     content = {
         "state_dict": {**arrays, "mean": torch.zeros(3), "std": torch.ones(3)},
         "optimizer": {"state": {0: {"momentum_buffer": KERNEL}}, "param_groups": [{"lr": 0.1}]},
         "best_pred": np.float64(0.7),
         "hyper_parameters": {"encoder_name": "resnet34"},
+        "args": argparse.Namespace(lr=0.1, output_dir=pathlib.Path("runs")),
     }
     is_old = name.startswith("old")
     torch.save(content, tmp_path / name, _use_new_zipfile_serialization=not is_old)
     assert list(read_weights(tmp_path).arrays) == ["conv.weight", "mean", "std"]
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("name", ["model.tar", "epoch.ckpt"])
+def test_files_of_pytorch_are_recognized_by_their_content(name, is_zip, tmp_path):
+    torch.save(state_dict(), tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    with unpacked(tmp_path / name) as file:
+        assert list(read_weights(file).arrays) == ["conv.weight"]
+
+
+def test_a_file_without_read_permission_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    source = write(state_dict(), tmp_path)
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        read_weights(source)
+
+
+def test_the_usual_name_is_preferred_to_the_state_of_the_training(tmp_path):
+    torch.save(state_dict(), tmp_path / "pytorch_model.bin")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+        torch.save({"other": KERNEL}, tmp_path / name)
+    assert list(read_weights(tmp_path).arrays) == ["conv.weight"]
 
 
 @pytest.mark.parametrize("name", ["MODEL.PTH", "MODEL.PTH.TAR", "EPOCH.CKPT"])

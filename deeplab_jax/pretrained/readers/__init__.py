@@ -10,6 +10,7 @@ from deeplab_jax.pretrained.archives import (
     find_weights,
     has_suffix,
     index_of,
+    is_torch,
 )
 from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file
 from deeplab_jax.pretrained.weights import PublishedWeights
@@ -23,9 +24,6 @@ READERS = {
     ".pb": ("frozen_graph", "read_frozen_graph"),
     **dict.fromkeys((INDEX, ".ckpt"), ("tensorflow_checkpoint", "read_checkpoint")),
 }
-
-# First bytes of a ZIP archive, which torch.save writes.
-ZIP_MAGIC = b"PK\x03\x04"
 
 
 def weights_file(path: Path) -> Path:
@@ -49,12 +47,11 @@ def _suffix(path: Path) -> str:
     """Returns the suffix of a file in lower case.
 
     For files that torch.save wrote with another suffix, the result is `.pth`. For example, PyTorch
-    Lightning writes `epoch=3.ckpt`, and other codebases write `checkpoint.pth.tar`.
+    Lightning writes `epoch=3.ckpt`, and other codebases write `checkpoint.pth.tar` or `model.tar`.
     """
     suffix = path.suffix.lower()
-    if suffix == ".ckpt":
-        with path.open("rb") as file:
-            return ".pth" if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC else suffix
+    if suffix in (".ckpt", ".tar") and is_torch(path):
+        return ".pth"
     return ".pth" if has_suffix(path, TORCH_TAR_SUFFIXES) else suffix
 
 

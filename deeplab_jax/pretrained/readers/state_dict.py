@@ -1,8 +1,10 @@
 """Readers of PyTorch and safetensors files, and of the `config.json` beside them."""
 
+import argparse
 import ast
 import json
 import operator
+import pathlib
 import pickle
 import re
 import warnings
@@ -172,11 +174,11 @@ def read_pytorch(path: Path) -> PublishedWeights:
 
 def _load(torch: ModuleType, path: Path) -> Any:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
             # The warning concerns sparse arrays, which are refused afterwards.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:
         # For a damaged file, torch raises exceptions of any type.
@@ -184,8 +186,9 @@ def _load(torch: ModuleType, path: Path) -> Any:
         called = CALLED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if called:
             problem = (
-                f"the file is refused because it may run code: it contains {called[1]}; ask the "
-                "author for a state dict or a safetensors file"
+                f"the file is refused because it may run code: it contains {called[1]}; save "
+                "only the state dict where the file was written, or ask the author for it or for a "
+                "safetensors file"
             )
         elif "TorchScript" in str(error):
             problem = (
@@ -194,17 +197,24 @@ def _load(torch: ModuleType, path: Path) -> Any:
         raise DeepLabError(problem) from error
 
 
-def _numpy_scalars() -> list[Any]:
-    """Returns the types and functions that torch must allow so that it can load NumPy scalars.
+def _harmless() -> list[Any]:
+    """Returns the types and functions that torch must allow besides its own.
 
-    Training code stores NumPy scalars, for example the best score, in checkpoints. It is safe to
-    allow them, because they contain only numbers. NumPy 1 and NumPy 2 store the constructor of
-    scalars under different names, and both names are allowed.
+    Training code stores NumPy scalars, such as the best score, and command-line arguments with
+    paths in checkpoints. It is safe to allow them, because they contain only values. NumPy 1 and
+    NumPy 2 store the constructor of scalars under different names, and so do the releases of Python
+    for paths; all names are allowed.
     """
     scalar = np.float64(0).__reduce__()[0]
     types = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [np.dtype, *((scalar, name) for name in names), *(type(np.dtype(t)) for t in types)]
+    paths = (f"pathlib{of}.{kind}Path" for of in ("", "._local") for kind in ("Posix", "Windows"))
+    return [
+        *(np.dtype, argparse.Namespace),
+        *((scalar, name) for name in names),
+        *(type(np.dtype(t)) for t in types),
+        *((pathlib.PurePosixPath, name) for name in paths),
+    ]
 
 
 def _training_configuration(content: Any) -> Mapping[str, Any]:
