@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import struct
+import sys
+import types
 import zipfile
 
 import ml_dtypes
@@ -171,6 +173,34 @@ def test_the_configuration_of_mmsegmentation_is_read_and_not_run(version, tmp_pa
     assert model["decode_head"] == {"align_corners": True, "norm_cfg": None}
     assert weights.configuration["img_norm_cfg"]["to_rgb"] is True
     assert not (tmp_path / "harm").exists()
+
+
+class HistoryBuffer:
+    """Log that mmsegmentation 1.x stores in checkpoints, with its methods."""
+
+    __module__ = "mmengine.logging.history_buffer"
+
+    def __init__(self):
+        self.values, self.counts = np.arange(3.0), np.arange(3)
+
+    def __getstate__(self):
+        return {**self.__dict__, "statistics_methods": {"min": HistoryBuffer.min}}
+
+    def min(self):
+        return self.values.min()
+
+    min.__module__ = __module__
+
+
+def test_logs_of_mmsegmentation_are_ignored(tmp_path, monkeypatch):
+    packages = ("mmengine", "mmengine.logging", HistoryBuffer.__module__)
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    sys.modules[HistoryBuffer.__module__].HistoryBuffer = HistoryBuffer
+    logs = {"log_scalars": {"train/loss": HistoryBuffer()}}
+    source = write({"meta": {}, "state_dict": state_dict(), "message_hub": logs}, tmp_path)
+    monkeypatch.undo()
+    assert list(read_weights(source).arrays) == ["conv.weight"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

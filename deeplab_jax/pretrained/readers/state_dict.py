@@ -197,8 +197,26 @@ def _load(torch: ModuleType, path: Path) -> Any:
         raise DeepLabError(problem) from error
 
 
+class _Ignored:
+    """Stand-in for objects beside the state dict, and for the functions that create them."""
+
+    def __init__(self, *arguments: Any) -> None:
+        """Ignores the arguments."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignores the state."""
+
+
+# Names that files refer to, but that are never called, because `_Ignored` replaces them: NumPy
+# arrays, and the logs that mmsegmentation 1.x stores with their methods.
+IGNORED = (
+    *("numpy.ndarray", "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+    *("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr"),
+)
+
+
 def _harmless() -> list[Any]:
-    """Returns the types and functions that torch must allow besides its own.
+    """Returns the types and functions that torch must allow besides its own, or their stand-ins.
 
     Training code stores NumPy scalars, such as the best score, and command-line arguments with
     paths in checkpoints. It is safe to allow them, because they contain only values. NumPy 1 and
@@ -214,6 +232,7 @@ def _harmless() -> list[Any]:
         *((scalar, name) for name in names),
         *(type(np.dtype(t)) for t in types),
         *((pathlib.PurePosixPath, name) for name in paths),
+        *((_Ignored, name) for name in IGNORED),
     ]
 
 
