@@ -85,6 +85,13 @@ def test_non_weights_are_refused(world, suffix, content):
     assert f"weights{suffix}" in error
 
 
+def test_a_saved_model_is_not_called_damaged(world, tmp_path):
+    (tmp_path / "exported" / "variables").mkdir(parents=True)
+    path = world.write("exported/saved_model.pb", b"\x08\x01\x12\x00")
+    for source in (path, path.parent):
+        assert "belongs to a SavedModel, which is not supported" in world.refuses(source)
+
+
 @pytest.mark.parametrize("length", [1, 7, 8, 100, 10_000, 1_000_000, -1000])
 def test_a_truncated_file_is_refused(world, published, length):
     assert "cut.tflite" in world.refuses(world.write("cut.tflite", published[:length]))

@@ -136,6 +136,8 @@ def _name(reference: str) -> str:
     return reference.removeprefix("^").partition(":")[0]
 
 
+# Name of the graph in the directory of a SavedModel.
+SAVED_MODEL = "saved_model.pb"
 VARIABLE = re.compile(r"/(weights|depthwise_weights|biases|gamma|beta|moving_(mean|variance))$")
 CONVOLUTIONS = {"Conv2D": "weights", "DepthwiseConv2dNative": "depthwise_weights"}
 NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
@@ -151,6 +153,11 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
       DeepLabError: TensorFlow is not installed, or the file is not a frozen graph with
         convolutions.
     """
+    if path.name == SAVED_MODEL:
+        raise DeepLabError(
+            "the file belongs to a SavedModel, which is not supported; give a frozen graph or the "
+            "checkpoint of the training"
+        )
     tensorflow = import_tensorflow("tensorflow", "a TensorFlow file")
     definition = tensorflow.compat.v1.GraphDef()
     definition.ParseFromString(path.read_bytes())
