@@ -27,7 +27,8 @@ CARD, PICTURE = "README.md", "example.png"
 REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 HTTP_REASONS = {
     401: "the token is missing or invalid; run `hf auth login`, or set HF_TOKEN",
-    403: "the token may not do this; it must have write access to the repository",
+    403: "the token does not permit this; a download requires read access to the repository, and "
+    "an upload write access",
     404: "there is no such repository, or it is private and the token may not read it",
     429: "too many requests; try again later",
 }

@@ -125,10 +125,10 @@ def test_without_a_network_the_cache_is_used(hub, directory, monkeypatch):
     ("route", "status", "message"),
     [
         ("create", 401, r"the token is missing or invalid.*\(HTTP 401\)"),
-        ("create", 403, r"the token may not do this.*\(HTTP 403\)"),
+        ("create", 403, r"the token does not permit this; a download requires read.*\(HTTP 403\)"),
         ("preupload", 404, r"there is no such repository.*\(HTTP 404\)"),
         ("store", 400, r"the server refused the request \(HTTP 400\)"),
-        ("commit", 403, r"the token may not do this.*\(HTTP 403\)"),
+        ("commit", 403, r"the token does not permit this; a download requires read.*\(HTTP 403\)"),
     ],
 )
 def test_a_failed_upload_changes_nothing(hub, directory, route, status, message):
