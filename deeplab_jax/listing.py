@@ -27,7 +27,7 @@ HIDDEN = "hidden"
 
 def absolute(path: str | Path) -> Path:
     """Returns the absolute path without `~` and `..`, so that paths can be compared."""
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def composed(name: str) -> str:

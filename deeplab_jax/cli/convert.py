@@ -16,7 +16,6 @@ examples:
 """
 
 import collections
-import pathlib
 from collections.abc import Iterator
 
 from deeplab_jax import checkpointing, data, pretrained
@@ -63,9 +62,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     overrides = parse_keywords(flags.set or "")
     output = as_path(flags.output)
     check_new_directory(output)
-    names = (
-        data.read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None
-    )
+    names = data.read_class_names(as_path(flags.classes)) if flags.classes else None
     conversion = pretrained.convert_source(
         paths[0],
         console,

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.resources
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,7 @@ def folder_classes(
     names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
     if color_map:
-        path = Path(color_map).expanduser()
+        path = Path(os.path.expanduser(color_map))
         painted = _painted_classes(names, path)
         check_several_classes(painted[0].class_names, names_path or path)
         return painted

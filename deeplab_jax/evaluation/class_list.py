@@ -1,6 +1,7 @@
 """Classes to score, to which the classes of a model and those of a dataset are mapped."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def make_class_list(
         return None
     origin = class_map if isinstance(class_map, str | Path) else "class_map"
     if isinstance(class_map, str | Path):
-        class_map = read_class_map(Path(class_map).expanduser())
+        class_map = read_class_map(Path(os.path.expanduser(class_map)))
     given = dict(class_map or {})
     known = list(dict.fromkeys([*class_names, *dataset.class_names]))
     for name in given:

@@ -1,6 +1,7 @@
 """Web export: a static page that runs the network in the browser with onnxruntime-web."""
 
 import json
+import os
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -37,7 +38,7 @@ def find_runtime(directory: str | Path | None = None) -> Path:
     """
     inside = Path("node_modules", PACKAGE)
     if directory is not None:
-        given = Path(directory).expanduser()
+        given = Path(os.path.expanduser(directory))
         candidates = [given, given / inside, given / PACKAGE]
     else:
         current = Path.cwd()

@@ -170,7 +170,7 @@ def convert_source(
             f"{reference}: weights are converted from local paths only; copy the file, or all "
             "files of the checkpoint, to this machine, and give their path"
         )
-    path = Path(reference).expanduser()
+    path = as_path(reference)
     if is_there(path):
         with unpacked(path) as file:
             return pretrained.convert(file, **options)

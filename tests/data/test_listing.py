@@ -9,7 +9,7 @@ from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import plan_files
 from deeplab_jax.inference.video_files import plan_videos
-from deeplab_jax.listing import HIDDEN, list_images
+from deeplab_jax.listing import HIDDEN, absolute, list_images
 from deeplab_jax.pretrained.archives import find_weights
 
 HIDDEN_FILES = [
@@ -124,3 +124,10 @@ def test_a_file_with_another_suffix_is_named(tmp_path):
     (tmp_path / "mask.bmp").write_bytes(b"")
     with pytest.raises(DeepLabError, match=r"mask\.png: no such file, but there is mask\.bmp"):
         read_image(tmp_path / "mask.png")
+
+
+def test_a_tilde_that_is_no_home_directory_is_part_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert absolute("~draft/images") == tmp_path / "~draft/images"
+    assert absolute("~/images") == tmp_path / "home/images"

@@ -74,6 +74,15 @@ def test_weights_in_a_bucket_are_refused_in_one_line():
         convert_source("gs://bucket/voc.pth")
 
 
+def test_a_name_that_begins_with_a_tilde_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeepLabError, match=r"^~draft.pth: there is no such file"):
+        convert_source("~draft.pth")
+    (tmp_path / "~draft.pth").write_bytes(b"")
+    with pytest.raises(DeepLabError, match=r"~draft.pth.*(damaged|torch)"):
+        convert_source("~draft.pth")
+
+
 def test_directories_are_themselves(cache, tmp_path, monkeypatch):
     workdir = write_workdir(tmp_path / "run", ["sky", "tree"])
     monkeypatch.setenv("HOME", str(tmp_path))

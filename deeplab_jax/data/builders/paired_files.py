@@ -1,6 +1,7 @@
 """Base classes of the builders that read an image file and a mask file for each example."""
 
 import abc
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,9 @@ class PairedFilesBuilder(SegmentationBuilder):
         Raises:
           DeepLabError: the source does not exist or does not have the expected layout.
         """
-        self.source = find_root(Path(source).expanduser(), self.LANDMARK, self.LAYOUT, self.ROOTS)
+        self.source = find_root(
+            Path(os.path.expanduser(source)), self.LANDMARK, self.LAYOUT, self.ROOTS
+        )
         self._masks_drawn_on, self._page = masks_drawn_on, page
         super().__init__(**kwargs)
         self._pairs = {split: pairs for split, pairs in self.find_pairs().items() if pairs}
