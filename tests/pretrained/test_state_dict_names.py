@@ -50,10 +50,11 @@ def test_a_prefix_around_one_part_is_removed(part, tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["module", "model", "_orig_mod"])
 def test_training_state_is_left_out(wrapper, tmp_path):
-    """A counter of averaged weights, and the loss's weights of classes."""
-    beside = {"n_averaged": np.array(7), "criterion.weight": np.ones(3, np.float32)}
+    """A counter of averaged weights, and the loss's weights of classes, under any name."""
+    ones = np.ones(3, np.float32)
+    beside = {"n_averaged": np.array(7), "criterion.weight": ones, "focal.class_weights": ones}
     weights = read([f"{wrapper}.{name}" for name in NAMES], tmp_path, **beside)
-    assert set(weights.arrays) == {*NAMES, "criterion.weight"}
+    assert set(weights.arrays) == {*NAMES, "criterion.weight", "focal.class_weights"}
     assert set(weights.ignored) == {"n_averaged"}
 
 

@@ -124,10 +124,11 @@ def _without_inner_wrappers(name: str) -> str:
 def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
     """Returns the prefix in WRAPPERS, such as `model.`, with which all names start, or None.
 
-    Only names of floating-point arrays count, without those of losses and normalizations (BESIDE).
+    Only names of floating-point arrays with several axes count, without those of losses and
+    normalizations (BESIDE). Class weights, for example, have one axis.
     """
-    floats = [name for name, array in arrays.items() if _is_float(array)]
-    names = [name for name in floats if name.partition(".")[0] not in BESIDE]
+    kernels = [name for name, array in arrays.items() if _is_float(array) and array.ndim > 1]
+    names = [name for name in kernels if name.partition(".")[0] not in BESIDE]
     return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
 
 
