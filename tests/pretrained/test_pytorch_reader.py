@@ -6,6 +6,7 @@ import os
 import pathlib
 import struct
 import sys
+import tarfile
 import types
 import zipfile
 
@@ -258,6 +259,11 @@ def _other_zip(path):
         file.writestr("../../outside.txt", "x")
 
 
+def _tar(path):
+    with tarfile.open(path, "w") as file:
+        file.addfile(tarfile.TarInfo("tensors"))
+
+
 def _integers(path):
     torch.save({"a": torch.arange(3)}, path)
 
@@ -274,6 +280,7 @@ def _sparse(path):
         (_whole_network, r"may run code: it contains torch\.nn\.modules\.conv\.Conv2d"),
         (_truncated, "damaged, or not written by torch.save"),
         (_other_zip, "damaged, or not written by torch.save"),
+        (_tar, "the file is a tar archive, the format of early releases of PyTorch"),
         (lambda path: path.write_bytes(b""), "damaged, or not written"),
         (lambda path: path.write_bytes(b"hello world"), "damaged, or not written"),
         (lambda path: torch.save([KERNEL], path), "a list, but no state dict"),

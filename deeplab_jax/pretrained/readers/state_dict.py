@@ -195,6 +195,12 @@ def _load(torch: ModuleType, path: Path) -> Any:
             problem = (
                 "the file is a TorchScript program, which is not supported; save its state_dict()"
             )
+        elif "legacy .tar format" in str(error):
+            problem = (
+                "the file is a tar archive, the format of early releases of PyTorch, which is not "
+                "supported; if you trust the file, load it in PyTorch with weights_only=False, and "
+                "save its state dict again"
+            )
         raise DeepLabError(problem) from error
 
 
