@@ -202,6 +202,9 @@ class _Download:
                 raise self._stale() from error
             raise
         with response:
+            if response.headers.get_content_type() == "text/html":
+                reason = "the server sent a web page, perhaps of a proxy or a login"
+                raise by_hand(self.url, self.target, reason)
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 self._begin(response)
                 start = 0

@@ -21,6 +21,7 @@ class Behaviour:
       statuses: to answer with instead; one answer each.
       status: to answer with always.
       declared: length that it claims, where not the true one.
+      content_type: the Content-Type of the file, if it states one.
       chunked: whether it sends one chunk, without a Content-Length.
       requests: the Range header of every request.
     """
@@ -33,6 +34,7 @@ class Behaviour:
     statuses: list[int] = dataclasses.field(default_factory=list)
     status: int | None = None
     declared: int | None = None
+    content_type: str | None = None
     chunked: bool = False
     requests: list[str | None] = dataclasses.field(default_factory=list)
 
@@ -71,6 +73,8 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 )
             if behaviour.tag:
                 self.send_header("ETag", tag)
+            if behaviour.content_type:
+                self.send_header("Content-Type", behaviour.content_type)
             rest = content[start:]
             if behaviour.chunked:
                 self.send_header("Transfer-Encoding", "chunked")

@@ -194,6 +194,14 @@ def test_a_refusal_says_what_to_do_and_leaves_nothing(get, server, tmp_path, sta
     assert files_below(tmp_path) == set()
 
 
+def test_a_web_page_is_not_the_file(get, server, tmp_path):
+    server.content_type = "text/html; charset=utf-8"
+    with pytest.raises(DeepLabError, match=r"the server sent a web page.*put this file at"):
+        get()
+    assert len(server.requests) == 1
+    assert files_below(tmp_path) == set()
+
+
 def test_a_server_that_recovers(get, server):
     server.statuses = [503, 500]
     assert get().read_bytes() == CONTENT
