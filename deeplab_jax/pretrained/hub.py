@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from deeplab_jax.checkpointing import SAFETENSORS, is_model
+from deeplab_jax.checkpointing import SAFETENSORS
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import quiet_logger
 from deeplab_jax.pretrained.archives import CONFIGURATION
@@ -123,10 +123,13 @@ def download_model(address: HubAddress, reporter: Reporter) -> Path:
             token=hub.get_token() or False,
         )
     directory = Path(folder)
-    if not (is_model(directory) and (directory / SAFETENSORS).is_file()):
+    missing = [name for name in MODEL_FILES if not (directory / name).is_file()]
+    if missing:
         raise DeepLabError(
-            f"{address} contains no model of deeplab_jax, because {' or '.join(MODEL_FILES)} is "
-            "missing; `deeplab-jax convert` converts downloaded weights of other libraries"
+            f"{address} contains no model of deeplab_jax, because {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; if an earlier download was "
+            "interrupted, repeat it with a network; `deeplab-jax convert` converts downloaded "
+            "weights of other libraries"
         )
     return directory
 

@@ -175,6 +175,16 @@ def test_an_interrupted_download_is_completed_later(hub, directory, monkeypatch)
     assert content(locate("hf://user/tiny"))[SAFETENSORS] == content(directory)[SAFETENSORS]
 
 
+def test_a_missing_file_is_named(hub, directory, tmp_path, monkeypatch):
+    """Earlier versions of huggingface_hub return incomplete downloads without a network."""
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    (partial / "model.json").write_bytes((directory / "model.json").read_bytes())
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(partial))
+    with pytest.raises(DeepLabError, match=r"because model\.safetensors is missing; if an earlier"):
+        locate("hf://user/tiny")
+
+
 def test_a_full_disk(hub, directory, monkeypatch):
     upload(directory)
 
