@@ -1,6 +1,7 @@
 """Finds the weights file in a directory or an untrusted archive."""
 
 import contextlib
+import errno
 import gzip
 import io
 import lzma
@@ -69,9 +70,9 @@ def extract(
       max_bytes: maximum unpacked size of the archive; tar members that do not match count, too.
 
     Raises:
-      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`; a member has a path
-        that leads out of `folder`; or a matching member is not a regular file, or has the path
-        of another matching member.
+      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`; no space is left on
+        the disk; a member has a path that leads out of `folder`; or a matching member is not a
+        regular file, or has the path of another matching member.
     """
     unpack = _unpack_tar if has_suffix(archive, TAR_SUFFIXES) else _unpack_zip
     left = max_bytes
@@ -83,6 +84,13 @@ def extract(
     except (*DAMAGED, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
         # zipfile raises the last two for encrypted members and unknown compression methods.
         raise DeepLabError(f"{archive} is damaged or not an archive: {error}") from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise DeepLabError(
+            f"{archive}: no space is left in {folder.parent}, where it is unpacked; free some, or "
+            "set TMPDIR (for pretrained weights: DEEPLAB_CACHE) to another disk"
+        ) from error
 
 
 Members = Iterator[tuple[str, IO[bytes]]]

@@ -1,7 +1,9 @@
 """Weights in archives and directories are found, with the files beside them."""
 
+import errno
 import json
 import re
+import shutil
 import tarfile
 import zipfile
 
@@ -90,6 +92,21 @@ def test_the_last_checkpoint_of_an_archive_is_found(suffix, tmp_path):
     for source in (folder, pack(tmp_path / f"run{suffix}", folder)):
         with unpacked(source) as prefix:
             assert prefix.name == "model.ckpt-10"
+
+
+def test_a_full_disk_is_reported_with_the_remedy(tmp_path, monkeypatch):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    write_weights(folder / "model.safetensors")
+    archive = pack(tmp_path / "net.tar.gz", folder)
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(DeepLabError, match=r"net\.tar\.gz: no space is left in .*TMPDIR") as caught:
+        extract(archive, tmp_path / "out" / "temporary", re.compile(""))
+    assert str(tmp_path / "out") in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
