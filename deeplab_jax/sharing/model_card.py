@@ -27,6 +27,8 @@ MEAN_IOU = "mean_iou"
 # Settings of an evaluation that the list of settings omits: the model is that of the card, and
 # dataset and split are in the title.
 UNSTATED_SETTINGS = ("model", "dataset", "split")
+# Entries of `ModelDescription.source` that state how the published weights were changed.
+CHANGES = {"fine_tuned", "pruned", "quantized"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +304,9 @@ def _metrics_lines(
         score = f"{100 * training.validation_mean_iou:.2f} %, one scale, no flip"
         yield f"Mean IoU in training, {data}, split {split}{first}, step {training.step}: {score}."
     elif not reports and stored.description.source.get("metrics"):
-        yield "Published by the authors of the weights:"
+        is_changed = CHANGES & stored.description.source.keys()
+        original = ", measured before they were changed" if is_changed else ""
+        yield f"Published by the authors of the weights{original}:"
         yield from ("", *(f"* {line}" for line in stored.description.source["metrics"]))
     elif not reports:
         yield "None recorded. `deeplab-jax push --metrics=metrics.json` adds those of `evaluate`."

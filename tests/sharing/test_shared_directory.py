@@ -22,6 +22,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.data.shapes import OUTLINES
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.sharing.model_card import model_card
 from deeplab_jax.sharing.training_facts import read_metrics
 
 CLASSES = ("background", *OUTLINES)
@@ -149,6 +150,20 @@ def test_a_license_that_the_hub_does_not_list_gets_a_name(stored, tmp_path):
     assert card.data.license_name == source["license"].lower()
     assert "* 71 % mIoU" in card.text
     assert 'load("hf://USER/NAME")' in card.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Published by the authors of the weights:"),
+        ({"pruned": {"sparsity": 0.5}}, "weights, measured before they were changed:"),
+    ],
+)
+def test_published_metrics_of_changed_weights_are_those_of_the_original(stored, changes, words):
+    source = {"metrics": ["71 % mIoU"]} | changes
+    description = dataclasses.replace(stored.description, source=source)
+    changed = dataclasses.replace(stored, description=description)
+    assert words in model_card(changed, None, sharing.CardNotes())
 
 
 @pytest.mark.parametrize(
