@@ -85,6 +85,13 @@ def test_non_weights_are_refused(world, suffix, content):
     assert f"weights{suffix}" in error
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "network.pth", "epoch.ckpt"])
+def test_a_pointer_of_git_lfs_is_named(world, name):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    error = world.refuses(world.write(name, pointer))
+    assert f"{name} is a pointer of Git LFS to the weights; run `git lfs pull`" in error
+
+
 def test_a_saved_model_is_not_called_damaged(world, tmp_path):
     (tmp_path / "exported" / "variables").mkdir(parents=True)
     path = world.write("exported/saved_model.pb", b"\x08\x01\x12\x00")

@@ -125,16 +125,6 @@ def test_files_of_pytorch_are_recognized_by_their_content(name, is_zip, tmp_path
         assert list(read_weights(file).arrays) == ["conv.weight"]
 
 
-def test_a_file_without_read_permission_is_not_called_damaged(tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
-    source = write(state_dict(), tmp_path)
-    monkeypatch.setattr(torch, "load", refuse)
-    with pytest.raises(PermissionError):
-        read_weights(source)
-
-
 def test_the_usual_name_is_preferred_to_the_state_of_the_training(tmp_path):
     torch.save(state_dict(), tmp_path / "pytorch_model.bin")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):

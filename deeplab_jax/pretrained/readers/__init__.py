@@ -25,6 +25,9 @@ READERS = {
     **dict.fromkeys((INDEX, ".ckpt"), ("tensorflow_checkpoint", "read_checkpoint")),
 }
 
+# Beginning of the text file that `git clone` writes in place of a large file without Git LFS.
+LFS_POINTER = b"version https://git-lfs.github.com/"
+
 
 def weights_file(path: Path) -> Path:
     """Returns the file whose checksum identifies the weights.
@@ -65,10 +68,18 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
         a TensorFlow checkpoint contains both.
 
     Raises:
-      DeepLabError: the file does not exist, is damaged, or has an unknown format.
+      DeepLabError: the file does not exist, is damaged, is a pointer of Git LFS, or has an unknown
+        format.
     """
-    if not weights_file(path).exists():
+    file = weights_file(path)
+    if not file.exists():
         raise DeepLabError(f"{path}: there is no such file")
+    with file.open("rb") as opened:
+        if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise DeepLabError(
+                f"{file} is a pointer of Git LFS to the weights; run `git lfs pull` in the "
+                "repository that contains it, or download the file"
+            )
     path = find_weights(path)
     suffix = INDEX if index_of(path).exists() else _suffix(path)
     if suffix not in READERS:

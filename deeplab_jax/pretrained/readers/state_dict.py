@@ -179,7 +179,7 @@ def _load(torch: ModuleType, path: Path) -> Any:
             # The warning concerns sparse arrays, which are refused afterwards.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (MemoryError, PermissionError):
+    except MemoryError:
         raise
     except Exception as error:
         # For a damaged file, torch raises exceptions of any type.
