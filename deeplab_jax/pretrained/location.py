@@ -77,11 +77,12 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
     """Locks a file or directory against other processes until the block ends.
 
     Raises:
-      DeepLabError: another process does not release the lock within two hours.
+      DeepLabError: the directory of the file cannot be written, or another process does not
+        release the lock within two hours.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         reporter.message(f"waiting for another process that uses {path.name}")
@@ -91,6 +92,11 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
             hours = LOCK_TIMEOUT / 3600
             message = f"another process has locked {path} for {hours:.0f} hours; end it, or wait"
             raise DeepLabError(message) from error
+    except OSError as error:
+        raise DeepLabError(
+            f"{path.parent} cannot be written ({error.strerror or error}); change its permissions, "
+            "or set DEEPLAB_CACHE to another directory"
+        ) from error
     try:
         yield
     finally:

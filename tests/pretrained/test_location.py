@@ -74,6 +74,13 @@ def test_weights_in_a_bucket_are_refused_in_one_line():
         convert_source("gs://bucket/voc.pth")
 
 
+def test_a_cache_that_cannot_be_written_is_reported(cache):
+    cache.write_bytes(b"")
+    message = r"cache/models cannot be written \(Not a directory\); .*DEEPLAB_CACHE"
+    with pytest.raises(DeepLabError, match=message):
+        locate(NAME)
+
+
 def test_a_name_that_begins_with_a_tilde_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeepLabError, match=r"^~draft.pth: there is no such file"):
