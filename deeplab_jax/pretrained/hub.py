@@ -211,7 +211,13 @@ def _reason(error: BaseException) -> str:
         if status == 401 and "RepositoryNotFoundError" in names:
             # The Hub answers 401 for a repository that the request may not see.
             return f"{HTTP_REASONS[404]} (HTTP 401); check the name, or run `hf auth login`"
-        return f"{HTTP_REASONS.get(status, 'the server refused the request')} (HTTP {status})"
+        if status in HTTP_REASONS:
+            return f"{HTTP_REASONS[status]} (HTTP {status})"
+        # huggingface_hub raises a ValueError with the faults of the metadata of a model card.
+        is_value = type(error) is ValueError
+        stated = str(error) if is_value else getattr(error, "server_message", None) or ""
+        details = f": {' '.join(stated.split())}" if stated else ""
+        return f"the server refused the request (HTTP {status}){details}"
     if constants.HF_HUB_OFFLINE:
         return "it is not in the cache, and HF_HUB_OFFLINE is set"
     message = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__

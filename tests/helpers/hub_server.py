@@ -64,6 +64,7 @@ class Hub:
       repositories: repositories by name.
       stored: large files by SHA-256.
       answers: HTTP statuses to answer with instead, by the name of a route.
+      faults: faults of the metadata of every model card.
       cut: number of bytes after which a download is cut off; None: never.
       requests: routes of all requests.
       url: address of the server.
@@ -73,6 +74,7 @@ class Hub:
     repositories: dict[str, Repository] = dataclasses.field(default_factory=dict)
     stored: dict[str, bytes] = dataclasses.field(default_factory=dict)
     answers: dict[str, int] = dataclasses.field(default_factory=dict)
+    faults: list[str] = dataclasses.field(default_factory=list)
     cut: int | None = None
     requests: list[str] = dataclasses.field(default_factory=list)
     url: str = ""
@@ -179,7 +181,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return commit
 
     def _validate(self) -> None:
-        self._json({"errors": [], "warnings": []})
+        errors = [{"message": fault} for fault in self.hub.faults]
+        self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _create(self) -> None:
         if self._refused():

@@ -143,6 +143,14 @@ def test_a_failed_upload_changes_nothing(hub, directory, route, status, message)
     assert locate("hf://user/tiny")
 
 
+def test_faults_of_a_model_card_are_stated(hub, directory):
+    hub.faults = ['"license" must be one of the listed identifiers']
+    message = r'\(HTTP 400\): Invalid metadata in README.md. - "license" must be one of'
+    with pytest.raises(DeepLabError, match=message) as caught:
+        upload(directory)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
