@@ -146,10 +146,14 @@ class Extent(NamedTuple):
     Attributes:
       size: size of the receptive field.
       jump: distance between neighboring values of the array.
+      interpolation: last interpolation of which the values are a result; None: there is none.
+      reach: distance from the first to the last result of `interpolation` on which a value depends.
     """
 
     size: float
     jump: float
+    interpolation: "Interpolation | None" = None
+    reach: float = 0
 
     def seen_through(self, window: int, stride: int = 1, rate: int = 1) -> "Extent":
         """Returns the receptive field after a convolution or pooling.
@@ -159,7 +163,51 @@ class Extent(NamedTuple):
           stride: distance between neighboring outputs, in values of the input.
           rate: distance between neighboring taps, in values of the input.
         """
-        return Extent(self.size + (window - 1) * rate * self.jump, self.jump * stride)
+        return self.extended((window - 1) * rate * self.jump)._replace(jump=self.jump * stride)
+
+    def extended(self, distance: float) -> "Extent":
+        """Returns the receptive field of all values within a distance, in image pixels."""
+        if self.interpolation is None:
+            return self._replace(size=self.size + distance)
+        reach = self.reach + distance
+        return self._replace(size=self.interpolation.size(reach), reach=reach)
+
+
+class Interpolation(NamedTuple):
+    """Linear interpolation along one axis.
+
+    Result i is at the position (i·step + offset) / unit, in samples of the input.
+
+    Attributes:
+      samples: receptive field of the input.
+      step, offset, unit: integers that determine the positions of the results.
+    """
+
+    samples: Extent
+    step: int
+    offset: int
+    unit: int
+
+    @property
+    def jump(self) -> float:
+        """Distance between neighboring results, in image pixels."""
+        return self.samples.jump * self.step / self.unit
+
+    def size(self, reach: float) -> float:
+        """Returns the size of the receptive field of all results within a distance.
+
+        A result between two samples depends on both, so the size depends on the position of the
+        first result. The largest size is returned.
+
+        Args:
+          reach: distance from the first to the last result, in image pixels.
+        """
+        beyond = round(reach / self.jump) * self.step if self.jump else 0
+        # The positions between two samples repeat after this number of results.
+        period = self.unit // math.gcd(self.step, self.unit)
+        firsts = (index * self.step + self.offset for index in range(period))
+        intervals = max(-(-(first + beyond) // self.unit) - first // self.unit for first in firsts)
+        return self.samples.extended(intervals * self.samples.jump).size
 
 
 # One entry per axis of an array; None for axes that are not spatial.
@@ -216,7 +264,10 @@ def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -
 
 def _widest(fields: Sequence[Field]) -> Field:
     """Returns the largest receptive field along each axis; None where all `fields` have None."""
-    return tuple(max(filter(None, extents), default=None) for extents in zip(*fields, strict=True))
+    return tuple(
+        max(filter(None, extents), key=lambda extent: extent[:2], default=None)
+        for extents in zip(*fields, strict=True)
+    )
 
 
 def _convolve(operation: Operation, field: Field) -> Field:
@@ -286,9 +337,8 @@ def _reshape(operation: Operation, field: Field) -> Field:
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
     """Returns the receptive field after interpolation, which is a product with a matrix.
 
-    The result is that of an output value between two input values, which depends on both. The
-    receptive fields that are computed for later operations are approximate: each interpolation adds
-    an error of at most the distance between two neighboring input values.
+    After several interpolations, the result can exceed the receptive field, because it assumes that
+    the first results of all interpolations have the least favorable position between two samples.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]
@@ -303,8 +353,12 @@ def _matrix_product(operation: Operation, given: Sequence[Field], align_corners:
     first = len(batch[0]) if matrix == 0 else len(extents) - 1
     source = operation.inputs[matrix].shape[contracted[matrix][0]]
     target = operation.outputs[0].shape[first]
-    ratio = (source - 1) / max(target - 1, 1) if align_corners else source / target
-    extents[first] = Extent(resized.size + resized.jump, resized.jump * ratio)
+    # The positions are those of `ops.interpolation_matrix`.
+    positions = (2 * source, source - target, 2 * target)
+    if align_corners:
+        positions = (source - 1, 0, max(target - 1, 1))
+    interpolation = Interpolation(resized, *positions)
+    extents[first] = Extent(interpolation.size(0), interpolation.jump, interpolation)
     return tuple(extents)
 
 

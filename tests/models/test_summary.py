@@ -179,6 +179,8 @@ def seen_columns(model, width):
         ("deeplab_v3", {"head": "plain", "output_stride": 32}),
         ("deeplab_v3", {"head": "aspp", "atrous_rates": (2, 5), "output_stride": 16}),
         ("deeplab_v3plus", {"atrous_rates": (2,), "output_stride": 16}),
+        # The taps of the only convolution after upsampling are on both sides of an encoder sample.
+        ("deeplab_v3plus", {"atrous_rates": (2,), "output_stride": 16, "decoder_convs": ((3, 4),)}),
     ],
 )
 def test_receptive_field_is_what_the_gradient_reaches(architecture, options):
@@ -211,6 +213,10 @@ def receptive_field_of(function, size=(17, 17)):
         (lambda x: nn.max_pool(x, (3, 5), padding="SAME"), 5),
         # Pixels 1 apart become samples ½ apart: 3 of them lie between as many pixels.
         (lambda x: nn.max_pool(resize_bilinear(x, (33, 33)), (3, 3), padding="SAME"), 3),
+        (lambda x: nn.max_pool(resize_bilinear(x, (33, 33)), (2, 2)), 2),
+        # Samples 4 pixels apart become samples 1 apart: 3 of them lie between 3 of the former.
+        (lambda x: nn.max_pool(resize_bilinear(x[:, ::4, ::4], (17, 17)), (3, 3)), 9),
+        (lambda x: resize_bilinear(x, (9, 9)), 1),
         (lambda x: jnp.concatenate([x, x.transpose(0, 2, 1, 3)], -1), 1),
     ],
 )
