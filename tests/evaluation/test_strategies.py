@@ -197,6 +197,32 @@ def test_the_time_per_image_excludes_void_examples(monkeypatch):
         assert [row["seconds_per_image"] for row in rows] == [1, 11]
 
 
+@pytest.mark.parametrize("classes", [None, ["sky", "tree"]])
+def test_the_time_per_image_excludes_compilation(classes, monkeypatch):
+    # A clock that advances by 1 per image of a batch, and by 1000 when a function is called first.
+    clock, called = [0], set()
+
+    class Network(FoldedNetwork):
+        def forward(self, options, finish, mesh=None):
+            forward = super().forward(options, finish, mesh)
+
+            def counted(images):
+                clock[0] += len(images) + (0 if finish in called else 1000)
+                called.add(finish)
+                return forward(images)
+
+            return counted
+
+    monkeypatch.setattr(
+        "deeplab_jax.evaluation.comparison.time", SimpleNamespace(perf_counter=lambda: clock[0])
+    )
+    same = random_dataset([(33, 33)] * 3)
+    predictor = red_predictor(same, make_network=Network)
+    steps = {"plain": InferenceOptions()}
+    (row,) = compare_strategies(predictor, same, steps, classes=classes, reporter=Reporter())
+    assert row["seconds_per_image"] == 1
+
+
 def test_mistakes_show_before_anything_is_measured(dataset, predictor):
     steps = {"a": InferenceOptions(), "b": InferenceOptions(output_stride=5)}
     with pytest.raises(DeepLabError, match="legal output strides: 4, 8, 16, 32"):
