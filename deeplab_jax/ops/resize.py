@@ -89,7 +89,8 @@ def scaled_size(size: Size, scale: float) -> tuple[int, int]:
 
     def scaled(side: int | Any) -> int:
         if isinstance(side, int):
-            return int((side - 1) * scale + 1)
+            # For example, 180 · 1.4 is slightly below 252 in floating point.
+            return int((side - 1) * scale + 1 + 1e-6)
         # Symbolic dimensions support only integers. For multiples of 1/8, this equals the above.
         if scale % 0.125:
             raise ValueError(f"scale={scale} must be a multiple of 1/8 if image sizes are symbolic")

@@ -77,7 +77,13 @@ def test_the_same_size_is_the_identity(align_corners):
 
 @pytest.mark.parametrize(
     ("size", "scale", "expected"),
-    [((513, 321), 0.75, (385, 241)), ((321, 65), 0.5, (161, 33)), ((513, 513), 1.75, (897, 897))],
+    [
+        ((513, 321), 0.75, (385, 241)),
+        ((321, 65), 0.5, (161, 33)),
+        ((513, 513), 1.75, (897, 897)),
+        # In floating point, 180 · 1.4 and 720 · 1.4 are slightly below 252 and 1008.
+        ((181, 721), 1.4, (253, 1009)),
+    ],
 )
 def test_scaled_sizes_are_the_papers(size, scale, expected):
     assert ops.scaled_size(size, scale) == expected
