@@ -42,7 +42,7 @@ class ResolvedTraining:
         and `unlabeled` are equal.
       config: the config; must not be modified.
       after: earlier training run whose network provides the initial weights, or None.
-      devices: number of devices; None: all devices.
+      devices: number of devices; None: all devices, or as many as the batch can be divided among.
       unlabeled: split whose images get pseudo-labels from `teacher`; empty: none.
     """
 

@@ -152,7 +152,8 @@ class _Runs:
             config.training.init_from = str(self.completed(training.after))
         if training.unlabeled:
             self._use_pseudo_labels(config, training)
-        mesh = training.devices and make_mesh(_devices(training.devices))
+        devices = _devices(training, config, self.reporter)
+        mesh = None if devices is None else make_mesh(devices)
         workdir = self.storage.training(training, self.seed)
         deeplab_jax.train(config, workdir, reporter=self.reporter, mesh=mesh)
         self.storage.write_training(training, self.seed)
@@ -210,8 +211,26 @@ class _Runs:
         write_json(self.storage.result(case.training, self.seed, case.strategy), metrics)
 
 
-def _devices(count: int) -> list[jax.Device]:
-    found = jax.devices()
+def _devices(
+    training: ResolvedTraining, config: ConfigDict, reporter: Reporter
+) -> list[jax.Device] | None:
+    """Returns the devices of a training run; None: all devices, divided as in the config.
+
+    If the row does not state a number of devices, and one process has more devices than the batch
+    can be divided among, only some of them are used.
+    """
+    found, count = jax.devices(), training.devices
+    if count is None:
+        together = config.training.batch_size // config.training.accumulation_steps
+        count = max(n for n in range(1, len(found) + 1) if together % n == 0)
+        parallel = config.parallel
+        whole = count == len(found) or parallel.data != -1 or parallel.spatial != 1
+        if whole or jax.process_count() > 1:
+            return None
+        reporter.message(
+            f"{count} of {len(found)} devices are used, because {together} images cannot be "
+            f"divided among {len(found)} devices"
+        )
     if count > len(found):
         raise DeepLabError(
             f"the row requires {count} devices, but this machine has {len(found)}; select other "

@@ -50,7 +50,8 @@ class Row:
       minus: for the metric `delta mIoU`, label of the row whose mean IoU is subtracted.
       trimap: width in pixels of the band around void pixels within which mean IoU is computed;
         None: mean IoU of all pixels.
-      devices: number of devices for training; None: all devices.
+      devices: number of devices for training; None: all devices, or as many as the batch can be
+        divided among.
       unlabeled: split whose images get pseudo-labels and are added to the training split, as in
         `Training`; empty: none.
     """

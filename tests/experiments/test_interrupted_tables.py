@@ -1,5 +1,7 @@
 """Tables that are killed resume with the same results; several processes share one table."""
 
+import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -8,6 +10,7 @@ import sys
 import time
 
 import filelock
+import jax
 import pytest
 from reporters import RecordingReporter
 
@@ -141,3 +144,22 @@ def test_jobs_of_other_processes_are_run_last_and_not_repeated(tmp_path, monkeyp
     assert opened.storage.read_result(third, 0) == {"mean_iou": 0.5}
     moved = [text for text in reporter.messages if "is moved to the end" in text]
     assert len(moved) == 2
+
+
+def test_a_batch_that_cannot_be_divided_among_all_devices_uses_fewer(tmp_path, monkeypatch):
+    opened = batch.open_request(Request("table", "v3/table5", "smoke"), tmp_path)
+    training = next(case.training for case in opened.cases if case.training)
+    config, reporter = training.new_config(), RecordingReporter()
+    config.training.batch_size, config.training.accumulation_steps = 4, 1
+    for found, used in (
+        ("a", None),
+        ("abcd", None),
+        ("abcdefgh", list("abcd")),
+        ("abc", ["a", "b"]),
+    ):
+        monkeypatch.setattr(jax, "devices", functools.partial(list, found))
+        assert jobs._devices(training, config, reporter) == used
+    assert reporter.messages[0].startswith("4 of 8 devices are used, because 4 images")
+    two = dataclasses.replace(training, devices=2)
+    assert jobs._devices(two, config, reporter) == ["a", "b"]
+    assert len(reporter.messages) == 2
