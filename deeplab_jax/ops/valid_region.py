@@ -59,10 +59,13 @@ def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
     """Computes the convolution at stride 1 as a sum over taps, without multiplying the padding.
 
     Each row of the kernel needs one contiguous block of input rows. The block is sliced once and
-    used for all taps in that row of the kernel.
+    used for all taps in that row of the kernel. Sums are computed in at least float32, because
+    bfloat16 sums would be rounded at every tap.
     """
     height, width = window.outputs(inputs.shape[1:3])
-    total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)
+    dtype, precision = inputs.dtype, jnp.promote_types(jnp.float32, inputs.dtype)
+    inputs, kernel = inputs.astype(precision), kernel.astype(precision)
+    total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), precision)
     for row in range(window.size):
         shift = row * window.rates[0] - window.padding[0][0]
         top, bottom = output_span(shift, inputs.shape[1], height)
@@ -70,7 +73,7 @@ def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
             pixels = inputs[:, top + shift : bottom + shift]
             part = _sum_over_columns(pixels, kernel[row], window, width)
             total += place(part, (top, 0), (height, width))
-    return total
+    return total.astype(dtype)
 
 
 def _sum_over_columns(

@@ -65,6 +65,24 @@ def test_the_sum_over_taps_equals_the_plain_convolution(rate, padding):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
+def test_a_sum_over_taps_in_bfloat16_is_rounded_once():
+    kernel, cotangent = RANDOM.normal(size=(3, 3, 5, 4)), RANDOM.normal(size=(2, 9, 12, 4))
+    padding = ops.symmetric_padding(3, 4)
+
+    def with_gradients(inputs, kernel, cotangent):
+        outputs, pull = jax.vjp(
+            lambda x, k: ops.convolution(x, k, rate=4, padding=padding), inputs, kernel
+        )
+        return outputs, *pull(cotangent)
+
+    narrow = [jnp.asarray(array, jnp.bfloat16) for array in (INPUTS, kernel, cotangent)]
+    found = run_once(with_gradients, *narrow)
+    exact = run_once(with_gradients, *(array.astype(jnp.float32) for array in narrow))
+    for one, other in zip(found, exact, strict=True):
+        assert one.dtype == jnp.bfloat16
+        np.testing.assert_allclose(one.astype(jnp.float32), other, rtol=2**-8, atol=1e-5)
+
+
 @pytest.mark.parametrize(("rate", "fraction"), [(12, 0.769), (24, 0.568), (36, 0.398), (1, 0.979)])
 def test_fraction_of_multiply_adds_that_meet_pixels(rate, fraction):
     padding = ops.symmetric_padding(3, rate)
