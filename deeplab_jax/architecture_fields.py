@@ -180,7 +180,8 @@ class ArchitectureFields:
         "Source of the low-level features of the decoder. `block`: the output of a block; "
         "`convolution`: the output of a convolution inside a block. In a ResNet, this convolution "
         "is the last one of a unit, before the shortcut is added; in MobileNetV2, it is a "
-        "depthwise convolution.",
+        "depthwise convolution. In a ResNet with `stride_placement=slim`, a block ends with a "
+        "stride, so its output has half the height and width of the convolution.",
         legal=LOW_LEVEL_SOURCES,
         source="`convolution`: as released; `block`: PyTorch codebases",
     )
@@ -350,8 +351,8 @@ class ArchitectureFields:
     )
     dtype: str = keyword(
         "float32",
-        "Dtype of the computation; parameters and statistics stay float32. float64 requires "
-        "jax_enable_x64 and is for numerical checks.",
+        "Dtype of the computation. Parameters and statistics are float32, or float64 with "
+        "float64, which requires jax_enable_x64 and is for numerical checks.",
         legal=("float32", "bfloat16", "float64"),
     )
 

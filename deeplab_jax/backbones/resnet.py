@@ -119,7 +119,11 @@ def low_level_features(depth: Depth) -> tuple[Feature, ...]:
 
 
 def block_features(depth: Depth) -> tuple[Feature, ...]:
-    """Returns the outputs of block1, block2 and block3 as endpoints for decoders."""
+    """Returns the outputs of block1, block2 and block3 as endpoints for decoders.
+
+    The strides are those with `stride_placement` other than `slim`. With `slim`, each of these
+    blocks ends with a stride, so the strides are twice as large.
+    """
     return tuple(
         Feature(f"block{block}", depth.expansion * WIDTHS[block - 1], 2 ** (block + 1))
         for block in (1, 2, 3)
