@@ -69,6 +69,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
         raise DeepLabError("crf-search itself selects the CRF parameters; omit --crf")
+    if flags.output and not flags.output.endswith(".json"):
+        raise DeepLabError(
+            f"--output={flags.output} must end with .json, because --crf accepts only such files; "
+            "give a file name such as --output=crf.json"
+        )
     settings, options = flags.split_settings(), flags.inference_options()
     values = {field: flags.numbers(flag, float, example) for flag, field, _, example in GRID_FLAGS}
     grid: dict[str, Any] = {field: tried for field, tried in values.items() if tried}

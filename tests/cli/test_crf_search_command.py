@@ -46,6 +46,8 @@ def test_found_parameters_are_accepted_by_other_commands(world, capsys):
         ("--crf", "omit --crf"),
         ("images", "only flags, not 'images'"),
         ("--w1=few", "--w1"),
+        # `--crf=best.txt` would be the name of published parameters.
+        ("--output=best.txt", "--output=best.txt must end with .json"),
     ],
 )
 def test_mistakes_are_reported(world, capsys, extra, message):
