@@ -134,8 +134,9 @@ def _called(equation: Any) -> core.Jaxpr | None:
     return None
 
 
-# Modules whose output counts as depending on the whole image, even if they pool over windows.
-IMAGE_LEVEL_MODULES = frozenset({"image_pooling"})
+# Modules whose output counts as depending on the whole image, even if it is computed from averages
+# over windows: image pooling, and the gate of LR-ASPP.
+IMAGE_LEVEL_MODULES = frozenset({"image_pooling", "gate"})
 # Spatial axes of [N, H, W, C].
 SPATIAL = (1, 2)
 

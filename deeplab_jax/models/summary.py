@@ -58,8 +58,8 @@ class ModelSummary:
         rounded up to a multiple of the rate, as TensorFlow pads it. This does not apply to
         depthwise and other grouped convolutions. The tables in the papers use this convention.
       output_stride: ratio of the image size to the size of the encoder output.
-      receptive_field: receptive field of the endpoint `features` in image pixels, without image
-        pooling.
+      receptive_field: receptive field of the scores before upsampling to the size of the image, in
+        image pixels, without image pooling.
       endpoints: shape (H, W, C) of each intermediate feature map by name, in order of computation.
       layers: convolutions in order of computation.
     """
@@ -100,7 +100,7 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
         macs_tf_convention=sum(layer.macs_tf_convention for layer in layers),
         output_stride=model.architecture.output_stride,
         receptive_field=receptive_field(
-            program, image, endpoints["features"], model.architecture.align_corners
+            program, image, endpoints["scores"], model.architecture.align_corners
         ),
         endpoints={name: endpoints[name].shape[1:] for name in by_time},
         layers=layers,

@@ -132,6 +132,25 @@ def test_receptive_field_of_resnets(backbone, stem, block_sizes, known):
     assert dense.receptive_field == known
 
 
+def test_the_receptive_field_contains_an_atrous_classifier():
+    sizes = [
+        summarize(create_model("deeplab_v2", **TINY | {"output_stride": 16} | options))
+        for options in ({"atrous_rates": (1,)}, {"atrous_rates": (9,)}, {"head": "large_fov"})
+    ]
+    # The rate of LargeFOV, 12 at output stride 8, is 6 at output stride 16.
+    assert sizes[1].receptive_field - sizes[0].receptive_field == 2 * (9 - 1) * 16
+    assert sizes[2].receptive_field - sizes[0].receptive_field == 2 * (6 - 1) * 16
+
+
+@pytest.mark.parametrize("size", ["large", "small"])
+def test_the_gate_of_lite_reduced_aspp_leaves_the_receptive_field_alone(size):
+    def measured(**options):
+        model = create_model("deeplab_v3", backbone=f"mobilenet_v3_{size}_seg", **options)
+        return summarize(model, (97, 129)).receptive_field
+
+    assert measured(image_pooling="crop", pooling_crop=(65, 65)) == measured() < 1000
+
+
 def test_image_pooling_leaves_the_receptive_field_alone():
     def measured(**options):
         model = create_model("deeplab_v3", head="aspp", **TINY | {"output_stride": 16} | options)
@@ -158,13 +177,13 @@ def open_variables(model, image):
 
 
 def seen_columns(model, width):
-    """Returns the number of image columns that the center of `features` depends on."""
+    """Returns the number of image columns that the center of `scores` depends on."""
     image = jnp.full((1, 33, width, 3), 0.1, jnp.float32)
     variables = open_variables(model, image)
 
     def middle(image):
-        features = model.apply(variables, image, endpoints=True)[1]["features"]
-        return features[0, features.shape[1] // 2, features.shape[2] // 2].sum()
+        scores = model.apply(variables, image, endpoints=True)[1]["scores"]
+        return scores[0, scores.shape[1] // 2, scores.shape[2] // 2].sum()
 
     gradient = run_once(jax.grad(middle), image)
     columns = np.flatnonzero(np.abs(gradient).sum((0, 1, 3)))
@@ -177,6 +196,8 @@ def seen_columns(model, width):
     ("architecture", "options"),
     [
         ("deeplab_v3", {"head": "plain", "output_stride": 32}),
+        # The branches of ASPP are classifiers.
+        ("deeplab_v2", {"atrous_rates": (2, 5), "output_stride": 16}),
         ("deeplab_v3", {"head": "aspp", "atrous_rates": (2, 5), "output_stride": 16}),
         ("deeplab_v3plus", {"atrous_rates": (2,), "output_stride": 16}),
         # The taps of the only convolution after upsampling are on both sides of an encoder sample.
@@ -185,7 +206,7 @@ def seen_columns(model, width):
 )
 def test_receptive_field_is_what_the_gradient_reaches(architecture, options):
     small = {"image_pooling": "none", "preprocessing": "none"}
-    if options.get("head") != "plain":
+    if options.get("head") != "plain" and architecture != "deeplab_v2":
         small |= {"aspp_channels": 4}
     if architecture == "deeplab_v3plus":
         small |= {"low_level_channels": 4, "decoder_convs": ((3, 4), (3, 4))}
