@@ -7,6 +7,7 @@ Arrays without spatial axes (image pooling, squeeze and excitation) depend on th
 are ignored.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -174,7 +175,8 @@ class Extent(NamedTuple):
         return self._replace(size=self.interpolation.size(reach), reach=reach)
 
 
-class Interpolation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Interpolation:
     """Linear interpolation along one axis.
 
     Result i is at the position (i·step + offset) / unit, in samples of the input.
