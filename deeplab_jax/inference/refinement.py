@@ -30,18 +30,18 @@ def find_parameters(options: InferenceOptions, architecture: Architecture) -> CR
 def default_set(architecture: Architecture) -> str:
     """Returns the name of the published CRF parameters of an architecture.
 
-    DeepLab v3 and v3+ were published without a CRF. For them, the function returns
-    `deeplab_v2_resnet_101`, the parameters of the most similar network with a CRF.
+    DeepLab v3 and v3+, and DeepLab v1 on other backbones than VGG-16, were published without a CRF.
+    For them, the function returns `deeplab_v2_resnet_101`, the parameters of the most similar
+    network with a CRF.
     """
+    if not find_backbone(architecture.backbone).fully_connected:
+        return "deeplab_v2_resnet_101"
     large = "_largefov" if architecture.fov == "large" else ""
     if architecture.decoder == "msc":
         return f"deeplab_msc{large}"
-    vgg = find_backbone(architecture.backbone).fully_connected
-    if architecture.head == "large_fov" and vgg:
+    if architecture.head == "large_fov":
         return f"deeplab{large}"
-    if architecture.fusion == "sum" and vgg:
-        return "deeplab_v2_script"
-    return "deeplab_v2_resnet_101"
+    return "deeplab_v2_script" if architecture.fusion == "sum" else "deeplab_v2_resnet_101"
 
 
 def refine(logits: np.ndarray, image: np.ndarray, parameters: CRFParameters) -> np.ndarray:

@@ -53,6 +53,7 @@ def test_options_convert_to_json_and_know_if_they_fuse():
         ("deeplab_v1", {}, "deeplab_largefov"),
         ("deeplab_v1", {"decoder": "msc"}, "deeplab_msc_largefov"),
         ("deeplab_v1", {"fov": "4x4"}, "deeplab"),
+        ("deeplab_v1", {"backbone": "resnet_50", "decoder": "msc"}, "deeplab_v2_resnet_101"),
         ("deeplab_v2", {}, "deeplab_v2_resnet_101"),
         ("deeplab_v2", {"backbone": "vgg_16"}, "deeplab_v2_script"),
         ("deeplab_v3plus", {}, "deeplab_v2_resnet_101"),
