@@ -42,8 +42,9 @@ class InferenceOptions:
       tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None:
         whole images.
       overlap: fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only
-        context. If this margin covers the radius of the receptive field and the only scale is 1,
-        the result is the same as without tiles.
+        context. The result is that of the whole image with the same padding if this margin covers
+        the radius of the receptive field, the only scale is 1, and the network has neither image
+        pooling nor `multi_scale`.
       crf: CRF that refines the result:
 
         - None: no CRF.

@@ -49,8 +49,8 @@ class Tiling:
 
     Tiles start at multiples of the output stride. At scale 1, the feature map of a tile therefore
     samples the same positions as that of the whole padded image. Both have the same result if the
-    margin is at least the radius of the receptive field. At other scales, the feature map of a tile
-    may sample other positions.
+    margin is at least the radius of the receptive field, and the network has neither image pooling
+    nor `multi_scale`. At other scales, the feature map of a tile may sample other positions.
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
