@@ -182,14 +182,19 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
       `paths`, or [] if they are folders without images and there are videos.
 
     Raises:
-      DeepLabError: a path does not exist or is in a bucket, `output` is a file, or there are
-        neither images nor videos.
+      DeepLabError: a path does not exist or is in a bucket, `output` is a file, there are neither
+        images nor videos, or a folder contains a medical volume, but no image and no video.
     """
     try:
         inference.find_images(paths, output)
     except DeepLabError:
         if not videos or not all(as_path(path).is_dir() for path in paths):
             raise
+        from deeplab_jax.data.image_layout import refuse_volumes
+
+        for folder in map(as_path, paths):
+            if not any(folder in video.image.parents for video in videos):
+                refuse_volumes(folder)
         return []
     return paths
 

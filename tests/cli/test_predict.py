@@ -129,6 +129,17 @@ def test_a_folder_with_the_name_of_a_video_is_predicted(predict, photos, tmp_pat
     assert {"a.png", "sub/b.png"} <= files_below(tmp_path / "out")
 
 
+def test_a_folder_of_volumes_beside_a_video_is_refused(predict, tmp_path):
+    volume = tmp_path / "scans" / "a.nii.gz"
+    volume.parent.mkdir()
+    volume.write_bytes(b"")
+    (tmp_path / "walk.mp4").touch()
+    status, error = predict(tmp_path / "walk.mp4", volume.parent)
+    assert (status, error.count("\n")) == (2, 1)
+    assert f"{volume}: a NIfTI file contains the measurements of a scanner" in error
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]])
 def test_masks_of_a_video_do_not_replace_predictions_of_images(predict, photos, tmp_path, flags):
     (photos / "sub.avi").touch()
