@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,15 +26,20 @@ from deeplab_jax.lazy import import_extra, quiet_logger
 WHOLE_PIXELS = 400_000_000
 # Values of the TIFF tags Compression, PhotometricInterpretation and ExtraSamples.
 JPEG = 7
-GRAY, RGB, YCBCR = 1, 2, 6
+WHITE_IS_ZERO, GRAY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 PREMULTIPLIED = 1
 # Tags of a GeoTIFF that state the geographic position of its pixels.
 GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
+# Commands that convert a TIFF to one that can be read by rows. gdal_translate ignores the tag
+# Orientation.
+CONVERT = "gdal_translate{} -co TILED=YES -co BIGTIFF=YES"
+TURN = "vips autorot IN.tif 'OUT.tif[tile,bigtiff]'"
 # NumPy's names, without byte order, of the dtypes of TIFF samples that can be read by rows.
 SAMPLES = ("u1", "u2", "i2", "f4")
 
 # Size of an image, (height, width) in pixels.
 Size = tuple[int, int]
+Tags = tuple[tuple[Any, ...], ...]
 
 
 class ImageRows(Protocol):
@@ -47,7 +52,7 @@ class ImageRows(Protocol):
     """
 
     size: Size
-    georeference: tuple[tuple[Any, ...], ...]
+    georeference: Tags
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns the rows [first, last) of the image, uint8 [last - first, W, 3] RGB."""
@@ -87,31 +92,31 @@ def open_rows(
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
         tiff: _TiffRows | None = None
+        georeference: Tags = ()
         pixels = math.prod(image_size(path, page))
         is_large = pixels > min(rows_above, max_whole_pixels())
         if is_large and _is_tiff(path) and _can_import_tifffile(path, pixels):
-            tiff, obstacle = _open_tiff(path, page, intensity_range, max_pixels, stack)
-            if obstacle and pixels > max_pixels:
-                raise DeepLabError(
-                    f"{path}: the image has {pixels:,} pixels, but a TIFF with {obstacle} must be "
-                    f"decoded whole, which is limited to {max_pixels:,} pixels. Convert it to a "
-                    "tiled TIFF of 8 bits, for example with "
-                    "`gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
-                )
+            with _damage_named(path):
+                chosen = _open_page(path, page, stack)
+                georeference = _georeference(chosen)
+                if obstacle := _obstacle(chosen, str(path), max_pixels):
+                    if pixels > max_pixels:
+                        raise _too_large(path, pixels, max_pixels, obstacle)
+                else:
+                    tiff = _TiffRows(chosen, intensity_range, str(path))
         if tiff and check:
             tiff.check()
         yield tiff or _WholeImage(
-            read_image(path, intensity_range=intensity_range, page=page, max_pixels=max_pixels)
+            read_image(path, intensity_range=intensity_range, page=page, max_pixels=max_pixels),
+            georeference,
         )
 
 
 class _WholeImage:
     """Image that was decoded whole when it was opened, with the interface of `ImageRows`."""
 
-    georeference: tuple[tuple[Any, ...], ...] = ()
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self._pixels = pixels
+    def __init__(self, pixels: np.ndarray, georeference: Tags) -> None:
+        self._pixels, self.georeference = pixels, georeference
         height, width = pixels.shape[:2]
         self.size = height, width
 
@@ -140,43 +145,50 @@ def _can_import_tifffile(path: Path, pixels: int) -> bool:
     return True
 
 
-def _open_tiff(
-    path: Path,
-    page: int | None,
-    intensity_range: tuple[float, float] | None,
-    max_pixels: int,
-    stack: contextlib.ExitStack,
-) -> "tuple[_TiffRows | None, str]":
-    """Opens a page of a TIFF for reading by rows.
+def _open_page(path: Path, page: int | None, stack: contextlib.ExitStack) -> Any:
+    """Opens a page of a TIFF with tifffile.
 
     Args:
       path: TIFF file.
       page: number of the page, from 1; None for the only page.
-      intensity_range: values that are mapped to 0 and 255; None: the range of the image, extended
-        to include 0.
-      max_pixels: maximum number of pixels that may be decoded at once.
       stack: exit stack that closes the file.
-
-    Returns:
-      The page and ""; or None and the reason why the page cannot be read by rows.
     """
     import tifffile
 
-    with _damage_named(path):
-        file = stack.enter_context(tifffile.TiffFile(path))
-        # For pages after the first, tifffile may return frames that share the tags of the first.
-        entries = [entry.aspage() for entry in file.pages]
-        # Smaller copies and opacity masks of a page are not pages.
-        pages = [entry for entry in entries if not entry.is_reduced and not entry.is_mask]
-        pages = pages or entries
-        chosen = pages[check_page(page, len(pages), str(path))]
-        if obstacle := _obstacle(chosen, str(path), max_pixels):
-            return None, obstacle
-        return _TiffRows(chosen, intensity_range, str(path)), ""
+    file = stack.enter_context(tifffile.TiffFile(path))
+    # For pages after the first, tifffile may return frames that share the tags of the first.
+    entries = [entry.aspage() for entry in file.pages]
+    # Smaller copies and opacity masks of a page are not pages.
+    pages = [entry for entry in entries if not entry.is_reduced and not entry.is_mask]
+    pages = pages or entries
+    return pages[check_page(page, len(pages), str(path))]
 
 
-def _obstacle(page: Any, name: str, max_pixels: int) -> str:
-    """Returns why a page of a TIFF must be decoded whole; "" if it can be read by rows.
+def _georeference(page: Any) -> Tags:
+    """Returns the tags of the geographic position; () if the page has an EXIF orientation."""
+    if not _is_upright(page):
+        # The tags refer to the stored pixels, not to the displayed image.
+        return ()
+    return tuple(
+        (code, tag.dtype, tag.count, tag.value, True)
+        for code in GEOREFERENCE
+        if (tag := page.tags.get(code))
+    )
+
+
+def _is_upright(page: Any) -> bool:
+    return page.tags.valueof(274, UPRIGHT) in (0, UPRIGHT)
+
+
+class _Obstacle(NamedTuple):
+    """Reason why a page of a TIFF must be decoded whole, and a command that removes the reason."""
+
+    reason: str
+    command: str
+
+
+def _obstacle(page: Any, name: str, max_pixels: int) -> _Obstacle | None:
+    """Returns why a page of a TIFF must be decoded whole; None if it can be read by rows.
 
     Args:
       page: page opened by tifffile.
@@ -188,24 +200,37 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> str:
     """
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
+    levels = "255 0" if page.photometric == WHITE_IS_ZERO else "0 255"
+    scale = CONVERT.format(f" -ot Byte -scale LOW HIGH {levels}")
     if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):
-        return f"samples of {page.bitspersample} bits"
+        return _Obstacle(f"samples of {page.bitspersample} bits", scale)
     colors = {GRAY: 1, RGB: 3, YCBCR: 3}.get(page.photometric)
     if colors is None or (page.photometric == YCBCR and page.compression != JPEG):
-        return f"the colors {page.photometric.name}"
+        expand = CONVERT.format(" -expand rgb" if page.photometric == PALETTE else "")
+        command = scale if page.photometric == WHITE_IS_ZERO else expand
+        return _Obstacle(f"the colors {page.photometric.name}", command)
     opacity = page.samplesperpixel - colors
+    opaque = CONVERT.format(" -b 1" if colors == 1 else " -b 1 -b 2 -b 3")
     if opacity and not (colors == 3 and sample in ("u1", "u2")):
-        return "opacity"
+        return _Obstacle("opacity", opaque)
     if opacity and tuple(page.extrasamples) == (PREMULTIPLIED,):
-        return "premultiplied opacity"
-    if page.tags.valueof(274, UPRIGHT) not in (0, UPRIGHT):
-        return "an orientation"
+        return _Obstacle("premultiplied opacity", opaque)
+    if not _is_upright(page):
+        return _Obstacle("an orientation", TURN)
     if page.imagedepth != 1:
-        return "several depth planes"
+        return _Obstacle("several depth planes", CONVERT.format(""))
     rows = page.tilelength if page.is_tiled else page.rowsperstrip
     if not _is_plain(page) and min(rows, page.imagelength) * page.imagewidth > max_pixels:
-        return "long compressed strips"
-    return ""
+        return _Obstacle("long compressed strips", CONVERT.format(""))
+    return None
+
+
+def _too_large(path: Path, pixels: int, max_pixels: int, obstacle: _Obstacle) -> DeepLabError:
+    return DeepLabError(
+        f"{path}: the image has {pixels:,} pixels, but a TIFF with {obstacle.reason} must be "
+        f"decoded whole, which is limited to {max_pixels:,} pixels. Convert it to a tiled TIFF of "
+        f"gray or RGB, for example with `{obstacle.command}`"
+    )
 
 
 def _is_plain(page: Any) -> bool:
@@ -228,11 +253,7 @@ class _TiffRows:
         # Cache: first row and pixels of the last `read`, and the last decoded tiles or strip.
         self._kept = 0, np.empty((0, width, 3), np.uint8)
         self._segments = -1, np.empty((0, width, self._num_samples), page.dtype)
-        self.georeference = tuple(
-            (code, tag.dtype, tag.count, tag.value, True)
-            for code in GEOREFERENCE
-            if (tag := page.tags.get(code))
-        )
+        self.georeference = _georeference(page)
         self._check_extent()
 
     def check(self) -> tuple[float, float]:

@@ -33,6 +33,7 @@ DEEP = PIXELS.astype(np.uint16) * 16
 OPACITY = np.full((*SIZE, 1), 255, np.uint8)
 OPACITY[:9] = 0
 TILED = {"tile": (32, 48), "photometric": "rgb", "compression": "zlib"}
+PAINTED = {"photometric": "palette", "colormap": np.arange(768, dtype=np.uint16).reshape(3, 256)}
 # Pixels and arguments of tifffile.
 LAYOUTS = {
     "tiles": (PIXELS, TILED),
@@ -128,6 +129,37 @@ def test_an_unusual_layout_is_decoded_whole(tmp_path):
         pass
 
 
+TURNED = TILED | {"extratags": [(274, "H", 1, 6, True)]}
+SEEN_THROUGH = {
+    "photometric": "minisblack",
+    "planarconfig": "contig",
+    "extrasamples": ["unassalpha"],
+}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "command"),
+    [
+        (PIXELS[..., 0], PAINTED, "gdal_translate -expand rgb -co TILED=YES"),
+        (DEEP[..., 0], {"photometric": "miniswhite"}, "-ot Byte -scale LOW HIGH 255 0 -co"),
+        (DEEP[..., 0] / 7, {"photometric": "minisblack"}, "-ot Byte -scale LOW HIGH 0 255 -co"),
+        (np.dstack([PIXELS[..., :1], OPACITY]), SEEN_THROUGH, "gdal_translate -b 1 -co"),
+        (PIXELS, TURNED, "vips autorot IN.tif 'OUT.tif[tile,bigtiff]'"),
+        (*LAYOUTS["one strip"], "`gdal_translate -co TILED=YES"),
+    ],
+    ids=["palette", "white is zero", "64 bits", "opacity", "orientation", "strips"],
+)
+def test_the_advice_removes_the_reason_for_decoding_a_tiff_whole(
+    tmp_path, pixels, options, command
+):
+    tifffile.imwrite(tmp_path / "x.tif", pixels, metadata=None, **options)
+    with (
+        pytest.raises(DeepLabError, match=re.escape(command)),
+        open_rows(tmp_path / "x.tif", rows_above=0, max_pixels=1000),
+    ):
+        pass
+
+
 def make_predictor(num_classes: int = NUM_CLASSES, **options: object) -> Predictor:
     palette = bit_interleaved_palette(num_classes)
     names = [str(index) for index in range(num_classes)]
@@ -177,10 +209,15 @@ def test_files_by_rows_are_those_of_the_image_in_memory(
         assert opened(jobs[0].colors).shape == (*size, 3)
 
 
-def test_a_large_mask_has_the_palette_and_the_place_on_earth(tmp_path, small_limit):
+@pytest.mark.parametrize(
+    ("pixels", "options"), [(PIXELS, TILED), (PIXELS[..., 0], PAINTED)], ids=["rgb", "palette"]
+)
+def test_a_large_mask_has_the_palette_and_the_place_on_earth(
+    tmp_path, small_limit, pixels, options
+):
     place = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (34735, "H", 4, (1, 1, 0, 0), True)]
     path = tmp_path / "x.tif"
-    tifffile.imwrite(path, PIXELS, extratags=place, metadata=None, **TILED)
+    tifffile.imwrite(path, pixels, extratags=place, metadata=None, **options)
     predictor = make_predictor(tile=(49, 65), overlap=0.1)
     jobs = plan_files([path], tmp_path / "out", by_rows=True)
     predict_files(predictor, jobs, Reporter())
