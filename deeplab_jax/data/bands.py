@@ -125,7 +125,8 @@ def deep_planes(image: PIL.Image.Image, encoded: bytes) -> list[np.ndarray]:
 
     Returns:
       A list of arrays [H, W]: gray alone, or red, green, blue and optionally opacity. The EXIF
-      orientation of a TIFF has been applied to them. The caller must apply that of other files.
+      orientation of a TIFF has been applied to them. The caller must apply that of other files, and
+      must invert the gray levels if `white_is_zero` is True.
 
     Raises:
       DeepLabError: the file cannot be decoded, for example because the compression of a TIFF
@@ -140,12 +141,14 @@ def deep_planes(image: PIL.Image.Image, encoded: bytes) -> list[np.ndarray]:
         pixels, orientation = read_tiff(encoded, image.info["name"])
         return list(np.moveaxis(turned(pixels, orientation), -1, 0))
     channels = np.atleast_3d(np.asarray(image) if decoded is None else decoded)
-    if tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == WHITE_IS_ZERO:
-        # Pillow inverts only images of 8 bits.
-        channels = ~channels if channels.dtype == np.uint16 else channels
     planes = list(np.moveaxis(channels, -1, 0))
     # OpenCV's channels are blue, green, red and optionally opacity.
     return [*planes[2::-1], *planes[3:]] if len(planes) > 2 else planes[:1]
+
+
+def white_is_zero(image: PIL.Image.Image) -> bool:
+    """Returns whether an image is a TIFF in which the value 0 represents white."""
+    return bool(tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == WHITE_IS_ZERO)
 
 
 def read_npy(encoded: bytes, name: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from deeplab_jax.data.bands import (
     read_npy,
     read_tiff,
     select,
+    white_is_zero,
 )
 from deeplab_jax.data.codecs import encode_bands, encode_png
 from deeplab_jax.data.descriptors import RGB, Bands
@@ -386,6 +387,9 @@ def _deep_to_rgb(
     planes = deep_planes(image, encoded)
     transparent = len(planes) == 4 and check_opacity(planes[3], name)
     result = scaled_to_bytes(planes[:3], intensity_range or own_range(planes[:3]))
+    if white_is_zero(image):
+        # Pillow inverts only images of 8 bits. Ranges refer to the stored values.
+        np.invert(result, out=result)
     # For a TIFF, all decoders have already applied the EXIF orientation.
     if image.format != "TIFF":
         result = turned(result, image.info["orientation"])

@@ -174,10 +174,14 @@ def test_colors_of_16_bits_are_read_from_every_layout_of_a_tiff(tmp_path, option
     assert np.array_equal(decode_image(encoded), expected)
 
 
-def test_gray_of_16_bits_with_a_white_zero_is_inverted(tmp_path):
-    path = write_tiff(tmp_path / "a.tif", 65535 - NOISE[..., 0], photometric="miniswhite")
-    expected = np.rint(NOISE[..., 0] * (255 / 65535)).astype(np.uint8)
-    assert np.array_equal(read_image(path, intensity_range=(0, 65535))[..., 0], expected)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("limits", [None, (0, 4095)])
+def test_gray_of_more_than_8_bits_with_a_white_zero_is_inverted(tmp_path, dtype, limits):
+    pixels = (NOISE[..., 0] >> 4).astype(dtype)
+    path = write_tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+    levels = np.rint(pixels * (255 / (4095 if limits else float(pixels.max()))))
+    found = read_image(path, intensity_range=limits)
+    assert np.abs(found - (255 - levels)[..., None]).max() <= 1
 
 
 @pytest.mark.parametrize(
