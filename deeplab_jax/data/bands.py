@@ -35,7 +35,9 @@ def is_npy(encoded: bytes) -> bool:
     return encoded.startswith(NPY_START)
 
 
-def read_tiff(encoded: bytes, name: str, page_is_chosen: bool = False) -> tuple[np.ndarray, int]:
+def read_tiff(
+    encoded: bytes, name: str, page_is_chosen: bool = False, max_pixels: int | None = None
+) -> tuple[np.ndarray, int]:
     """Reads all bands of a TIFF.
 
     Overviews (reduced copies of the picture) and opacity masks in the file are ignored.
@@ -46,6 +48,7 @@ def read_tiff(encoded: bytes, name: str, page_is_chosen: bool = False) -> tuple[
       page_is_chosen: whether the user chose a page, and `select_page` removed the others (default:
         False). In this case, the number of pictures in ImageJ's metadata is ignored, because the
         metadata still counts all pages.
+      max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
 
     Returns:
       The stored values [H, W, C], to which the EXIF orientation has not been applied; and the EXIF
@@ -62,7 +65,7 @@ def read_tiff(encoded: bytes, name: str, page_is_chosen: bool = False) -> tuple[
                 f"{name}: the TIFF has the axes {page.axes}; give an image with the axes YX, YXS "
                 "or SYX (rows, columns, bands)"
             )
-        _check_size(page.imagelength, page.imagewidth, page.samplesperpixel, name)
+        _check_size(page.imagelength, page.imagewidth, page.samplesperpixel, name, max_pixels)
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(size and start + size > len(encoded) for start, size in segments):
             raise DeepLabError(f"{name}: truncated or damaged image (the pixel data is incomplete)")
@@ -151,12 +154,13 @@ def white_is_zero(image: PIL.Image.Image) -> bool:
     return bool(tiff_tag(image, PHOTOMETRIC_INTERPRETATION, 1) == WHITE_IS_ZERO)
 
 
-def read_npy(encoded: bytes, name: str) -> np.ndarray:
+def read_npy(encoded: bytes, name: str, max_pixels: int | None = None) -> np.ndarray:
     """Returns the array [H, W, C] of an NPY file; an array [H, W] becomes [H, W, 1].
 
     Args:
       encoded: content of the file.
       name: name of the file, for errors.
+      max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
 
     Raises:
       DeepLabError: the file is damaged or contains Python objects; or its array is empty, is too
@@ -175,12 +179,12 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
             f"{name}: the array has the shape {shape}, with the bands first; give [height, width, "
             "bands], for example the result of numpy.moveaxis(array, 0, -1)"
         )
-    _check_size(shape[0], shape[1], shape[2] if pixels.ndim == 3 else 1, name)
+    _check_size(shape[0], shape[1], shape[2] if pixels.ndim == 3 else 1, name, max_pixels)
     return _native(np.atleast_3d(pixels))
 
 
-def _check_size(height: int, width: int, count: int, name: str) -> None:
-    limit = max_whole_pixels()
+def _check_size(height: int, width: int, count: int, name: str, max_pixels: int | None) -> None:
+    limit = max_whole_pixels() if max_pixels is None else max_pixels
     if height * width > limit:
         raise DeepLabError(f"{name}: more than {limit:,} pixels; cut the image into tiles")
     if height * width * count > MAX_PIXELS:

@@ -74,8 +74,8 @@ def read_image(
       bands: bands of the result (default: 8-bit RGB).
       page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
         one page.
-      max_pixels: maximum number of pixels if `bands` is RGB; None applies Pillow's limit of 179
-        million pixels. Reading requires about 8 bytes of memory per pixel.
+      max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
+        Reading an RGB image requires about 8 bytes of memory per pixel.
 
     Returns:
       Pixels [H, W, C]; `bands` states C and the dtype. For RGB, gray images become three equal
@@ -89,7 +89,7 @@ def read_image(
     encoded = select_page(encoded, page, name)
     if _is_picture(bands, encoded):
         return _to_rgb(open_image(encoded, name, max_pixels), encoded, intensity_range)[0]
-    pixels, _ = _all_bands(encoded, name, page)
+    pixels, _ = _all_bands(encoded, name, page, max_pixels)
     return _as_image(select(pixels, bands, name), bands, intensity_range)
 
 
@@ -112,7 +112,9 @@ def _is_picture(bands: Bands, encoded: bytes) -> bool:
     return bands.are_pictures and not is_npy(encoded)
 
 
-def _all_bands(encoded: bytes, name: str, page: int | None) -> tuple[np.ndarray, int]:
+def _all_bands(
+    encoded: bytes, name: str, page: int | None, max_pixels: int | None = None
+) -> tuple[np.ndarray, int]:
     """Returns all bands of an image file, [H, W, C], and the EXIF orientation of the file, 1..8.
 
     The EXIF orientation has been applied to the bands.
@@ -121,15 +123,16 @@ def _all_bands(encoded: bytes, name: str, page: int | None) -> tuple[np.ndarray,
       encoded: content of the file, as `select_page` returns it.
       name: name of the file, for errors.
       page: number of the page that was selected; None if the user chose no page.
+      max_pixels: maximum number of pixels; None applies Pillow's limit.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
-        return read_npy(encoded, name), UPRIGHT
+        return read_npy(encoded, name, max_pixels), UPRIGHT
     if encoded.startswith(TIFF_STARTS):
-        pixels, orientation = read_tiff(encoded, name, page is not None)
+        pixels, orientation = read_tiff(encoded, name, page is not None, max_pixels)
         return turned(pixels, orientation), orientation
-    image = open_image(encoded, name)
+    image = open_image(encoded, name, max_pixels)
     orientation = image.info["orientation"]
     if is_deep(image):
         return turned(np.stack(deep_planes(image, encoded), axis=-1), orientation), orientation
@@ -207,10 +210,9 @@ def storable_image(
             check_pixel_type(bands_of(pixels), name)
         whose = f"the first image, {first}, has" if first else "without --bands, prepare expects"
         pixels = select(pixels, bands, name, whose)
-        scaled = pixels.dtype != bands.dtype and intensity_range is None
+        notes = (OWN_RANGE,) * (pixels.dtype != bands.dtype and intensity_range is None)
         pixels = _as_image(pixels, bands, intensity_range)
         encoded = encode_png(pixels) if bands.are_rgb else encode_bands(pixels)
-        notes = (OWN_RANGE,) * scaled
         return StorableImage(encoded, pixels.shape[:2], orientation, _digest(pixels), notes)
     image = open_image(encoded, name)
     orientation = image.info["orientation"]
@@ -218,9 +220,8 @@ def storable_image(
     pixels, transparent = _to_rgb(image, encoded, intensity_range)
     if not plain or orientation != UPRIGHT:
         encoded = encode_png(pixels)
-    notes = (TRANSPARENT,) * transparent
-    if is_deep(image) and intensity_range is None:
-        notes += (OWN_RANGE,)
+    scaled = is_deep(image) and intensity_range is None
+    notes = (TRANSPARENT,) * transparent + (OWN_RANGE,) * scaled
     return StorableImage(encoded, pixels.shape[:2], orientation, _digest(pixels), notes)
 
 
@@ -261,6 +262,9 @@ def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
         with path.open("rb") as file:
             if pages := tiff_pages(file):
                 return pages[(page or 1) - 1].size
+            if path.suffix.lower() == ".npy":
+                height, width, *_ = np.load(path, mmap_mode="r").shape
+                return height, width
             with _unlimited_pillow(), PIL.Image.open(file) as image:
                 return image.height, image.width
     # The error is reported when the whole file is read.

@@ -356,6 +356,16 @@ def test_a_png_beyond_the_limit_of_whole_images_is_refused(tmp_path, small_limit
         pass
 
 
+def test_a_large_array_has_the_limit_of_whole_images(tmp_path, small_limit):
+    path = tmp_path / "x.npy"
+    np.save(path, PIXELS)
+    assert plan_files([path], tmp_path / "out", by_rows=True)[0].class_map.suffix == ".tif"
+    with open_rows(path) as image:
+        np.testing.assert_array_equal(image.read(0, SIZE[0]), PIXELS)
+    with pytest.raises(DeepLabError, match=r"more than 9,000 pixels; cut the image into tiles"):
+        read_image(path, max_pixels=9000)
+
+
 def test_a_large_png_without_tifffile_is_refused_before_it_is_predicted(
     tmp_path, monkeypatch, small_limit
 ):
