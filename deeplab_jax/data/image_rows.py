@@ -166,7 +166,7 @@ def _open_page(path: Path, page: int | None, stack: contextlib.ExitStack) -> Any
 
 def _georeference(page: Any) -> Tags:
     """Returns the tags of the geographic position; () if the page has an EXIF orientation."""
-    if not _is_upright(page):
+    if page.tags.valueof(274, UPRIGHT) not in (0, UPRIGHT):
         # The tags refer to the stored pixels, not to the displayed image.
         return ()
     return tuple(
@@ -174,10 +174,6 @@ def _georeference(page: Any) -> Tags:
         for code in GEOREFERENCE
         if (tag := page.tags.get(code))
     )
-
-
-def _is_upright(page: Any) -> bool:
-    return page.tags.valueof(274, UPRIGHT) in (0, UPRIGHT)
 
 
 class _Obstacle(NamedTuple):
@@ -215,7 +211,7 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> _Obstacle | None:
         return _Obstacle("opacity", opaque)
     if opacity and tuple(page.extrasamples) == (PREMULTIPLIED,):
         return _Obstacle("premultiplied opacity", opaque)
-    if not _is_upright(page):
+    if page.tags.valueof(274, UPRIGHT) not in (0, UPRIGHT):
         return _Obstacle("an orientation", TURN)
     if page.imagedepth != 1:
         return _Obstacle("several depth planes", CONVERT.format(""))
@@ -269,14 +265,18 @@ class _TiffRows:
         """
         low = high = 0.0
         partly, height = 0, self.size[0]
+        opacities: set[int] = set()
         for first in range(0, height, BLOCK_ROWS):
             samples = self._samples(first, min(first + BLOCK_ROWS, height))
             if samples.dtype != np.uint8:
                 least, most = own_range([samples[..., : self._colors]])
                 low, high = min(low, least), max(high, most)
             if self._num_samples == 4:
-                partly += partly_transparent(samples[..., 3])
-        refuse_partly_transparent(partly / math.prod(self.size), self._name)
+                opacity = samples[..., 3]
+                partly += partly_transparent(opacity)
+                opacities |= {int(opacity.min()), int(opacity.max())}
+        if len(opacities) > 1:
+            refuse_partly_transparent(partly / math.prod(self.size), self._name)
         if self._range is None:
             self._range = low, high
         return self._range

@@ -54,6 +54,10 @@ LAYOUTS = {
     ),
     "gray": (PIXELS[..., 0], {"photometric": "minisblack", "tile": (16, 16)}),
     "opacity": (np.dstack([PIXELS, OPACITY]), TILED | {"extrasamples": ["unassalpha"]}),
+    "constant opacity": (
+        np.dstack([DEEP, np.full((*SIZE, 1), 255, np.uint16)]),
+        TILED | {"extrasamples": ["unassalpha"]},
+    ),
     "16 bits": (DEEP, TILED),
     "16 bits of gray": (DEEP[..., 1], {"photometric": "minisblack", "tile": (64, 16)}),
     "signed 16 bits": (
