@@ -9,7 +9,7 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import Bands, Descriptor, check_several_classes, describe
 from deeplab_jax.data.statistics import BandCounter
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import (
     BINARY_FOREGROUND,
     BINARY_VALUES,
@@ -90,10 +90,10 @@ class ArrayDataset:
           class_names: name of each class (default: "class 0", "class 1" and so on, up to the
             largest mask value below 255; required for more than 255 classes).
           name: name of the dataset in errors and reports (default: "arrays").
-          binary: whether 255 is class 1 instead of void. Default: True if the masks contain exactly
-            the values 0 and 255, and `class_names` has two names or is not given. Set `binary`
-            explicitly if the arrays are only one split of a dataset: its masks may lack values
-            that occur in the other splits.
+          binary: whether 255 is class 1 instead of void; other values than 0 and 255 are then
+            illegal. Default: True if the masks contain exactly the values 0 and 255, and
+            `class_names` has two names or is not given. Set `binary` explicitly if the arrays are
+            only one split of a dataset: its masks may lack values that occur in the other splits.
 
         Raises:
           DeepLabError: shapes, dtypes or values are invalid, the number or dtype of the bands
@@ -110,6 +110,7 @@ class ArrayDataset:
         if binary is None:
             binary = are_binary(values, class_names)
         if binary:
+            _check_binary(name, values)
             values = np.where(values == BINARY_FOREGROUND, 1, values)
         num_classes = len(class_names or ()) or _number_of_classes(name, values, binary)
         void, self._dtype = void_label(num_classes), label_dtype(num_classes)
@@ -161,6 +162,20 @@ def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
       class_names: names of the classes, or None.
     """
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
+
+
+# Maximum number of mask values that an error message lists.
+SHOWN_VALUES = 5
+
+
+def _check_binary(name: str, values: np.ndarray) -> None:
+    wrong = sorted(set(values.tolist()) - BINARY_VALUES)
+    if wrong:
+        raise DeepLabError(
+            f"{name}: the mask values {shortened(wrong, SHOWN_VALUES)} are illegal "
+            "with binary=True, which requires the values 0 (class 0) and 255 (class 1); omit "
+            "binary, or change these values"
+        )
 
 
 def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:

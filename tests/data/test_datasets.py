@@ -189,6 +189,8 @@ def test_a_part_of_a_binary_dataset_can_be_declared_binary():
     dataset = ArrayDataset(IMAGES, BINARY * 0 + 255, ["a", "b"], binary=True)
     assert (dataset[0]["label"] == 1).all()
     assert ArrayDataset(IMAGES, BINARY * 0, binary=True).descriptor.num_classes == 2
+    with pytest.raises(DeepLabError, match=r"the mask values 1, 2 are illegal with binary=True"):
+        ArrayDataset(IMAGES, np.arange(3)[:, None, None] * np.ones((3, 4, 5), int), binary=True)
 
 
 @pytest.mark.parametrize(
