@@ -1,5 +1,7 @@
 """EXIF orientation of images, and of the masks that were drawn on them."""
 
+import contextlib
+
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
@@ -19,13 +21,17 @@ _INVERSES = {6: 8, 8: 6}
 
 
 def orientation_of(image: PIL.Image.Image) -> int:
-    """Returns the EXIF orientation of an image, 1..8; 1 if it is missing or invalid.
+    """Returns the EXIF orientation of an image, 1..8; 1 if it is missing, invalid or damaged.
 
     Args:
       image: image that is not decoded yet, because Pillow removes the EXIF orientation of a TIFF
         when it decodes the image.
     """
-    orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
+    try:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
+    # On damaged EXIF blocks, Pillow raises exceptions of several types.
+    except Exception:
+        return UPRIGHT
     return orientation if orientation in range(1, 9) else UPRIGHT
 
 
@@ -33,7 +39,8 @@ def upright(image: PIL.Image.Image) -> PIL.Image.Image:
     """Applies the EXIF orientation of an image in place, and returns the image."""
     # If the encoded EXIF block is present, Pillow encodes all tags again, which fails if one of
     # them has a value of the wrong type. `getexif` keeps the parsed tags.
-    image.getexif()
+    with contextlib.suppress(Exception):
+        image.getexif()
     for key in ("exif", "Raw profile type exif"):
         image.info.pop(key, None)
     PIL.ImageOps.exif_transpose(image, in_place=True)

@@ -103,6 +103,22 @@ def test_other_exif_tags_of_the_wrong_type_do_not_matter(tmp_path, save, photo):
     assert np.array_equal(open_mask(mask).values(), expected[::-1, ::-1, 0])
 
 
+@pytest.mark.parametrize("block", [b"no header of a TIFF", b"II"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "palette.png"])
+def test_a_damaged_exif_block_is_ignored(save, photo, name, block):
+    image = PIL.Image.fromarray(photo)
+    # Pillow reads the EXIF block of a JPEG earlier if the file does not state the resolution.
+    options = {"dpi": (72, 72), "quality": 100}
+    if name == "palette.png":
+        image, options = image.quantize(8), {"transparency": bytes([255] * 8)}
+    path = save(name, image, exif=b"Exif\0\0" + block, **options)
+    expected = np.array(PIL.Image.open(path).convert("RGBA"))[..., :3]
+    assert np.array_equal(read_image(path), expected)
+    encoded, size, orientation, *_ = storable_image(path)
+    assert (size, orientation) == (photo.shape[:2], 1)
+    assert np.array_equal(decode_image(encoded), expected)
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_deep_images_are_upright_too(save, suffix, orientation):
