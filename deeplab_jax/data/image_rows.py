@@ -30,8 +30,7 @@ WHITE_IS_ZERO, GRAY, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 PREMULTIPLIED = 1
 # Tags of a GeoTIFF that state the geographic position of its pixels.
 GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
-# Commands that convert a TIFF to one that can be read by rows. gdal_translate ignores the tag
-# Orientation.
+# Commands that make a TIFF readable by rows. gdal_translate ignores the tag Orientation.
 CONVERT = "gdal_translate{} -co TILED=YES -co BIGTIFF=YES"
 TURN = "vips autorot IN.tif 'OUT.tif[tile,bigtiff]'"
 # NumPy's names, without byte order, of the dtypes of TIFF samples that can be read by rows.
@@ -170,7 +169,8 @@ def _georeference(page: Any) -> Tags:
         # The tags refer to the stored pixels, not to the displayed image.
         return ()
     return tuple(
-        (code, tag.dtype, tag.count, tag.value, True)
+        # tifffile writes strings (type 2) with other characters than ASCII only as bytes.
+        (code, tag.dtype, tag.count, tag.astuple()[3] if tag.dtype == 2 else tag.value, True)
         for code in GEOREFERENCE
         if (tag := page.tags.get(code))
     )

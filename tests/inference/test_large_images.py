@@ -220,6 +220,8 @@ def test_a_large_mask_has_the_palette_and_the_place_on_earth(
     tmp_path, small_limit, pixels, options
 ):
     place = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (34735, "H", 4, (1, 1, 0, 0), True)]
+    # The name of the coordinate system may be in UTF-8.
+    place.append((34737, 2, 0, "Gauß-Krüger|".encode(), True))
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, pixels, extratags=place, metadata=None, **options)
     predictor = make_predictor(tile=(49, 65), overlap=0.1)
@@ -230,6 +232,7 @@ def test_a_large_mask_has_the_palette_and_the_place_on_earth(
         assert tags[259] == tifffile.COMPRESSION.ADOBE_DEFLATE
         assert tags[322] == tags[323] == 256
         assert (tags[33550], tags[34735]) == ((0.5, 0.5, 0.0), (1, 1, 0, 0))
+        assert tags[34737] == "Gauß-Krüger|"
     _, tags = open_tiff(jobs[0].class_map)
     assert tags[262] == tifffile.PHOTOMETRIC.PALETTE
     colors = np.reshape(tags[320], (3, 256))[:, :NUM_CLASSES].T // 257
