@@ -326,8 +326,8 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
         ) from None
     except PIL.Image.DecompressionBombError:
         remedy = (
-            "add --tile to predict it in tiles, as in --tile=1025x1025 (without --crf, "
-            "--probabilities, --overlay_bands and --submission), or cut it into smaller images"
+            "cut it into smaller images, or predict it in tiles, with `predict --tile=1025x1025` "
+            "(without --crf, --probabilities, --overlay_bands and --submission)"
             if max_pixels is None
             else "convert it to a tiled TIFF, which --tile can read in parts, for example with "
             "`gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=YES`"

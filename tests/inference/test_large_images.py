@@ -310,7 +310,7 @@ def painted(path: pathlib.Path) -> None:
 
 TILE = "--tile=49x65"
 SPOILT = {
-    "no tiles": (None, [], r"more than 2,000 pixels; add --tile .*--tile=1025x1025"),
+    "no tiles": (None, [], r"more than 2,000 pixels; .*`predict --tile=1025x1025`"),
     "CRF": (None, [TILE, "--crf"], "more than 2,000 pixels; .*without --crf"),
     "overlay bands": (
         None,
