@@ -110,6 +110,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     _frame_size(flags)
     videos = _plan_videos(flags, paths)
     paths = [path for path in paths if not inference.is_video(path)]
+    if not videos:
+        _refuse_flags_of_videos(flags)
     if paths or not videos:
         paths = _without_images(paths, flags.output, videos)
     task, class_names, bands = _read_description(flags, console)
@@ -162,6 +164,16 @@ def _refuse_videos(flags: Flags, paths: list[str]) -> None:
         raise DeepLabError(
             f"{videos[0]} is a video, but --submission={flags.submission} writes class maps of "
             "images; give images only, or omit --submission"
+        )
+
+
+def _refuse_flags_of_videos(flags: Flags) -> None:
+    """Raises an error if a flag that applies only to videos and cameras is given."""
+    given = [name for name in ("frame_size", "seconds") if not flags[name].using_default_value]
+    if given:
+        raise DeepLabError(
+            f"--{given[0]} applies to videos and cameras only, but none is given; omit "
+            f"--{given[0]}, or give a video or --camera"
         )
 
 
@@ -221,6 +233,11 @@ def _segment(
         raise DeepLabError(
             "--submission cannot be combined with --probabilities: evaluation servers accept "
             "class maps only; omit --probabilities"
+        )
+    if server and shown:
+        raise DeepLabError(
+            "--submission cannot be combined with --overlay_bands, because it writes no overlays; "
+            "omit --overlay_bands"
         )
     by_rows = flags.tile is not None and flags.crf is None and not server and bands.are_pictures
     # With --overlay_bands, each image is processed in memory; see `predict_files`.

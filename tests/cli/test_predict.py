@@ -112,6 +112,9 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
         (["--frame_size=abc"], "size 'abc' is not legal; give height x width"),
         (["--seconds=inf"], "--seconds=inf is not legal; give a finite number above 0"),
         (["--seconds=nan"], "--seconds=nan is not legal"),
+        (["--seconds=2"], "--seconds applies to videos and cameras only"),
+        (["--frame_size=full"], "--frame_size applies to videos and cameras only"),
+        (["--submission=voc", "--overlay_bands=1"], "omit --overlay_bands"),
     ],
 )
 def test_impossible_requests_give_one_line_and_write_nothing(
