@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from deeplab_jax.data.bands import white_is_zero
 from deeplab_jax.data.descriptors import Color, packed
 from deeplab_jax.data.image_layout import OPACITY_MODES, is_deep, select_page, tiff_pages
 from deeplab_jax.data.images import open_image, read_bytes
@@ -45,6 +46,8 @@ class MaskFile:
     def values(self) -> np.ndarray:
         """Returns the palette indices or gray levels of the mask, integers [H, W].
 
+        The values are those that the file stores, also in a TIFF in which 0 represents white.
+
         Raises:
           DeepLabError: the file contains colors, floating-point numbers or several channels of
             more than 8 bits; pixels of one value differ in opacity; or the compression is lossy.
@@ -59,6 +62,9 @@ class MaskFile:
                 "integers"
             )
         if pixels.ndim == 2:
+            if image.mode in ("1", "L") and white_is_zero(image):
+                # Pillow inverts these values. tifffile writes boolean arrays in this form.
+                pixels = ~pixels
             return _unstretched(pixels.astype(np.uint8) if image.mode == "1" else pixels, image)
         self._check_depth()
         opacity = self.opacity()

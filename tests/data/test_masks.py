@@ -2,6 +2,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
+import tifffile
 
 from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
 from deeplab_jax.errors import DeepLabError
@@ -44,6 +45,14 @@ def test_indices_are_read_from_every_kind(save, stored):
 def test_one_bit_mask(save):
     path = save("m.png", PIL.Image.fromarray(INDICES == 1))
     assert np.array_equal(read_mask(path, identity_labels(2)), INDICES == 1)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16])
+def test_the_values_of_a_tiff_with_a_white_zero_are_those_in_the_file(tmp_path, dtype):
+    """By default, tifffile and scikit-image write a boolean array as such a TIFF."""
+    stored = np.minimum(INDICES, 1).astype(dtype)
+    tifffile.imwrite(tmp_path / "m.tif", stored, photometric="miniswhite")
+    assert np.array_equal(read_mask(tmp_path / "m.tif", identity_labels(2)), stored)
 
 
 def test_labels_are_translated(save):
