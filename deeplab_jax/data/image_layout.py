@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 import PIL.Image
 import PIL.TiffImagePlugin
+from PIL.TiffImagePlugin import COMPRESSION_INFO, IMAGELENGTH, IMAGEWIDTH
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.listing import visible_files
@@ -96,10 +97,7 @@ def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
             tag, kind = number(entries[at : at + 2]), number(entries[at + 2 : at + 4])
             value = entries[at + for_entry - for_offset : at + for_entry]
             values[tag] = number(value[:2] if kind == SHORT else value[:4])
-        size = (
-            values.get(PIL.TiffImagePlugin.IMAGELENGTH, 0),
-            values.get(PIL.TiffImagePlugin.IMAGEWIDTH, 0),
-        )
+        size = values.get(IMAGELENGTH, 0), values.get(IMAGEWIDTH, 0)
         is_page = not values.get(NEW_SUBFILE_TYPE, 0) & NO_PAGE
         found[offset] = TiffDirectory(offset, link, size, is_page)
         file.seek(link)
@@ -183,8 +181,8 @@ def volume_format(start: bytes, name: str) -> str | None:
     # Magic strings in the headers of NIfTI-1 and NIfTI-2.
     if header[344:347] in (b"n+1", b"ni1") or header[4:7] in (b"n+2", b"ni2"):
         return "NIfTI"
-    suffixes = [suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)]
-    return VOLUME_SUFFIXES[suffixes[0]] if suffixes else None
+    named = (kind for suffix, kind in VOLUME_SUFFIXES.items() if name.lower().endswith(suffix))
+    return next(named, None)
 
 
 def refuse_volume(start: bytes, name: str) -> None:
@@ -227,9 +225,7 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
       DeepLabError: the file contains several pages or frames, or the same picture in several sizes
         (icons), or bands other than gray, colors and opacity.
     """
-    number = getattr(image, "n_frames", 1)
-    if number == 1:
-        number = len(image.info.get("sizes", ())) or 1
+    number = max(getattr(image, "n_frames", 1), len(image.info.get("sizes", ())))
     if number > 1 and not _holds_previews(image):
         raise DeepLabError(
             f"{name}: the {image.format} file contains {number} pictures (pages, frames or sizes); "
@@ -240,7 +236,7 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
 
 
 def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
-    """Raises an error for a TIFF, with the number and the bits of its bands.
+    """Raises an error for a TIFF, with its compression, or the number and the bits of its bands.
 
     Must be called only for a file that Pillow cannot open. There is no error for other formats, or
     if the tags cannot be read.
@@ -257,13 +253,17 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
         file.seek(tags.next)
         tags.load(file)
         bits = tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,))
-    except Exception:
-        # The caller reports the unreadable file.
+    except Exception:  # The caller reports the unreadable file.
         return
     # Pillow reads a truncated directory as empty, without an exception.
-    if PIL.TiffImagePlugin.IMAGEWIDTH not in tags:
+    if IMAGEWIDTH not in tags:
         return
     _check_bands(tags, name)
+    if (code := tags.get(PIL.TiffImagePlugin.COMPRESSION, 1)) not in COMPRESSION_INFO:
+        raise DeepLabError(
+            f"{name}: the TIFF has the compression {code}, which cannot be read; convert it, for "
+            "example with `gdal_translate -co COMPRESS=DEFLATE`"
+        )
     raise DeepLabError(
         f"{name}: a TIFF with {len(bits)} bands of {bits[0]} bits cannot be read; export it as "
         "gray or RGB with 8 bits"

@@ -49,6 +49,15 @@ def pages(kind: str) -> bytes:
     return file.getvalue()
 
 
+def test_a_compression_that_pillow_does_not_read_is_named(tmp_path):
+    plain, lerc = (struct.pack("<HHII", 259, 4, 1, code) for code in (1, 34887))
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff(NOISE[..., :3], photometric=2).replace(plain, lerc))
+    for read in (read_image, storable_image, open_mask):
+        with pytest.raises(DeepLabError, match=r"x\.tif: the TIFF has the compression 34887"):
+            read(path)
+
+
 @pytest.mark.parametrize("kind", ["tiff", "gif", "png", "webp", "mpo"])
 def test_several_pictures_in_one_file_are_refused_with_their_number(tmp_path, kind):
     path = tmp_path / f"x.{kind}"
