@@ -87,7 +87,7 @@ def read_image(
     """
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
-    if _is_picture(bands, encoded):
+    if bands.are_pictures and not is_npy(encoded):
         return _to_rgb(open_image(encoded, name, max_pixels), encoded, intensity_range)[0]
     pixels, _ = _all_bands(encoded, name, page, max_pixels)
     return _as_image(select(pixels, bands, name), bands, intensity_range)
@@ -106,10 +106,6 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
     """
     encoded, name = read_bytes(path)
     return bands_of(_all_bands(select_page(encoded, page, name), name, page)[0])
-
-
-def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    return bands.are_pictures and not is_npy(encoded)
 
 
 def _all_bands(
@@ -204,7 +200,7 @@ def storable_image(
     """
     encoded, name = read_bytes(source, name)
     encoded = select_page(encoded, page, name)
-    if not _is_picture(bands, encoded):
+    if not bands.are_pictures or is_npy(encoded):
         pixels, orientation = _all_bands(encoded, name, page)
         if not bands.are_rgb:
             check_pixel_type(bands_of(pixels), name)
@@ -305,7 +301,7 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
     limit = max_whole_pixels() if max_pixels is None else max_pixels
     try:
         with contextlib.nullcontext() if max_pixels is None else _unlimited_pillow():
-            image = PIL.Image.open(io.BytesIO(encoded))
+            image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded))
             if image.width * image.height > limit:
                 raise PIL.Image.DecompressionBombError
             # `verify` checks all chunks of a PNG; decoding ends after the pixels.
@@ -317,6 +313,8 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
         image.info["stored_as"] = str(image.tile)
         image.info["orientation"] = orientation_of(image)
         image.load()
+        # Pillow converts gray with premultiplied opacity to no other mode.
+        image = image.convert("LA") if image.mode == "La" else image
     except DeepLabError:
         raise
     except PIL.UnidentifiedImageError:

@@ -49,6 +49,16 @@ def pages(kind: str) -> bytes:
     return file.getvalue()
 
 
+def test_gray_with_premultiplied_opacity_is_read(tmp_path):
+    gray, path = NOISE[..., :1], tmp_path / "x.tif"
+    pixels = np.dstack([gray, np.full_like(gray, 255)])
+    path.write_bytes(tiff(pixels, photometric=1, extra=(1,)))
+    assert np.array_equal(read_image(path), np.repeat(gray, 3, axis=-1))
+    assert np.array_equal(open_mask(path).values(), gray[..., 0])
+    encoded, *_ = storable_image(path)
+    assert np.array_equal(decode_image(encoded), np.repeat(gray, 3, axis=-1))
+
+
 def test_a_compression_that_pillow_does_not_read_is_named(tmp_path):
     plain, lerc = (struct.pack("<HHII", 259, 4, 1, code) for code in (1, 34887))
     path = tmp_path / "x.tif"
