@@ -197,18 +197,19 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
       DeepLabError: a path does not exist or is in a bucket, `output` is a file, there are neither
         images nor videos, or a folder contains a medical volume, but no image and no video.
     """
+    inputs = [video.image for video in videos]
     try:
-        inference.find_images(paths, output)
+        images = [image for image, _ in inference.find_images(paths, output)]
     except DeepLabError:
         if not videos or not all(as_path(path).is_dir() for path in paths):
             raise
-        from deeplab_jax.data.image_layout import refuse_volumes
+        images = []
+    from deeplab_jax.data.image_layout import refuse_volumes
 
-        for folder in map(as_path, paths):
-            if not any(folder in video.image.parents for video in videos):
-                refuse_volumes(folder)
-        return []
-    return paths
+    for folder in map(as_path, paths):
+        if folder.is_dir() and not any(folder in source.parents for source in images + inputs):
+            refuse_volumes(folder)
+    return paths if images else []
 
 
 def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:

@@ -132,12 +132,13 @@ def test_a_folder_with_the_name_of_a_video_is_predicted(predict, photos, tmp_pat
     assert {"a.png", "sub/b.png"} <= files_below(tmp_path / "out")
 
 
-def test_a_folder_of_volumes_beside_a_video_is_refused(predict, tmp_path):
+@pytest.mark.parametrize("other", ["walk.mp4", "photos"])
+def test_a_folder_of_volumes_beside_other_inputs_is_refused(predict, photos, tmp_path, other):
     volume = tmp_path / "scans" / "a.nii.gz"
     volume.parent.mkdir()
     volume.write_bytes(b"")
     (tmp_path / "walk.mp4").touch()
-    status, error = predict(tmp_path / "walk.mp4", volume.parent)
+    status, error = predict(tmp_path / other, volume.parent)
     assert (status, error.count("\n")) == (2, 1)
     assert f"{volume}: a NIfTI file contains the measurements of a scanner" in error
     assert not (tmp_path / "out").exists()
