@@ -169,13 +169,13 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
       DeepLabError: a path does not exist or is in a bucket, `output` is a file, or no image is
         found. If a folder contains a medical volume but no image, the message names the volume.
     """
-    found = find_inputs(paths, output, IMAGE_SUFFIXES)
-    if not found:
+    if not (found := find_inputs(paths, output, IMAGE_SUFFIXES)):
         for path in map(as_path, paths):
             refuse_volumes(path)
         place = f" in {', '.join(map(str, paths))}" if paths else ""
         raise DeepLabError(
-            f"no image to predict was found{place}; give image files, or folders with images"
+            f"no image to predict was found{place}; give image files, or folders with images "
+            f"({', '.join(IMAGE_SUFFIXES)})"
         )
     return found
 

@@ -78,7 +78,7 @@ def test_an_overlay_can_be_claimed_by_another_image(photos):
     [
         (["missing.jpg"], "out", "missing.jpg: no such file"),
         ([], "out", "no image to predict"),
-        (["empty"], "out", "no image to predict"),
+        (["empty"], "out", r"no image to predict was found in empty; .*\.jpg, \.npy, \.png"),
         (["photos"], "photos/a.jpg", "is a file"),
     ],
 )
