@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 
 from deeplab_jax.data.bands import (
     bands_of,
@@ -47,6 +48,8 @@ from deeplab_jax.listing import absence
 # Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
+# Pillow refuses PNGs with larger metadata, such as color profiles; its default is 1 MiB.
+PIL.PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20
 # Remarks for the user, see `StorableImage.notes`.
 TRANSPARENT = "image has transparent pixels; the colors stored under them are used"
 OWN_RANGE = (
@@ -121,8 +124,6 @@ def _all_bands(
       page: number of the page that was selected; None if the user chose no page.
       max_pixels: maximum number of pixels; None applies Pillow's limit.
     """
-    if not encoded:
-        raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
         return read_npy(encoded, name, max_pixels), UPRIGHT
     if encoded.startswith(TIFF_STARTS):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.PngImagePlugin
 import pytest
 
 from deeplab_jax.data import images
@@ -27,6 +28,13 @@ def test_every_mode_becomes_rgb(save, photo, mode):
     encoded, size, *_ = storable_image(path)
     assert size == photo.shape[:2] == encoded_size(encoded)
     assert np.array_equal(decode_image(encoded), read)
+
+
+def test_a_png_with_large_metadata_is_read(save, photo):
+    metadata = PIL.PngImagePlugin.PngInfo()
+    metadata.add_itxt("history", "a" * (2 << 20), zip=True)
+    path = save("x.png", photo, pnginfo=metadata)
+    assert np.array_equal(read_image(path), photo)
 
 
 def test_palette_with_transparency(save, photo):
