@@ -196,14 +196,14 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> _Obstacle | None:
     """
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
-    levels = "255 0" if page.photometric == WHITE_IS_ZERO else "0 255"
-    scale = CONVERT.format(f" -ot Byte -scale LOW HIGH {levels}")
+    options = {PALETTE: " -expand rgb", WHITE_IS_ZERO: " -ot Byte -scale LOW HIGH 255 0"}
+    is_byte = sample == "u1" and page.bitspersample == 8
+    default = "" if is_byte else " -ot Byte -scale LOW HIGH 0 255"
+    command = CONVERT.format(options.get(page.photometric, default))
     if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):
-        return _Obstacle(f"samples of {page.bitspersample} bits", scale)
+        return _Obstacle(f"samples of {page.bitspersample} bits", command)
     colors = {GRAY: 1, RGB: 3, YCBCR: 3}.get(page.photometric)
     if colors is None or (page.photometric == YCBCR and page.compression != JPEG):
-        expand = CONVERT.format(" -expand rgb" if page.photometric == PALETTE else "")
-        command = scale if page.photometric == WHITE_IS_ZERO else expand
         return _Obstacle(f"the colors {page.photometric.name}", command)
     opacity = page.samplesperpixel - colors
     opaque = CONVERT.format(" -b 1" if colors == 1 else " -b 1 -b 2 -b 3")
