@@ -1,9 +1,10 @@
-"""Dtype and void value of label maps, which depend only on the number of classes.
+"""Check of class names; dtype and void value of label maps for a number of classes.
 
 Void pixels have no class; losses and metrics ignore them. With up to 255 classes, labels are uint8
 and void is 255, as in PASCAL VOC. With more classes, labels are uint16 and void is 65535.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,28 @@ BINARY_FOREGROUND = 255
 BINARY_VALUES = frozenset((0, BINARY_FOREGROUND))
 # Color of void pixels in pictures, RGB.
 VOID_COLOR = (224, 224, 224)
+
+
+def check_class_names(class_names: Sequence[str], origin: object) -> None:
+    """Checks that there are at least two classes, and that all have different names.
+
+    Raises:
+      DeepLabError: there are fewer than two, or a name occurs twice. The message begins with
+        `origin`.
+    """
+    if len(class_names) < 2:
+        classes = f"only the class {class_names[0]!r}" if class_names else "no class"
+        raise DeepLabError(
+            f"{origin}: {classes}; give at least two classes, because a network with one class "
+            "learns nothing. Name the background as well, for example 'background' as class 0 and "
+            "the object as class 1 (--classes of prepare, data.class_names of a config, "
+            "class_names in Python)"
+        )
+    if len(set(class_names)) < len(class_names):
+        twice = next(name for name in class_names if list(class_names).count(name) > 1)
+        raise DeepLabError(
+            f"{origin}: the class name {twice!r} occurs twice; give each class a different name"
+        )
 
 
 def label_dtype(num_classes: int) -> np.dtype:

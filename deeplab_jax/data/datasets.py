@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
-from deeplab_jax.data.descriptors import Bands, Descriptor, check_several_classes, describe
+from deeplab_jax.data.descriptors import Bands, Descriptor, describe
 from deeplab_jax.data.statistics import BandCounter
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import (
@@ -15,6 +15,7 @@ from deeplab_jax.labels import (
     BINARY_VALUES,
     MAX_CLASSES,
     VOID_LABEL,
+    check_class_names,
     label_dtype,
     void_label,
 )
@@ -97,7 +98,8 @@ class ArrayDataset:
 
         Raises:
           DeepLabError: shapes, dtypes or values are invalid, the number or dtype of the bands
-            differs between images, or there are fewer than two classes.
+            differs between images, there are fewer than two classes, or two classes have
+            the same name.
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
@@ -121,7 +123,7 @@ class ArrayDataset:
                 f"0..{num_classes - 1}, or {void} for void"
             )
         class_names = class_names or [f"class {index}" for index in range(num_classes)]
-        check_several_classes(class_names, name)
+        check_class_names(class_names, name)
         self._images, self._masks, self._binary = images, masks, binary
         self.name = name
         self.descriptor = dataclasses.replace(describe(name, class_names), bands=_bands(images))

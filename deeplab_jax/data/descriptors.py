@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import MAX_CLASSES, VOID_COLOR, void_label
+from deeplab_jax.labels import MAX_CLASSES, VOID_COLOR, check_class_names, void_label
 from deeplab_jax.listing import absolute
 
 Color = tuple[int, int, int]
@@ -197,22 +197,6 @@ class Descriptor:
         return len(self.class_names)
 
 
-def check_several_classes(class_names: Sequence[str], origin: object) -> None:
-    """Checks that there are at least two classes.
-
-    Raises:
-      DeepLabError: there are fewer than two. The message begins with `origin`.
-    """
-    if len(class_names) < 2:
-        classes = f"only the class {class_names[0]!r}" if class_names else "no class"
-        raise DeepLabError(
-            f"{origin}: {classes}; give at least two classes, because a network with one class "
-            "learns nothing. Name the background as well, for example 'background' as class 0 and "
-            "the object as class 1 (--classes of prepare, data.class_names of a config, "
-            "class_names in Python)"
-        )
-
-
 def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
     """Returns the first `num_colors` colors of PASCAL VOC's color map, RGB 0..255.
 
@@ -276,10 +260,8 @@ CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27
 # Source: labels.md of nightrome/cocostuff.
 COCO_STUFF_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
-
 # Names that mean void in a color map, unless the class file lists them as classes.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
-
 
 # Files with class names that are read from the source folder if no other file is given.
 CLASS_FILES = ("classes.txt", "classes.json")
@@ -329,14 +311,14 @@ def folder_classes(
     if color_map:
         path = Path(os.path.expanduser(color_map))
         painted = _painted_classes(names, path)
-        check_several_classes(painted[0].class_names, names_path or path)
+        check_class_names(painted[0].class_names, names_path or path)
         return painted
     if names is None:
         raise DeepLabError(
             f"{source}: no class names; give a file with one class name per line "
             f"(--classes, or {CLASS_FILES[0]} in this folder)"
         )
-    check_several_classes(names, names_path)
+    check_class_names(names, names_path)
     return describe("folder", names), None
 
 

@@ -12,16 +12,16 @@ import tensorflow_datasets as tfds
 from deeplab_jax.data.bucket_copy import local_copy
 from deeplab_jax.data.codecs import decode_bands, decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example, sampled_positions
-from deeplab_jax.data.descriptors import (
-    RGB,
-    Bands,
-    Descriptor,
-    check_several_classes,
-    describe,
-)
+from deeplab_jax.data.descriptors import RGB, Bands, Descriptor, describe
 from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.files import as_path, is_local
-from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
+from deeplab_jax.labels import (
+    BINARY_FOREGROUND,
+    BINARY_VALUES,
+    check_class_names,
+    label_dtype,
+    void_label,
+)
 from deeplab_jax.listing import is_hidden
 from deeplab_jax.reporter import Reporter
 
@@ -95,7 +95,7 @@ class PreparedDataset:
 
         Raises:
           DeepLabError: the split does not exist, or the dataset has no images, masks or class
-            names.
+            names, or two classes of the same name.
         """
         builder = tfds.builder_from_directory(directory)
         bands = stored_bands(builder.info)
@@ -196,7 +196,7 @@ def open_dataset(
 
     Raises:
       DeepLabError: the dataset or split does not exist, or the dataset has no images, masks or
-        class names.
+        class names, or two classes of the same name.
     """
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
@@ -283,7 +283,7 @@ def _descriptor(
             f"dataset {name!r} contains no class names; give class_names (data.class_names of a "
             "config)"
         )
-    check_several_classes(names, name)
+    check_class_names(names, name)
     palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
     described = describe(name, names, palette if palette and len(palette) == len(names) else None)
     limits = intensity_range and (*intensity_range,)

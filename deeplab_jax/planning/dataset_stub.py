@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax.data import Descriptor, Example, descriptors
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import check_class_names
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.setup import Run, assemble
 
@@ -50,7 +51,7 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
     name, class_names = config.data.name, config.data.class_names
     if num_classes is not None:
         class_names = [f"class {n}" for n in range(num_classes)]
-        descriptors.check_several_classes(class_names, f"num_classes={num_classes}")
+        check_class_names(class_names, f"num_classes={num_classes}")
     if class_names:
         return Unseen(name, descriptors.describe(name, class_names))
     if name not in KNOWN:

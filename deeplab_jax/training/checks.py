@@ -7,9 +7,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax.data import Dataset
-from deeplab_jax.data.descriptors import Bands, check_several_classes
+from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.padding import size_grid
+from deeplab_jax.labels import check_class_names
 from deeplab_jax.layers import refuse_single_values
 from deeplab_jax.models import Architecture, read_keywords
 from deeplab_jax.ops import scaled_size
@@ -173,10 +174,11 @@ def check_classes(
     """Checks that both datasets and the class weights have the same number of classes, at least 2.
 
     Raises:
-      DeepLabError: these numbers differ, or the training dataset has only one class.
+      DeepLabError: these numbers differ, or the training dataset has only one class or two classes
+        of the same name.
     """
     names = train_set.descriptor.class_names
-    check_several_classes(names, train_set.name)
+    check_class_names(names, train_set.name)
     others = validation_set.descriptor.class_names
     if len(others) != len(names):
         raise DeepLabError(

@@ -201,6 +201,15 @@ def test_one_class_is_refused_with_the_remedy(masks, names):
         ArrayDataset(IMAGES, masks, names)
 
 
+def test_two_classes_of_the_same_name_are_refused(tmp_path):
+    complaint = "the class name 'cat' occurs twice; give each class a different name"
+    with pytest.raises(DeepLabError, match=f"arrays: {complaint}"):
+        ArrayDataset(IMAGES, MASKS, ["other", "cat", "cat", "dog"])
+    write(Foreign(data_dir=tmp_path))
+    with pytest.raises(DeepLabError, match=f"foreign: {complaint}"):
+        open_dataset("foreign", tmp_path, "train", class_names=["cat", "cat"])
+
+
 def test_a_foreign_dataset_of_one_class_is_refused(tmp_path):
     write(Foreign(labels=["cat"], data_dir=tmp_path))
     with pytest.raises(DeepLabError, match=r"foreign: only the class 'cat'"):

@@ -13,11 +13,11 @@ from deeplab_jax.data.builders.folder_files import SPLIT_NAMES
 from deeplab_jax.data.descriptors import (
     VOID_NAMES,
     Descriptor,
-    check_several_classes,
     describe,
     read_class_names,
 )
 from deeplab_jax.errors import DeepLabError, shortened
+from deeplab_jax.labels import check_class_names
 from deeplab_jax.listing import absolute, is_hidden, unpack_zip
 
 # Names of labels whose pixels are void, unless the user lists them as classes. labelme's converter
@@ -61,7 +61,7 @@ def annotation_classes(
     listed = [name for name in names if name.lower() in BACKGROUND_NAMES]
     if not listed:
         names = [BACKGROUND_NAMES[0], *names]
-    check_several_classes(names, file or source)
+    check_class_names(names, file or source)
     labels = {name: label for label, name in enumerate(names)}
     return describe(name, names), labels, (listed or names)[0]
 
