@@ -329,14 +329,19 @@ def read_class_names(path: Path) -> tuple[str, ...]:
       path: text file with one name per line, or JSON: a list, or {"name": index}.
 
     Raises:
-      DeepLabError: the file is missing or has another form, a name occurs twice, or an index is
-        missing.
+      DeepLabError: the file is missing or has another form, such as a CSV table of several
+        columns; a name occurs twice; or an index is missing.
     """
     text = read_text(path, "class names")
     if path.suffix.lower() == ".json":
         names = _from_json(parse_json(text, path, unique=True), path)
     else:
         names = list(filter(None, map(str.strip, text.splitlines())))
+    if path.suffix.lower() == ".csv" and any("," in name for name in names):
+        raise DeepLabError(
+            f"{path}: a table (CSV) cannot be read as class names; give a text file with one class "
+            "name per line in label order, without a header and without further columns"
+        )
     if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):
         raise DeepLabError(
             f"{path}: the file has {len(names)} class names, {len(set(names))} of them different; "

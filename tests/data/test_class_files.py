@@ -42,6 +42,14 @@ def test_illegal_class_names_name_the_file(text_file, name, text):
         read_class_names(text_file(name, text))
 
 
+def test_tables_are_not_read_as_class_names(text_file):
+    """Roboflow describes semantic segmentation masks by `_classes.csv`."""
+    table = text_file("_classes.csv", "Pixel Value, Class\n0, background\n1, cat\n")
+    with pytest.raises(DeepLabError, match=r"_classes\.csv: a table \(CSV\) cannot be read"):
+        read_class_names(table)
+    assert read_class_names(text_file("c.csv", "sky\nsmall dog\n")) == ("sky", "small dog")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
