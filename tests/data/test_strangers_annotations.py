@@ -324,6 +324,15 @@ def test_objects_are_drawn_as_by_pycocotools():
             assert np.array_equal(draw_object(coco_masks, segmentation, size), expected)
 
 
+def test_a_single_polygon_may_lack_the_outer_list():
+    polygon = [1, 1, 9, 1, 9, 7.5]
+    expected = draw_object(coco_masks, [polygon], (12, 14))
+    assert expected.any()
+    assert np.array_equal(draw_object(coco_masks, polygon, (12, 14)), expected)
+    with pytest.raises(DeepLabError, match="a polygon has 4 numbers"):
+        draw_object(coco_masks, polygon[:4], (12, 14))
+
+
 def test_compressed_run_lengths_that_are_cut_short_are_refused():
     blob = np.random.default_rng(0).random((13, 17)) < 0.4
     runs = compressed(blob)

@@ -197,8 +197,8 @@ def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) 
 
     Args:
       masks: the module `pycocotools.mask`.
-      segmentation: list of polygons, each [x, y, x, y, …] in pixels; or run lengths in COCO's
-        format, compressed or not.
+      segmentation: list of polygons, each [x, y, x, y, …] in pixels; one such polygon; or run
+        lengths in COCO's format, compressed or not.
       size: (height, width) of the image.
 
     Returns:
@@ -208,7 +208,9 @@ def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) 
       DeepLabError: the segmentation is damaged, or is for an image of another size.
     """
     if isinstance(segmentation, list) and segmentation:
-        polygons = [_corners(polygon, size) for polygon in segmentation]
+        # MyVision and early releases of supervision write a single polygon without the outer list.
+        nested = segmentation if isinstance(segmentation[0], list) else [segmentation]
+        polygons = [_corners(polygon, size) for polygon in nested]
         runs = masks.merge(masks.frPyObjects(polygons, *size))
     elif isinstance(segmentation, dict):
         runs = _checked_runs(masks, segmentation, size)
