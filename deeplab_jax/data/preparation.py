@@ -148,9 +148,10 @@ def _write_kept(
     for split, kept in builder.kept().items():
         if not kept:
             reasons = _counted([problem for problem in problems if problem.split == split])
+            remedy = "; repair these files, or move all files of this split out of the source"
+            reason = reasons + remedy if reasons else "the split is empty"
             raise DeepLabError(
-                f"no usable example in split {split!r}: {reasons or 'the split is empty'}; nothing "
-                "was written"
+                f"no usable example in split {split!r}: {reason}; nothing was written"
             )
     write(builder, final)
 
