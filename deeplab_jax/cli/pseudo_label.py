@@ -19,12 +19,14 @@ examples:
 """
 
 import re
+import shlex
+from pathlib import Path
 
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import as_path
+from deeplab_jax.files import as_path, is_local
 
 
 def define_flags(flags: Flags) -> None:
@@ -83,9 +85,26 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         "the pixels of the pseudo-labels have a class, and the others are void; "
         f"{summary.num_labeled} labeled images"
     )
-    bands = "" if predictor.bands.are_rgb else " --bands=all"
+    console.message(f"prepare them with: {prepare_command(predictor, output, flags.data_dir)}")
+
+
+def prepare_command(predictor: "inference.Predictor", output: Path, data_dir: str) -> str:
+    """Returns the shell command that prepares the folder of images and masks.
+
+    Args:
+      predictor: model that labeled the images. If it has an intensity range, the prepared dataset
+        stores this range for the models that are trained on the dataset.
+      output: folder of images and masks.
+      data_dir: directory of the prepared datasets. Datasets are prepared on a local path only, so
+        the command contains DIR in place of a path in a bucket.
+    """
     name = re.sub(r"[^A-Za-z0-9_-]", "_", output.name)
-    console.message(
-        f"prepare them with: deeplab-jax prepare folder --source={output} --name={name} "
-        f"--data_dir={flags.data_dir}{bands}"
-    )
+    name = name if name.strip("_-") else "pseudo"
+    place = data_dir if is_local(data_dir) else "DIR"
+    words = [f"--source={output}", f"--name={name}", f"--data_dir={place}"]
+    if not predictor.bands.are_rgb:
+        words.append("--bands=all")
+    if predictor.intensity_range:
+        low, high = predictor.intensity_range
+        words.append(f"--intensity_range={low},{high}")
+    return shlex.join(["deeplab-jax", "prepare", "folder", *words])

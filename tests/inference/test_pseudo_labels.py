@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import pathlib
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 from stand_ins import NUM_CLASSES, RedReader, WatchedPredictor, noise
 
+from deeplab_jax.cli.pseudo_label import prepare_command
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.data.descriptors import bit_interleaved_palette
@@ -49,6 +52,21 @@ def test_void_has_16_bits_with_many_classes():
 def predictor(names=NAMES):
     options = InferenceOptions(flip=True)
     return Predictor(RedReader(), {}, names, PALETTE, (65, 65), "red", options)
+
+
+def test_the_command_for_the_next_step_keeps_the_intensity_range():
+    def command(output, data_dir, limits=None):
+        model = Predictor(RedReader(), {}, NAMES, PALETTE, intensity_range=limits)
+        return prepare_command(model, pathlib.Path(output), data_dir)
+
+    start = "deeplab-jax prepare folder --source="
+    assert command("pseudo/one", "data") == f"{start}pseudo/one --name=one --data_dir=data"
+    assert command("one", "gs://b/data", (0.0, 4095.5)) == (
+        f"{start}one --name=one --data_dir=DIR --intensity_range=0.0,4095.5"
+    )
+    spaces = shlex.split(command("my data/näch st", "my data"))
+    assert spaces[3:] == ["--source=my data/näch st", "--name=n_ch_st", "--data_dir=my data"]
+    assert "--name=pseudo" in command(".", "data")
 
 
 def test_the_probabilities_of_one_image_at_a_time_are_in_memory(tmp_path, labeled):
