@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Start of the description of a flag that applies to all datasets of the user's own images.
 OWN = "Only for your own images (folder, labelme, coco, cvat, label_studio, yolo):"
+# Flags whose values are paths of raw files.
+PATHS = ("source", "masks", "classes", "color_map", "images", "annotations")
 # Flags of each dataset in addition to the common ones.
 RAW = ("source", "masks_drawn_on")
 ANNOTATED = (*RAW, "classes", "intensity_range", "name")
@@ -227,8 +229,8 @@ def _options(name: str, flags: Flags) -> dict[str, Any]:
     """Returns the keyword arguments of the builder of the dataset `name`, read from the flags.
 
     Raises:
-      DeepLabError: a flag does not apply to the dataset or has an illegal value, or --source is
-        missing.
+      DeepLabError: a flag does not apply to the dataset or has an illegal value, --source is
+        missing, or a path is in a bucket.
     """
     specific = {option for options in OPTIONS.values() for option in options}
     given: dict[str, Any] = {
@@ -238,8 +240,14 @@ def _options(name: str, flags: Flags) -> dict[str, Any]:
         if option not in OPTIONS[name]:
             legal = ", ".join(f"--{legal}" for legal in OPTIONS[name])
             raise DeepLabError(f"--{option} does not apply to {name}; flags for {name}: {legal}")
-    if "source" in OPTIONS[name] and "source" not in given:
+    if "source" in OPTIONS[name] and not given.get("source"):
         raise DeepLabError(f"give --source=DIR, the directory of the raw files of {name}")
+    for option in PATHS:
+        if not is_local(given.get(option, "")):
+            raise DeepLabError(
+                f"--{option}={given[option]}: raw files are read from a local path only; copy the "
+                "files to this machine, and give their path"
+            )
     if "intensity_range" in given:
         given["intensity_range"] = _intensity_range(given["intensity_range"])
     if "bands" in given:

@@ -61,6 +61,15 @@ def test_a_named_folder(command, tmp_path):
         (["camvod"], "unknown dataset 'camvod'; did you mean 'camvid'"),
         (["camvid"], "give --data_dir=DIR"),
         (["camvid", "--data_dir=x"], "give --source=DIR"),
+        (["camvid", "--data_dir=x", "--source="], "give --source=DIR"),
+        (
+            ["folder", "--data_dir=x", "--source=gs://bucket/mine"],
+            "--source=gs://bucket/mine: raw files are read from a local path only",
+        ),
+        (
+            ["folder", "--data_dir=x", "--source=y", "--masks=s3://bucket/masks"],
+            "--masks=s3://bucket/masks: raw files are read from a local path only",
+        ),
         (
             ["shapes", "--data_dir=gs://bucket/data"],
             "--data_dir=gs://bucket/data: datasets are prepared on a local path only",
