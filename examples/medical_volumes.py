@@ -12,6 +12,9 @@ class indices on the same grid: NIfTI, or a DICOM series of the same slices. The
 `images/SPLIT/PATIENT/scanK/NNNN.png` and `masks/SPLIT/PATIENT/scanK/NNNN.png`. K is the number of
 the argument PATIENT=VOLUME:LABELS, counted from 0 over all patients.
 
+Prediction. Without labels, as in `--output=new --window=-160,240 patient4=scan4.nii.gz`, the script
+writes `images/PATIENT/scanK/NNNN.png` for `deeplab-jax predict`.
+
 Intensity. Values are mapped linearly, LOW to 0 and HIGH to 255, and clipped. DICOM values are
 rescaled first, for CT to Hounsfield units. The same window must be used for prediction.
 
@@ -34,13 +37,14 @@ import numpy as np
 import PIL.Image
 import pydicom
 import pydicom.misc
+from nibabel.filebasedimages import ImageFileError
 
 # Millimeters by which the positions of a volume and its labels may differ.
 TOLERANCE = 1e-2
 # Attributes that place a DICOM slice in the patient.
 GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 # Errors of a missing, unreadable or unsuitable file.
-FAULTS = (OSError, RuntimeError, ValueError, nibabel.filebasedimages.ImageFileError)
+FAULTS = (OSError, RuntimeError, ValueError, ImageFileError)
 # From the axes of DICOM (left, posterior, superior) to those of NIfTI (right, anterior, superior).
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -101,9 +105,35 @@ def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
 
 
+def read_labels(
+    path: pathlib.Path, images: pathlib.Path, volume: nibabel.Nifti1Image, num_classes: int
+) -> np.ndarray:
+    """Returns the slices of the labels of a volume, class indices or 255 for void, [slices, H, W].
+
+    Args:
+      path: NIfTI file or directory of a DICOM series with the labels.
+      images: path of the volume, for errors.
+      volume: the volume, which must have the same grid.
+      num_classes: number of classes; 255 is void.
+    """
+    label_volume = read_volume(path)
+    same_grid = volume.shape == label_volume.shape and np.allclose(
+        volume.affine, label_volume.affine, atol=TOLERANCE
+    )
+    if not same_grid:
+        raise ValueError(f"{path}: its grid is not that of {images}; resample the labels first")
+    classes = axial_slices(label_volume)
+    legal = (classes == np.rint(classes)) & (
+        ((classes >= 0) & (classes < num_classes)) | (classes == 255)
+    )
+    if not legal.all():
+        raise ValueError(f"{path}: expected 0..{num_classes - 1} or 255, got {classes[~legal][0]}")
+    return classes.astype(np.uint8)
+
+
 def convert(
     images: pathlib.Path,
-    labels: pathlib.Path,
+    labels: pathlib.Path | None,
     output: pathlib.Path,
     place: pathlib.PurePath,
     window: tuple[float, float],
@@ -112,75 +142,82 @@ def convert(
     """Writes the slices of one volume and its labels; returns their number.
 
     Args:
-      images, labels: NIfTI files or directories of a DICOM series.
+      images, labels: NIfTI files or directories of a DICOM series; without labels, only images are
+        written.
       output: directory that receives `images/` and `masks/`.
       place: split and patient, below both.
       window: values that become 0 and 255.
       num_classes: number of classes; 255 is void.
     """
-    volume, label_volume = read_volume(images), read_volume(labels)
-    same_grid = volume.shape == label_volume.shape and np.allclose(
-        volume.affine, label_volume.affine, atol=TOLERANCE
-    )
-    if not same_grid:
-        raise ValueError(f"{labels}: its grid is not that of {images}; resample the labels first")
-    classes = axial_slices(label_volume)
-    legal = (classes == np.rint(classes)) & (
-        ((classes >= 0) & (classes < num_classes)) | (classes == 255)
-    )
-    if not legal.all():
-        raise ValueError(
-            f"{labels}: expected 0..{num_classes - 1} or 255, got {classes[~legal][0]}"
-        )
-    for kind in ("images", "masks"):
+    volume = read_volume(images)
+    slices = {"images": axial_slices(volume)}
+    if labels:
+        slices["masks"] = read_labels(labels, images, volume, num_classes)
+    for kind, planes in slices.items():
         (output / kind / place).mkdir(parents=True)
-    for index, (values, labeled) in enumerate(zip(axial_slices(volume), classes, strict=True)):
-        pictures = {"images": to_bytes(values, *window), "masks": labeled.astype(np.uint8)}
-        for kind, pixels in pictures.items():
+        for index, values in enumerate(planes):
+            pixels = to_bytes(values, *window) if kind == "images" else values
             picture = PIL.Image.fromarray(np.ascontiguousarray(pixels))
             picture.save(output / kind / place / f"{index:04}.png")
-    return len(classes)
+    return len(slices["images"])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Converts the volumes that the command line names."""
+Volumes = list[tuple[str, pathlib.Path, pathlib.Path | None]]
+
+
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Volumes]:
+    """Returns the flags, and the patient, the scan and the labels of each volume."""
     summary, _, description = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
         description=summary, epilog=description, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("volumes", nargs="+", metavar="PATIENT=IMAGES:LABELS")
+    parser.add_argument("volumes", nargs="+", metavar="PATIENT=IMAGES[:LABELS]")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="new directory")
-    parser.add_argument("--classes", required=True, help="class names in the order of the labels")
+    parser.add_argument("--classes", default="", help="class names in the order of the labels")
     parser.add_argument("--window", required=True, metavar="LOW,HIGH", help="range of intensities")
-    parser.add_argument("--val", required=True, help="names of the patients for validation")
+    parser.add_argument("--val", default="", help="names of the patients for validation")
     options = parser.parse_args(arguments)
-    classes, held_out = options.classes.split(","), set(options.val.split(","))
-    low, high = map(float, options.window.split(","))
-    volumes = []
+    volumes: Volumes = []
     for given in options.volumes:
         patient, _, paths = given.partition("=")
-        images, _, labels = paths.rpartition(":")
+        images, colon, labels = paths.rpartition(":")
+        images, labels = (images, labels) if colon else (labels, "")
         if not patient or not images:
-            parser.error(f"{given}: expected PATIENT=IMAGES:LABELS")
-        volumes.append((patient, pathlib.Path(images), pathlib.Path(labels)))
-    patients = {patient for patient, *_ in volumes}
-    if held_out - patients or not patients - held_out:
+            parser.error(f"{given}: expected PATIENT=IMAGES:LABELS, or PATIENT=IMAGES")
+        volumes.append((patient, pathlib.Path(images), pathlib.Path(labels) if labels else None))
+    with_labels = {labels is not None for *_, labels in volumes}
+    if len(with_labels) > 1:
+        parser.error("give labels for all volumes, or for none")
+    if {bool(options.classes), bool(options.val)} != with_labels:
+        parser.error("--classes and --val are required for volumes with labels, and only for these")
+    patients, held_out = {patient for patient, *_ in volumes}, set(options.val.split(","))
+    if options.val and (held_out - patients or not patients - held_out):
         parser.error(
             f"--val={options.val}: name some, but not all, of {', '.join(sorted(patients))}"
         )
+    low, high = map(float, options.window.split(","))
     if low >= high:
         parser.error(f"--window={options.window}: LOW must be below HIGH")
     if options.output.exists():
         parser.error(f"{options.output} exists; give a new directory")
+    return options, volumes
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Converts the volumes that the command line names."""
+    options, volumes = parse(arguments)
+    low, high = map(float, options.window.split(","))
+    classes, held_out = options.classes.split(","), options.val.split(",")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=".writing-") as temporary:
         output = pathlib.Path(temporary, options.output.name)
         for number, (patient, images, labels) in enumerate(volumes):
-            split = "val" if patient in held_out else "train"
+            split = "" if labels is None else "val" if patient in held_out else "train"
             place = pathlib.PurePath(split, patient, f"scan{number}")
             count = convert(images, labels, output, place, (low, high), len(classes))
-            print(f"{split}/{patient}: {count} slices of {images}")
-        (output / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
+            print(f"{place.parent}: {count} slices of {images}")
+        if options.classes:
+            (output / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
         os.replace(output, options.output)
 
 

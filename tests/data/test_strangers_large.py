@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -174,8 +175,10 @@ def convert():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
-    def convert(output: pathlib.Path, *volumes: str, val: str = "b") -> None:
-        options = [f"--output={output}", "--classes=background,liver", "--window=-160,240"]
+    def convert(
+        output: pathlib.Path, *volumes: str, val: str = "b", classes: str = "background,liver"
+    ) -> None:
+        options = [f"--output={output}", f"--classes={classes}", "--window=-160,240"]
         module.main([*options, f"--val={val}", *volumes])
 
     return convert
@@ -229,6 +232,48 @@ def test_slices_of_a_patient_stand_in_one_split(convert, volumes, prepare, tmp_p
     train = open_dataset("folder/mine", tmp_path / "data", "train")
     patients = {train[index]["image_id"].split("/")[0] for index in range(len(train))}
     assert patients == {"a"}
+
+
+def test_scans_without_labels_become_images(convert, volumes, tmp_path):
+    convert(tmp_path / "liver", *volumes.values())
+    scans = [given.rpartition(":")[0] for given in volumes.values()]
+    convert(tmp_path / "new", *scans, val="", classes="")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["images"]
+    for split, place in (("train", "a/scan0"), ("val", "b/scan1")):
+        with_labels = sorted((tmp_path / "liver/images" / split / place).iterdir())
+        without = sorted((tmp_path / "new/images" / place).iterdir())
+        assert [path.name for path in without] == [path.name for path in with_labels]
+        for found, expected in zip(without, with_labels, strict=True):
+            assert found.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "names", "complaint"),
+    [
+        ("scan labeled", {}, "give labels for all volumes, or for none"),
+        ("scan scan", {}, "--classes and --val are required for volumes with labels, and only"),
+        ("labeled labeled", {"val": ""}, "--classes and --val are required for volumes with"),
+    ],
+)
+def test_labels_classes_and_patients_are_given_together(
+    kinds, names, complaint, convert, volumes, tmp_path, capsys
+):
+    given = [
+        volumes[patient] if kind == "labeled" else volumes[patient].rpartition(":")[0]
+        for patient, kind in zip("ab", kinds.split(), strict=True)
+    ]
+    with pytest.raises(SystemExit):
+        convert(tmp_path / "liver", *given, **names)
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "liver").exists()
+
+
+def test_a_missing_volume_ends_in_one_line(monkeypatch, tmp_path):
+    words = [f"--output={tmp_path / 'new'}", "--window=0,1", f"a={tmp_path / 'no.nii.gz'}"]
+    monkeypatch.setattr(sys, "argv", ["medical_volumes.py", *words])
+    with pytest.raises(SystemExit, match=r"^medical_volumes\.py: .*no\.nii\.gz"):
+        runpy.run_path(str(RECIPE), run_name="__main__")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("fault", ["grid", "gap", "class", "two series", "one slice"])
