@@ -341,7 +341,7 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
     if partly > MAX_PARTLY_TRANSPARENT:
         raise DeepLabError(
             f"{name}: {partly:.0%} of the pixels are partly transparent. If the opacity (alpha) "
-            "channel contains a further band, such as near infrared, prepare the dataset with "
+            "channel contains a further band, such as near infrared, use `prepare folder` with "
             "--bands=all; otherwise remove the channel, or flatten the image onto a background"
         )
 
@@ -395,6 +395,6 @@ def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -
     if further > 0 and not is_opacity:
         raise DeepLabError(
             f"{name}: the TIFF has {bands} bands; expected one (gray) or three (RGB), with or "
-            "without opacity. Prepare the dataset with --bands=3,2,1 to select three (numbers from "
-            "1, in the order red, green, blue) or with --bands=all to keep all of them"
+            "without opacity. Use `prepare folder` with --bands=3,2,1 to select three (numbers "
+            "from 1, in the order red, green, blue) or with --bands=all to keep all of them"
         )

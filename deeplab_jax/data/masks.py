@@ -72,8 +72,8 @@ class MaskFile:
         values = colors[..., 0]
         if image.mode not in INDEX_MODES or (colors != values[..., None]).any():
             raise DeepLabError(
-                f"{self.path}: the mask is painted in colors; give a color map (--color_map) that "
-                "assigns a class to each color"
+                f"{self.path}: the mask is painted in colors; use `prepare folder` with a color "
+                "map (--color_map) that assigns a class to each color"
             )
         self._check_opacity(values, opacity)
         return _unstretched(values, image)

@@ -69,7 +69,7 @@ def test_labels_are_translated(save):
             r"mask value 6 \(1 pixels\), 7 \(2 pixels\), 8 .*legal: classes 0\.\.2, void 255",
         ),
         (INDICES.astype(np.uint16) * 300, r"mask value 300 \(1 pixels\), 600"),
-        (paint(INDICES), "color map"),
+        (paint(INDICES), r"use `prepare folder` with a color map \(--color_map\)"),
     ],
     ids=["value", "16 bits", "colors"],
 )

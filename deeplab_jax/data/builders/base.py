@@ -76,8 +76,8 @@ class Findings:
                 raise DeepLabError(
                     f"{facts.mask}: index {index} has the color {color} in the palette of this "
                     f"mask, but {earlier} in the palette of {mask}. If colors identify the "
-                    "classes, give --color_map; if indices identify them, save all masks with the "
-                    "same palette, or as gray images"
+                    "classes, use `prepare folder` with --color_map; if indices identify them, "
+                    "save all masks with the same palette, or as gray images"
                 )
 
     def notes(self) -> list[str]:
