@@ -139,6 +139,16 @@ def test_names_are_matched_by_one_rule(images, masks, expected):
     assert [matching.mask_of.get(key, "-") for key in images.split()] == expected.split()
 
 
+def test_folders_that_do_not_match_are_the_reason_if_names_occur_twice():
+    images, masks = (
+        {f"{split}/{folder}1": Path(split, folder, "1.png") for split in ("train", "val")}
+        for folder in ("raw/", "")
+    )
+    complaint = r"none of 2 images .*; several files in different folders have the same name, so"
+    with pytest.raises(DeepLabError, match=complaint):
+        match_names(images, masks)
+
+
 def test_names_are_matched_in_either_unicode_form():
     names = [("Ba\u0308ume", "B\xe4ume"), ("b", "b")]
     images, masks = ({name: Path(f"{name}.png") for name in of} for of in zip(*names, strict=True))

@@ -150,10 +150,18 @@ def match_names(images: Named, masks: Named) -> Matching:
             if len(loose) == len(images):
                 mask_of = {loose_images[key]: loose_masks[mask] for key, mask in loose.items()}
     if not mask_of:
+        image_names, mask_names = ({split_key(key)[1] for key in of} for of in (images, masks))
+        # Without duplicate names, files of equal names would have matched in spite of the folders.
+        expected = (
+            "several files in different folders have the same name, so the folders of an image and "
+            "its mask must also match, as in train/images/ and train/masks/"
+            if image_names & mask_names
+            else "the names of an image and its mask must be equal, except for a prefix or suffix "
+            "that all images or all masks share"
+        )
         raise DeepLabError(
             f"none of {len(images)} images ({shown_names(images.values())}) has a mask among "
-            f"{len(masks)} masks ({shown_names(masks.values())}); the names of an image and its "
-            "mask must be equal, except for a prefix or suffix that all images or all masks share"
+            f"{len(masks)} masks ({shown_names(masks.values())}); {expected}"
         )
     used = set(mask_of.values())
     return Matching(
