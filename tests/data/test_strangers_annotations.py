@@ -864,6 +864,15 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         r"instances_val.json: image 0: no image '' below",
     ),
+    "no file names": (
+        "coco",
+        lambda source: edit(
+            source,
+            name="annotations/instances_val.json",
+            change=lambda content: [image.pop("file_name") for image in content["images"]],
+        ),
+        r"instances_val.json: image 0: no image '' below .*\(and 1 more",
+    ),
     "two equal names": (
         "coco",
         lambda source: (source / "instances_val.json").write_bytes(

@@ -170,7 +170,7 @@ class Coco(AnnotationsBuilder):
         for image in images:
             fault = faults.get(image["id"], "")
             listed = self._listed(image, objects[image["id"]], path, split, fault)
-            name = image_name(str(image.get("file_name"))) or f"images/{image['id']}"
+            name = image_name(str(image.get("file_name") or "")) or f"images/{image['id']}"
             add_image(found, split, name, listed)
         return [names[category] for category in sorted(names)]
 
