@@ -367,6 +367,14 @@ def box(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
     return [[left, top], [right, top], [right, bottom], [left, bottom]]
 
 
+def test_files_in_splits_and_files_in_no_split_are_refused_together(source, tmp_path):
+    write_coco(source)
+    (source / "annotations/instances_val.json").rename(source / "annotations/instances_all.json")
+    complaint = r"drawing_2 is in no split, but other files are in the split train; .*\(or name"
+    with pytest.raises(DeepLabError, match=complaint):
+        built("coco", source, tmp_path)
+
+
 def test_later_shapes_of_labelme_are_in_front(source, tmp_path):
     write_picture(source / "a.png", np.zeros((20, 20, 3), np.uint8))
     shapes = [

@@ -329,8 +329,9 @@ def in_splits(
         return {split: found[split] for split in SPLITS if found.get(split)}
     if divided := [split for split in SPLITS if found.get(split)]:
         raise DeepLabError(
-            f"{next(iter(undivided))} is not in the folder of a split, but other files "
-            f"are in {divided[0]}/; put all files into train/, val/ or test/, or none of them"
+            f"{next(iter(undivided))} is in no split, but other files are in the split "
+            f"{divided[0]}; put all annotation files into train/, val/ or test/ (or name those of "
+            "coco after a split, as in instances_train.json), or none of them"
         )
     chosen = _held_out(list(undivided))
     builder.reporter.message(
