@@ -695,6 +695,18 @@ def test_only_submitted_empty_annotations_of_label_studio_are_background(
     assert ("1 tasks without a brush mask are left out" in builder.notes()) == cancelled
 
 
+def test_a_second_task_with_an_image_is_a_damaged_example_of_label_studio(source, tmp_path):
+    write_label_studio(source)
+    content = json.loads((source / "project-1.json").read_text())
+    image = {"image": "/data/upload/2/4d5e6f70-drawing_0.png"}
+    content.append({"id": 99, "data": image, "annotations": [{"result": []}]})
+    save_json(source / "project-1.json", content)
+    (problem,) = built("label_studio", source, tmp_path).problems()
+    assert problem.image_id == "task-99"
+    name = r"\S*images/drawing_0\.png"
+    assert re.search(rf"task 99: the image {name} has the same name as {name} of", problem.reason)
+
+
 def test_images_of_yolo_may_lie_outside_the_source(source, tmp_path):
     write_yolo(source)
     for name in ("images", "labels"):

@@ -93,6 +93,12 @@ class LabelStudio(AnnotationsBuilder):
                 continue
             listed = self._listed(task, of_task, path)
             identity = f"task-{task['id']}" if listed.fault else image_name(self._relative(listed))
+            if earlier := found.get(None, {}).get(identity):
+                fault = (
+                    f"{path}: task {task['id']}: the image {listed.path} has the same name as "
+                    f"{earlier.path} of another task; rename the image, or delete one of the tasks"
+                )
+                identity, listed = f"task-{task['id']}", listed._replace(fault=fault)
             add_image(found, None, identity, listed)
         for number, of_task in masks.items():
             fault = (
