@@ -737,6 +737,13 @@ def test_several_exports_in_one_source_are_refused_with_their_names(name, source
     assert built(name, tmp_path / "top", tmp_path).problems() == []
 
 
+def test_two_descriptions_of_one_yolo_export_are_refused_with_the_remedy(source, tmp_path):
+    write_yolo(source)
+    shutil.copy(source / "data.yaml", source / "dataset.yaml")
+    with pytest.raises(DeepLabError, match=r"data\.yaml, .*dataset\.yaml; .*keep only one of them"):
+        built("yolo", source, tmp_path)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_images_of_16_bits_are_mapped_by_the_given_range(name, source, tmp_path):
     WRITERS[name](source)

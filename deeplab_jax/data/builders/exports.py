@@ -91,7 +91,8 @@ def uppermost(files: Sequence[Path]) -> Path:
         raise DeepLabError(
             f"the source contains {len(found)} exports, described by "
             f"{shortened(found, SHOWN_FILES)}; prepare each of them separately, with its "
-            "directory as --source, or merge them in the annotation tool"
+            "directory as --source, merge them in the annotation tool, or, if they describe the "
+            "same files, keep only one of them"
         )
     return found[0]
 
