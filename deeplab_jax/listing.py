@@ -167,7 +167,9 @@ UTF8_NAME = 0x800
 def leads_out(name: str) -> bool:
     """Returns whether the archive member `name` would be unpacked outside the target directory."""
     parts = name.replace("\\", "/").split("/")
-    return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
+    # Windows paths begin with a drive, such as C:. Other colons are part of a name: 12:30.png.
+    has_drive = parts[0][1:2] == ":"
+    return name.startswith(("/", "\\")) or ".." in parts or has_drive or "\0" in name
 
 
 def check_member_path(name: str) -> None:

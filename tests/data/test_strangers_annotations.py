@@ -1111,6 +1111,21 @@ def test_unsafe_archives_are_refused(members, complaint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] in (["inside", "a.zip"], ["a.zip", "inside"])
 
 
+def test_names_in_archives_and_lists_may_contain_colons(source, tmp_path):
+    unpack_zip(archive(tmp_path / "a.zip", ("12:30.txt", b"content")), tmp_path)
+    assert (tmp_path / "12:30.txt").read_bytes() == b"content"
+    with pytest.raises(DeepLabError, match="leads out of the archive"):
+        unpack_zip(archive(tmp_path / "b.zip", ("C:\\a.txt", b"")), tmp_path)
+    write_cvat(source)
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (source / folder / "drawing_0.png").rename(source / folder / "12:30.png")
+    path = source / "ImageSets/Segmentation/Train.txt"
+    path.write_text(path.read_text().replace("drawing_0", "12:30"))
+    builder = built("cvat", source, tmp_path)
+    assert "12:30" in builder.image_ids()["train"]
+    assert builder.problems() == []
+
+
 def test_a_source_that_is_no_directory_and_no_archive(tmp_path):
     (tmp_path / "a.zip").write_text("no")
     with pytest.raises(DeepLabError, match=r"a\.zip: damaged, or not a zip archive"):
