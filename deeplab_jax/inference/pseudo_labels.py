@@ -6,8 +6,9 @@ The labels that the model predicts are called pseudo-labels. The method "Naive-S
 
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,17 +247,21 @@ def _write_labeled(
 ) -> set[bytes]:
     """Copies the labeled images of a split, and their masks, to the dataset folder.
 
-    Examples whose mask exists, because an earlier call wrote them, are not written again.
+    Examples whose mask exists, because an earlier call wrote them, are not written again. If
+    several examples have the same name, as in joined splits, a number is appended to the names of
+    all but the first.
 
     Returns:
       BLAKE2 digests of the decoded images, with which copies among the unlabeled images are found.
     """
     digests: set[bytes] = set()
+    used: set[str] = set()
     below = Path(split, LABELED) if split == "train" else Path(split)
     bands, palette = dataset.descriptor.bands, dataset.descriptor.palette
     for index in reporter.track(range(len(dataset)), f"copying {split}, image"):
         example: Example = dataset[index]
-        name = example["image_id"]
+        name = _unused(example["image_id"], used)
+        used.add(name)
         check_member_path(name)
         digests.add(_digest(example["image"]))
         mask = output / "masks" / below / f"{name}.png"
@@ -266,6 +271,12 @@ def _write_labeled(
             _write_image(path, encoded, bands)
             write_class_map(mask, example["label"], palette)
     return digests
+
+
+def _unused(name: str, used: Set[str]) -> str:
+    """Returns the name; if it is in `used`, the first of NAME_2, NAME_3, … that is not."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in used)
 
 
 def _image_path(place: Path, encoded: bytes, bands: Bands) -> Path:

@@ -140,6 +140,31 @@ def test_the_folder_is_a_dataset_of_labels_and_confident_predictions(tmp_path, l
     assert train.descriptor.class_names == NAMES
 
 
+def test_examples_of_joined_splits_may_have_equal_names(tmp_path):
+    mine, pixels = tmp_path / "mine", noise(20, 24, 30)
+    for index, split in enumerate(("train", "val")):
+        for kind, picture in (("images", pixels[index]), ("masks", pixels[index, ..., 0] % 2)):
+            folder = mine / kind / split
+            folder.mkdir(parents=True)
+            Image.fromarray(picture).save(folder / "0.png")
+    (mine / "classes.txt").write_text("\n".join(NAMES))
+    prepared(mine, tmp_path / "data")
+    labeled = {
+        name: open_dataset("folder", tmp_path / "data", split)
+        for name, split in (("train", "train+val"), ("val", "val"))
+    }
+    write_images(tmp_path / "all", 2, first=5)
+    for _ in range(2):  # The second call resumes.
+        assert write(tmp_path, labeled, tmp_path / "all").num_labeled == 3
+    for index, name in enumerate(("0.png", "0_2.png")):
+        image, mask = (
+            np.asarray(Image.open(tmp_path / "pseudo" / kind / "train" / "labeled" / name))
+            for kind in ("images", "masks")
+        )
+        np.testing.assert_array_equal(image, pixels[index])
+        np.testing.assert_array_equal(mask, pixels[index, ..., 0] % 2)
+
+
 def test_images_with_other_bands_are_arrays(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 65536, (6, 24, 30, 4), np.uint16)
     for index in range(6):
