@@ -4,6 +4,7 @@ Void pixels have no class; losses and metrics ignore them. With up to 255 classe
 and void is 255, as in PASCAL VOC. With more classes, labels are uint16 and void is 65535.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def check_class_names(class_names: Sequence[str], origin: object) -> None:
             "class_names in Python)"
         )
     if len(set(class_names)) < len(class_names):
-        twice = next(name for name in class_names if list(class_names).count(name) > 1)
+        ((twice, _),) = Counter(class_names).most_common(1)
         raise DeepLabError(
             f"{origin}: the class name {twice!r} occurs twice; give each class a different name"
         )
