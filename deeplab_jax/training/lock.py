@@ -31,8 +31,9 @@ def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable
     """Locks a workdir, local or in a bucket, while the `with` block runs.
 
     The lock of a process that has ended is taken over. If that process ran on this host, in the
-    same container, this happens at once. Otherwise, it happens when the heartbeat in the lock has
-    not changed for 45 s. Clocks of different hosts are not compared.
+    same container, and the host has not been restarted since, this happens at once. Otherwise, it
+    happens when the heartbeat in the lock has not changed for 45 s. Clocks of different hosts are
+    not compared.
 
     Args:
       workdir: directory of the run.
@@ -184,13 +185,16 @@ def _wait_until_stale(
 
 
 def _died_here(owner: dict[str, Any]) -> bool:
-    """Returns whether the owner ran on this host, in this container, and its process has ended."""
+    """Returns whether the owner ran on this host, in this container, and its process has ended.
+
+    The result is also False if the host was restarted since.
+    """
     process = owner.get("process")
     if owner.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
-    # Containers can have the host name of the machine, or of each other, but their process ids are
-    # unrelated. Locks of earlier releases do not state where their process id is valid.
-    if owner.get("pid_namespace") != _pid_namespace():
+    # Machines and containers can have equal host names, but their process ids are unrelated. Locks
+    # of earlier releases do not state where their process id is valid.
+    if any(owner.get(name) != value for name, value in _process_id_scope().items()):
         return False
     if process == os.getpid():
         # The process id of the owner was reused, unless this process itself holds the lock.
@@ -219,19 +223,25 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else {}
 
 
-def _pid_namespace() -> str | None:
-    """Returns an identifier of the container's namespace of process ids; None except on Linux."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
+def _process_id_scope() -> dict[str, str | None]:
+    """Returns identifiers of where the id of this process is valid; each is None except on Linux.
+
+    They are `boot_id`, which identifies the machine and its last start, and `pid_namespace`, which
+    identifies the container on this machine.
+    """
+    scope: dict[str, str | None] = {"boot_id": None, "pid_namespace": None}
+    with contextlib.suppress(OSError):
+        scope["boot_id"] = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with contextlib.suppress(OSError):
+        scope["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+    return scope
 
 
 def _content(token: str, heartbeat: int) -> str:
     owner = {
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "pid_namespace": _pid_namespace(),
+        **_process_id_scope(),
         "token": token,
         "heartbeat": heartbeat,
     }

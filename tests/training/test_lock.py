@@ -68,11 +68,18 @@ def test_the_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(
 
 
 @pytest.mark.parametrize("same_process", [True, False])
-@pytest.mark.parametrize("other", [{"pid_namespace": "pid:[1]"}, {}])
-def test_a_live_run_in_another_container_of_the_same_host_name_is_not_taken_over(
+@pytest.mark.parametrize(
+    "other",
+    [
+        lock._process_id_scope() | {"pid_namespace": "pid:[1]"},
+        lock._process_id_scope() | {"boot_id": "that of another machine"},
+        {},
+    ],
+)
+def test_a_live_run_elsewhere_with_the_same_host_name_is_not_taken_over(
     tmp_path, reporter, monkeypatch, same_process, other
 ):
-    """Locks of earlier releases do not state the namespace of the process id."""
+    """Locks of earlier releases state neither the machine nor the namespace of the process id."""
     monkeypatch.setattr(lock, "STALE_SECONDS", 20.0)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
