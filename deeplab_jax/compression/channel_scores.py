@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -192,28 +193,29 @@ def _reconstruction(
 
 
 def _relative_magnitudes(
-    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Any, *, parameter: str
+    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Any, *, parameters: Sequence[str]
 ) -> np.ndarray:
     """Returns the L1 norm of the weights of each channel, divided by the mean norm in its layer.
 
     Args:
       graph, model, variables: channel graph, network, and variables of the network.
       moments: not used; all functions in `SCORES` have this parameter.
-      parameter: name of the parameter that contains the weights: `kernel`, or `norm/scale` for
-        the scale γ of batch normalization.
+      parameters: names of the parameters that contain the weights: `norm/scale` for the scale γ of
+        batch normalization, and `kernel`. If both are given, `kernel` is used only for channels
+        without a scale.
 
     Returns:
       float64 [graph.num_channels].
     """
     flat = flatten_dict(variables["params"], sep="/")
     scores, scored = np.zeros(graph.num_channels), np.zeros(graph.num_channels, bool)
-    for path, layer in graph.layers.items():
+    for parameter, (path, layer) in itertools.product(parameters, graph.layers.items()):
         outputs = layer.outputs[layer.outputs != NO_CHANNEL]
         # With `norm/scale`, the scale of a depthwise convolution replaces that of the dense one
         # before it, which has the same channels. A gate also has the channels of the map that it
         # multiplies, but its kernel does not compute them.
-        gate = parameter == "kernel" and scored[outputs].any()
-        if f"{path}/{parameter}" not in flat or gate:
+        done = parameter == "kernel" and scored[outputs].any()
+        if f"{path}/{parameter}" not in flat or done:
             continue
         weights = np.abs(flat[f"{path}/{parameter}"])
         norms = weights.sum(tuple(range(weights.ndim - 1)))
@@ -231,7 +233,9 @@ def _relative_magnitudes(
 Score = Callable[[ChannelGraph, DeepLab, Any, Any], np.ndarray]
 SCORES: Mapping[str, Score] = {
     "reconstruction": _reconstruction,
-    "batch_norm_scale": functools.partial(_relative_magnitudes, parameter="norm/scale"),
-    "norm": functools.partial(_relative_magnitudes, parameter="kernel"),
+    "batch_norm_scale": functools.partial(
+        _relative_magnitudes, parameters=("norm/scale", "kernel")
+    ),
+    "norm": functools.partial(_relative_magnitudes, parameters=("kernel",)),
 }
 CRITERIA = tuple(SCORES)

@@ -257,6 +257,29 @@ def test_the_norm_of_a_gated_channel_is_that_of_the_kernel_that_computes_it():
         np.testing.assert_allclose(found, norms / norms.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v3", pytest.param("convnext", marks=SLOW)])
+def test_layers_without_batch_normalization_are_ranked_by_the_norm_of_their_kernels(name):
+    model = stored(name)
+    graph = channel_graph(model.model, SIZE)
+    scores = SCORES["batch_norm_scale"](graph, model.model, model.variables, {})
+    flat = traverse_util.flatten_dict(model.variables["params"], sep="/")
+    scaled = {
+        int(channel)
+        for path, layer in graph.layers.items()
+        if f"{path}/norm/scale" in flat
+        for channel in layer.outputs
+    }
+    without = {
+        path: layer.outputs
+        for path, layer in graph.layers.items()
+        if (graph.fixed | scaled).isdisjoint(layer.outputs.tolist())
+    }
+    assert without
+    for path, outputs in without.items():
+        norms = np.abs(flat[f"{path}/kernel"]).sum((0, 1, 2))
+        np.testing.assert_allclose(scores[outputs], norms / norms.mean(), rtol=1e-5)
+
+
 @SLOW
 @pytest.mark.parametrize("criterion", ["batch_norm_scale", "norm"])
 def test_a_layer_s_own_scale_does_not_protect_it(criterion):
