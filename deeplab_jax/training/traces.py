@@ -53,7 +53,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         self._profile_after = PROFILED_AFTER if profile else None
         self._signaled, self._found, self._done = (threading.Event() for _ in range(3))
         self._agreed: int | None = None
-        self._begin_after: int | None = None
+        self._due = False
         self._target: pathlib.Path | None = None
         self._last = 0
 
@@ -107,6 +107,8 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     def agree(self, step: int, agreed: int | None) -> None:
         """Schedules a trace of the steps after `step` in this process if `agreed` is `step`.
 
+        If another trace is in progress, the scheduled trace begins after it.
+
         Every process calls this method when it logs, after the processes have exchanged the results
         of `agreed_start`.
 
@@ -116,7 +118,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
             begins; None: no trace.
         """
         if agreed == step:
-            self._begin_after = step
+            self._due = True
 
     def before_step(self, step: int, steps_done: int) -> None:
         """Begins a trace if one was requested. Must be called before each training step.
@@ -130,8 +132,9 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         if self._profile_after is not None and steps_done >= self._profile_after:
             self._profile_after = None
             self._start(self._workdir / "profile", step)
-        elif self._signaled.is_set() or self._begin_after == step - 1:
+        elif self._signaled.is_set() or self._due:
             self._signaled.clear()
+            self._due = False
             self._start(self._workdir / TRACES / f"step_{step:06}", step)
 
     def after_step(self, step: int, loss: jax.Array) -> None:

@@ -73,6 +73,13 @@ def test_a_file_requests_a_trace_after_the_next_log_line(tmp_path, profiler):
     assert not request.exists()
 
 
+def test_a_file_that_requests_a_trace_during_another_trace_delays_it(tmp_path, profiler):
+    with Traces(tmp_path, True, RecordingReporter()) as traces:
+        run(traces, 20, at=lambda step: step == 3 and traces._found.set())
+    requested, profile = tmp_path / "traces" / "step_000008", tmp_path / "profile"
+    assert profiler == [str(profile), None, str(requested), None]
+
+
 def test_all_processes_begin_at_the_step_that_process_0_published(tmp_path, profiler, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with Traces(tmp_path, False, RecordingReporter()) as traces:
