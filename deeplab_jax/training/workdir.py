@@ -1,5 +1,6 @@
 """Reads and writes the files that describe a workdir: config, data fingerprints, manifest."""
 
+import contextlib
 import copy
 import importlib.metadata
 import json
@@ -260,9 +261,17 @@ def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
     write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of the packages that affect the results of training."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+def versions() -> dict[str, str | None]:
+    """Returns the versions of the packages that affect the results of training.
+
+    The version of a package that is not installed is None, for example that of deeplab_jax if a
+    checkout is only on Python's import path.
+    """
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _manifest(mesh: Mesh) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import contextlib
+import importlib.metadata
 import json
 import threading
 import time
@@ -22,6 +23,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, replacing_directory
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.training import train, writers
+from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.workdir import claim, write_manifest
 from deeplab_jax.training.writers import Monitor, RowFile, read_rows
 
@@ -161,6 +163,12 @@ def test_the_manifest_lists_every_start(tmp_path):
     assert len(starts) == 2
     assert starts[0]["versions"]["jax"] == jax.__version__
     assert starts[0]["mesh"] == {"data": 1, "spatial": 1}
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
+    monkeypatch.setattr(workdirs, "PACKAGES", ("jax", "package-that-is-not-installed"))
+    expected = {"jax": importlib.metadata.version("jax"), "package-that-is-not-installed": None}
+    assert workdirs.versions() == expected
 
 
 @pytest.fixture
