@@ -1,7 +1,11 @@
 """Batches for training and evaluation that do not depend on the number of workers and hosts."""
 
 import functools
+import multiprocessing
+import os
 import re
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import absl.flags
@@ -23,6 +27,10 @@ Batch = dict[str, np.ndarray]
 WORKER_BUFFER = 2
 READ_AHEAD = 4
 READ_THREADS = 4
+# Number of seconds after which a worker process ends if it receives SIGTERM.
+TERMINATION_SECONDS = 180
+# Signals to a run that worker processes ignore: Ctrl-C, request of a trace, and preemption.
+IGNORED_SIGNALS = ("SIGINT", "SIGUSR1", "SIGUSR2")
 
 
 def training_batches(
@@ -204,12 +212,28 @@ def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """Restricts OpenCV to one thread; Grain calls this function when a worker process starts.
+    """Prepares a worker process; Grain calls this function when the process starts.
 
-    More threads would not be faster, because the worker processes use all cores.
+    OpenCV gets one thread, because the worker processes use all cores. Ctrl-C in a terminal and
+    signals of SLURM are sent to all processes of a run. Worker processes ignore them, because the
+    run reads a few more batches before it saves a checkpoint. They end 180 s after SIGTERM.
 
     Args:
       worker: index of the worker process; unused.
       num_workers: number of worker processes; unused.
     """
     cv2.setNumThreads(0)
+    for name in IGNORED_SIGNALS:
+        # Windows lacks two of these signals.
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERMINATION_SECONDS))
+    threading.Thread(target=_end_with_parent, name="parent process", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker process when its parent process ends without closing it, as by kill -9."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

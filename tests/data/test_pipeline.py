@@ -1,4 +1,9 @@
 import dataclasses
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +52,39 @@ def test_batches_keep_the_contract(reference):
 def test_workers_change_nothing(train, reference, workers):
     batches = training_batches(train, AUGMENTATION, batch_size=4, seed=7, workers=workers)
     assert_equal(take(batches, 8), reference)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_to_all_processes_of_a_run_do_not_end_the_workers(train, number):
+    """Ctrl-C in a terminal, and SLURM, send a signal to all processes of a run."""
+    batches = training_batches(train, AUGMENTATION, batch_size=4, seed=7, workers=2)
+    take(batches, 2)
+    children = multiprocessing.active_children()
+    assert len(children) >= 2
+    for child in children:
+        os.kill(child.pid, number)
+    # Several of them were read before the signal.
+    assert len(take(batches, 40)) == 40
+
+
+KILLED = """
+import os, signal, sys
+from deeplab_jax.data import Augmentation, open_dataset, training_batches
+
+train = open_dataset("shapes", sys.argv[1], "train")
+batches = training_batches(train, Augmentation((33, 49)), batch_size=4, seed=7, workers=2)
+next(batches)
+print("reads", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_when_their_parent_process_is_killed(shapes_dir):
+    # The call returns when all processes have closed the pipe: the killed one and its workers.
+    words = [sys.executable, "-c", KILLED, str(shapes_dir)]
+    killed = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "reads\n")
 
 
 @pytest.mark.parametrize("start_step", [1, 5, 7])
