@@ -13,7 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
-from deeplab_jax.config_fields import INIT_SCOPES
+from deeplab_jax.config_fields import INIT_SCOPES, NOT_IN_CONFIG
 from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.output_stride import rename_branches_to_match
@@ -189,9 +189,9 @@ def initialize_from(
     check_floating_point(theirs, source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))
-    if architecture is not None and not architecture.takes_rgb:
+    if architecture is not None:
         _check_channels(theirs, architecture, source, parts)
-        if theirs.takes_rgb:
+        if theirs.takes_rgb and not architecture.takes_rgb:
             given = for_bands(given, wanted, theirs, architecture)
             reporter.message(
                 f"the first kernels of {source} take RGB; they are adapted to "
@@ -280,7 +280,9 @@ def _unit(path: Path) -> Path:
 
 
 # Keywords in which a network may differ from the network whose variables it loads.
-OF_THE_RUN = ("num_classes", "dtype", "frozen_batch_norm", "ghost_batch_size")
+OF_THE_RUN = (*NOT_IN_CONFIG, "dtype", "frozen_batch_norm", "ghost_batch_size")
+# Keywords that are determined by the dataset if its images are not 8-bit RGB.
+NORMALIZATION = ("preprocessing", "pixel_mean", "pixel_std")
 
 
 def _differing_flags(
@@ -290,12 +292,13 @@ def _differing_flags(
 
     Args:
       description: description of the other model; for image classifiers, the result is empty.
-      architecture: current architecture. Equal keywords and those in `OF_THE_RUN` get no flag.
+      architecture: current architecture. Equal keywords and those of run and data get no flag.
     """
     if description.task == checkpointing.CLASSIFICATION:
         return ""
     theirs, ours = description.create_model().architecture.describe(), architecture.describe()
-    differing = (name for name in theirs if theirs[name] != ours[name] and name not in OF_THE_RUN)
+    free = OF_THE_RUN if architecture.takes_rgb else (*OF_THE_RUN, *NORMALIZATION)
+    differing = (name for name in theirs if theirs[name] != ours[name] and name not in free)
     pairs = ((name, str(theirs[name]).replace(" ", "")) for name in differing)
     return " ".join(f"--config.model.{name}={shlex.quote(value)}" for name, value in pairs)
 
@@ -343,8 +346,7 @@ def _started_afresh(
     """
     afresh = [path for path in wanted if path not in fitting]
     if not whole:
-        names = list(dict.fromkeys(path[1] for path in afresh))
-        shown = ", ".join(names) or "nothing"
+        shown = ", ".join(dict.fromkeys(path[1] for path in afresh)) or "nothing"
         return [
             f"loaded {len(fitting)} arrays from {source}; parts with random initialization: {shown}"
         ]
@@ -384,9 +386,8 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
 
     Batch normalization that is folded in that model is unfolded, unless `frozen_batch_norm` is set.
     """
-    training = run.config.training
+    training, architecture = run.config.training, run.model.architecture
     source = locate(training.init_from, reporter)
-    architecture = run.model.architecture
     start = initialize_from(fresh, source, reporter, training.init_scope, architecture)
     warn_of_conventions(architecture, source, reporter, training.init_scope)
     if not start.folded or architecture.frozen_batch_norm:
@@ -395,6 +396,5 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
         f"the initial weights contain {len(start.folded)} batch normalizations folded into "
         f"convolutions; computing their statistics from {BATCHES} training batches"
     )
-    batches = itertools.islice(run_batches(run, first=0), BATCHES)
-    images = (batch["image"] for batch in batches)
+    images = (batch["image"] for batch in itertools.islice(run_batches(run, first=0), BATCHES))
     return unfold_batch_norm(run.model, start.variables, start.folded, images, run.mesh)

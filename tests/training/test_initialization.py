@@ -35,7 +35,7 @@ def fresh_variables(workdir, **changes):
     description = read_description(workdir)
     description.overrides.update(changes)
     model = description.create_model()
-    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, 33, 33, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     return jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), shapes)
@@ -75,6 +75,41 @@ def test_another_network_is_refused(workdir, changes):
     message = re.escape(f"training.init_from={workdir} is a different network")
     with pytest.raises(DeepLabError, match=message):
         starting_from(workdir, **changes)
+
+
+FIVE_BANDS = {
+    "in_channels": 5,
+    "image_dtype": "uint16",
+    "preprocessing": "mean_std",
+    "pixel_mean": (1.0,) * 5,
+    "pixel_std": (2.0,) * 5,
+}
+
+
+def described(workdir, **changes):
+    """Returns the description of the workdir's model with other keywords."""
+    description = read_description(workdir)
+    description.overrides.update(changes)
+    return description
+
+
+def test_the_flags_for_another_network_set_no_field_that_the_data_determine(workdir):
+    changes = FIVE_BANDS | {"aspp_channels": 8}
+    architecture = described(workdir, **changes).create_model().architecture
+    fresh = fresh_variables(workdir, **changes)
+    flags = r"of that network \(--config\.model\.aspp_channels=16\), or training\.init_scope"
+    with pytest.raises(DeepLabError, match=flags):
+        initialize_from(fresh, workdir, Reporter(), "all", architecture)
+
+
+def test_a_model_for_other_bands_does_not_initialize_one_for_rgb(workdir, tmp_path):
+    description, variables = (make(workdir, **FIVE_BANDS) for make in (described, fresh_variables))
+    write_model(tmp_path / "five", description, variables)
+    architecture = described(workdir).create_model().architecture
+    with pytest.raises(DeepLabError, match="takes 5 bands, but the data has 3; give a model for"):
+        initialize_from(
+            fresh_variables(workdir), tmp_path / "five", Reporter(), "all", architecture
+        )
 
 
 @pytest.mark.parametrize("changes", [{"aspp_channels": 8}, {"head": "aspp"}, {"num_classes": 5}])
