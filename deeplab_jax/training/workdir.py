@@ -290,16 +290,21 @@ def _manifest(mesh: Mesh) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Returns the Git commit of the code, with `+` if tracked files changed; None without Git."""
-    here = pathlib.Path(__file__).parent
+    """Returns the Git commit of the code, with `+` if tracked files changed.
+
+    The result is None without Git, and for a package that is installed inside the repository of
+    another project, such as in its `.venv`.
+    """
+    code = pathlib.Path(__file__)
 
     def git(*words: str) -> str:
         done = subprocess.run(
-            ["git", "-C", here, *words], capture_output=True, text=True, check=True
+            ["git", "-C", code.parent, *words], capture_output=True, text=True, check=True
         )
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", code.name)
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

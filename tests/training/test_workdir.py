@@ -1,6 +1,8 @@
 import contextlib
 import importlib.metadata
 import json
+import shutil
+import subprocess
 import threading
 import time
 
@@ -163,6 +165,24 @@ def test_the_manifest_lists_every_start(tmp_path):
     assert len(starts) == 2
     assert starts[0]["versions"]["jax"] == jax.__version__
     assert starts[0]["mesh"] == {"data": 1, "spatial": 1}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_commit_of_another_project_is_not_that_of_the_code(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        command = ["git", "-C", tmp_path, *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    git("commit", "--allow-empty", "--message=project")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "workdir.py").write_text("")
+    monkeypatch.setattr(workdirs, "__file__", str(tmp_path / ".venv" / "workdir.py"))
+    assert workdirs._commit() is None
+    git("add", "--force", ".venv/workdir.py")
+    git("commit", "--message=code")
+    assert workdirs._commit() == git("rev-parse", "HEAD")
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
