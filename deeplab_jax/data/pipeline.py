@@ -197,17 +197,25 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
     return _naming_dead_workers(iter(prepared))
 
 
+# Probable causes by the exit code of a worker process.
+CAUSES = {
+    "-9": "Memory was probably exhausted: reduce data.workers. ",
+    "1": "Its error is printed above. Worker processes import a Python script that starts them: "
+    "call train and evaluate below if __name__ == '__main__':, or set workers to 0. ",
+}
+
+
 def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
     try:
         yield from batches
     except RuntimeError as error:
         if "Worker process was terminated" not in str(error):
             raise
-        reason = re.search(r"exit code \S*\d", str(error))
+        found = re.search(r"exit code (\S*\d)", str(error))
         raise DeepLabError(
-            f"a data worker process ended unexpectedly ({reason[0] if reason else error}). Exit "
-            "code -9 usually means that memory was exhausted: reduce data.workers. Run the same "
-            "command again to resume from the last checkpoint"
+            f"a data worker process ended unexpectedly ({found[0] if found else error}). "
+            f"{CAUSES.get(found[1], '') if found else ''}Run the same command again to resume from "
+            "the last checkpoint"
         ) from error
 
 

@@ -13,6 +13,7 @@ from deeplab_jax.data import (
     Augmentation,
     evaluation_batches,
     open_dataset,
+    pipeline,
     training_batches,
 )
 from deeplab_jax.errors import DeepLabError
@@ -170,6 +171,23 @@ class Damaged:
             raise DeepLabError("camvid, train, frame 2: its bytes cannot be decoded")
         label = np.zeros((8, 8), np.uint8)
         return {"image": np.zeros((8, 8, 3), np.uint8), "label": label, "image_id": str(index)}
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (-9, r"\(exit code -9\)\. Memory was .* reduce data\.workers\. Run the same command"),
+        (1, r"\(exit code 1\)\. Its error .* below if __name__ == '__main__':"),
+        (-11, r"\(exit code -11\)\. Run the same command"),
+    ],
+)
+def test_the_error_for_a_dead_worker_advises_by_its_exit_code(code, advice):
+    def batches():
+        yield from ()
+        raise RuntimeError(f"Worker process was terminated unexpectedly with exit code {code}. …")
+
+    with pytest.raises(DeepLabError, match=advice):
+        next(pipeline._naming_dead_workers(batches()))
 
 
 @pytest.mark.timeout(60)
