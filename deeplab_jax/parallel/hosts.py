@@ -128,7 +128,8 @@ def start_hosts(
         # In a notebook or a test, JAX may already be in use. The process then cannot join a job.
         if backends_are_initialized():
             return jax.process_count()
-    before = signal.getsignal(signal.SIGTERM)
+    # A handler that was not installed from Python is reported as None, and cannot be restored.
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
     with _deadline(start_seconds, lambda: end and end(_late(addresses, start_seconds))):
         if not _initialize(addresses, start_seconds + GRACE_SECONDS):
             _refuse_to_be_alone(os.environ)

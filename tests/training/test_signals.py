@@ -51,6 +51,14 @@ def test_an_error_puts_the_handlers_back(handlers):
     assert current() == handlers
 
 
+def test_a_handler_that_was_not_installed_from_python_becomes_the_default(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    with interruption():
+        pass
+    monkeypatch.undo()
+    assert current() == dict.fromkeys(SIGNALS, signal.SIG_DFL)
+
+
 def test_other_threads_leave_signal_handlers_unchanged(handlers):
     answers = []
 
