@@ -360,7 +360,7 @@ class Loop:
                 "pixel, so neither the best checkpoint nor early stopping can be determined; check "
                 "data.validation_split and evaluation.limit"
             )
-        warning = curves_part(read_rows(self.run.workdir))
+        warning = curves_part(read_rows(self.run.workdir)) if is_first_host() else None
         if warning:
             self.reporter.warning(warning)
         return mean_iou

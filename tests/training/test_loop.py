@@ -9,6 +9,7 @@ from reporters import RecordingReporter
 
 from deeplab_jax import config as configs
 from deeplab_jax.parallel import JobInterrupt, make_mesh
+from deeplab_jax.training import loop as module
 from deeplab_jax.training.hooks import VALIDATION
 from deeplab_jax.training.loop import Logs, Loop
 from deeplab_jax.training.writers import Monitor
@@ -101,3 +102,10 @@ def test_early_stopping_counts_a_validation_that_was_interrupted(start):
 def test_an_interrupted_validation_that_finds_a_better_network_continues_the_training(start):
     with pytest.raises(pytest.fail.Exception, match="a step was trained"):
         start(20, {10: 0.2}, patience=1)
+
+
+def test_only_process_0_reads_the_metrics(start, monkeypatch):
+    monkeypatch.setattr(module, "is_first_host", lambda: False)
+    monkeypatch.setattr(module, "read_rows", lambda workdir: pytest.fail("metrics were read"))
+    _, evaluated, _ = start(30, {10: 0.1})
+    assert evaluated == 1
