@@ -111,7 +111,7 @@ def _take_over(path: pathlib.Path, owner: dict[str, Any], token: str) -> bool:
       token: token of this process.
 
     Returns:
-      Whether this process owns the lock. Otherwise, another process has changed it.
+      True if this process owns the lock; False if another process has changed it.
 
     Raises:
       DeepLabError: another process is taking over the lock.
