@@ -308,12 +308,12 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
             # `verify` checks all chunks of a PNG; decoding ends after the pixels.
             image.verify()
             image = PIL.Image.open(io.BytesIO(encoded))
-        image.info["name"] = name
-        check_one_picture(image, name)
-        # Decoding removes the information on how the pixels were stored.
-        image.info["stored_as"] = str(image.tile)
-        image.info["orientation"] = orientation_of(image)
-        image.load()
+            image.info["name"] = name
+            check_one_picture(image, name)
+            # Decoding removes the information on how the pixels were stored.
+            image.info["stored_as"] = str(image.tile)
+            image.info["orientation"] = orientation_of(image)
+            image.load()
         # Pillow converts gray with premultiplied opacity to no other mode.
         image = image.convert("LA") if image.mode == "La" else image
     except DeepLabError:
