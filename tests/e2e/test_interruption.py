@@ -13,10 +13,7 @@ from deeplab_jax.checkpointing import open_checkpoints, read_variables
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.training.hooks import VALIDATION, read_rows
 
-
-def slow(value):
-    """A case of the same kind as a quick one."""
-    return pytest.param(value, marks=pytest.mark.slow)
+pytestmark = pytest.mark.slow
 
 
 def losses(workdir):
@@ -37,7 +34,7 @@ def saved_step(workdir):
         return manager.latest_step()
 
 
-@pytest.mark.parametrize("step", [slow(1), slow(5), slow(8)])
+@pytest.mark.parametrize("step", [1, 5, 8])
 def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     workdir = tmp_path / "run"
     killed = commands.stop_at_step(workdir, step, signal.SIGKILL)
@@ -72,7 +69,7 @@ def validated_steps(workdir):
     return [row["step"] for row in read_rows(workdir) if VALIDATION in row]
 
 
-@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_lose_no_step_and_no_validation(commands, trained, tmp_path, number):
     workdir = tmp_path / "run"
     stopped = commands.stop_at_step(workdir, 2, number)

@@ -102,6 +102,7 @@ def small_disk(tmp_path):
     libc.umount2(os.fsencode(folder), 2)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(commands, small_disk, tmp_path):
     workdir = small_disk / "run"
     words = commands.train_words(workdir)
