@@ -192,6 +192,7 @@ def test_a_tilde_in_a_workdir_is_the_home_directory(tmp_path, monkeypatch):
         opened_table("gs://runs")
 
 
+@pytest.mark.slow
 def test_a_run_of_some_rows_with_fewer_seeds_keeps_the_seeds_of_the_report(tmp_path):
     opened = opened_table(tmp_path, seeds=3)
     fabricate(opened, STORED)

@@ -108,6 +108,7 @@ def test_rows_resolve_at_the_size_of_a_preset(name):
         evaluated_network(case)
 
 
+@pytest.mark.slow
 def test_no_two_rows_of_a_published_table_are_one_run():
     for name in NAMES:
         runs = [(case.training.key, case.strategy, case.row.trimap) for case in cases(name)]
