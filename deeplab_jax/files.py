@@ -268,7 +268,7 @@ def cache_directory() -> Path:
     It is $DEEPLAB_CACHE, or ~/.cache/deeplab_jax if that variable is not set.
     """
     directory = os.environ.get("DEEPLAB_CACHE") or "~/.cache/deeplab_jax"
-    return Path(directory).expanduser()
+    return Path(os.path.expanduser(directory))
 
 
 PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
@@ -293,7 +293,7 @@ def is_exported(reference: str | os.PathLike[str]) -> bool:
 def program_directory() -> Path | None:
     """Returns $DEEPLAB_PROGRAM_CACHE, the cache directory for traced programs; None if not set."""
     directory = os.environ.get(PROGRAM_CACHE)
-    return Path(directory).expanduser() if directory else None
+    return Path(os.path.expanduser(directory)) if directory else None
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.resources
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.labels import MAX_CLASSES, VOID_COLOR, check_class_names, void_label
 from deeplab_jax.listing import absolute
 
@@ -309,7 +309,7 @@ def folder_classes(
     names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
     if color_map:
-        path = Path(os.path.expanduser(color_map))
+        path = as_path(color_map)
         painted = _painted_classes(names, path)
         check_class_names(painted[0].class_names, names_path or path)
         return painted

@@ -1,7 +1,6 @@
 """Classes to score, to which the classes of a model and those of a dataset are mapped."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import VOID_NAMES, Descriptor, parse_json, read_text
 from deeplab_jax.errors import DeepLabError, check_name, unknown_name
+from deeplab_jax.files import as_path
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.visualize.class_maps import Color
 
@@ -119,7 +119,7 @@ def make_class_list(
         return None
     origin = class_map if isinstance(class_map, str | Path) else "class_map"
     if isinstance(class_map, str | Path):
-        class_map = read_class_map(Path(os.path.expanduser(class_map)))
+        class_map = read_class_map(as_path(class_map))
     given = dict(class_map or {})
     known = list(dict.fromkeys([*class_names, *dataset.class_names]))
     for name in given:

@@ -1,7 +1,6 @@
 """Web export: a static page that runs the network in the browser with onnxruntime-web."""
 
 import json
-import os
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -10,7 +9,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import describe
 from deeplab_jax.export.onnx import write_onnx
 from deeplab_jax.export.program import Program
-from deeplab_jax.files import replacing_directory
+from deeplab_jax.files import as_path, replacing_directory
 
 PACKAGE = "onnxruntime-web"
 # Subdirectory of the page that contains onnxruntime-web, and the files in it that the page loads:
@@ -38,7 +37,7 @@ def find_runtime(directory: str | Path | None = None) -> Path:
     """
     inside = Path("node_modules", PACKAGE)
     if directory is not None:
-        given = Path(os.path.expanduser(directory))
+        given = as_path(directory)
         candidates = [given, given / inside, given / PACKAGE]
     else:
         current = Path.cwd()

@@ -5,7 +5,6 @@ corresponds to trainval of COCO 2014 without minival, and val corresponds to min
 Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), section 4.3.
 """
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from deeplab_jax.data.builders.annotations import NO_PIXEL, DrawnBuilder, Listed
 from deeplab_jax.data.builders.paired_files import find_root
 from deeplab_jax.data.descriptors import VOC, parse_json, read_text
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.labels import VOID_LABEL
 
 
@@ -132,7 +132,7 @@ class CocoVoc(DrawnBuilder):
         Raises:
           DeepLabError: the source or its annotations do not exist, or the annotations are invalid.
         """
-        self.source = find_root(Path(os.path.expanduser(source)), "annotations", LAYOUT)
+        self.source = find_root(as_path(source), "annotations", LAYOUT)
         self._left_out_counts: Counter[str] = Counter()
         self._images = {
             split: self._read(split, least) for split, least in (("train", min_area), ("val", -1))

@@ -1,7 +1,6 @@
 """Base classes of the builders that read an image file and a mask file for each example."""
 
 import abc
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable
 from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.data.orientation import aligned_label, turned, turned_back
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.listing import MASK_SUFFIXES, absence, list_images
 
 # Remark on an example, see `Facts.notes`.
@@ -67,9 +67,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         Raises:
           DeepLabError: the source does not exist or does not have the expected layout.
         """
-        self.source = find_root(
-            Path(os.path.expanduser(source)), self.LANDMARK, self.LAYOUT, self.ROOTS
-        )
+        self.source = find_root(as_path(source), self.LANDMARK, self.LAYOUT, self.ROOTS)
         self._masks_drawn_on, self._page = masks_drawn_on, page
         super().__init__(**kwargs)
         self._pairs = {split: pairs for split, pairs in self.find_pairs().items() if pairs}
