@@ -12,7 +12,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.builders.base import SHOWN_EXAMPLES, Problem, SegmentationBuilder
+from deeplab_jax.data.builders.base import SegmentationBuilder
+from deeplab_jax.data.builders.findings import SHOWN_EXAMPLES, Problem
 from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.prepared import INFO_FILE, stored_bands
 from deeplab_jax.data.statistics import SplitStatistics

@@ -1,6 +1,7 @@
 import functools
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,37 @@ def test_palettes_that_disagree_about_an_index_are_refused(save, classes, prepar
     open_split = prepared(color_map=tmp_path / "colors.txt")
     assert np.array_equal(open_split("train")[0]["label"], indices)
     assert np.array_equal(open_split("val")[0]["label"], np.array([0, 2, 1])[indices])
+
+
+def test_damaged_palettes_are_named_and_left_out(save, classes, prepared, tmp_path):
+    indices, swapped = np.uint8([[0, 1, 2, 1]] * 3), [COLORS[at] for at in (0, 2, 1)]
+    for number in range(12):
+        save(f"images/{'val' if number < 2 else 'train'}/{number:02}.png", IMAGE + number)
+        mask = palette_mask(indices, swapped if number == 5 else COLORS)
+        save(f"masks/{'val' if number < 2 else 'train'}/{number:02}.png", mask)
+    reason = (
+        r"train/05\.png: the palette differs from those of the other masks \(index 1 has the color "
+        r"\(0, 200, 0\) here, but \(200, 0, 0\) in \S*/\d\d\.png\)"
+    )
+    with pytest.raises(DeepLabError, match=reason):
+        prepared()
+    assert len(prepared(skip_bad=True)("train")) == 9
+    (info,) = (tmp_path / "prepared").rglob("1.0.0")
+    (left_out,) = Preparation.read(info).left_out
+    assert re.search(reason, left_out)
+
+
+def test_palettes_mean_nothing_among_gray_masks(save, classes, prepared):
+    indices = np.uint8([[0, 1, 2, 1]] * 3)
+    for number in range(22):
+        split = "val" if number < 2 else "train"
+        save(f"images/{split}/{number:02}.png", IMAGE + number)
+        colors = {3: COLORS, 4: COLORS[::-1]}.get(number)
+        mask = palette_mask(indices, colors) if colors else indices
+        save(f"masks/{split}/{number:02}.png", mask)
+    train = prepared()("train")
+    assert len(train) == 20
+    assert all(np.array_equal(train[at]["label"], indices) for at in range(20))
 
 
 def test_palettes_may_differ_in_indices_that_do_not_occur(save, classes, prepared):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder, in_splits
+from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder, in_splits
 from deeplab_jax.data.builders.exports import (
     IGNORED_NAMES,
     annotation_classes,
@@ -20,6 +20,7 @@ from deeplab_jax.data.builders.exports import (
     named_split,
     unpacked,
 )
+from deeplab_jax.data.builders.findings import Facts
 from deeplab_jax.data.descriptors import CLASS_FILES, check_intensity_range, find_class_file
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.data.orientation import UPRIGHT, aligned_label, stored_size, turned
@@ -51,10 +52,7 @@ class ListedImage(NamedTuple):
 
 
 class DrawnBuilder(SegmentationBuilder):
-    """Base class of builders that draw labels from annotated shapes.
-
-    Subclasses list the images with their shapes, and draw the shapes.
-    """
+    """Base class of builders; subclasses list the images with their shapes, and draw the shapes."""
 
     # Images by split and id, in the order in which they are stored.
     _images: dict[str, dict[str, ListedImage]]

@@ -5,104 +5,24 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import io
-import itertools
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from deeplab_jax.data.builders.findings import Facts, Findings, Problem, palette_problems
 from deeplab_jax.data.builders.folder_files import SPLITS
 from deeplab_jax.data.codecs import decode_bands, encode_png
-from deeplab_jax.data.descriptors import Color, Descriptor
+from deeplab_jax.data.descriptors import Descriptor
 from deeplab_jax.data.statistics import BandCounter, StatisticsCounter
-from deeplab_jax.errors import DeepLabError, shortened
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
 # If the source defines no splits, about one image in VAL_SHARE becomes part of val.
 VAL_SHARE = 5
-# Maximum number of examples that a remark names.
-SHOWN_EXAMPLES = 3
-
-
-class Facts(NamedTuple):
-    """Results of checking one example.
-
-    Attributes:
-      digest: hash of the pixels of the image, to find equal images in different splits; empty: the
-        image is not compared with others.
-      notes: remarks for the user; equal remarks on several examples become one line.
-      mask: name of the mask file, for errors.
-      used_colors: palette color of each index that occurs in the mask, as {index: RGB}.
-    """
-
-    digest: bytes = b""
-    notes: tuple[str, ...] = ()
-    mask: str = ""
-    used_colors: Mapping[int, Color] = MappingProxyType({})
-
-
-class Findings:
-    """Collects the results of checking all examples, and compares the examples with each other."""
-
-    def __init__(self) -> None:
-        self._examples_with: dict[str, list[str]] = defaultdict(list)
-        self._names_of: dict[bytes, dict[str, str]] = defaultdict(dict)
-        self._color_of: dict[int, tuple[Color, str]] = {}
-
-    def add(self, split: str, image_id: str, facts: Facts) -> None:
-        """Adds the results of checking one example.
-
-        Args:
-          split: split of the example.
-          image_id: name of the example.
-          facts: results of the checks.
-
-        Raises:
-          DeepLabError: the palettes of this mask and of an earlier mask have different colors for
-            an index, so that the index does not mean the same class in both.
-        """
-        for note in facts.notes:
-            self._examples_with[note].append(f"{split}/{image_id}")
-        if facts.digest:
-            self._names_of[facts.digest].setdefault(split, image_id)
-        for index, color in facts.used_colors.items():
-            earlier, mask = self._color_of.setdefault(index, (color, facts.mask))
-            if earlier != color:
-                raise DeepLabError(
-                    f"{facts.mask}: index {index} has the color {color} in the palette of this "
-                    f"mask, but {earlier} in the palette of {mask}. If colors identify the "
-                    "classes, use `prepare folder` with --color_map; if indices identify them, "
-                    "save all masks with the same palette, or as gray images"
-                )
-
-    def notes(self) -> list[str]:
-        """Returns remarks for the user, one line each, with number and names of the examples."""
-        lines = [
-            f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
-            for note, examples in sorted(self._examples_with.items())
-        ]
-        return lines + self._equal_images()
-
-    def _equal_images(self) -> list[str]:
-        """Returns a warning for each pair of splits that have images in common.
-
-        Pairs of training splits, such as train and train_aug, are not checked.
-        """
-        pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for names in self._names_of.values():
-            for first, second in itertools.combinations(names, 2):
-                if not (first.startswith("train") and second.startswith("train")):
-                    pairs[first, second].append(f"{names[first]} = {names[second]}")
-        return [
-            f"{len(equal)} images of split {first} are also in split {second} (equal pixels): "
-            + shortened(equal, SHOWN_EXAMPLES)
-            for (first, second), equal in sorted(pairs.items())
-        ]
 
 
 # Remark on an example, see `Facts.notes`.
@@ -125,14 +45,6 @@ class LoadedExample:
     image: bytes
     label: np.ndarray
     facts: Facts = dataclasses.field(default_factory=Facts)
-
-
-class Problem(NamedTuple):
-    """An example that cannot be stored, and the reason."""
-
-    split: str
-    image_id: str
-    reason: str
 
 
 # TFDS has no types.
@@ -202,9 +114,11 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """Checks all examples, and returns a problem for each one that cannot be stored.
 
         Raises:
-          DeepLabError: an index has different colors in the palettes of two masks.
+          DeepLabError: an index has different colors in the palettes of the masks, and none of them
+            is common, see `palette_problems`.
         """
         self._findings, problems = Findings(), []
+        facts_of: dict[tuple[str, str], Facts] = {}
         names = [(split, name) for split, names in self.image_ids().items() for name in names]
         # Decoding releases the GIL, so threads use all cores.
         threads = concurrent.futures.ThreadPoolExecutor()
@@ -215,10 +129,14 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
                 if isinstance(outcome, Problem):
                     problems.append(outcome)
                 else:
-                    self._findings.add(split, image_id, outcome)
+                    facts_of[split, image_id] = outcome
         finally:
             threads.shutdown(cancel_futures=True)
-        return problems
+        damaged = {problem[:2]: problem for problem in palette_problems(facts_of)}
+        for name, facts in facts_of.items():
+            if name not in damaged:
+                self._findings.add(*name, facts)
+        return [*problems, *damaged.values()]
 
     def notes(self) -> list[str]:
         """Returns remarks on the data for the user, one line each; call it after `problems`."""

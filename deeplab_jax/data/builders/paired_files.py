@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.findings import Facts
 from deeplab_jax.data.descriptors import Color, read_text
 from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from deeplab_jax.data.builders.base import LoadedExample, Problem, SegmentationBuilder
+from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.findings import Problem
 from deeplab_jax.data.codecs import encode_jpeg
 from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.data.shapes import draw_scene
