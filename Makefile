@@ -57,7 +57,7 @@ docs: $(DOCS)
 	$(BIN)/python docs/write_tables.py --check
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 
-# Kills, damages and starves real runs, and counts what came of it; takes about two hours.
+# Kills, damages and starves real runs, and counts what came of it; takes about an hour.
 faults: $(INSTALLED)
 	PYTHONPATH=tests/helpers $(BIN)/python tests/faults/run.py
 
