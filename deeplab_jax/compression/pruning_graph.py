@@ -28,9 +28,9 @@ from deeplab_jax.models.receptive_field import Operation, Program, flatten
 NO_CHANNEL = -1
 # fmt: off
 ELEMENTWISE = frozenset({
-    "abs", "add", "and", "clamp", "convert_element_type", "copy", "div", "eq", "erf", "exp",
-    "floor", "ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul", "ne",
-    "neg", "not", "or", "pow", "round", "rsqrt", "select_n", "sign", "sqrt", "square",
+    "abs", "add", "and", "clamp", "convert_element_type", "copy", "div", "eq", "erf", "erfc",
+    "exp", "floor", "ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul",
+    "ne", "neg", "not", "or", "pow", "round", "rsqrt", "select_n", "sign", "sqrt", "square",
     "stop_gradient", "sub", "tanh",
 })
 # fmt: on

@@ -105,6 +105,14 @@ def test_channels_of_sums_and_outputs_are_not_pruned():
         assert path not in free
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_hidden_channels_of_a_convnext_can_be_pruned(dtype):
+    """In bfloat16, the GELU after the expansion is computed by another operation."""
+    graph = channel_graph(describe("convnext", dtype=dtype).create_model(), SIZE)
+    hidden = graph.layers["backbone/stage_1/block_1/expand"].outputs
+    assert graph.fixed.isdisjoint(hidden.tolist())
+
+
 @pytest.mark.parametrize(
     "criterion", [CRITERIA[0], *(pytest.param(name, marks=SLOW) for name in CRITERIA[1:])]
 )
