@@ -241,14 +241,12 @@ def at_output_stride(
     trained = model.architecture
     if output_stride in (None, trained.output_stride):
         return model, variables
+    # This call checks that the output stride is legal.
+    changed = dataclasses.replace(trained, output_stride=output_stride)
     rates = rates_at_output_stride(trained, output_stride)
     renamed = dict(zip(trained.atrous_rates, rates, strict=True))
-    changed = dataclasses.replace(
-        trained,
-        output_stride=output_stride,
-        atrous_rates=rates,
-        widths=rename_widths(trained.widths, renamed),
-    )
+    widths = rename_widths(trained.widths, renamed)
+    changed = dataclasses.replace(changed, atrous_rates=rates, widths=widths)
     flat = rename_branches(traverse_util.flatten_dict(variables), renamed)
     model, variables = model.clone(architecture=changed), traverse_util.unflatten_dict(flat)
     # Tracing the network raises an error if the backbone does not support the output stride.

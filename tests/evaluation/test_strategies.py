@@ -225,7 +225,7 @@ def test_the_time_per_image_excludes_compilation(classes, monkeypatch):
 
 def test_mistakes_show_before_anything_is_measured(dataset, predictor):
     steps = {"a": InferenceOptions(), "b": InferenceOptions(output_stride=5)}
-    with pytest.raises(DeepLabError, match="legal output strides: 4, 8, 16, 32"):
+    with pytest.raises(DeepLabError, match="output_stride=5 must be one of 4, 8, 16, 32"):
         compare_strategies(predictor, dataset, steps)
     with pytest.raises(DeepLabError, match="at least one"):
         compare_strategies(predictor, dataset, {})

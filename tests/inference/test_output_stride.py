@@ -97,7 +97,9 @@ def test_the_pooling_window_follows():
 @pytest.mark.parametrize(
     ("changes", "output_stride", "complaint"),
     [
-        ({}, 64, "legal output strides: 4, 8, 16, 32"),
+        ({}, 0, "output_stride=0 must be one of 4, 8, 16, 32"),
+        ({}, -8, "output_stride=-8 must be one of 4, 8, 16, 32"),
+        ({}, 64, "output_stride=64 must be one of 4, 8, 16, 32"),
         ({}, 12, "must be one of 4, 8, 16, 32"),
         ({"atrous_rates": (2, 3)}, 32, "would be 1, 1.5; legal output strides: 4, 8, 16"),
         ({"head": "dpc", "atrous_rates": ()}, 32, "legal output strides: 4, 8, 16"),
