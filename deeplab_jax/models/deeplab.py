@@ -41,7 +41,7 @@ def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
     params = traverse_util.flatten_dict(host["params"])
     statistics = traverse_util.flatten_dict(host.get("batch_stats", {}))
     for path in {path[:-1] for path in statistics}:
-        variance = statistics[(*path, "var")] + np.float32(_epsilon(model.architecture, path[0]))
+        variance = statistics[(*path, "var")] + _epsilon(model.architecture, path[0])
         factor = params.pop((*path, "scale")) / np.sqrt(variance)
         kernel = (*path[:-1], "kernel")
         params[kernel] = params[kernel] * factor

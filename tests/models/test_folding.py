@@ -56,6 +56,19 @@ def test_epsilons_are_those_that_the_layers_add(name):
     assert len(set(found.values())) == 2
 
 
+def test_float64_is_folded_in_float64():
+    model, variables = network("resnet_18")
+    exact = jax.tree.map(np.float64, variables)
+    params, found = (
+        traverse_util.flatten_dict(each["params"], sep="/")
+        for each in (exact, fold(model, exact)[1])
+    )
+    variance = traverse_util.flatten_dict(exact["batch_stats"], sep="/")["backbone/stem_1/norm/var"]
+    factor = params["backbone/stem_1/norm/scale"] / np.sqrt(variance + 0.1)
+    expected = params["backbone/stem_1/kernel"] * factor
+    np.testing.assert_allclose(found["backbone/stem_1/kernel"], expected, rtol=1e-14)
+
+
 def test_a_folded_network_is_not_trained():
     model, variables = network("mobilenet_v2")
     folded, less = fold(model, variables)
