@@ -143,7 +143,7 @@ class ArchitectureFields:
     dropout_rate: float = keyword(
         0.1,
         "Fraction of features that dropout sets to 0 in training, after the projection of the head "
-        "or after fc6 and fc7.",
+        "(with `dpc`: before the projection) or after fc6 and fc7.",
         rule=FRACTION,
         shown_default="0.5 in v1, in v2 with fc6 and fc7, and in torchvision's networks; 0 in "
         "heads without dropout; else 0.1",
