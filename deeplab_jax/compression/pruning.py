@@ -281,8 +281,9 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
         fraction = least / graph.macs(everything)
         raise DeepLabError(
             f"macs={macs:g} cannot be reached; the minimum for this network is {fraction:.2f}, "
-            "because pruning keeps all channels of residual connections and of the first and last "
-            "layer, and at least 10 % of the channels of every other layer"
+            "because pruning keeps all channels of residual connections, of response "
+            "normalizations (ConvNeXt V2), and of the first and last layer, and at least 10 % of "
+            "the channels of every other layer"
         )
     # The multiply-adds decrease as the threshold increases.
     first = bisect.bisect_left(thresholds, -target, key=lambda each: -graph.macs(kept_above(each)))
