@@ -105,7 +105,9 @@ def average(
     fitting = tuple(map(min, window, size))
     if fitting == size:
         return ops.mean_over_map(accurate)
-    return nn.avg_pool(accurate, fitting, strides=stride, padding="VALID")
+    # One axis at a time: the additions per window are the sum of its sides, not their product.
+    tall = nn.avg_pool(accurate, (fitting[0], 1), strides=(stride[0], 1), padding="VALID")
+    return nn.avg_pool(tall, (1, fitting[1]), strides=(1, stride[1]), padding="VALID")
 
 
 class ImagePooling(nn.Module):

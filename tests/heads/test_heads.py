@@ -13,6 +13,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import ASPP, Decoder, ImagePooling, MultiScaleFeatures
 from deeplab_jax.heads.aspp import average, pool_bins
 from deeplab_jax.layers import Normalization
+from deeplab_jax.models.receptive_field import flatten
 
 NORMALIZATION = Normalization(decay=0.9, epsilon=1e-3)
 FEATURES = np.random.default_rng(0).normal(size=(2, 5, 7, 6)).astype(np.float32)
@@ -65,6 +66,13 @@ def test_crop_pooling_averages_windows_that_fit_and_goes_back_to_the_map(window)
         part = FEATURES[:, top : top + rows, left : left + columns]
         expected[:, top, left] = part.mean((1, 2))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_crop_pooling_averages_along_one_axis_at_a_time():
+    """A window of 33×33 positions takes 66 additions, not 1,089."""
+    program = flatten(jax.make_jaxpr(lambda maps: average(maps, (3, 4)))(FEATURES))
+    pools = [each for each in program.operations if each.name.startswith("reduce_window")]
+    assert [each.params["window_dimensions"] for each in pools] == [(1, 3, 1, 1), (1, 1, 4, 1)]
 
 
 def test_image_pooling_refuses_to_train_on_a_batch_of_one():
