@@ -19,8 +19,8 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
-from deeplab_jax.files import as_path
 from experiments.gpu_suite.parts import run
 from experiments.gpu_suite.wheels import missing_packages
 
@@ -40,9 +40,9 @@ def main() -> int:
     parser.add_argument(
         "--part", default=PARTS, help="letters of parts, separated by commas (default: all)"
     )
-    parser.add_argument("--output", type=as_path, help="directory for results, one file per part")
+    parser.add_argument("--output", type=path, help="directory for results, one file per part")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes, for any machine")
-    parser.add_argument("--camvid", type=as_path, help="part f: source directory of CamVid")
+    parser.add_argument("--camvid", type=path, help="part f: source directory of CamVid")
     parser.add_argument(
         "--seconds",
         type=float,
@@ -63,6 +63,14 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     codes = [bounded(part, arguments) for part in parts]
     return 0 if not any(codes) else 1
+
+
+def path(text: str) -> Path:
+    """Converts the value of a flag to a path."""
+    # Imported here, because --wheels must not require any package.
+    from deeplab_jax.files import as_path
+
+    return as_path(text)
 
 
 def bounded(part: str, arguments: argparse.Namespace) -> int:

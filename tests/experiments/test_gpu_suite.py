@@ -129,6 +129,14 @@ def test_wheels_lists_the_missing_packages(monkeypatch):
     assert wheels.missing_packages() == ["a", "b"]
 
 
+def test_wheels_requires_no_package():
+    # -S leaves out the installed packages, and -E the variables that could add them.
+    line = [sys.executable, "-S", "-E", "-m", "experiments.gpu_suite", "--wheels"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "jax" in done.stdout.splitlines()
+
+
 def test_the_command_names_what_is_wrong(tmp_path):
     done = suite("--part=a,z", f"--output={tmp_path}")
     assert done.returncode == 2
