@@ -4,9 +4,10 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import filelock
+import jax
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
@@ -19,6 +20,13 @@ from experiments.presets import PRESETS, Preset, find_preset
 from experiments.presets.smoke import SMOKE
 from experiments.report import write_reports
 from experiments.storage import Request, Storage, open_storage
+from experiments.submission import (
+    gpu_environments,
+    make_executor,
+    submit_together,
+    use_gpus,
+    wait_for,
+)
 from experiments.table import Table
 
 
@@ -112,10 +120,8 @@ def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> 
     failures = _run_jobs(jobs, opened.storage, opened.request.data_dir, reporter, report)
     report(announce=True)
     if failures:
-        job, error = failures[0]
         raise DeepLabError(
-            f"{len(failures)} of {len(jobs)} training runs failed; the first is "
-            f"{describe(job)}: {error}"
+            f"{len(failures)} of {len(jobs)} training runs failed; the first is {failures[0]}"
         )
 
 
@@ -125,8 +131,10 @@ def _run_jobs(
     data_dir: str,
     reporter: Reporter,
     after_each: Callable[[], None] = lambda: None,
-) -> list[tuple[Job, DeepLabError]]:
-    """Runs jobs one after the other, and returns the failed jobs with their errors.
+) -> list[str]:
+    """Runs jobs one after the other, and returns one line of text for each failed job.
+
+    A job also fails if its program does not fit into the memory of the device.
 
     Jobs that another process is running are moved to the end of the queue. When the queue reaches
     such a job again, this process waits until the other process has finished the job or has been
@@ -139,7 +147,8 @@ def _run_jobs(
       reporter: receives progress events.
       after_each: function to call after each job.
     """
-    failures, moved = [], set()
+    failures: list[str] = []
+    moved = set()
     queue = collections.deque(enumerate(jobs, start=1))
     while queue:
         number, job = queue.popleft()
@@ -157,9 +166,12 @@ def _run_jobs(
             moved.add(number)
             queue.append((number, job))
             continue
-        except DeepLabError as error:
-            reporter.warning(f"{describe(job)} failed: {error}")
-            failures.append((job, error))
+        except (DeepLabError, jax.errors.JaxRuntimeError) as error:
+            # Only the text is kept, because the error refers to the arrays of the failed run. The
+            # first line of an error of JAX states the cause.
+            text = str(error).partition("\n")[0]
+            reporter.warning(f"{describe(job)} failed: {text}")
+            failures.append(f"{describe(job)}: {text}")
         after_each()
     return failures
 
@@ -175,8 +187,9 @@ def submit(
     """Submits the unfinished jobs of cases through submitit.
 
     A job is a training run with one seed and the evaluations of its network. On the cluster
-    `local`, the jobs are divided among `processes` processes. The function then waits until all
-    processes have ended, and writes the report. On `slurm`, each job is submitted separately.
+    `local`, the jobs and the GPUs of this machine are divided among `processes` processes. The
+    function then waits until all processes have ended, and writes the report. On `slurm`, each job
+    is submitted separately.
 
     Args:
       opened: request to which the cases belong.
@@ -187,19 +200,23 @@ def submit(
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: submitit is not installed, a setting is invalid, or local jobs failed.
+      DeepLabError: submitit is not installed, a setting is invalid, the cluster refuses the jobs,
+        or local jobs failed.
     """
-    from experiments.submission import make_executor, wait_for
-
     executor = make_executor(cluster, opened.storage.folder / "submissions", settings)
     reported = _prepare(opened, reporter)
     jobs = _waiting(opened, cases, reporter)
-    shares = [jobs[start::processes] for start in range(min(processes, len(jobs)))]
     if cluster == "slurm":
-        shares = [[job] for job in jobs]
+        shares, gpus = [[job] for job in jobs], [{}] * len(jobs)
+    else:
+        shares = [jobs[start::processes] for start in range(min(processes, len(jobs)))]
+        gpus = gpu_environments(len(shares))
     work = functools.partial(run_share, storage=opened.storage, data_dir=opened.request.data_dir)
-    with executor.batch():
-        submitted = [executor.submit(work, tuple(share)) for share in shares]
+    calls = [
+        functools.partial(work, tuple(share), gpus=environment)
+        for share, environment in zip(shares, gpus, strict=True)
+    ]
+    submitted = submit_together(executor, calls)
     for share, handle in zip(shares, submitted, strict=True):
         reporter.message(f"{cluster} job {handle.job_id}: {'; '.join(map(describe, share))}")
     if cluster == "local":
@@ -209,14 +226,22 @@ def submit(
             raise DeepLabError(f"{len(failures)} jobs failed; the first is {failures[0]}")
 
 
-def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
+def run_share(
+    jobs: Sequence[Job], storage: Storage, data_dir: str, gpus: Mapping[str, str]
+) -> list[str]:
     """Runs jobs one after the other; submitit calls this function in each of its processes.
+
+    Args:
+      jobs: jobs to run.
+      storage: results and workdirs of all jobs of a preset.
+      data_dir: directory of the prepared datasets.
+      gpus: argument of `submission.use_gpus`.
 
     Returns:
       One line of text for each failed job.
     """
-    failures = _run_jobs(jobs, storage, data_dir, LoggingReporter())
-    return [f"{describe(job)}: {error}" for job, error in failures]
+    use_gpus(gpus)
+    return _run_jobs(jobs, storage, data_dir, LoggingReporter())
 
 
 def describe(job: Job) -> str:

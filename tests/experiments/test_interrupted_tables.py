@@ -146,6 +146,25 @@ def test_jobs_of_other_processes_are_run_last_and_not_repeated(tmp_path, monkeyp
     assert len(moved) == 2
 
 
+def test_a_job_without_enough_memory_does_not_end_the_table(tmp_path, monkeypatch):
+    opened = batch.open_request(Request("table", "v3/table5", "camvid"), tmp_path)
+    first, second = cases = opened.cases[:2]
+    trained = []
+
+    def train(config, workdir, **_) -> None:
+        trained.append(workdir)
+        if len(trained) == 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nof 99 GiB")
+
+    monkeypatch.setattr("deeplab_jax.train", train)
+    monkeypatch.setattr(jobs._Runs, "evaluate", store_result)
+    monkeypatch.setattr(batch, "write_reports", lambda *_, **__: None)
+    failed = rf"1 of 2 .* {re.escape(first.row.label)}, seed 0: RESOURCE_EXHAUSTED: Out of memory$"
+    with pytest.raises(DeepLabError, match=failed):
+        batch.run_here(opened, cases, RecordingReporter())
+    assert opened.storage.read_result(second, 0) == {"mean_iou": 0.5}
+
+
 def test_a_batch_that_cannot_be_divided_among_all_devices_uses_fewer(tmp_path, monkeypatch):
     opened = batch.open_request(Request("table", "v3/table5", "smoke"), tmp_path)
     training = next(case.training for case in opened.cases if case.training)
