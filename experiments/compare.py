@@ -11,6 +11,7 @@ example:
       --dataset=camvid --split=val --data_dir=data --output=runs/comparison.html
 """
 
+import shlex
 import sys
 
 from absl import flags as absl_flags
@@ -97,7 +98,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         batch_size=flags.batch_size,
         reporter=console,
     )
-    page = html_page(comparison, flags.title, f"python -m experiments.compare {_arguments()}")
+    command = f"python -m experiments.compare {shlex.join(sys.argv[1:])}"
+    page = html_page(comparison, flags.title, command)
     write_text(as_path(flags.output), page)
     if flags.classes:
         with replacing(as_path(flags.classes)) as temporary:
@@ -120,10 +122,6 @@ def parse_models(texts: list[str]) -> dict[str, str]:
             raise DeepLabError(f"--models contains the name {name!r} twice; names must be unique")
         found[name] = model
     return found
-
-
-def _arguments() -> str:
-    return " ".join(sys.argv[1:])
 
 
 if __name__ == "__main__":

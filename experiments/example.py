@@ -9,7 +9,7 @@ fields (see `deeplab-jax inspect --config`), and differences in evaluation are f
 fields without a new file, use a grid:
 
   python -m experiments.run experiments/example.py --rows=1 --data_dir=data \\
-      --grid model.output_stride=8,16 --grid model.atrous_rates=(1,2,3),(2,4,6)
+      --grid model.output_stride=8,16 --grid "model.atrous_rates=(1,2,3),(2,4,6)"
 """
 
 from experiments.table import Row, Table

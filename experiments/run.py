@@ -16,7 +16,7 @@ inference.NAME for a field of `InferenceOptions`. Tuples are written in brackets
 examples:
   python -m experiments.run v3/table5 --preset=smoke
   python -m experiments.run v3/table10 --preset=camvid --seeds=3 --data_dir=data
-  python -m experiments.run experiments/example.py --grid model.atrous_rates=(3,6,9),(6,12,18)
+  python -m experiments.run experiments/example.py --grid "model.atrous_rates=(3,6,9),(6,12,18)"
   python -m experiments.run v3/table3 --rows=1-4 --submit=slurm --slurm=slurm_partition=gpu
 """
 
@@ -93,6 +93,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         return
     if len(paths) > 1:
         raise DeepLabError(f"give one table at a time; got {', '.join(paths)}")
+    if "/" in flags.name:
+        raise DeepLabError(f"--name={flags.name} must be a file name without /, as in v3-table5")
     # Imported here so that --help and wrong flags do not wait for JAX.
     from experiments.batch import open_request, run_here, submit
     from experiments.grid import parse_grid

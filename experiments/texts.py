@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -91,11 +92,11 @@ def _place(number: str) -> str:
 
 def _what(opened: "OpenRequest") -> str:
     request = opened.request
-    words = ["python -m experiments.run", request.table, f"--preset={request.preset}"]
-    words += [f"--seeds={request.seeds}"]
+    words = [request.table, f"--preset={request.preset}", f"--seeds={request.seeds}"]
     words += [f"--init={request.init}"] if request.init else []
-    words += [f"--grid {text}" for text in request.grid]
-    return f"`{' '.join(words)}`"
+    words += [f"--grid={text}" for text in request.grid]
+    # Shells do not accept the brackets of a grid without quotes.
+    return f"`python -m experiments.run {shlex.join(words)}`"
 
 
 def _table(measurements: Sequence[Measurement], small: bool) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 import statistics
 from fractions import Fraction
 
@@ -18,12 +19,14 @@ from deeplab_jax.reporter import Reporter
 from experiments import status
 from experiments.batch import describe, open_request, open_requests, run_here
 from experiments.commands import main
+from experiments.costs import Counter
 from experiments.grid import parse_grid, shown
 from experiments.jobs import is_done, make_jobs
 from experiments.report import write_reports
 from experiments.run import define_flags, request_name, run
 from experiments.selection import select_rows
 from experiments.storage import Request, training_summary
+from experiments.texts import markdown
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Neither has a short decimal, and their sum is rounded.
@@ -296,6 +299,21 @@ def test_a_number_names_all_that_a_grid_makes_of_a_row(tmp_path, text, chosen):
 def test_rows_that_are_not_there(tmp_path, text):
     with pytest.raises(DeepLabError, match=r"rows 1 to 5|no label contains"):
         select_rows(opened_table(tmp_path).cases, text)
+
+
+def test_a_report_states_a_command_that_a_shell_accepts(tmp_path):
+    grid = ("model.atrous_rates=(1,2,3),(2,4,6)",)
+    opened = opened_table(tmp_path, grid=grid)
+    line = re.search(r"`(python -m experiments.run .*)`", markdown(opened, (), Counter()))[1]
+    assert shlex.split(line)[-1] == f"--grid={grid[0]}"
+    assert f"'--grid={grid[0]}'" in line
+
+
+def test_a_name_with_a_slash_is_refused(tmp_path, capsys):
+    words = ["experiments.run", "v3/table5", "--name=v3/mine", f"--workdir={tmp_path}"]
+    assert main(words, "usage", define_flags, run) == 2
+    assert "--name=v3/mine must be a file name" in " ".join(capsys.readouterr().err.split())
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_grid_crosses_the_rows(tmp_path):
