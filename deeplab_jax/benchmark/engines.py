@@ -80,7 +80,7 @@ def measure_models(
       - `file_bytes`: size of the model on disk.
 
     Raises:
-      DeepLabError: a process failed. The message contains the last line of its stderr.
+      DeepLabError: a process failed. The message contains the reason.
     """
     found = {}
     with tempfile.TemporaryDirectory() as caches:

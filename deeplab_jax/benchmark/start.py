@@ -6,6 +6,7 @@ image that the timed commands use.
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -74,8 +75,8 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       - `first_mask_cold_seconds`: the same command with empty compile caches.
 
     Raises:
-      DeepLabError: a command did not exit with the expected status. The message contains the last
-        line of its stderr.
+      DeepLabError: a command did not exit with the expected status. The message contains the
+        reason.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -167,7 +168,8 @@ def run_python(
       **options: keywords of `subprocess.run`.
 
     Raises:
-      DeepLabError: the exit status is not `status`. The message contains the last line of stderr.
+      DeepLabError: the exit status is not `status`. The message contains the signal that ended the
+        process, its last error, or the last line of its stderr.
     """
     process = subprocess.run(
         [sys.executable, *command],
@@ -177,9 +179,18 @@ def run_python(
         **options,
     )
     if process.returncode != status:
-        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
-        raise DeepLabError(f"`python {' '.join(command)}` failed: {lines[-1]}")
+        raise DeepLabError(f"`python {' '.join(command)}` failed: {_reason(process)}")
     return process.stdout
+
+
+def _reason(process: subprocess.CompletedProcess[str]) -> str:
+    """Returns the signal that ended a process, its last error, or the last line of its stderr."""
+    if process.returncode < 0:
+        return f"signal {-process.returncode} ended the process"
+    lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+    # JAX adds notes below its errors, which do not state the cause.
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (errors or lines)[-1]
 
 
 if __name__ == "__main__":

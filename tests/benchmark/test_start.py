@@ -32,6 +32,18 @@ def test_failures_are_reported():
         start.run_python(["-c", "import no_such_module"], {})
 
 
+def test_notes_of_jax_do_not_hide_the_error():
+    code = "error = RuntimeError('no memory'); error.add_note('For simplicity'); raise error"
+    with pytest.raises(DeepLabError, match="failed: RuntimeError: no memory$"):
+        start.run_python(["-c", code], {})
+
+
+def test_a_signal_is_reported():
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(DeepLabError, match="failed: signal 9 ended the process"):
+        start.run_python(["-c", code], {})
+
+
 def test_mistakes_are_reported(capsys):
     assert run(["benchmark", "compile", "--network=deeplab_v3/resnet_11"], Console()) == 2
     assert "resnet_101" in capsys.readouterr().err
