@@ -281,7 +281,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     from experiments.batch import open_requests
     from experiments.plots import write_claims_plot
 
-    flags.refuse("experiments.claims", paths)
+    commands.refuse(flags, "experiments.claims", paths)
     found = results(open_requests(flags.workdir, console))
     if flags.output is None:
         console.print(markdown(found))

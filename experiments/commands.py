@@ -16,6 +16,15 @@ def define_workdir(flags: Flags) -> None:
     flags.define("workdir", "runs/experiments", "Directory for training runs, results and reports.")
 
 
+def refuse(flags: Flags, module: str, arguments: Sequence[str]) -> None:
+    """Checks that the command line of `python -m MODULE` contains only flags.
+
+    Raises:
+      DeepLabError: an argument is not a flag.
+    """
+    flags.refuse(module, arguments, f"see python -m {module} --help")
+
+
 def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> int:
     """Runs a command and returns its exit status.
 

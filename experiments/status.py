@@ -10,9 +10,8 @@ example:
 import statistics
 from typing import TYPE_CHECKING
 
-from absl import flags as absl_flags
-
 from deeplab_jax.cli.console import Console, duration
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.training.writers import read_rows
 from experiments import commands
 
@@ -21,13 +20,14 @@ if TYPE_CHECKING:
     from experiments.jobs import Job
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command `experiments.status`."""
     commands.define_workdir(flags)
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prints the progress of each table."""
+    commands.refuse(flags, "experiments.status", paths)
     from experiments.batch import open_requests
 
     opened = open_requests(flags.workdir, console)

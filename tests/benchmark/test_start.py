@@ -34,7 +34,7 @@ def test_failures_are_reported():
 
 def test_notes_of_jax_do_not_hide_the_error():
     code = "error = RuntimeError('no memory'); error.add_note('For simplicity'); raise error"
-    with pytest.raises(DeepLabError, match="failed: RuntimeError: no memory$"):
+    with pytest.raises(DeepLabError, match=r"failed: RuntimeError: no memory$"):
         start.run_python(["-c", code], {})
 
 

@@ -316,6 +316,13 @@ def test_a_name_with_a_slash_is_refused(tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
+def test_status_refuses_the_name_of_a_table(tmp_path, capsys):
+    words = ["experiments.status", "v3-table5", f"--workdir={tmp_path}"]
+    assert main(words, "usage", status.define_flags, status.run) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "takes only flags, not 'v3-table5'; see python -m experiments.status --help" in message
+
+
 def test_a_grid_crosses_the_rows(tmp_path):
     grid = ("model.output_stride=8,16", "model.atrous_rates=(1,2,3),(2,4,6)", "inference.flip=true")
     opened = opened_table(tmp_path, "experiments/example.py", "paper", grid=grid)
