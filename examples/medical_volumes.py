@@ -31,6 +31,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import zlib
 
 import nibabel
 import numpy as np
@@ -214,7 +215,12 @@ def main(arguments: list[str] | None = None) -> None:
         for number, (patient, images, labels) in enumerate(volumes):
             split = "" if labels is None else "val" if patient in held_out else "train"
             place = pathlib.PurePath(split, patient, f"scan{number}")
-            count = convert(images, labels, output, place, (low, high), len(classes))
+            try:
+                count = convert(images, labels, output, place, (low, high), len(classes))
+            except (EOFError, zlib.error) as error:
+                raise ValueError(
+                    f"{images} or its labels: damaged compressed file: {error}"
+                ) from error
             print(f"{place.parent}: {count} slices of {images}")
         if options.classes:
             (output / "classes.txt").write_text("".join(f"{name}\n" for name in classes))

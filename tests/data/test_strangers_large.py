@@ -276,6 +276,17 @@ def test_a_missing_volume_ends_in_one_line(monkeypatch, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_truncated_volume_is_named(convert, tmp_path):
+    values, classes = scan(0)
+    images = write_nifti(tmp_path / "scan.nii.gz", values.transpose(2, 1, 0), AFFINE)
+    labels = write_nifti(tmp_path / "labels.nii.gz", classes.transpose(2, 1, 0), AFFINE)
+    content = pathlib.Path(images).read_bytes()
+    pathlib.Path(images).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz or its labels: damaged compressed file"):
+        convert(tmp_path / "liver", f"a={images}:{labels}", f"b={images}:{labels}")
+    assert not (tmp_path / "liver").exists()
+
+
 @pytest.mark.parametrize("fault", ["grid", "gap", "class", "two series", "one slice"])
 def test_the_recipe_refuses_what_would_give_wrong_slices(convert, volumes, tmp_path, fault):
     output, series = tmp_path / "liver", tmp_path / "series"
