@@ -14,6 +14,7 @@ f  training on CamVid with the full recipe; --camvid is the directory of its raw
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -87,20 +88,34 @@ def bounded(part: str, arguments: argparse.Namespace) -> int:
     process = context.Process(target=run, args=(part, arguments, deadline - GRACE))
     process.start()
     process.join(max(0.0, deadline - GRACE - time.time()))
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.is_alive():
-            print(f"part {part}: time limit reached", flush=True)
-            _signal_group(process.pid, number)
-            process.join(GRACE)
+    if process.is_alive():
+        print(f"part {part}: time limit reached", flush=True)
+        end_group(process)
     return process.exitcode
 
 
-def _signal_group(leader: int, number: signal.Signals) -> None:
-    """Sends a signal to the process that runs a part of the suite, and to its child processes."""
-    try:
-        os.killpg(leader, number)
-    except ProcessLookupError:  # The process is not a group leader yet, or has ended.
-        os.kill(leader, number)
+def end_group(leader: multiprocessing.process.BaseProcess) -> None:
+    """Ends the process that runs a part of the suite, and its child processes.
+
+    A training run is a child process, which saves its state after the leader has ended.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal_group(leader.pid, number)
+        end = time.time() + GRACE
+        while (running := leader.is_alive() or _signal_group(leader.pid, 0)) and time.time() < end:
+            time.sleep(0.1)
+        if not running:
+            return
+
+
+def _signal_group(leader: int, number: int) -> bool:
+    """Sends a signal to a process and its child processes; returns whether one of them exists."""
+    for send in (os.killpg, os.kill):
+        # The process is not the leader of a group yet, or has ended.
+        with contextlib.suppress(ProcessLookupError):
+            send(leader, number)
+            return True
+    return False
 
 
 if __name__ == "__main__":

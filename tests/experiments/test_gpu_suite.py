@@ -3,8 +3,10 @@
 import functools
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,21 @@ def test_a_part_ends_with_its_time(tmp_path):
     done = suite("--part=b", f"--output={tmp_path}", "--toy", "--seconds=20.5")
     assert done.returncode == 1
     assert "time limit reached" in done.stdout
+
+
+def test_a_child_process_may_save_after_its_part_has_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "GRACE", 5)
+    saving = "trap 'sleep 0.5; touch saved; exit' TERM; touch ready; while :; do sleep 0.05; done"
+    part = subprocess.Popen(
+        ["bash", "-c", f"({saving}) & wait"], cwd=tmp_path, start_new_session=True
+    )
+    part.is_alive = lambda: part.poll() is None
+    while not (tmp_path / "ready").exists():
+        assert part.is_alive()
+        time.sleep(0.05)
+    command.end_group(part)
+    assert part.poll() == -signal.SIGTERM
+    assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.slow
