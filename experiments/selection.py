@@ -13,7 +13,7 @@ def select_rows(cases: Sequence[Case], text: str, points: int = 1) -> tuple[Case
     Args:
       cases: cases of the table; the cases of one row are adjacent.
       text: row numbers from 1, ranges such as 3-5, or parts of labels; separated by commas, or by
-        `;` if a label contains commas. Empty: all cases.
+        `;` if one of several parts contains commas. Empty: all cases.
       points: number of cases per row (default: 1). With --grid, each row has one case for each
         combination of the values in --grid.
 
@@ -22,7 +22,9 @@ def select_rows(cases: Sequence[Case], text: str, points: int = 1) -> tuple[Case
     """
     if not text.strip():
         return tuple(cases)
-    parts = text.split(";") if ";" in text else text.split(",")
+    # A label may contain commas, as in `rates 6, 12, 18`; a list of numbers is never a label.
+    is_label = re.search(r"[^\d\s,-]", text) and any(text.strip() in c.row.label for c in cases)
+    parts = text.split(";") if ";" in text or is_label else text.split(",")
     wanted = {index for part in parts for index in _indexes(cases, part.strip(), points)}
     return tuple(cases[index] for index in sorted(wanted))
 

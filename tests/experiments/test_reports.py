@@ -279,6 +279,7 @@ def test_seconds_are_summed_over_what_was_logged(tmp_path):
         ("1,4-5", [0, 3, 4]),
         ("image pooling", [4]),
         ("rates 6, 12, 18, 24;1", [0, 3]),
+        ("multi-grid (1, 2, 4), rates 6, 12, 18, image pooling", [4]),
     ],
 )
 def test_rows_are_chosen_by_number_or_label(tmp_path, text, chosen):
