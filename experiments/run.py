@@ -46,8 +46,8 @@ def define_flags(flags: Flags) -> None:
     absl_flags.DEFINE_string(
         "rows",
         "",
-        "Rows by number, range or part of the label, separated by commas, as in 1,3-5; separated by "
-        "`;` if labels contain commas; empty: all.",
+        "Rows by number, range or part of the label, separated by commas, as in 1,3-5, or by `;` "
+        "if labels contain commas; empty: all.",
         **own,
     )
     absl_flags.DEFINE_integer(
