@@ -89,8 +89,10 @@ def define_flags(flags: Flags) -> None:
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
     """Runs a table, or prints the names of all tables."""
     if not paths:
-        for name in list_tables():
-            console.print(f"{name:<22}{find_table(name).title}")
+        names = list_tables()
+        width = max(map(len, names)) + 2
+        for name in names:
+            console.print(f"{name:<{width}}{find_table(name).title}")
         return
     if len(paths) > 1:
         raise DeepLabError(f"give one table at a time; got {', '.join(paths)}")

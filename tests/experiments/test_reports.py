@@ -18,6 +18,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 from experiments import status
 from experiments.batch import describe, open_request, open_requests, run_here
+from experiments.catalog import list_tables
 from experiments.commands import main
 from experiments.costs import Counter
 from experiments.grid import parse_grid, shown
@@ -315,6 +316,13 @@ def test_a_name_with_a_slash_is_refused(tmp_path, capsys):
     assert main(words, "usage", define_flags, run) == 2
     assert "--name=v3/mine must be a file name" in " ".join(capsys.readouterr().err.split())
     assert not any(tmp_path.iterdir())
+
+
+def test_tables_are_listed_with_their_titles(capsys):
+    assert main(["experiments.run"], "usage", define_flags, run) == 0
+    lines, names = capsys.readouterr().out.splitlines(), list_tables()
+    first = [line.split()[0] for line in lines if line.strip()]
+    assert [word for word in first if word in names] == names
 
 
 def test_status_refuses_the_name_of_a_table(tmp_path, capsys):
