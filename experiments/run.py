@@ -17,7 +17,8 @@ examples:
   python -m experiments.run v3/table5 --preset=smoke
   python -m experiments.run v3/table10 --preset=camvid --seeds=3 --data_dir=data
   python -m experiments.run experiments/example.py --grid "model.atrous_rates=(3,6,9),(6,12,18)"
-  python -m experiments.run v3/table3 --rows=1-4 --submit=slurm --slurm=slurm_partition=gpu
+  python -m experiments.run v3/table3 --rows=1-4 --submit=slurm --slurm=slurm_partition=gpu \\
+      --slurm=gpus_per_node=1
 """
 
 import hashlib
