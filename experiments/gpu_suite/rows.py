@@ -82,11 +82,12 @@ def run_part(
     * `reason`: error message; only with the status `skipped` or `failed`.
 
     Args:
-      path: file of the rows.
+      path: file of the rows; its directory is created if it does not exist.
       measurements: measurements of the part, the most important first.
       machine: description of the machine.
       deadline: time in seconds of `time.time()` after which no measurement starts.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     for one in pending(measurements, path):
         if time.time() > deadline:
             print(

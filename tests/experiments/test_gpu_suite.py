@@ -63,7 +63,7 @@ def measurement(number, calls, error=None):
 
 
 def test_a_second_call_runs_missing_then_failed_measurements(tmp_path):
-    path, calls = tmp_path / "x.jsonl", []
+    path, calls = tmp_path / "new" / "x.jsonl", []
     make = functools.partial(measurement, calls=calls)
     first = [
         make(0, error=RuntimeError("no memory")),
