@@ -142,7 +142,7 @@ def _write(flags: Flags, source: Path, directory: Path, console: Console) -> Non
         metrics=read_metrics(flags.metrics or [], stored.description),
         about=flags.about or "",
     )
-    training = read_training(source, stored.description, flags.checkpoint)
+    training = read_training(source, stored.description, flags.checkpoint, flags.ema)
     if not (notes.license or stored.description.source.get("license")):
         console.warning("the model card states no license; give one, as in --license=apache-2.0")
     sharing.write_shared_directory(directory, stored, training, notes)

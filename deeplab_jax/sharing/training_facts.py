@@ -36,8 +36,8 @@ class TrainingFacts:
         or weights that are not public.
       data: name, split and number of images of the training and the validation data.
       step: training step of the checkpoint.
-      validation_mean_iou: validation mean IoU at this step, as a fraction; None: there was no
-        validation at this step.
+      validation_mean_iou: validation mean IoU of the model, as a fraction; None: there was no
+        validation at this step, or it measured the moving average of the variables instead.
     """
 
     recipe: Mapping[str, Any]
@@ -48,7 +48,7 @@ class TrainingFacts:
 
 
 def read_training(
-    path: Path, description: ModelDescription, checkpoint: str
+    path: Path, description: ModelDescription, checkpoint: str, ema: bool | None = None
 ) -> TrainingFacts | None:
     """Reads the facts about the training run of a model.
 
@@ -56,6 +56,9 @@ def read_training(
       path: workdir of the training run, or a model directory.
       description: content of `model.json` in the directory `path`.
       checkpoint: `best`, `last` or a step.
+      ema: whether the model has the moving average of the variables, as in `read_model`. If it is
+        False although the run stored the average, the validation mean IoU is left out, because the
+        validation measured the average.
 
     Returns:
       The facts; None if `path` is a model directory, which does not describe the training run.
@@ -80,9 +83,9 @@ def read_training(
     }
     start = fields["training.init_from"] or ""
     is_public = is_hub_address(start) or start in list_pretrained()
-    scores = [
-        row[VALIDATION] for row in read_rows(path) if row["step"] == step and VALIDATION in row
-    ]
+    is_validated = ema is not False or not fields["training.ema_decay"]
+    rows = read_rows(path) if is_validated else []
+    scores = [row[VALIDATION] for row in rows if row["step"] == step and VALIDATION in row]
     data_file = path / DATA_FILE
     data = json.loads(data_file.read_text()) if data_file.is_file() else {}
     return TrainingFacts(

@@ -9,12 +9,15 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 from random_variables import random_variables
+from stand_ins import write_workdir
 
+from deeplab_jax import config as configs
 from deeplab_jax import sharing
 from deeplab_jax.checkpointing import (
     SAFETENSORS,
     ModelDescription,
     StoredModel,
+    read_description,
     read_model,
     write_shared_model,
 )
@@ -23,7 +26,7 @@ from deeplab_jax.cli.main import run
 from deeplab_jax.data.shapes import OUTLINES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.sharing.model_card import model_card
-from deeplab_jax.sharing.training_facts import read_metrics
+from deeplab_jax.sharing.training_facts import read_metrics, read_training
 
 CLASSES = ("background", *OUTLINES)
 METRICS = {
@@ -192,6 +195,22 @@ def test_wrong_metrics_are_refused(stored, tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(DeepLabError, match=message):
         read_metrics([str(path)], stored.description)
+
+
+@pytest.mark.parametrize(
+    ("decay", "ema", "expected"),
+    [(0.99, None, 0.25), (0.99, True, 0.25), (0.99, False, None), (0.0, False, 0.25)],
+)
+def test_the_validation_of_the_average_is_not_that_of_the_variables(
+    decay, ema, expected, tmp_path
+):
+    path = write_workdir(tmp_path / "run", ["sky", "tree"])
+    config = configs.default()
+    config.training.ema_decay = decay
+    (path / "config.json").write_text(configs.to_json(config))
+    (path / "metrics.jsonl").write_text('{"step": 1, "validation_mean_iou": 0.25}\n')
+    training = read_training(path, read_description(path), "last", ema)
+    assert training.validation_mean_iou == expected
 
 
 @pytest.mark.parametrize(
