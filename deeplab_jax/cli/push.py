@@ -141,6 +141,7 @@ def _write(flags: Flags, source: Path, directory: Path, console: Console) -> Non
         license=(flags.license or "").lower(),
         metrics=read_metrics(flags.metrics or [], stored.description),
         about=flags.about or "",
+        revision=flags.revision or "",
     )
     training = read_training(source, stored.description, flags.checkpoint, flags.ema)
     if not (notes.license or stored.description.source.get("license")):

@@ -11,6 +11,7 @@ from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.hub import (
     PICTURE,
+    HubAddress,
     import_hub,
     is_hub_address,
     parse_hub_address,
@@ -42,6 +43,7 @@ class CardNotes:
       metrics: contents of the `metrics.json` of each evaluation of this model.
       about: paragraph for the start of the card.
       picture: caption of `example.png`; empty: there is no picture.
+      revision: branch of the repository; empty: the branch `main`.
     """
 
     repository: str = ""
@@ -49,6 +51,7 @@ class CardNotes:
     metrics: Sequence[Mapping[str, Any]] = ()
     about: str = ""
     picture: str = ""
+    revision: str = ""
 
 
 def model_card(stored: StoredModel, training: TrainingFacts | None, notes: CardNotes) -> str:
@@ -217,7 +220,7 @@ def _size(leaf: Any) -> int:
 
 
 def _loading_lines(stored: StoredModel, notes: CardNotes) -> Iterator[str]:
-    address = f"hf://{notes.repository or ANY_REPOSITORY}"
+    address = HubAddress(notes.repository or ANY_REPOSITORY, notes.revision)
     bands = stored.description.image_bands
     image = f"{bands.dtype} [H, W, {bands.count}]"
     is_classifier = stored.description.task == CLASSIFICATION

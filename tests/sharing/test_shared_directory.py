@@ -138,6 +138,13 @@ def test_the_card_is_valid_and_states_the_metrics(directory):
     assert "/somewhere" not in card.content
 
 
+def test_the_card_of_a_branch_loads_the_model_from_this_branch(stored):
+    card = model_card(stored, None, sharing.CardNotes("user/tiny", revision="v2"))
+    assert 'load("hf://user/tiny@v2")' in card
+    assert "--model=hf://user/tiny@v2 " in card
+    assert "# tiny" in card
+
+
 def test_the_picture_is_a_drawing_for_a_model_of_drawings(directory):
     assert "on a drawn image" in (directory / "README.md").read_text("utf-8")
     assert (directory / "example.png").stat().st_size > 1000
@@ -201,9 +208,7 @@ def test_wrong_metrics_are_refused(stored, tmp_path, content, message):
     ("decay", "ema", "expected"),
     [(0.99, None, 0.25), (0.99, True, 0.25), (0.99, False, None), (0.0, False, 0.25)],
 )
-def test_the_validation_of_the_average_is_not_that_of_the_variables(
-    decay, ema, expected, tmp_path
-):
+def test_the_validation_of_the_average_is_not_that_of_the_variables(decay, ema, expected, tmp_path):
     path = write_workdir(tmp_path / "run", ["sky", "tree"])
     config = configs.default()
     config.training.ema_decay = decay
