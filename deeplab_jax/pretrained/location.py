@@ -77,8 +77,8 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
     """Locks a file or directory against other processes until the block ends.
 
     Raises:
-      DeepLabError: the directory of the file cannot be written, or another process does not
-        release the lock within two hours.
+      DeepLabError: the directory of the file cannot be written, its file system does not support
+        locks, or another process does not release the lock within two hours.
     """
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -96,6 +96,12 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
         raise DeepLabError(
             f"{path.parent} cannot be written ({error.strerror or error}); change its permissions, "
             "or set DEEPLAB_CACHE to another directory"
+        ) from error
+    except NotImplementedError as error:
+        # Releases of filelock raise it, for example on Lustre without the mount option flock.
+        raise DeepLabError(
+            f"{path.parent} is in a file system that does not support locks; set DEEPLAB_CACHE to "
+            "a directory in another file system, such as a local disk"
         ) from error
     try:
         yield

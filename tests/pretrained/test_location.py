@@ -81,6 +81,15 @@ def test_a_cache_that_cannot_be_written_is_reported(cache):
         locate(NAME)
 
 
+def test_a_file_system_without_locks_is_reported(cache, monkeypatch):
+    def fail(*arguments, **keywords):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", fail)
+    with pytest.raises(DeepLabError, match=r"cache/models is in a file system .*DEEPLAB_CACHE"):
+        locate(NAME)
+
+
 def test_a_name_that_begins_with_a_tilde_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeepLabError, match=r"^~draft.pth: there is no such file"):
