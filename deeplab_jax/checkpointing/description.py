@@ -141,13 +141,17 @@ def parse_description(values: dict[str, Any]) -> ModelDescription:
     """
     version = check_format_version(values.pop(FORMAT_FIELD, 1))
     size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
-    bands = values.pop("bands", None)
+    bands, source = values.pop("bands", None), dict(values.pop("source", {}))
+    if "licence" in source:
+        # Release 0.1.0 used this name.
+        source["license"] = source.pop("licence")
     description = ModelDescription(
         class_names=tuple(values.pop("class_names")),
         palette=tuple(map(tuple, values.pop("palette"))),
         inference_size=size and tuple(size),
         intensity_range=intensity_range and tuple(intensity_range),
         bands=bands and tuple(bands),
+        source=source,
         **values,
     )
     check_temperature(description.temperature)

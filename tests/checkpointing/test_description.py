@@ -30,6 +30,14 @@ def test_a_written_model_is_read_back(tmp_path, inference_size, intensity_range)
     assert read.create_model().architecture.decoder_convs == ((3, 16),)
 
 
+def test_the_license_in_a_file_of_release_0_1_0_is_read(tmp_path):
+    write_description(tmp_path, DESCRIPTION)
+    values = json.loads((tmp_path / "model.json").read_text())
+    old = json.dumps(values | {"source": {"licence": "Apache-2.0"}})
+    (tmp_path / "model.json").write_text(old)
+    assert read_description(tmp_path).source == {"license": "Apache-2.0"}
+
+
 def test_directories_without_a_model_are_recognized(tmp_path):
     with pytest.raises(
         DeepLabError, match=r"is not a model: it has no model.json; give the workdir"
