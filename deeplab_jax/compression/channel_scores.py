@@ -202,7 +202,8 @@ def _relative_magnitudes(
       moments: not used; all functions in `SCORES` have this parameter.
       parameters: names of the parameters that contain the weights: `norm/scale` for the scale γ of
         batch normalization, and `kernel`. If both are given, `kernel` is used only for channels
-        without a scale.
+        without a scale, and for layers whose scales are all equal. A batch normalization that was
+        folded into its kernel has the scale 1 in all channels.
 
     Returns:
       float64 [graph.num_channels].
@@ -219,6 +220,8 @@ def _relative_magnitudes(
             continue
         weights = np.abs(flat[f"{path}/{parameter}"])
         norms = weights.sum(tuple(range(weights.ndim - 1)))
+        if parameter == "norm/scale" and (norms == norms[0]).all():
+            continue
         scores[outputs] = norms[layer.outputs != NO_CHANNEL]
         scored[outputs] = True
     relative = scores.copy()

@@ -199,9 +199,9 @@ def prune_channels(
         input channels, summed over all layers that take the channel as input, and divided by the
         number of multiply-adds saved. `batch_norm_scale`: absolute value of the channel's
         batch-normalization scale, divided by the mean of these values in the layer (arXiv
-        1708.06519), or `norm` in layers without batch normalization. `norm`: L1 norm of the kernel
-        that computes the channel, divided by the mean of these norms in the layer (arXiv
-        1608.08710).
+        1708.06519), or `norm` in layers without batch normalization or with equal scales in all
+        channels. `norm`: L1 norm of the kernel that computes the channel, divided by the mean of
+        these norms in the layer (arXiv 1608.08710).
       multiple: pruned layers keep a multiple of this number of channels, rounded up; 1: no
         rounding.
 

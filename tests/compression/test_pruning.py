@@ -288,6 +288,18 @@ def test_layers_without_batch_normalization_are_ranked_by_the_norm_of_their_kern
         np.testing.assert_allclose(scores[outputs], norms / norms.mean(), rtol=1e-5)
 
 
+def test_layers_with_folded_batch_normalization_are_ranked_by_the_norm_of_their_kernels():
+    model = stored("mobilenet_v2")
+    graph = channel_graph(model.model, SIZE)
+    flat = traverse_util.flatten_dict(model.variables)
+    for path in [path for path in flat if path[-2:] == ("norm", "scale")]:
+        flat[path] = np.ones_like(flat[path])
+    folded = traverse_util.unflatten_dict(flat)
+    expected = SCORES["norm"](graph, model.model, folded, {})
+    found = SCORES["batch_norm_scale"](graph, model.model, folded, {})
+    np.testing.assert_array_equal(found, expected)
+
+
 @SLOW
 @pytest.mark.parametrize("criterion", ["batch_norm_scale", "norm"])
 def test_a_layer_s_own_scale_does_not_protect_it(criterion):
