@@ -10,7 +10,7 @@ from pretrained.codebases import NETWORKS, at_pixels, draw, logits_of, read_list
 from pretrained.peers import images
 from safetensors.numpy import save_file
 
-from deeplab_jax.backbones import efficientnet_networks
+from deeplab_jax.backbones import convnext, efficientnet_networks
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.pretrained import convert
@@ -162,6 +162,20 @@ def efficientnet_arrays(name):
 @pytest.mark.parametrize("name", [n for n in efficientnet_networks.NETWORKS if n[:3] != "tf_"])
 def test_encoders_of_timm_are_identified_by_their_last_unit(name):
     arrays = {key: np.empty(shape) for key, shape in efficientnet_arrays(name).items()}
+    assert identify_backbone(arrays) == f"timm/{name}"
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_atto"])
+def test_convnexts_are_identified_for_any_number_of_bands(name, bands):
+    size = convnext.SIZES[name]
+    shapes = {"stem.0.weight": (size.widths[0], bands, 4, 4)}
+    for stage, depth in enumerate(size.depths):
+        for block in range(depth):
+            shapes[f"stages.{stage}.blocks.{block}.conv_dw.bias"] = (1,)
+    if size.version == 2:
+        shapes["stages.0.blocks.0.mlp.grn.weight"] = (1,)
+    arrays = {key: np.empty(shape) for key, shape in shapes.items()}
     assert identify_backbone(arrays) == f"timm/{name}"
 
 

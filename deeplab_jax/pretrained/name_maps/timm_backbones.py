@@ -148,7 +148,7 @@ def _same(ours: str, theirs: str) -> Rule:
 
 def _convnext(arrays: Arrays) -> str | None:
     stem, version = arrays.get("stem.0.weight"), 1
-    if stem is None or stem.shape[1:] != (3, 4, 4):
+    if stem is None or stem.shape[2:] != (4, 4):
         return None
     if "stages.0.blocks.0.mlp.grn.weight" in arrays:
         version = 2
