@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Variables = dict[str, Any]
 # Entry of `source` in `model.json` with the SHA-256 of the safetensors file.
 WEIGHTS_SHA256 = f"{SAFETENSORS} sha256"
+# Separator of the keys in the names of arrays in safetensors files. Module names, such as
+# `block1/unit_1`, contain slashes, but no dots.
+SEPARATOR = "."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,8 +214,8 @@ def write_shared_model(
 ) -> None:
     """Writes `model.safetensors` and `model.json` into a directory.
 
-    The names of the arrays are the paths of the variables, such as
-    `params/backbone/block1/unit_1/conv1/kernel`. `model.json` contains the SHA-256 of
+    The names of the arrays are the paths of the variables, with dots between the keys, such as
+    `params.backbone.block1/unit_1.conv1.kernel`. `model.json` contains the SHA-256 of
     `model.safetensors`.
 
     Args:
@@ -224,7 +227,8 @@ def write_shared_model(
     from safetensors.numpy import save
 
     # safetensors stores the memory of an array without its order, so the order must be C.
-    arrays = {name: np.require(array, requirements="C") for name, array in _named(variables)}
+    named = _named(variables, SEPARATOR)
+    arrays = {name: np.require(array, requirements="C") for name, array in named}
     content = save(arrays, metadata={"format": "flax"})
     (directory / SAFETENSORS).write_bytes(content)
     checksum = {WEIGHTS_SHA256: hashlib.sha256(content).hexdigest()}
@@ -232,16 +236,20 @@ def write_shared_model(
     write_description(directory, described)
 
 
-def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def _named(
+    variables: Variables, separator: str = "/", above: str = ""
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the path and the array of each variable.
 
     Args:
-      variables: nested dictionaries of arrays. The path of an array is its keys, joined by slashes.
+      variables: nested dictionaries of arrays. The path of an array is its keys, joined by
+        `separator`.
+      separator: text between two keys.
       above: prefix of all paths: empty, or the path of `variables` in recursive calls.
     """
     for name, value in variables.items():
         if isinstance(value, dict):
-            yield from _named(value, f"{above}{name}/")
+            yield from _named(value, separator, f"{above}{name}{separator}")
         else:
             yield above + name, np.asarray(value)
 
@@ -267,7 +275,9 @@ def _read_safetensors(directory: epath.Path) -> Variables:
         arrays = load(content)
     except SafetensorError as error:
         raise DeepLabError(f"{path} is damaged: {error}; copy or download it again") from error
-    return _nested({tuple(name.split("/")): array for name, array in arrays.items()})
+    # Earlier versions wrote slashes between the keys, and no dots.
+    separator = SEPARATOR if any(SEPARATOR in name for name in arrays) else "/"
+    return _nested({tuple(name.split(separator)): array for name, array in arrays.items()})
 
 
 def digest_of_variables(variables: Variables) -> str:

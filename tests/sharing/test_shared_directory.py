@@ -19,6 +19,7 @@ from deeplab_jax.checkpointing import (
     StoredModel,
     read_description,
     read_model,
+    write_description,
     write_shared_model,
 )
 from deeplab_jax.cli.console import Console
@@ -89,7 +90,24 @@ def test_the_model_comes_back_unchanged(directory, stored):
 
 def test_other_libraries_read_the_file(directory, stored):
     arrays = safetensors.numpy.load_file(directory / SAFETENSORS)
-    assert set(arrays) == set(flat(stored.variables))
+    assert set(arrays) == set(traverse_util.flatten_dict(stored.variables, sep="."))
+
+
+def test_module_names_with_slashes_are_kept(stored, tmp_path):
+    """Such as those of the units of ResNets."""
+    unit = {"conv1": {"kernel": np.ones(2, np.float32)}}
+    variables = {"params": {"backbone": {"block1/unit_1": unit, "stem_1": unit}}}
+    write_shared_model(tmp_path, stored.description, variables)
+    found = traverse_util.flatten_dict(read_model(tmp_path).variables)
+    assert found.keys() == traverse_util.flatten_dict(variables).keys()
+
+
+def test_names_with_slashes_between_the_keys_are_read(stored, tmp_path):
+    """Earlier versions wrote them."""
+    write_description(tmp_path, stored.description)
+    arrays = {"params/classifier/bias": np.ones(2, np.float32)}
+    safetensors.numpy.save_file(arrays, tmp_path / SAFETENSORS)
+    assert list(read_model(tmp_path).variables["params"]["classifier"]) == ["bias"]
 
 
 def test_integers_scalars_and_transposed_arrays_keep_type_shape_and_order(stored, tmp_path):
