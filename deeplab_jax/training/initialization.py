@@ -189,6 +189,8 @@ def initialize_from(
     check_floating_point(theirs, source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))
+    names = set(description.source.get("folded_batch_norm", ()))
+    folded = {path: None for path in given if "/".join(path[1:-1]) in names}
     if architecture is not None:
         _check_channels(theirs, architecture, source, parts)
         if theirs.takes_rgb and not architecture.takes_rgb:
@@ -210,11 +212,7 @@ def initialize_from(
     for line in _started_afresh(given, wanted, fitting, source, whole=parts == "all"):
         reporter.message(line)
     taken = {path: given[path] if path in fitting else array for path, array in wanted.items()}
-    names = description.source.get("folded_batch_norm", ())
-    folded = rename_branches_to_match(
-        {("params", *name.split("/"), "scale"): None for name in names}, wanted
-    )
-    kept = {path[1:-1] for path in folded if path in fitting}
+    kept = {path[1:-1] for path in rename_branches_to_match(folded, wanted) if path in fitting}
     return Initialization(traverse_util.unflatten_dict(taken), frozenset(kept))
 
 

@@ -169,6 +169,18 @@ def test_a_quantized_model_is_refused(tmp_path, workdir, parts):
         initialize_from(fresh_variables(workdir), tmp_path, Reporter(), parts)
 
 
+def test_folded_batch_normalizations_are_found_in_units_whose_names_contain_slashes(tmp_path):
+    path = write_workdir(
+        tmp_path / "run", ["sky", "tree"], backbone="timm/regnety_002", depth_multiplier=1.0
+    )
+    fresh = fresh_variables(path)
+    folded = {key[1:-1] for key in traverse_util.flatten_dict(fresh) if key[-1] == "var"}
+    assert any("/" in name for key in folded for name in key)
+    source = {"folded_batch_norm": sorted(map("/".join, folded))}
+    write_description(path, dataclasses.replace(read_description(path), source=source))
+    assert initialize_from(fresh, path, Reporter()).folded == folded
+
+
 def test_a_published_classifier_is_a_backbone(shared, tmp_path):
     conversion = convert(shared / "weights" / "mobilenet_v2_imagenet_224_uint8.tflite")
     write_model(tmp_path / "classifier", conversion.description, conversion.variables)
