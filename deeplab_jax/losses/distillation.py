@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from deeplab_jax.arrays import Array, Float, Shaped
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses.cross_entropy import log_softmax
-from deeplab_jax.losses.targets import Label, Scalar, pixel_mean, valid_mask
+from deeplab_jax.losses.targets import Label, Scalar, at_least_float32, pixel_mean, valid_mask
 
 
 def distillation_loss(
@@ -41,8 +41,10 @@ def distillation_loss(
             f"the logits of student and teacher must have the same shape, got {list(logits.shape)} "
             f"and {list(teacher_logits.shape)}"
         )
-    log_student = log_softmax(logits / temperature)
-    log_teacher = log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    teacher_logits = at_least_float32(jax.lax.stop_gradient(teacher_logits))
+    # In bfloat16, the division by the temperature would round the logits again.
+    log_student = log_softmax(at_least_float32(logits) / temperature)
+    log_teacher = log_softmax(teacher_logits / temperature)
     # Classes for which the teacher logit is −∞ do not contribute.
     teacher = jnp.exp(log_teacher)
     terms = jnp.where(teacher > 0, teacher * (log_teacher - log_student), 0)

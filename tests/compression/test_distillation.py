@@ -40,6 +40,16 @@ def test_temperature_softens_both_and_is_squared():
     assert float(found) == pytest.approx(9 * float(softened), rel=1e-5)
 
 
+def test_bfloat16_is_computed_in_float32():
+    label = np.zeros((1, 1, 2), np.uint8)
+    student, teacher = (jnp.asarray(10 * logits, jnp.bfloat16) for logits in (STUDENT, TEACHER))
+    found = distillation_loss(student, teacher, label, temperature=3.0)
+    exact = (logits.astype(jnp.float32) for logits in (student, teacher))
+    expected = distillation_loss(*exact, label, temperature=3.0)
+    assert found.dtype == jnp.float32
+    assert float(found) == float(expected)
+
+
 def test_gradient_is_the_difference_of_probabilities():
     label = np.array([[[0, 255]]], np.uint8)
     slopes = jax.grad(distillation_loss, argnums=(0, 1))(
