@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import numbers
 import types
 from collections.abc import Mapping
+from typing import Any
 
 from deeplab_jax.errors import DeepLabError, check_name
 
@@ -57,6 +59,14 @@ class CRFParameters:
     normalization: str = "after"
     filtering: str = "auto"
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the value of every field by name, for a JSON file.
+
+        The weights and standard deviations are floats, also if the fields are numbers of NumPy or
+        arrays.
+        """
+        return dataclasses.asdict(self) | {name: float(getattr(self, name)) for name in NUMBERS}
+
 
 # Published parameters. The first three numbers are weight, position standard deviation and color
 # standard deviation of the bilateral kernel. The last two are weight and standard deviation of the
@@ -100,7 +110,9 @@ def check_parameters(parameters: CRFParameters) -> None:
     """
     for field, legal in NUMBERS.items():
         value = getattr(parameters, field)
-        if isinstance(value, (int, float)) and not _holds(value, strictly=legal.startswith(">")):
+        # Numbers of NumPy are checked, too.
+        is_number = isinstance(value, numbers.Real)
+        if is_number and not _holds(float(value), strictly=legal.startswith(">")):
             raise DeepLabError(f"CRF parameter {field}={value!r} must be {legal}")
     if not isinstance(parameters.iterations, int) or parameters.iterations < 0:
         raise DeepLabError(

@@ -200,10 +200,7 @@ def likely_classes(logits: np.ndarray) -> np.ndarray:
 
 def _summary(points: Sequence[CRFParameters], counts: np.ndarray) -> dict[str, Any]:
     without, *ious = (ConfusionMatrix(one).mean_iou for one in counts)
-    rows = [
-        dataclasses.asdict(point) | {"mean_iou": iou}
-        for point, iou in zip(points, ious, strict=True)
-    ]
+    rows = [point.describe() | {"mean_iou": iou} for point, iou in zip(points, ious, strict=True)]
     rows.sort(key=lambda row: -row["mean_iou"])
     best = dict(rows[0])
     return {

@@ -1,6 +1,5 @@
 """Evaluation of a model on a dataset split, from images to metrics."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -285,7 +284,7 @@ def describe_settings(
         "uncertainty": list(settings.uncertainty) or None,
         "dropout_samples": settings.dropout_samples if DROPOUT in settings.uncertainty else None,
         "temperature": None if predictor.temperature == 1 else predictor.temperature,
-        "crf": None if predictor.crf is None else dataclasses.asdict(predictor.crf),
+        "crf": None if predictor.crf is None else predictor.crf.describe(),
         "batch_size": inference.batch_size,
         "devices": f"{inference.mesh.size} x {device.device_kind}",
     } | (settings.class_list.settings() if settings.class_list else {})

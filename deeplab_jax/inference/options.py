@@ -91,7 +91,8 @@ class InferenceOptions:
 
     def describe(self) -> dict[str, Any]:
         """Returns the value of every field by name, for a JSON file."""
-        values = dataclasses.asdict(self)
+        crf = self.crf.describe() if isinstance(self.crf, CRFParameters) else self.crf
+        values = dataclasses.asdict(self) | {"crf": crf}
         return values | {"scales": list(self.scales), "tile": self.tile and list(self.tile)}
 
 

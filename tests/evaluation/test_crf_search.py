@@ -72,6 +72,22 @@ def test_each_point_is_what_its_crf_gives(dataset, predictor, tmp_path):
     assert len(table) == 5
 
 
+def test_results_with_numbers_of_numpy_and_jax_are_written(dataset, predictor, tmp_path):
+    grid = CRFGrid(np.arange(3, 5), np.array([5]), np.array([10], np.float32), GRID.fixed)
+    output = tmp_path / "crf.json"
+    found = search_crf(predictor, dataset, grid, limit=1, output=output, reporter=Reporter())
+    assert json.loads(output.read_text()) == found
+    assert read_crf_parameters(output).bilateral_position_std == 5
+    learned = dataclasses.replace(
+        GRID.fixed, bilateral_weight=jnp.float32(2), bilateral_position_std=np.int64(5)
+    )
+    options = InferenceOptions(crf=learned)
+    evaluate(predictor, dataset, options=options, limit=1, output=tmp_path, reporter=Reporter())
+    settings = json.loads((tmp_path / "metrics.json").read_text())["settings"]
+    assert settings["crf"] == options.describe()["crf"]
+    assert settings["crf"]["bilateral_weight"] == 2
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_the_search(
     dataset, predictor, tmp_path, monkeypatch
 ):
@@ -122,6 +138,7 @@ def test_absent_classes_are_omitted():
     [
         (CRFGrid((), (5.0,), (3.0,)), "at least one value"),
         (CRFGrid((3.0,), (0.0,), (3.0,)), "bilateral_position_std=0.0 must be > 0"),
+        (CRFGrid(np.arange(-1, 1), (5.0,), (3.0,)), "bilateral_weight=.* must be ≥ 0"),
     ],
 )
 def test_grids_without_a_legal_point_are_refused(dataset, predictor, grid, message):
