@@ -83,6 +83,8 @@ class InferenceOptions:
             )
         if isinstance(self.crf, str) and self.crf not in names:
             raise unknown_name("CRF parameter set", self.crf, names)
+        if isinstance(self.crf, CRFParameters):
+            check_parameters(self.crf)
 
     @property
     def fuses(self) -> bool:

@@ -30,6 +30,7 @@ from deeplab_jax.models.architectures import resolve
         ({"crf": "defalt"}, "did you mean 'default'"),
         ({"crf": True}, "crf=True must be None, 'default'"),
         ({"crf": {"bilateral_weight": 4}}, "or CRFParameters"),
+        ({"crf": CRFParameters(-1, 50, 5)}, "bilateral_weight=-1 must be ≥ 0"),
     ],
 )
 def test_errors_state_the_legal_values(options, complaint):
