@@ -83,6 +83,7 @@ class WholeImageInference:
         settings: EvaluationSettings,
         scales: tuple[float, ...] = (1.0,),
         minimum_size: Size | None = None,
+        fixed_size: Size | None = None,
     ) -> None:
         """Determines the padded sizes of the images.
 
@@ -94,6 +95,8 @@ class WholeImageInference:
           scales: factors by which padded images are resized. They affect the legal sizes, see
             `size_grid`.
           minimum_size: (H, W) to which smaller images are padded, or None.
+          fixed_size: the only (H, W) that the network accepts, to which all images are padded, or
+            None.
 
         Raises:
           DeepLabError: there is no image, an image is larger than the size in `settings`, or
@@ -101,7 +104,9 @@ class WholeImageInference:
         """
         self.dataset = dataset
         self.num_images = count_images(model, dataset, settings)
-        if settings.size is not None:
+        if fixed_size is not None:
+            self.sizes = [fixed_size] * self.num_images
+        elif settings.size is not None:
             size = padded_size(model, settings.size, scales=scales)
             check_size(size, dataset, self.num_images)
             self.sizes = [size] * self.num_images
@@ -266,8 +271,9 @@ def make_inference(
 
     Raises:
       DeepLabError: the model is a classifier of whole images, there is no image, `dataset` does not
-        match the model, an image is larger than the given size, or a size is given although the
-        images are predicted in tiles.
+        match the model, an image is larger than the given size or the only size that the network
+        accepts, or a size is given although the images are predicted in tiles or the network
+        accepts only another size.
     """
     if isinstance(predictor, ImageClassification):
         raise DeepLabError(
@@ -276,9 +282,24 @@ def make_inference(
         )
     if predictor.tiling:
         return TiledInference(predictor.model, dataset, settings, predictor.tiling)
-    return WholeImageInference(
-        predictor.model, dataset, settings, predictor.options.scales, predictor.inference_size
+    fixed_size = predictor.fixed_size
+    inference = WholeImageInference(
+        predictor.model,
+        dataset,
+        settings,
+        predictor.options.scales,
+        predictor.inference_size,
+        fixed_size,
     )
+    if fixed_size is not None:
+        if settings.size is not None and tuple(settings.size) != fixed_size:
+            raise DeepLabError(
+                f"{predictor.source} takes only images of {fixed_size[0]}x{fixed_size[1]} (height "
+                "x width), to which all images are padded; omit size"
+            )
+        for height, width in image_sizes(dataset, inference.num_images).tolist():
+            predictor.check_size((height, width))
+    return inference
 
 
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:

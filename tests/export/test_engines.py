@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh
 from selection import slow_unless
 from small import NAMES, small_predictor
-from stand_ins import noise
+from stand_ins import noise, random_dataset
 
 import deeplab_jax
 from deeplab_jax.cli.console import Console
@@ -24,6 +24,9 @@ from deeplab_jax.export.tflite import IDENTIFIER
 from deeplab_jax.files import PROGRAM_CACHE
 from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.inference.forward import only_class_map
+from deeplab_jax.metrics import ConfusionMatrix
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.reporter import Reporter
 
 PACKAGES = {"onnx": ["onnx", "onnxruntime"], "tflite": ["tensorflow", "ai_edge_litert.interpreter"]}
 TINY = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 8}
@@ -208,6 +211,24 @@ def test_a_file_of_one_size_pads_images_to_it(predictor, onnx_file):
     assert found.with_options(InferenceOptions(tile=(65, 97), overlap=0.0))(
         noise(66, 97)
     ).shape == (66, 97)
+
+
+def test_a_file_of_one_size_is_evaluated_at_this_size(onnx_file):
+    found = load_file(onnx_file(size=(64, 97), argmax=False))
+    dataset = random_dataset([(40, 90), (64, 97)])
+    mesh = make_mesh(jax.devices()[:1])
+    settings = {"mesh": mesh, "batch_size": 1, "reporter": Reporter()}
+    metrics = deeplab_jax.evaluate(found, dataset, **settings)
+    assert metrics["settings"]["size"] == [64, 97]
+    confusion = ConfusionMatrix.empty(len(NAMES))
+    for index in range(len(dataset)):
+        label, class_map = dataset[index]["label"], found(dataset[index]["image"])
+        confusion = confusion.merge(ConfusionMatrix.from_labels(label, class_map, len(NAMES)))
+    assert metrics["confusion_matrix"] == confusion.counts.tolist()
+    with pytest.raises(DeepLabError, match="but an image has 66x97; export it with"):
+        deeplab_jax.evaluate(found, random_dataset([(66, 97)]), **settings)
+    with pytest.raises(DeepLabError, match=r"takes only images of 64x97 .*omit size"):
+        deeplab_jax.evaluate(found, dataset, size=(65, 97), **settings)
 
 
 def test_a_file_of_a_size_that_no_tile_has_must_be_exported_again(onnx_file):
