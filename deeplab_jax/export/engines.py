@@ -131,7 +131,8 @@ class EngineNetwork:
         if mesh is not None and mesh.size > 1:
             raise DeepLabError(
                 f"an exported network runs on one device, but the mesh has {mesh.size} devices; "
-                "load the model directory with engine='jax'"
+                "give mesh=parallel.make_mesh(jax.devices()[:1]), or load the model directory with "
+                "engine='jax'"
             )
         network, finish_all = one_scale(self.model, options.scales), finish_logits(finish)
         classes_only = finish is only_class_map and not options.fuses

@@ -167,7 +167,7 @@ def test_engines_that_cannot_run_a_network(predictor):
         with_engine(integers, "onnx")
     network = engines.EngineNetwork(predictor.model, None)
     mesh = Mesh(np.array([jax.devices()[0]] * 2), ("data",))
-    with pytest.raises(DeepLabError, match="runs on one device, but the mesh has 2 devices"):
+    with pytest.raises(DeepLabError, match=r"the mesh has 2 devices; give mesh=parallel"):
         network.forward(InferenceOptions(), only_class_map, mesh)
 
 
