@@ -1,6 +1,7 @@
 """Metrics near object boundaries: boundary F-score, and mean IoU within a trimap."""
 
 import dataclasses
+import numbers
 from collections.abc import Sequence
 
 import cv2
@@ -40,9 +41,9 @@ class TrimapConfusion:
           DeepLabError: a width is not an integer in 1..1000.
         """
         for width in widths:
-            if not (isinstance(width, int) and 1 <= width <= MAX_WIDTH):
+            if not (isinstance(width, numbers.Integral) and 1 <= width <= MAX_WIDTH):
                 raise DeepLabError(f"trimap width {width!r} must be an integer in 1..{MAX_WIDTH}")
-        widths = tuple(sorted(set(widths)))
+        widths = tuple(sorted(set(map(int, widths))))
         return cls(widths, np.zeros((len(widths), num_classes, num_classes), np.int64))
 
     def add(

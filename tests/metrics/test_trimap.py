@@ -54,6 +54,12 @@ def test_without_void_there_is_no_trimap_band():
     assert TrimapConfusion.empty(4, ()).add(truth, prediction).mean_iou == {}
 
 
+def test_widths_may_be_integers_of_numpy():
+    widths = TrimapConfusion.empty(2, np.arange(1, 4)).widths
+    assert widths == (1, 2, 3)
+    assert {type(width) for width in widths} == {int}
+
+
 @pytest.mark.parametrize("width", [0, -1, 1.5, 2000])
 def test_illegal_widths_are_refused(width):
     with pytest.raises(DeepLabError, match=r"an integer in 1\.\.1000"):
