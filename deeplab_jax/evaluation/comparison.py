@@ -21,6 +21,7 @@ from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
     WholeImageInference,
+    check_segments,
     make_inference,
     sum_over_hosts,
 )
@@ -154,9 +155,7 @@ def compare_strategies(
     reporter = reporter or LoggingReporter()
     if not strategies:
         raise DeepLabError("no inference strategy to evaluate; give at least one")
-    if not isinstance(predictor, Predictor):
-        # This raises an error for models that classify whole images.
-        make_inference(predictor, dataset, EvaluationSettings(**settings))
+    check_segments(predictor)
     # All passes are prepared first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)

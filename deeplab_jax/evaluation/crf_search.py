@@ -18,6 +18,7 @@ from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, w
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
+    check_segments,
     make_inference,
     sum_over_hosts,
 )
@@ -117,10 +118,10 @@ def search_crf(
         raise DeepLabError("the CRF grid is empty; give at least one value for each field")
     for point in points:
         check_parameters(point)
-    if isinstance(predictor, Predictor):
-        options = dataclasses.replace(options or predictor.options, crf=DEFAULT_CRF)
-        find_parameters(options, predictor.model.architecture)  # Refuses images that are not RGB.
-        predictor = predictor.with_options(dataclasses.replace(options, crf=None))
+    check_segments(predictor)
+    options = dataclasses.replace(options or predictor.options, crf=DEFAULT_CRF)
+    find_parameters(options, predictor.model.architecture)  # Refuses images that are not RGB.
+    predictor = predictor.with_options(dataclasses.replace(options, crf=None))
     chosen = EvaluationSettings(limit=limit, **settings)
     inference = make_inference(predictor, dataset, chosen)
     warn_of_other_names(predictor, dataset, reporter)

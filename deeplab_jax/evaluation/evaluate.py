@@ -14,6 +14,7 @@ from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
     WholeImageInference,
+    check_segments,
     image_sizes,
     make_inference,
     sum_over_hosts,
@@ -143,7 +144,8 @@ def evaluate(
         dataset differ without `class_map` and `classes`.
     """
     reporter = reporter or LoggingReporter()
-    if options is not None and isinstance(predictor, Predictor):
+    check_segments(predictor)
+    if options is not None:
         predictor = predictor.with_options(options)
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
     chosen = EvaluationSettings(class_list=class_list, **settings)

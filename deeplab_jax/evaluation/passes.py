@@ -275,11 +275,7 @@ def make_inference(
         accepts, or a size is given although the images are predicted in tiles or the network
         accepts only another size.
     """
-    if isinstance(predictor, ImageClassification):
-        raise DeepLabError(
-            f"{predictor.source} classifies whole images and cannot segment them; give a "
-            "segmentation model, or train one from these weights (training.init_from)"
-        )
+    check_segments(predictor)
     if predictor.tiling:
         return TiledInference(predictor.model, dataset, settings, predictor.tiling)
     fixed_size = predictor.fixed_size
@@ -300,6 +296,15 @@ def make_inference(
         for height, width in image_sizes(dataset, inference.num_images).tolist():
             predictor.check_size((height, width))
     return inference
+
+
+def check_segments(predictor: Predictor | ImageClassification) -> None:
+    """Raises `DeepLabError` if a model classifies whole images."""
+    if isinstance(predictor, ImageClassification):
+        raise DeepLabError(
+            f"{predictor.source} classifies whole images and cannot segment them; give a "
+            "segmentation model, or train one from these weights (training.init_from)"
+        )
 
 
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, w
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
+    check_segments,
     make_inference,
     sum_over_hosts,
 )
@@ -79,12 +80,10 @@ def fit_temperature(
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
     """
     reporter = reporter or LoggingReporter()
-    if isinstance(predictor, Predictor):
-        predictor = predictor.with_options(options or predictor.options)
-        if predictor.crf is not None:
-            raise DeepLabError(
-                "temperature scaling cannot be combined with a CRF; omit crf (--crf)"
-            )
+    check_segments(predictor)
+    predictor = predictor.with_options(options or predictor.options)
+    if predictor.crf is not None:
+        raise DeepLabError("temperature scaling cannot be combined with a CRF; omit crf (--crf)")
     chosen = EvaluationSettings(**settings)
     inference = make_inference(predictor, dataset, chosen)
     warn_of_other_names(predictor, dataset, reporter)

@@ -14,7 +14,7 @@ from deeplab_jax.data.descriptors import describe
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import compare_strategies, evaluate, strategy_steps
 from deeplab_jax.evaluation.class_list import make_class_list, read_class_map
-from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference import ImageClassification, InferenceOptions, Predictor
 from deeplab_jax.metrics import BoundaryMatch
 
 MODEL = ("sky", "tree", "road", "car")
@@ -145,6 +145,13 @@ def test_strategies_are_compared_on_the_same_classes(dataset, predictor):
     assert rows[0]["mean_iou"] == pytest.approx(expected["mean_iou"])
     assert rows[0]["boundary_f_score"] == pytest.approx(expected["boundary_f_score"])
     assert rows[0]["settings"]["classes"] == ["ground", "vehicle"]
+
+
+def test_classifiers_of_whole_images_are_refused_as_such(dataset):
+    whole = ImageClassification.__new__(ImageClassification)
+    whole.source, whole.class_names = "imagenet", ("cat", "dog")
+    with pytest.raises(DeepLabError, match="imagenet classifies whole images"):
+        evaluate(whole, dataset, classes=["ground"])
 
 
 def test_255_scored_classes_leave_room_for_other_predictions():
