@@ -1,11 +1,11 @@
 """Inference options, and CRF parameters in files."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters
+from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.declarations import ABOVE_ZERO, FRACTION, POSITIVE
 from deeplab_jax.errors import DeepLabError, check_name, unknown_name
 from deeplab_jax.files import as_path
@@ -120,16 +120,11 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
         `parameters` is such an object.
 
     Raises:
-      DeepLabError: the file does not exist or contains no such object, a field is unknown or
+      DeepLabError: the file cannot be read or contains no such object, a field is unknown or
         missing, or a value is invalid.
     """
     path = as_path(path)
-    if not path.is_file():
-        raise DeepLabError(f"{path}: no such file; give a JSON file that crf-search wrote")
-    try:
-        found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DeepLabError(f"{path}: invalid JSON: {error}") from None
+    found = parse_json(read_text(path, "CRF parameters"), path)
     values = found.get("parameters", found) if isinstance(found, dict) else found
     if not isinstance(values, dict):
         raise DeepLabError(

@@ -177,11 +177,14 @@ def test_files_without_crf_parameters_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DeepLabError, match=message):
         read_crf_parameters(path)
-    with pytest.raises(DeepLabError, match="no such file"):
+    with pytest.raises(DeepLabError, match="cannot read the CRF parameters: no such file"):
         read_crf_parameters(tmp_path / "other.json")
+    with pytest.raises(DeepLabError, match="cannot read the CRF parameters: it is a directory"):
+        read_crf_parameters(tmp_path)
 
 
-def test_fields_alone_are_enough(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_fields_alone_are_enough(tmp_path, encoding):
     path = tmp_path / "crf.json"
-    path.write_text(GOOD % ', "iterations": 5')
+    path.write_text(GOOD % ', "iterations": 5', encoding)
     assert read_crf_parameters(path) == CRFParameters(4, 49, 5, iterations=5)
