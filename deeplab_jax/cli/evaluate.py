@@ -108,6 +108,16 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("--uncertainty cannot be combined with --table; omit one of them")
     if not flags["calibration_bins"].using_default_value and not flags.calibration:
         raise DeepLabError("--calibration_bins requires --calibration; give both or omit both")
+    has_dropout = "dropout" in (flags.uncertainty or ())
+    if not flags["dropout_samples"].using_default_value and not has_dropout:
+        raise DeepLabError(
+            "--dropout_samples requires --uncertainty=dropout; give both or omit both"
+        )
+    if flags.spatial > 1 and flags.tile:
+        raise DeepLabError(
+            "--spatial shards the rows of whole images and cannot be combined with --tile; omit "
+            "one of them"
+        )
     options, settings = flags.inference_options(), flags.split_settings()
     flags.check_sources()
     with joined_job(flags, console) as reporter:

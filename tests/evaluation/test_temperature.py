@@ -186,6 +186,8 @@ def test_the_calibrated_model_is_evaluated_and_keeps_its_classes(world, capsys, 
         ("calibrate", ["--output=run/model.json/made"], "model.json cannot be written"),
         ("evaluate", ["--calibration", "--table"], "--calibration cannot be combined"),
         ("evaluate", ["--calibration_bins=5"], "requires --calibration"),
+        ("evaluate", ["--dropout_samples=4"], "requires --uncertainty=dropout"),
+        ("evaluate", ["--spatial=2", "--tile=65x65"], "cannot be combined with --tile"),
         ("evaluate", ["--calibration", "--calibration_bins=2000"], "at most 1000"),
     ],
 )
