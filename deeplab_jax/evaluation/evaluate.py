@@ -273,7 +273,7 @@ def describe_settings(
         "model": predictor.source,
         "dataset": inference.dataset.name,
         "split": inference.dataset.split,
-        "limit": settings.limit,
+        "limit": None if settings.limit is None else int(settings.limit),
         "size": padded[0] if len(padded) == 1 else None,
         "padded_sizes": None if inference.sizes is None else padded,
         "output_stride": architecture.output_stride,

@@ -107,7 +107,8 @@ class WholeImageInference:
         if fixed_size is not None:
             self.sizes = [fixed_size] * self.num_images
         elif settings.size is not None:
-            size = padded_size(model, settings.size, scales=scales)
+            height, width = map(int, settings.size)
+            size = padded_size(model, (height, width), scales=scales)
             check_size(size, dataset, self.num_images)
             self.sizes = [size] * self.num_images
         else:
@@ -115,7 +116,7 @@ class WholeImageInference:
             self.sizes = [canvas_size(model, tuple(one), minimum_size, scales) for one in own]
         self.mesh = make_mesh() if settings.mesh is None else settings.mesh
         parts = data_size(self.mesh)
-        self.batch_size = -(-settings.batch_size // parts) * parts
+        self.batch_size = int(-(-settings.batch_size // parts) * parts)
         self._fill, self._workers = model.architecture.mean_pixel, settings.workers
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
@@ -223,7 +224,7 @@ class TiledInference:
         self.num_images = count_images(model, dataset, settings)
         mesh = settings.mesh
         self.mesh = make_mesh(jax.local_devices() if mesh is None else mesh.local_devices)
-        self.batch_size = -(-settings.batch_size // self.mesh.size) * self.mesh.size
+        self.batch_size = int(-(-settings.batch_size // self.mesh.size) * self.mesh.size)
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Applies a function to the tiles of each image of this host.
@@ -381,4 +382,4 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
             f"limit={limit} and batch_size={settings.batch_size}; the number of images, the limit "
             "(if not None) and the batch size must be at least 1"
         )
-    return num_images
+    return int(num_images)

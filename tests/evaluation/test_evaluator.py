@@ -161,6 +161,15 @@ def test_mistakes_are_named(dataset):
         evaluate(red_predictor(dataset), ArrayDataset(void._images, void._masks, "abcd"))
 
 
+def test_settings_may_be_integers_of_numpy(dataset, tmp_path):
+    settings = {"size": dataset.image_sizes().max(axis=0), "limit": np.int64(2)}
+    settings |= {"batch_size": np.int64(2), "output": tmp_path}
+    metrics = evaluate(red_predictor(dataset), dataset, **settings)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert metrics["settings"]["size"] == [49, 65]
+    assert metrics["num_images"] == metrics["settings"]["limit"] == 2
+
+
 class NotANumberAt(RedReader):
     """Has NaN outputs at one pixel of each image."""
 
