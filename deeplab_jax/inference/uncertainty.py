@@ -1,5 +1,6 @@
 """Uncertainty of each pixel: from probabilities, from MC dropout, or from scales and flips."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -60,7 +61,7 @@ def of_probabilities(name: str, probabilities: np.ndarray) -> np.ndarray:
     if name == CONFIDENCE:
         return 1 - probabilities.max(axis=-1)
     information = -probabilities * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-    return information.sum(axis=-1) / np.log(max(2, probabilities.shape[-1]))
+    return information.sum(axis=-1) / math.log(max(2, probabilities.shape[-1]))
 
 
 def uncertainty_functions(

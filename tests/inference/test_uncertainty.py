@@ -44,6 +44,7 @@ def test_uncertainties_of_probabilities_equal_their_definitions():
     entropy = scipy.stats.entropy(probabilities, axis=-1) / np.log(5)
     found = of_probabilities("entropy", probabilities.astype(np.float32))
     np.testing.assert_allclose(found, entropy, atol=1e-6)
+    assert found.dtype == np.float32
     certain = np.eye(5, dtype=np.float32)
     assert of_probabilities("entropy", certain).tolist() == [0] * 5
     assert of_probabilities("confidence", certain).tolist() == [0] * 5
