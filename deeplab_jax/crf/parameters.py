@@ -62,10 +62,10 @@ class CRFParameters:
     def describe(self) -> dict[str, Any]:
         """Returns the value of every field by name, for a JSON file.
 
-        The weights and standard deviations are floats, also if the fields are numbers of NumPy or
-        arrays.
+        All numbers are Python numbers, also if the fields are numbers of NumPy or arrays.
         """
-        return dataclasses.asdict(self) | {name: float(getattr(self, name)) for name in NUMBERS}
+        floats = {name: float(getattr(self, name)) for name in NUMBERS}
+        return dataclasses.asdict(self) | floats | {"iterations": int(self.iterations)}
 
 
 # Published parameters. The first three numbers are weight, position standard deviation and color
@@ -114,10 +114,9 @@ def check_parameters(parameters: CRFParameters) -> None:
         is_number = isinstance(value, numbers.Real)
         if is_number and not _holds(float(value), strictly=legal.startswith(">")):
             raise DeepLabError(f"CRF parameter {field}={value!r} must be {legal}")
-    if not isinstance(parameters.iterations, int) or parameters.iterations < 0:
-        raise DeepLabError(
-            f"CRF parameter iterations={parameters.iterations!r} must be an integer ≥ 0"
-        )
+    iterations: Any = parameters.iterations
+    if not isinstance(iterations, numbers.Integral) or iterations < 0:
+        raise DeepLabError(f"CRF parameter iterations={iterations!r} must be an integer ≥ 0")
     for field, names in (("normalization", NORMALIZATIONS), ("filtering", FILTERINGS)):
         value = getattr(parameters, field)
         check_name(f"CRF {field}", str(value), names)

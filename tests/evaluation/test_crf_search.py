@@ -79,7 +79,10 @@ def test_results_with_numbers_of_numpy_and_jax_are_written(dataset, predictor, t
     assert json.loads(output.read_text()) == found
     assert read_crf_parameters(output).bilateral_position_std == 5
     learned = dataclasses.replace(
-        GRID.fixed, bilateral_weight=jnp.float32(2), bilateral_position_std=np.int64(5)
+        GRID.fixed,
+        bilateral_weight=jnp.float32(2),
+        bilateral_position_std=np.int64(5),
+        iterations=np.int64(2),
     )
     options = InferenceOptions(crf=learned)
     evaluate(predictor, dataset, options=options, limit=1, output=tmp_path, reporter=Reporter())
