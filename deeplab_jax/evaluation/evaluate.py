@@ -143,10 +143,9 @@ def evaluate(
         `size`, the outputs of the network are not finite, or the numbers of classes of model and
         dataset differ without `class_map` and `classes`.
     """
-    reporter = reporter or LoggingReporter()
     check_segments(predictor)
-    if options is not None:
-        predictor = predictor.with_options(options)
+    reporter = reporter or LoggingReporter()
+    predictor = predictor.with_options(options) if options is not None else predictor
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
     chosen = EvaluationSettings(class_list=class_list, **settings)
     inference = make_inference(predictor, dataset, chosen)
