@@ -111,10 +111,16 @@ def load(reference: str) -> ConfigDict:
       reference: `FILE[:arguments]`, where FILE is a path or the name of a packaged config.
 
     Raises:
-      DeepLabError: there is no such file, an argument is illegal, or the code of the file raises
-        an exception, sets a field that does not exist, or does not return a complete config.
+      DeepLabError: there is no such file on this machine, an argument is illegal, or the code of
+        the file raises an exception, sets a field that does not exist, or does not return a
+        complete config.
     """
     name, _, text = reference.partition(":")
+    if text.startswith("//"):
+        raise DeepLabError(
+            f"{reference}: config files are read from a local path only; copy the file to this "
+            "machine, and give its path"
+        )
     path = _find(name)
     try:
         names = runpy.run_path(str(path))
@@ -192,17 +198,20 @@ def _nearest_field(name: str, fields: list[str]) -> str:
 
 def _find(name: str) -> pathlib.Path:
     path = as_path(name)
-    if path.is_file():
-        if path.suffix != ".py":
-            raise DeepLabError(
-                f"{path} is not a Python file; give a .py file that defines get_config, or the "
-                "name of a packaged config. The config.json of a workdir only records a run; to "
-                "resume the run, give the config that it was started with"
-            )
+    if path.is_file() and path.suffix == ".py":
         return path
+    in_checkout = path.parent == pathlib.Path("configs") and path.suffix in ("", ".py")
+    # A directory of the same name, such as that of a dataset, does not hide a packaged config.
+    is_name = in_checkout or path.name in ("", str(path))
+    if path.is_file() or (path.is_dir() and not is_name):
+        raise DeepLabError(
+            f"{path} is not a Python file; give a .py file that defines get_config, or the "
+            "name of a packaged config. The config.json of a workdir only records a run; to "
+            "resume the run, give the config that it was started with"
+        )
     packaged = _packaged_recipes()
     names = sorted(p.stem for p in packaged.glob("[!_]*.py"))
-    if path.suffix == ".py" and path.parent != pathlib.Path("configs"):
+    if not is_name or (path.suffix and not in_checkout):
         raise DeepLabError(f"no config file {name}; packaged configs: {', '.join(names)}")
     check_name("config", path.stem, names)
     return packaged / f"{path.stem}.py"

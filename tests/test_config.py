@@ -169,6 +169,9 @@ def test_a_file_without_get_config_is_refused(tmp_path):
         ("shape", "did you mean 'shapes'?"),
         ("configs/shape.py", "did you mean 'shapes'?"),
         ("elsewhere/shapes.py", "no config file elsewhere/shapes.py"),
+        ("elsewhere/shapes", "no config file elsewhere/shapes; packaged configs: "),
+        ("shapes.json", "no config file shapes.json"),
+        ("gs://bucket/shapes.py", "gs://bucket/shapes.py: config files are read from a local path"),
     ],
 )
 def test_a_missing_config_lists_the_available_ones(tmp_path, monkeypatch, reference, complaint):
@@ -176,6 +179,16 @@ def test_a_missing_config_lists_the_available_ones(tmp_path, monkeypatch, refere
     with pytest.raises(DeepLabError) as caught:
         configs.load(reference)
     assert complaint in str(caught.value)
+
+
+def test_only_a_bare_name_is_that_of_a_packaged_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "shapes").mkdir(parents=True)
+    with pytest.raises(DeepLabError, match=r"runs/shapes is not a Python file.*only records"):
+        configs.load("runs/shapes")
+    (tmp_path / "shapes").mkdir()
+    assert configs.load("shapes").data.name == "shapes"
+    assert configs.load("configs/shapes").data.name == "shapes"
 
 
 def test_json_round_trip_keeps_every_value():
