@@ -274,10 +274,16 @@ def _parse(field: str, text: str, kind: type) -> Any:
     value = parse_literal(text)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if kind is tuple and isinstance(value, int | float | list):
-        value = tuple(value) if isinstance(value, list) else (value,)
+    if kind is tuple and isinstance(value, list | tuple):
+        value = _tuples(value)
+    # An unquoted text, such as the name of a class, is not a literal: it is equal to `text`.
+    elif kind is tuple and isinstance(value, int | float | str) and value != text:
+        value = (value,)
     if type(value) is not kind:
-        raise DeepLabError(f"{field} must be of type {kind.__name__}, got {text!r}")
+        hint = "; separate values by commas, and put names in quotes, as in \"'road','car'\""
+        raise DeepLabError(
+            f"{field} must be of type {kind.__name__}, got {text!r}{hint if kind is tuple else ''}"
+        )
     return value
 
 

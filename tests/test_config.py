@@ -41,6 +41,10 @@ def changed(*assignments):
         ("model.depth_multiplier=1", 1.0),
         ("model.separable=true", True),
         ("loss.class_weights=1.0,2.5", (1.0, 2.5)),
+        ("model.decoder_convs=[[3,64],[1,32]]", ((3, 64), (1, 32))),
+        ("model.decoder_convs=[3,64],[1,32]", ((3, 64), (1, 32))),
+        ("training.writers='wandb'", ("wandb",)),
+        ("data.class_names='road','car'", ("road", "car")),
     ],
 )
 def test_text_becomes_the_type_of_the_field(assignment, value):
@@ -61,7 +65,9 @@ def test_text_becomes_the_type_of_the_field(assignment, value):
         ("training.num_steps=True", "must be of type int, got 'True'"),
         ("schedule.power=True", "must be of type float, got 'True'"),
         ("augmentation.flip=1", "must be of type bool, got '1'"),
-        ("augmentation.crop_size=large", "must be of type tuple, got 'large'"),
+        ("augmentation.crop_size=large", "must be of type tuple, got 'large'; separate values"),
+        ("data.class_names=road,car", """put names in quotes, as in "'road','car'\""""),
+        ("training.writers=wandb", "training.writers must be of type tuple, got 'wandb'"),
         ("seed=__import__('os')", "must be of type int"),
     ],
 )
