@@ -316,6 +316,19 @@ def from_json(text: str) -> ConfigDict:
     return config
 
 
+def read(path: pathlib.Path) -> ConfigDict:
+    """Reads the `config.json` of a workdir, see `from_json`.
+
+    Raises:
+      DeepLabError: the file is damaged, has an unknown field, or was written by a later release.
+        The message names the file.
+    """
+    try:
+        return from_json(path.read_text())
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise DeepLabError(f"{path} cannot be read: {error}") from error
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 

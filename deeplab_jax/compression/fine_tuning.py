@@ -33,9 +33,18 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architectu
 
 
 def recipe_of(directory: Path) -> ConfigDict:
-    """Returns the config stored in a directory, or the default config if none is stored."""
+    """Returns the config stored in a directory, or the default config if none is stored.
+
+    Raises:
+      DeepLabError: the stored config cannot be read.
+    """
     path = directory / CONFIG_FILE
-    return configs.from_json(path.read_text()) if path.is_file() else configs.default()
+    if not path.is_file():
+        return configs.default()
+    try:
+        return configs.read(path)
+    except DeepLabError as error:
+        raise DeepLabError(f"{error}; restore the file, or give --config=FILE") from error
 
 
 def with_network(config: ConfigDict, description: checkpointing.ModelDescription) -> ConfigDict:

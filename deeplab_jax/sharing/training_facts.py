@@ -64,7 +64,7 @@ def read_training(
       The facts; None if `path` is a model directory, which does not describe the training run.
 
     Raises:
-      DeepLabError: there is no such checkpoint.
+      DeepLabError: there is no such checkpoint, or the config of the run cannot be read.
     """
     if not ((path / CHECKPOINTS).is_dir() and (path / CONFIG_FILE).is_file()):
         return None
@@ -73,7 +73,7 @@ def read_training(
 
     with open_checkpoints(absolute(path)) as manager:
         step = choose_step(manager, checkpoint)
-    config = configs.from_json((path / CONFIG_FILE).read_text())
+    config = configs.read(path / CONFIG_FILE)
     fields = dict(configs.flatten(config))
     defaults = dict(configs.flatten(configs.default())) | _network_defaults(description)
     recipe = {

@@ -246,9 +246,9 @@ def _resolved(config: ConfigDict, version: int) -> ConfigDict:
 
 def _read_config(path: pathlib.Path) -> ConfigDict:
     try:
-        return configs.from_json(path.read_text())
-    except (AttributeError, ValueError) as error:
-        raise DeepLabError(f"{path} cannot be read: {error}; give another --workdir") from error
+        return configs.read(path)
+    except DeepLabError as error:
+        raise DeepLabError(f"{error}; give another --workdir") from error
 
 
 def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:

@@ -87,3 +87,11 @@ def test_fine_tuning_uses_the_network_of_the_model(tmp_path):
     (tmp_path / "config.json").write_text(configs.to_json(config))
     assert configs.differences(recipe_of(tmp_path), config) == []
     assert configs.differences(recipe_of(tmp_path / "none"), configs.default()) == []
+
+
+@pytest.mark.parametrize("text", ['{"seed": 3,}', "[]", '{"sed": 3}', "null"])
+def test_a_damaged_config_of_a_workdir_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    message = r"config\.json cannot be read: .*; restore the file, or give --config=FILE$"
+    with pytest.raises(DeepLabError, match=message):
+        recipe_of(tmp_path)
