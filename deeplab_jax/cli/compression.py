@@ -38,7 +38,8 @@ def open_sources(
     Raises:
       DeepLabError: a flag is missing or has no effect, an argument is not a flag, --output exists
         and is not empty, the model or the dataset does not exist, the model cannot be evaluated on
-        the dataset, or the file given by --tflite cannot be run.
+        the dataset, the file given by --tflite cannot be run, or the config of the fine-tuning run
+        is invalid.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
@@ -55,6 +56,8 @@ def open_sources(
         from deeplab_jax.compression.effects import tflite_call
 
         tflite_call(as_path(flags.tflite))
+    if flags.steps:
+        _fine_tuning_config(flags, source)
     return source, stored, dataset
 
 
@@ -122,7 +125,12 @@ def fine_tuned(
 
     if not flags.steps:
         return stored
-    config, workdir = _fine_tuning_config(flags, source, console), training_workdir(flags)
+    config, workdir = _fine_tuning_config(flags, source), training_workdir(flags)
+    console.message(
+        f"fine-tuning: {config.optimizer.name}, learning rate "
+        f"{config.schedule.base_learning_rate:g}, batches of {config.training.batch_size}, crops "
+        f"of {config.augmentation.crop_size[0]}×{config.augmentation.crop_size[1]}"
+    )
     return fine_tune(stored, config, workdir, flags.steps, console, adjust)
 
 
@@ -132,7 +140,7 @@ def training_workdir(flags: Flags) -> Path:
     return output.with_name(f"{output.name}-training")
 
 
-def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
+def _fine_tuning_config(flags: Flags, source: Path) -> "ConfigDict":
     """Returns the config of the fine-tuning run.
 
     `fine_tune` replaces the network and the initial weights in this config by those of the model
@@ -142,10 +150,9 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
       flags: flags of the command.
       source: directory of the model. If it contains a config, as a workdir does, this config is the
         default of --config.
-      console: prints the main fields.
 
     Raises:
-      DeepLabError: an override sets a field of the network.
+      DeepLabError: the config is invalid, or an override sets a field of the network.
     """
     from deeplab_jax import config as configs
     from deeplab_jax.compression.fine_tuning import recipe_of
@@ -160,11 +167,7 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
                 f"--config.{field}"
             )
     flags.override_config(config)
-    console.message(
-        f"fine-tuning: {config.optimizer.name}, learning rate "
-        f"{config.schedule.base_learning_rate:g}, batches of {config.training.batch_size}, crops "
-        f"of {config.augmentation.crop_size[0]}×{config.augmentation.crop_size[1]}"
-    )
+    configs.check(config)
     return config
 
 

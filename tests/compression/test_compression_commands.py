@@ -298,6 +298,27 @@ def test_mistakes_are_reported_before_any_work(compress, world, command, flags, 
     assert not (world / "x-training").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("--config.training.batch_sise=2", "did you mean 'training.batch_size'?"),
+        ("--config.training.batch_size=0", "training.batch_size=0 must be a whole number"),
+    ],
+)
+def test_a_mistake_in_the_config_is_reported_before_the_pruning(
+    compress, world, monkeypatch, override, complaint
+):
+    monkeypatch.setattr(
+        "deeplab_jax.compression.pruning.prune_channels",
+        lambda *given, **settings: pytest.fail("it is pruned"),
+    )
+    flags = ["--output=x", "--structured", "--steps=1", "--config=recipe.py", override]
+    status, _, error = compress("prune", *flags)
+    assert status == 2
+    assert complaint in error
+    assert not (world / "x").exists()
+
+
 def test_a_calibration_dataset_of_other_bands_is_reported_before_any_work(
     compress, tmp_path, monkeypatch
 ):
