@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import itertools
 import logging
 import os
 import re
@@ -45,6 +46,8 @@ COMMANDS = {
     "demo": "train and evaluate a small model on built-in data",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
+# Forms of --debug, in lower case. absl accepts these values of a boolean flag as true.
+DEBUG = ("--debug", "--debug=true", "--debug=t", "--debug=1")
 # Libraries that access buckets. Their errors are no OSErrors, for example gcsfs.retry.HttpError.
 BUCKET_LIBRARIES = ("gcsfs.", "google.auth.", "s3fs.", "botocore.", "aiohttp.")
 # Default at the end of the description of a flag.
@@ -124,6 +127,29 @@ def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
     return spelled
 
 
+def check_switches(arguments: Sequence[str], flag_values: Flags) -> None:
+    """Checks that the value of each boolean flag follows an equals sign.
+
+    absl reads the value in `--ema false` as a path, and raises a ValueError for `--noema=false`.
+
+    Raises:
+      DeepLabError: a boolean flag is followed by `true` or `false`, or --noNAME has a value.
+    """
+    switches = {name for name in flag_values if flag_values[name].boolean}
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        flag, equals, _ = argument.partition("=")
+        if not flag.startswith("-"):
+            continue
+        name = flag.lstrip("-")
+        if name in switches and not equals and following.lower() in ("true", "false"):
+            raise DeepLabError(
+                f"the value of {flag} must follow an equals sign; give {flag}={following}"
+            )
+        positive = name.removeprefix("no")
+        if equals and name not in flag_values and positive in switches:
+            raise DeepLabError(f"{flag} takes no value; give {flag} alone, or --{positive}=VALUE")
+
+
 def run(argv: Sequence[str], console: Console) -> int:
     """Runs one command and returns its exit status."""
     if not argv or argv[0] in ("--help", "-h", "help"):
@@ -131,7 +157,7 @@ def run(argv: Sequence[str], console: Console) -> int:
         return 0 if argv else USAGE_ERROR
     name, arguments = argv[0], list(argv[1:])
     # --debug must take effect even if parsing the flags fails.
-    debug = any(argument in ("--debug", "--debug=true") for argument in arguments)
+    debug = any(argument.lower() in DEBUG for argument in arguments)
 
     def work() -> None:
         module, flag_values = load_command(name)
@@ -141,6 +167,7 @@ def run(argv: Sequence[str], console: Console) -> int:
         try:
             # A command without a config must report `--config.FIELD` as the user typed it.
             spelled = spell_out_overrides(arguments) if "override" in flag_values else arguments
+            check_switches(spelled, flag_values)
             paths = flag_values([name, *spelled])[1:]
         except absl_flags.UnrecognizedFlagError as error:
             new = RENAMED_FLAGS.get(error.flagname)

@@ -57,6 +57,13 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "--confg=shapes"], "'confg'. Did you mean: config"),
         (["predict", "--ema=perhaps"], "--ema=perhaps"),
+        (["predict", "--ema", "false", "a.jpg"], "must follow an equals sign; give --ema=false"),
+        (["export", "--portable", "False"], "give --portable=False"),
+        (
+            ["evaluate", "--noema=true"],
+            "give --noema alone, or --ema=VALUE",
+        ),
+        (["evaluate", "--nocrf="], "--nocrf takes no value"),
         (["evaluate", "--space=2"], "unknown flag --space; it was renamed to --spatial"),
         (["predict", "--space=2"], "Unknown command line flag 'space'"),
         (["inspect", "deeplab_v3", "--config.seed=3"], "Unknown command line flag 'config.seed'"),
@@ -78,9 +85,10 @@ def test_mistakes_are_one_line_and_leave_nothing(deeplab, tmp_path, arguments, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_debug_shows_where_an_error_comes_from(deeplab):
+@pytest.mark.parametrize("flag", ["--debug", "--debug=true", "--debug=True", "--debug=1"])
+def test_debug_shows_where_an_error_comes_from(deeplab, flag):
     with pytest.raises(DeepLabError, match="num_stesp"):
-        deeplab(*TRAIN, "--config.training.num_stesp=3", "--debug")
+        deeplab(*TRAIN, "--config.training.num_stesp=3", flag)
 
 
 @pytest.mark.parametrize(
