@@ -35,7 +35,7 @@ from deeplab_jax.cli.console import Console, make_table
 from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
 from deeplab_jax.declarations import declaration, default_text, help_text, kind
 from deeplab_jax.errors import DeepLabError, check_name, unknown_name
-from deeplab_jax.named_architectures import BACKBONE_KEYWORDS, check_names
+from deeplab_jax.named_architectures import BACKBONE_KEYWORDS, check_names, list_models
 
 if TYPE_CHECKING:
     from deeplab_jax.models.summary import LayerSummary
@@ -76,6 +76,12 @@ def define_flags(flags: Flags) -> None:
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prints the summary of a network, or the descriptions of keywords or config fields."""
     if flags.config or flags.set == HELP:
+        unknown = [path for path in paths if path not in list_models()]
+        if unknown:
+            raise DeepLabError(
+                f"unexpected argument {unknown[0]!r}; the value of a flag must follow an equals "
+                "sign, as in --config=loss and --set=output_stride=8"
+            )
         for line in _described(flags):
             console.print(line)
         return

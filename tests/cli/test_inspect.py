@@ -97,6 +97,11 @@ def test_a_section_or_a_field_is_described_alone(inspect):
     ("arguments", "complaint"),
     [
         (["--config=los"], "unknown config section or field 'los'; did you mean 'loss'?"),
+        (
+            ["--config", "loss"],
+            "unexpected argument 'loss'; the value of a flag must follow an equ",
+        ),
+        (["deeplab_v3", "--set", "output_stride=8"], "as in --config=loss and --set=output_stride"),
         ([], "give one architecture to inspect, or --model"),
         (["deeplab_v3", "deeplab_v2"], "give one architecture"),
         (["deeplab_v33"], "did you mean 'deeplab_v3'?"),

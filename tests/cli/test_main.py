@@ -59,10 +59,7 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["predict", "--ema=perhaps"], "--ema=perhaps"),
         (["predict", "--ema", "false", "a.jpg"], "must follow an equals sign; give --ema=false"),
         (["export", "--portable", "False"], "give --portable=False"),
-        (
-            ["evaluate", "--noema=true"],
-            "give --noema alone, or --ema=VALUE",
-        ),
+        (["evaluate", "--noema=true"], "give --noema alone, or --ema=VALUE"),
         (["evaluate", "--nocrf="], "--nocrf takes no value"),
         (["evaluate", "--space=2"], "unknown flag --space; it was renamed to --spatial"),
         (["predict", "--space=2"], "Unknown command line flag 'space'"),
