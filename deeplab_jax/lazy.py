@@ -51,16 +51,20 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
         PyTorch file".
 
     Raises:
-      DeepLabError: the library is not installed; the message names the command that installs it.
+      DeepLabError: the library is not installed or cannot be imported, for example because another
+        library is missing. The message names the command that installs the library.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        library = module.partition(".")[0]
-        raise DeepLabError(
-            f"{purpose} requires {library}, which is not installed; "
-            f"run pip install 'deeplab_jax[{extra}]'"
-        ) from error
+        library, missing = (name.partition(".")[0] for name in (module, error.name or ""))
+        command = f"run pip install 'deeplab_jax[{extra}]'"
+        if isinstance(error, ModuleNotFoundError) and missing == library:
+            reason = f"is not installed; {command}"
+        else:
+            cause = " ".join(str(error).split())
+            reason = f"cannot be imported ({cause}); {command}, or reinstall {library}"
+        raise DeepLabError(f"{purpose} requires {library}, which {reason}") from error
 
 
 def import_tensorflow(extra: str, purpose: str) -> ModuleType:
