@@ -166,16 +166,16 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
 
 
 def need_init(init: str, what: str) -> None:
-    """Checks that the argument `init` of a recipe is given.
+    """Checks that the argument `init` of a recipe names a model.
 
     Args:
       init: value of the argument; empty if it is not given.
       what: start of the error message, the reason why the argument is required.
 
     Raises:
-      DeepLabError: `init` is empty.
+      DeepLabError: `init` is empty, or `none` (random initialization).
     """
-    if not init:
+    if init in ("", "none"):
         raise DeepLabError(
             f"{what}; set init to the workdir of a training run or to a model directory, as in "
             "init=runs/first"

@@ -160,6 +160,9 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v2:dataset=ade20k", r"dataset 'ade20k'.*cityscapes"),
         ("deeplab_v3:split=trainvol", r"split of voc.*'trainval'"),
         ("deeplab_v3:stage=2", "stage=2 requires the network of stage 1"),
+        ("deeplab_v3:stage=2,init=none", "stage=2 requires the network of stage 1"),
+        ("deeplab_v3plus:from_coco,init=none", "from_coco requires a network trained on coco_voc"),
+        ("deeplab_v1:msc,init=none", "msc requires a trained DeepLab"),
         ("deeplab_v3:stage=3", "unknown stage '3'"),
         (
             "deeplab_v3:stage=2,dataset=cityscapes,init=x",
