@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
@@ -65,22 +66,27 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
     from deeplab_jax.parallel import Addresses, is_first_host, joined_hosts
 
     def end(message: str) -> None:
-        console.error(message)
-        leave(FAILED_ELSEWHERE)
+        try:
+            console.error(message)
+        finally:
+            leave(FAILED_ELSEWHERE)
 
     addresses = Addresses(flags.coordinator, flags.num_processes, flags.process_id)
     with joined_hosts(addresses, start_seconds=flags.start_timeout, end=end):
         yield console if is_first_host() else HostConsole(console, jax.process_index())
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """Ends the process with an exit status, without waiting for the other processes of the job.
 
-    `sys.exit` is not used, because JAX would then wait for these processes.
+    `sys.exit` is not used, because JAX would then wait for these processes. The process also ends
+    if its output cannot be written, for example because a pipe is closed.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def in_a_job() -> bool:

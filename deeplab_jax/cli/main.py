@@ -250,8 +250,10 @@ def console_script() -> None:
     except BaseException:
         if not in_a_job():
             raise
-        traceback.print_exc()
-        status = 1
+        try:
+            traceback.print_exc()
+        finally:
+            leave(1)
     if status and in_a_job():
         leave(status)
     sys.exit(status)

@@ -1,10 +1,12 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from deeplab_jax.cli.console import Console, duration, make_table
+from deeplab_jax.cli.job import leave
 from deeplab_jax.cli.main import COMMANDS, exit_status, run, spell_out_overrides
 from deeplab_jax.errors import DeepLabError
 
@@ -209,3 +211,16 @@ def test_an_unexpected_error_is_not_hidden():
 
     with pytest.raises(ZeroDivisionError):
         exit_status(work, Console(), debug=False)
+
+
+def test_a_process_of_a_job_ends_although_its_output_is_closed(monkeypatch):
+    def fail():
+        raise BrokenPipeError
+
+    statuses = []
+    monkeypatch.setattr("deeplab_jax.cli.job.os._exit", statuses.append)
+    monkeypatch.setattr("deeplab_jax.cli.job.sys.stdout", SimpleNamespace(flush=fail))
+    # `os._exit` does not return, so the error is raised only in this test.
+    with pytest.raises(BrokenPipeError):
+        leave(3)
+    assert statuses == [3]
