@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from deeplab_jax.training.setup import Run
 
 TEACHER_TEMPERATURE = 2.0
-# Flags that determine which channels are removed.
-NARROWING = ("macs", "criterion", "multiple", "calibration_limit", "size")
+# Flags that apply only with --structured, and all flags that determine which channels are removed.
+STRUCTURED_ONLY = ("macs", "criterion", "multiple", "calibration_limit")
+NARROWING = (*STRUCTURED_ONLY, "size")
 CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
 
 
@@ -86,11 +87,7 @@ def define_flags(flags: Flags) -> None:
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prunes, fine-tunes and evaluates a model; prints the report and the path of the new model."""
-    if not flags.structured and not flags.steps:
-        raise DeepLabError(
-            "without --structured, weights are pruned during fine-tuning; give --steps=N, the "
-            "number of training steps"
-        )
+    _check_kind(flags)
     source, stored, dataset = compression.open_sources(flags, "prune", paths, console)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.fine_tuning import digest, distilled
@@ -114,6 +111,29 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if not flags.structured:
         made = _with_sparsity(made, flags.sparsity)
     compression.write_compressed(flags, source, "pruned", made, dataset, console)
+
+
+def _check_kind(flags: Flags) -> None:
+    """Checks that all given flags apply to the kind of pruning that --structured selects.
+
+    Raises:
+      DeepLabError: a flag belongs to the other kind of pruning, or --steps is missing.
+    """
+    given = [name for name in STRUCTURED_ONLY if not flags[name].using_default_value]
+    if given and not flags.structured:
+        raise DeepLabError(
+            f"--{given[0]} requires --structured; give --structured, or omit --{given[0]}"
+        )
+    if flags.structured and not flags["sparsity"].using_default_value:
+        raise DeepLabError(
+            "--sparsity cannot be combined with --structured, which removes whole channels (--macs "
+            "sets how many); omit one of them"
+        )
+    if not flags.structured and not flags.steps:
+        raise DeepLabError(
+            "without --structured, weights are pruned during fine-tuning; give --steps=N, the "
+            "number of training steps"
+        )
 
 
 def _with_sparsity(made: "StoredModel", sparsity: float) -> "StoredModel":

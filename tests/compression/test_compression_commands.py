@@ -266,6 +266,13 @@ def test_distill_from_a_teacher(world, monkeypatch, capsys):
     [
         ("quantize", ["--output=x", "--dataset="], "--dataset must be given"),
         ("prune", ["--output=x"], "give --steps=N"),
+        ("prune", ["--output=x", "--macs=0.3", "--steps=1"], "--macs requires --structured"),
+        ("prune", ["--output=x", "--multiple=8", "--steps=1"], "--multiple requires --structured"),
+        (
+            "prune",
+            ["--output=x", "--structured", "--sparsity=0.5"],
+            "--sparsity cannot be combined with --structured",
+        ),
         ("prune", ["--output=x", "--structured", "--macs=2"], "must be in (0, 1]"),
         ("quantize", ["--output=model"], "exists and is not an empty directory"),
         ("quantize", ["--output=x", "--config=recipe.py"], "--config requires --steps=N"),
