@@ -43,6 +43,17 @@ NETWORK = "deeplab_v3plus/mobilenet_v2"
 # Default batch size of training steps: batch normalization after image pooling requires more than
 # one image.
 TRAINING_BATCH = 4
+# Flags of each benchmark, in addition to --json.
+OPTIONS = {
+    "inference": ("network", "size", "batch_size", "dtype", "engines", "repetitions"),
+    "training": ("network", "size", "batch_size", "dtype", "repetitions"),
+    "pipeline": ("dataset", "data_dir", "crop", "consumes", "num_images", "workers"),
+    "scaling": ("network", "sizes", "batch_sizes", "output_strides", "output", "repetitions"),
+    "start": ("repetitions",),
+    "compile": ("network", "crop", "batch_size", "dtype"),
+    "shapes": ("data_dir", "workdir"),
+    "crf": ("image", "crf", "num_classes", "repetitions"),
+}
 
 
 def define_flags(flags: Flags) -> None:
@@ -172,6 +183,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if len(paths) != 1:
         raise DeepLabError(f"give the name of one benchmark; legal: {', '.join(BENCHMARKS)}")
     check_name("benchmark", paths[0], BENCHMARKS)
+    _check_flags(flags, paths[0])
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.benchmark.machine import describe_machine
 
@@ -181,6 +193,21 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         return
     for name, value in figures.items():
         console.print(f"{name.replace('_', ' '):<34}{_text(value)}")
+
+
+def _check_flags(flags: Flags, name: str) -> None:
+    """Checks that all given flags apply to the benchmark `name`.
+
+    Raises:
+      DeepLabError: a flag belongs to other benchmarks only.
+    """
+    others = {flag for options in OPTIONS.values() for flag in options} - set(OPTIONS[name])
+    for flag in sorted(others):
+        if not flags[flag].using_default_value:
+            legal = ", ".join(f"--{legal}" for legal in (*OPTIONS[name], "json"))
+            raise DeepLabError(
+                f"--{flag} does not apply to benchmark {name}; flags for benchmark {name}: {legal}"
+            )
 
 
 def _text(value: object) -> str:

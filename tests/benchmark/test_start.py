@@ -6,6 +6,7 @@ import pytest
 
 from deeplab_jax.benchmark import start
 from deeplab_jax.benchmark.networks import split_network
+from deeplab_jax.cli.benchmark import BENCHMARKS, OPTIONS
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
@@ -47,6 +48,23 @@ def test_a_signal_is_reported():
 def test_mistakes_are_reported(capsys):
     assert run(["benchmark", "compile", "--network=deeplab_v3/resnet_11"], Console()) == 2
     assert "resnet_101" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compile", "--size=129x129"], "--size does not apply to benchmark compile; flags for "),
+        (["inference", "--sizes=65x65"], "--size, --batch_size, --dtype, --engines"),
+        (["start", "--network=deeplab_v3"], "--network does not apply to benchmark start"),
+    ],
+)
+def test_flags_of_other_benchmarks_are_refused(capsys, words, message):
+    assert run(["benchmark", *words], Console()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_benchmark_names_its_flags():
+    assert OPTIONS.keys() == BENCHMARKS.keys()
 
 
 def test_an_unexpected_exit_status_is_an_error(tmp_path, monkeypatch):
