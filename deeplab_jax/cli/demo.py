@@ -14,7 +14,8 @@ import deeplab_jax
 from deeplab_jax import data, loading
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
-from deeplab_jax.files import as_path
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path, is_local
 
 DATASET = "shapes"
 CONFIG = "shapes:cpu"
@@ -29,6 +30,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prepares the dataset, trains and evaluates a model, and prints the path of the results."""
     flags.refuse("demo", paths)
     flags.require("workdir")
+    if not is_local(flags.workdir):
+        raise DeepLabError(
+            f"--workdir={flags.workdir}: the demo prepares its dataset on a local path only; give "
+            "a local path"
+        )
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax import config as configs
     from deeplab_jax.data.builders.registry import BUILDERS
@@ -37,7 +43,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
     workdir = as_path(flags.workdir)
     data_dir = workdir / "data"
-    if not (data_dir / DATASET).exists():
+    if DATASET not in data.prepared_names(data_dir):
         builder = functools.partial(BUILDERS[DATASET], data_dir=data_dir, reporter=console)
         prepare(builder, reporter=console)
     config = configs.load(CONFIG)
