@@ -218,7 +218,8 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                 name = _member_path(member)
                 check_member_path(name)
                 path = directory / name
-                if member.is_dir() or is_hidden(path, directory):
+                # Unlike `is_dir`, this also recognizes directories whose names end in a backslash.
+                if name.endswith("/") or is_hidden(path, directory):
                     continue
                 # 8 is a regular file; systems without file types write 0.
                 if member.external_attr >> 28 not in (0, 8) or path in targets:

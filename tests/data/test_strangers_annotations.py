@@ -1111,6 +1111,13 @@ def test_unsafe_archives_are_refused(members, complaint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] in (["inside", "a.zip"], ["a.zip", "inside"])
 
 
+def test_archives_of_windows_may_contain_directories(tmp_path):
+    members = [("images\\", b""), ("images\\a.txt", b"content"), ("empty/", b"")]
+    unpack_zip(archive(tmp_path / "a.zip", *members), tmp_path)
+    assert (tmp_path / "images" / "a.txt").read_bytes() == b"content"
+    assert not (tmp_path / "empty").exists()
+
+
 def test_names_in_archives_and_lists_may_contain_colons(source, tmp_path):
     unpack_zip(archive(tmp_path / "a.zip", ("12:30.txt", b"content")), tmp_path)
     assert (tmp_path / "12:30.txt").read_bytes() == b"content"
