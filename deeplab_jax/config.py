@@ -252,11 +252,14 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     if field not in fields:
         raise unknown_field("config field", field, fields)
     section, name = _section(config, field)
+    kind = section.get_type(name)
+    # `none` is the value of some fields of type str, such as `model.decoder`.
+    is_none = text == "None" or (text.lower() == "none" and kind is not str)
     # Only a field that is unset by default can be set to None.
-    if text == "None" and dict(flatten(default())).get(field, "") is None:
+    if is_none and dict(flatten(default())).get(field, "") is None:
         value = None
     else:
-        value = _parse(field, text, section.get_type(name))
+        value = _parse(field, text, kind)
     with section.ignore_type():
         section[name] = value
 
