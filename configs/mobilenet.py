@@ -42,6 +42,7 @@ from deeplab_jax.configs._recipes import Recipe, choose, use_data
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
+from deeplab_jax.errors import DeepLabError
 
 DATA_SETS = ("voc", "cityscapes", "ade20k", "coco_voc")
 BACKBONES = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
@@ -59,6 +60,10 @@ def recipe(text: str | None = None) -> Recipe:
     )
     choose("backbone", given.backbone, BACKBONES)
     third = given.backbone != "mobilenet_v2"
+    if third and (given.aspp or given.width != 1):
+        raise DeepLabError(
+            "width and aspp require backbone=mobilenet_v2; omit them, or set backbone=mobilenet_v2"
+        )
     made = Recipe()
     legal = ("cityscapes",) if third else DATA_SETS
     use_data(made, given.dataset, atrous.training_split(given), legal)

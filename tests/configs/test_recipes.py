@@ -176,6 +176,14 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco requires a dataset other than"),
         ("deeplab_v3plus:backbone=xception_66", "did you mean 'xception_65'"),
         ("mobilenet:backbone=mobilenet_v3_large", r"dataset 'voc'.*cityscapes"),
+        (
+            "mobilenet:backbone=mobilenet_v3_large,dataset=cityscapes,width=0.75",
+            "width and aspp require backbone=mobilenet_v2",
+        ),
+        (
+            "mobilenet:backbone=mobilenet_v3_small,dataset=cityscapes,aspp",
+            "width and aspp require backbone=mobilenet_v2",
+        ),
         ("mobilenet:width=0.6", "no published weights for width=0.6; .*, as in init="),
     ],
 )
