@@ -175,7 +175,8 @@ def _from_coco(made: Recipe, given: ConfigDict) -> None:
             "dataset"
         )
     config, same_classes = made.config, given.dataset == "voc"
-    config.model.output_stride = 16
+    if config.model.output_stride is None:
+        config.model.output_stride = 16
     start_from(made, given.init, "all" if same_classes else "matching")
     if not same_classes:
         made.open["schedule.base_learning_rate"] = "as after ImageNet: no source read for COCO"

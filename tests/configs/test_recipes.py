@@ -149,6 +149,12 @@ def test_learning_rates(reference, step, rate):
     assert float(schedule(jnp.int32(step))) == pytest.approx(rate, rel=1e-4)
 
 
+@pytest.mark.parametrize(("backbone", "stride"), [("mobilenet_v2", 16), ("mobilenet_v3_large", 32)])
+def test_fine_tuning_after_coco_keeps_the_output_stride_of_the_network(backbone, stride):
+    reference = f"mobilenet:backbone={backbone},dataset=cityscapes,from_coco,init=runs/coco"
+    assert configs.load(reference).model.output_stride == stride
+
+
 @pytest.mark.parametrize(
     ("reference", "complaint"),
     [
