@@ -126,7 +126,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if reporter is console:
         console.print(text)
         if flags.output:
-            console.message(f"metrics and pictures are in {flags.output}")
+            written = "strategies.json is" if flags.table else "metrics and pictures are"
+            console.message(f"{written} in {flags.output}")
 
 
 def _measure(

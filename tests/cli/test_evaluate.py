@@ -69,8 +69,9 @@ def test_inference_flags_apply_and_are_recorded(evaluate, world):
 
 
 def test_the_table_measures_each_step(evaluate, world):
-    status, printed, _ = evaluate("--flip", "--limit=3", "--table", output="steps")
+    status, printed, error = evaluate("--flip", "--limit=3", "--table", output="steps")
     assert status == 0
+    assert "strategies.json is in steps" in error
     rows = json.loads((world / "steps" / "strategies.json").read_text())
     assert [row["strategy"] for row in rows] == ["plain", "+ flip"]
     assert rows[0]["mean_iou_change"] is None
