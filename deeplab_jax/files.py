@@ -24,9 +24,15 @@ def as_path(place: str | os.PathLike[str]) -> Path:
 
     Raises:
       DeepLabError: the path begins with gs:// and neither gcsfs nor tensorflow is installed, or it
-        begins with an unknown scheme such as http://.
+        begins with an unknown scheme such as http://, or with gs:/ or s3:/.
     """
     if is_local(place):
+        scheme, slash, _ = str(place).partition(":/")
+        if slash and scheme in SCHEMES:
+            raise DeepLabError(
+                f"{place}: paths in a bucket begin with {scheme}://; in Python, give a string or "
+                "an epath.Path, because pathlib.Path removes a slash"
+            )
         # Unlike Path.expanduser, this accepts names such as `~draft`, which begin with ~ as well.
         return Path(os.path.expanduser(place))
     _prepare_buckets()

@@ -49,6 +49,13 @@ def test_a_tilde_at_the_start_of_a_path_is_the_home_directory(tmp_path, monkeypa
     assert str(as_path("runs/~/a")) == "runs/~/a"
 
 
+@pytest.mark.parametrize("place", ["gs:/bucket/run", Path("gs://bucket/run"), Path("s3://bucket")])
+def test_a_path_in_a_bucket_without_a_slash_is_no_local_path(place):
+    with pytest.raises(DeepLabError, match=r"paths in a bucket begin with (gs|s3)://; in Python"):
+        as_path(place)
+    assert as_path("other:/run") == Path("other:/run")
+
+
 @pytest.mark.parametrize(
     ("output", "written"), [("link", "real"), ("to_nothing", "new"), ("deep/inner/..", "deep")]
 )
