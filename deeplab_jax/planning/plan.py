@@ -282,14 +282,12 @@ def _largest_batch(
         return found._replace(images=0) if _refuses(run, found.images * parts) else found
 
     def used(images: int) -> int | None:
+        if _refuses(run, images * parts):
+            return None
         reporter.message(f"compiling for a batch of {images * parts} images")
         config = copy.deepcopy(run.config)
         config.training.batch_size = images * parts
-        try:
-            tried = compiled_step.compile_step(dataclasses.replace(run, config=config))
-        except DeepLabError:
-            # Training refuses the batch, see `_refuses`.
-            return None
+        tried = compiled_step.compile_step(dataclasses.replace(run, config=config))
         return tried.memory["total"]
 
     return compiled_step.searched_largest_batch(used, (images, total), fixed, usable, unit)

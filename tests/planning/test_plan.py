@@ -278,15 +278,33 @@ def test_the_largest_batch_is_one_that_training_accepts(
 
 @pytest.mark.parametrize("search", [False, True])
 def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch, search):
+    """Image pooling leaves one value per channel of one image."""
     run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
+    fixed = fixed_memory(run)
+
+    def compiled(images):
+        return CompiledStep({"total": fixed + images}, None, True, 1.0, 1.0, 1.0, "")
 
     def compile_step(tried):
-        raise DeepLabError("cannot be trained on one value per channel")
+        assert tried.config.training.batch_size > 1
+        return compiled(tried.config.training.batch_size)
 
     monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
-    usable = fixed_memory(run) + 1
-    first = CompiledStep({"total": usable + 7}, None, False, 1.0, 1.0, 1.0, "")
-    assert _largest_batch(run, run.mesh, first, usable, search, Reporter()).images == 0
+    found = _largest_batch(run, run.mesh, compiled(8), fixed + 1, search, Reporter())
+    assert found.images == 0
+
+
+def test_an_error_of_the_compilation_is_not_a_batch_that_training_refuses(monkeypatch):
+    run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
+    fixed = fixed_memory(run)
+
+    def compile_step(tried):
+        raise DeepLabError("another error")
+
+    monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
+    first = CompiledStep({"total": fixed + 8}, None, True, 1.0, 1.0, 1.0, "")
+    with pytest.raises(DeepLabError, match="another error"):
+        _largest_batch(run, run.mesh, first, fixed + 4, True, Reporter())
 
 
 @pytest.mark.parametrize("search", [False, True])
@@ -313,8 +331,7 @@ def test_the_search_continues_after_a_batch_that_training_refuses(monkeypatch):
         return CompiledStep({"total": fixed + images**2}, None, True, 1.0, 1.0, 1.0, "")
 
     def compile_step(tried):
-        if tried.config.training.batch_size == 1:
-            raise DeepLabError("cannot be trained on one value per channel")
+        assert tried.config.training.batch_size > 1
         return compiled(tried.config.training.batch_size)
 
     monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
