@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
+from deeplab_jax.data.volumes import refuse_ignored_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import (
     as_path,
@@ -220,8 +221,10 @@ def _check_output(flags: Flags) -> pathlib.Path:
 
 def _find(paths: str | None, limit: int) -> list[pathlib.Path]:
     # No image is written, so none is ignored because it is in the directory of the output.
-    found = inference.find_images(paths.split(","), os.sep) if paths else []
-    return [path for path, _ in found[:limit]]
+    given = paths.split(",") if paths else []
+    images = [path for path, _ in inference.find_images(given, os.sep)] if given else []
+    refuse_ignored_volumes(given, images)
+    return images[:limit]
 
 
 def _read(paths: list[pathlib.Path], predictor: "inference.Predictor") -> "list[np.ndarray]":

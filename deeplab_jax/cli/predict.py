@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING
 from deeplab_jax import checkpointing, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
+from deeplab_jax.data.volumes import refuse_ignored_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, is_exported
 
@@ -204,11 +205,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
         if not videos or not all(as_path(path).is_dir() for path in paths):
             raise
         images = []
-    from deeplab_jax.data.image_layout import refuse_volumes
-
-    for folder in map(as_path, paths):
-        if folder.is_dir() and not any(folder in source.parents for source in images + inputs):
-            refuse_volumes(folder)
+    refuse_ignored_volumes(paths, images + inputs)
     return paths if images else []
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
+from deeplab_jax.data.volumes import refuse_ignored_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, is_local
 
@@ -59,6 +60,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     options, output = flags.inference_options(), as_path(flags.output)
     flags.check_sources()
     found = inference.find_images(paths, output)
+    refuse_ignored_volumes(paths, [image for image, _ in found])
     labeled = {
         split: data.open_dataset(flags.dataset, flags.data_dir, expression)
         for split, expression in (("train", flags.train_split), ("val", flags.validation_split))

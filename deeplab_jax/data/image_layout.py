@@ -3,9 +3,7 @@
 import io
 import sys
 import threading
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +12,6 @@ import PIL.TiffImagePlugin
 from PIL.TiffImagePlugin import COMPRESSION_INFO, IMAGELENGTH, IMAGEWIDTH
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.listing import visible_files
 
 # A channel is opacity only if at most this fraction of its values is neither 0 nor the maximum.
 MAX_PARTLY_TRANSPARENT = 0.1
@@ -31,8 +28,6 @@ MPF_ENTRIES = 0xB002
 NEW_SUBFILE_TYPE, NO_PAGE = 254, 0b101
 # Code of the type of 16-bit numbers in TIFF.
 SHORT = 3
-# Number of bytes at the start of a file from which the formats of medical images are recognized.
-VOLUME_HEADER = 544
 # Lock for reading or changing Pillow's maximum number of pixels, which is a global variable.
 pillow_limit = threading.Lock()
 
@@ -42,11 +37,6 @@ def max_whole_pixels() -> int:
     with pillow_limit:
         limit = PIL.Image.MAX_IMAGE_PIXELS
     return sys.maxsize if limit is None else 2 * limit
-
-
-VOLUME_SUFFIXES = {".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIfTI", ".nii.gz": "NIfTI"}
-# Suffixes of files whose content is checked for a format of medical images.
-POSSIBLE_VOLUMES = ("", ".dcm", ".dicom", ".ima", ".nii", ".gz")
 
 
 class TiffDirectory(NamedTuple):
@@ -161,57 +151,6 @@ def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
     selected[length : 2 * length] = offset.to_bytes(length, order)
     selected[link : link + length] = bytes(length)
     return bytes(selected)
-
-
-def volume_format(start: bytes, name: str) -> str | None:
-    """Returns "DICOM" or "NIfTI" if a file has this format of medical images, else None.
-
-    Args:
-      start: at least the first 544 bytes of the file.
-      name: name of the file. If the content does not show the format, the suffix determines it.
-    """
-    if start[128:132] == b"DICM":
-        return "DICOM"
-    header = start
-    if start.startswith(b"\x1f\x8b"):
-        try:
-            header = zlib.decompressobj(wbits=31).decompress(start, VOLUME_HEADER)
-        except zlib.error:
-            header = b""
-    # Magic strings in the headers of NIfTI-1 and NIfTI-2.
-    if header[344:347] in (b"n+1", b"ni1") or header[4:7] in (b"n+2", b"ni2"):
-        return "NIfTI"
-    named = (kind for suffix, kind in VOLUME_SUFFIXES.items() if name.lower().endswith(suffix))
-    return next(named, None)
-
-
-def refuse_volume(start: bytes, name: str) -> None:
-    """Raises an error for a file of medical images in the format DICOM or NIfTI.
-
-    Args:
-      start: at least the first 544 bytes of the file.
-      name: name of the file, whose suffix determines the format if the content does not show it.
-
-    Raises:
-      DeepLabError: the file is DICOM or NIfTI.
-    """
-    if found := volume_format(start, name):
-        raise DeepLabError(
-            f"{name}: a {found} file contains the measurements of a scanner, not a picture; "
-            "convert volumes and their labels to a folder of slices with "
-            "examples/medical_volumes.py (see the guide on medical volumes)"
-        )
-
-
-def refuse_volumes(path: Path) -> None:
-    """Raises an error if a path is a file of medical images, or a directory that contains one.
-
-    Raises:
-      DeepLabError: a file is DICOM or NIfTI. The message names the first one.
-    """
-    for file in [path] if path.is_file() else visible_files(path, POSSIBLE_VOLUMES):
-        with file.open("rb") as opened:
-            refuse_volume(opened.read(2 * VOLUME_HEADER), str(file))
 
 
 def check_one_picture(image: PIL.Image.Image, name: str) -> None:

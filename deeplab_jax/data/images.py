@@ -28,7 +28,6 @@ from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.image_layout import (
     OPACITY_MODES,
     TIFF_STARTS,
-    VOLUME_HEADER,
     check_one_picture,
     check_opacity,
     is_deep,
@@ -36,12 +35,12 @@ from deeplab_jax.data.image_layout import (
     pillow_limit,
     refuse_bands_of_unreadable_tiff,
     refuse_signed_bytes,
-    refuse_volume,
     select_page,
     tiff_pages,
 )
 from deeplab_jax.data.intensity import own_range, scaled_to_bytes
 from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned, upright
+from deeplab_jax.data.volumes import refuse_volume
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.listing import absence
 
@@ -298,7 +297,7 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
-    refuse_volume(encoded[: 2 * VOLUME_HEADER], name)
+    refuse_volume(encoded, name)
     limit = max_whole_pixels() if max_pixels is None else max_pixels
     try:
         with contextlib.nullcontext() if max_pixels is None else _unlimited_pillow():

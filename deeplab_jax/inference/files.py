@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from deeplab_jax.data.descriptors import RGB, Bands
-from deeplab_jax.data.image_layout import max_whole_pixels, refuse_volumes
+from deeplab_jax.data.image_layout import max_whole_pixels
 from deeplab_jax.data.image_rows import open_rows
 from deeplab_jax.data.images import image_size, read_image
+from deeplab_jax.data.volumes import refuse_ignored_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, is_local, replacing
 from deeplab_jax.labels import VOID_LABEL, label_dtype
@@ -170,8 +171,7 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
         found. If a folder contains a medical volume but no image, the message names the volume.
     """
     if not (found := find_inputs(paths, output, IMAGE_SUFFIXES)):
-        for path in map(as_path, paths):
-            refuse_volumes(path)
+        refuse_ignored_volumes(paths, ())
         place = f" in {', '.join(map(str, paths))}" if paths else ""
         raise DeepLabError(
             f"no image to predict was found{place}; give image files, or folders with images "

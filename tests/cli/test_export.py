@@ -11,6 +11,7 @@ from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.export import _find
 from deeplab_jax.cli.main import run
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.runtimes import load_exported
 from deeplab_jax.files import as_path
 from deeplab_jax.heads import aspp
@@ -26,6 +27,14 @@ def test_images_in_the_directory_of_the_output_are_found(tmp_path, monkeypatch):
     assert [path.name for path in _find(".", 5)] == ["a.png", "b.png"]
     assert [path.name for path in _find("photos", 1)] == ["a.png"]
     assert _find(None, 5) == []
+
+
+def test_a_folder_of_volumes_beside_images_is_refused(tmp_path):
+    for name in ("photos/a.png", "scans/a.dcm", "scans/sub/b.dcm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DeepLabError, match=r"scans/a\.dcm: a DICOM file contains"):
+        _find(f"{tmp_path / 'photos'},{tmp_path / 'scans'}", 5)
 
 
 @pytest.fixture(scope="module")

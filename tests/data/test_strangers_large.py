@@ -19,10 +19,10 @@ from stand_ins import write_workdir
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.data import open_dataset
-from deeplab_jax.data.image_layout import volume_format
 from deeplab_jax.data.images import read_image, storable_image
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.data.shapes import draw_scene
+from deeplab_jax.data.volumes import volume_format
 from deeplab_jax.errors import DeepLabError
 
 RECIPE = pathlib.Path(__file__).parents[2] / "examples" / "medical_volumes.py"

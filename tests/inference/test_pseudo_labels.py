@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from stand_ins import NUM_CLASSES, RedReader, WatchedPredictor, noise
 
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
 from deeplab_jax.cli.pseudo_label import prepare_command
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.registry import BUILDERS
@@ -225,6 +227,17 @@ def test_other_pixels_under_the_name_of_a_labeled_image_are_refused(tmp_path, la
     (tmp_path / "all" / "5.jpg").unlink()
     (tmp_path / "5.tif").rename(tmp_path / "all" / "5.tif")
     assert write(tmp_path, labeled, tmp_path / "all", page=1) == first
+
+
+def test_a_folder_of_volumes_beside_images_is_refused(tmp_path, labeled, capsys):
+    write_images(tmp_path / "all", 6)
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.nii.gz").touch()
+    words = [f"--model={tmp_path}", "--dataset=folder", f"--data_dir={tmp_path / 'data'}"]
+    words += [f"--output={tmp_path / 'pseudo'}", str(tmp_path / "all"), str(tmp_path / "scans")]
+    assert run(["pseudo-label", *words], Console()) == 2
+    assert "scans/a.nii.gz: a NIfTI file contains" in capsys.readouterr().err
+    assert not (tmp_path / "pseudo").exists()
 
 
 @pytest.mark.parametrize(

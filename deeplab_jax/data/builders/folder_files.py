@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab_jax.data.builders.pairing import frequent_affixes, shown_names, split_key
-from deeplab_jax.data.image_layout import refuse_volumes
+from deeplab_jax.data.volumes import refuse_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.listing import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 

@@ -11,10 +11,10 @@ import numpy as np
 from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
 from deeplab_jax.data.builders.findings import Facts
 from deeplab_jax.data.descriptors import Color, read_text
-from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.data.orientation import aligned_label, turned, turned_back
+from deeplab_jax.data.volumes import refuse_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
 from deeplab_jax.listing import MASK_SUFFIXES, absence, list_images
