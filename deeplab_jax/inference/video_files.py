@@ -16,7 +16,10 @@ from deeplab_jax.inference.files import Job, find_inputs, plan
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize.class_maps import Color, class_map_picture
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".ogv", ".webm", ".wmv"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,8 +37,8 @@ def predictor():
     return Predictor(RedReader(), {}, ["sky", "tree", "road", "car"], PALETTE, (97, 97))
 
 
-def write_video(path, size=(36, 52), count=FRAMES, rate=10):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size[::-1])
+def write_video(path, size=(36, 52), count=FRAMES, rate=10, codec="mp4v"):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, size[::-1])
     random = np.random.default_rng(0)
     picture = cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), size[::-1])
     for index in range(count):
@@ -53,6 +53,19 @@ def frames_of(path):
     while (frame := capture.read()[1]) is not None:
         frames.append(frame)
     return frames
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".wmv", "WMV2"), (".flv", "FLV1"), (".3gp", "mp4v"), (".MTS", "mp4v")]
+)
+def test_formats_of_cameras_and_of_windows_are_videos(tmp_path, suffix, codec):
+    path = write_video(tmp_path / f"walk{suffix}", size=(48, 64), codec=codec)
+    for given in (path, tmp_path):
+        (job,) = plan_videos([given], tmp_path / "out")
+        assert job.source == path
+    source = video_files.VideoSource(path)
+    assert source.read().shape == (48, 64, 3)
+    source.close()
 
 
 def test_every_frame_gets_its_own_mask(predictor, tmp_path):
