@@ -445,6 +445,24 @@ def test_crowds_of_coco_are_counted_and_refused_if_there_is_nothing_else(source,
     assert not any("crowds" in note for note in built("coco", source, tmp_path).notes())
 
 
+def test_two_images_of_coco_with_one_file_name_are_reported_and_others_are_read(source, tmp_path):
+    write_coco(source)
+    path = source / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    first, second = content["images"][:2]
+    second["file_name"] = first["file_name"]
+    content["images"].append(first | {"id": "other", "file_name": "other.png"})
+    pictures = source / "images/train"
+    shutil.copyfile(pictures / first["file_name"], pictures / "other.png")
+    save_json(path, content)
+    builder = built("coco", source, tmp_path)
+    assert not builder.load("train", "other").label.any()
+    reasons = [problem.reason for problem in builder.problems()]
+    assert len(reasons) == 2
+    for reason, number in zip(sorted(reasons), (0, 1), strict=True):
+        assert f"image {number}: 2 entries in `images` have the file_name" in reason
+
+
 def test_labelme_draws_on_the_displayed_image(source, tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 3

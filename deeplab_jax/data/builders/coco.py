@@ -144,7 +144,8 @@ class Coco(AnnotationsBuilder):
         }
         if len(objects) < len(images):
             raise DeepLabError(f"{path}: two images have the same id; give each a different id")
-        faults: dict[object, str] = {}
+        repeated = _repeated_files(images, path)
+        faults: dict[object, str] = dict(repeated)
         for number, thing in enumerate(annotations, 1):
             identity, image = _identity(thing, "annotation", path), thing.get("image_id")
             place = f"{path}: annotation {identity}"
@@ -170,7 +171,8 @@ class Coco(AnnotationsBuilder):
         for image in images:
             fault = faults.get(image["id"], "")
             listed = self._listed(image, objects[image["id"]], path, split, fault)
-            name = image_name(str(image.get("file_name") or "")) or f"images/{image['id']}"
+            file_name = "" if image["id"] in repeated else str(image.get("file_name") or "")
+            name = image_name(file_name) or f"images/{image['id']}"
             add_image(found, split, name, listed)
         return [names[category] for category in sorted(names)]
 
@@ -305,6 +307,23 @@ def _names(categories: Sequence[dict[str, Any]], path: Path) -> dict[int, str]:
     if len(names) < len(categories):
         raise DeepLabError(f"{path}: two categories have the same id; give each a different id")
     return names
+
+
+def _repeated_files(images: Sequence[dict[str, Any]], path: Path) -> dict[object, str]:
+    """Returns the fault of each image whose `file_name` another image has, too, by id.
+
+    Such entries may be one image, or images of different directories, so their objects are not
+    drawn into one label.
+    """
+    uses = Counter(str(image.get("file_name") or "") for image in images)
+    return {
+        image["id"]: (
+            f"{path}: image {image['id']}: {uses[name]} entries in `images` have the file_name "
+            f"{name!r}; give them one entry if they are the same image, or different paths"
+        )
+        for image in images
+        if (name := str(image.get("file_name") or "")) and uses[name] > 1
+    }
 
 
 def _identity(entry: dict[str, Any], kind: str, path: Path) -> int | str:
