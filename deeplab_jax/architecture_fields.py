@@ -313,7 +313,8 @@ class ArchitectureFields:
     )
     batch_norm_decay: float | None = keyword(
         None,
-        "Decay of the moving averages of batch normalization, per training step.",
+        "Decay of the moving averages of batch normalization, per microbatch (per training step "
+        "without `training.accumulation_steps`).",
         rule=FRACTION,
         shown_default="as published for each part, 0.9 to 0.9997",
     )
