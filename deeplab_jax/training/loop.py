@@ -216,7 +216,7 @@ class Loop:
             self.traces.after_step(step, metrics["loss"])
             stopping = self.stopping(self.asked_to_stop())
             evaluated = self._after_step(step, state, metrics, stopping)
-            if evaluated and self._no_better():
+            if evaluated and step < self.num_steps and self._no_better():
                 self.reporter.message(
                     f"stopped early at step {step}: the last {self.config.training.patience} "
                     "validations found no better network (training.patience)"

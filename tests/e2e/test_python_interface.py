@@ -124,6 +124,10 @@ def test_training_that_finds_nothing_better_stops_and_stays_stopped(commands, tm
         )
         assert result.step == 3
         assert any(complaint in text for text in listener.messages)
+    config.training.num_steps = 3
+    listener = RecordingReporter()
+    deeplab_jax.train(config, tmp_path / "whole", halves(6), halves(6), reporter=listener)
+    assert not any("stopped early" in text for text in listener.messages)
 
 
 def test_masks_that_do_not_fit_are_named(commands, tmp_path):
