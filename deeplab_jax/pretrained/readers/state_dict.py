@@ -155,6 +155,9 @@ def _is_float(array: np.ndarray) -> bool:
 PLACES = ("state_dict", "model", "model_state", "model_state_dict", "net", "network")
 # Name of the class or function that the file would call, in PyTorch's error message.
 CALLED = re.compile(r"GLOBAL\s+(\S+)")
+# Part of PyTorch's error message for the instruction FRAME, with which a pickle of protocol 4 or 5
+# begins.
+NEW_PROTOCOL = "Unsupported operand 149"
 
 
 def read_pytorch(path: Path) -> PublishedWeights:
@@ -194,6 +197,12 @@ def _load(torch: ModuleType, path: Path) -> Any:
         elif "TorchScript" in str(error):
             problem = (
                 "the file is a TorchScript program, which is not supported; save its state_dict()"
+            )
+        elif NEW_PROTOCOL in str(error):
+            problem = (
+                "the file was written with pickle protocol 4 or 5, which PyTorch can read only if "
+                "code may run; if you trust the file, load it with the program that wrote it, and "
+                "save its state dict with torch.save and the default pickle_protocol"
             )
         elif "legacy .tar format" in str(error):
             problem = (
