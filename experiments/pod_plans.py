@@ -73,7 +73,12 @@ def _origin() -> dict[str, str]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    hardware = f"compiled on one core of an AMD EPYC, JAX {version('jax')}"
+    # The import is local, because it imports JAX, whose platform `planned` sets.
+    from deeplab_jax.benchmark.machine import describe_machine
+
+    machine = describe_machine()
+    processor = f"{machine['processor']} (cores: {machine['cores']})"
+    hardware = f"compiled on {processor}, JAX {version('jax')}"
     return {"commit": commit, "hardware": hardware, "date": time.strftime("%Y-%m-%d")}
 
 
