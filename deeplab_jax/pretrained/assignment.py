@@ -58,7 +58,8 @@ class Assignment:
     Attributes:
       arrays: float32 values of variables, by path of the variable.
       sources: name in the file of the array that matches a variable, even if its shape is wrong,
-        by path of the variable.
+        by path of the variable. The bias of a convolution that is subtracted from the mean of a
+        batch normalization has the path of the batch normalization and `convolution_bias`.
       folded: paths of batch normalizations that only add a bias, because the file stores them
         folded into convolutions.
       missing: reason why no array matches a variable, by path of the variable.
@@ -88,6 +89,7 @@ def assign(
     assigner = _Assigner(wanted, weights, convention)
     for path in wanted.shapes:
         assigner.assign(path, rules)
+    assigner.shift_means()
     result = assigner.result
     used = set(result.sources.values())
     left = [name for name in map(assigner.stored, weights.arrays) if name not in used]
@@ -106,6 +108,8 @@ class _Assigner:
     def __init__(self, wanted: Wanted, weights: PublishedWeights, convention: Convention) -> None:
         self.wanted, self.weights, self.convention = wanted, weights, convention
         self.result = Assignment()
+        # Name of the bias of the convolution before a batch normalization, by path of its mean.
+        self._biases: dict[Path, str] = {}
 
     def assign(self, path: Path, rules: Sequence[Rule]) -> None:
         """Assigns an array to the variable at `path`, or records why no array matches it."""
@@ -124,10 +128,27 @@ class _Assigner:
         )
         if found is not None:
             self._take(path, found, scopes.moved, scopes.background)
+            if leaf == "mean" and bias is not None:
+                self._biases[path] = bias
         elif bias is not None:
             self._take_folded(path, bias)
         else:
             self.result.missing[path] = f"the file has no {' or '.join(names)}"
+
+    def shift_means(self) -> None:
+        """Subtracts the biases of convolutions from the means of batch normalizations after them.
+
+        Convolutions before a batch normalization have no bias in our networks. The shifted mean has
+        exactly the effect of the bias. The function is called when all variables are assigned.
+        """
+        for path, bias in self._biases.items():
+            stored, values = self.stored(bias), self.weights.arrays[bias]
+            mean = self.result.arrays.get(path)
+            if mean is None or stored in self.result.sources.values() or values.size != mean.size:
+                continue
+            shifted = mean - values.reshape(mean.shape)
+            self.result.arrays[path] = shifted.astype(np.float32)
+            self.result.sources[*path[:-1], "convolution_bias"] = stored
 
     def stored(self, name: str) -> str:
         """Returns the name that an array has in the file.
