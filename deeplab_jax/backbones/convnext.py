@@ -78,11 +78,15 @@ class PatchConvolution(Convolution):
         """Returns the padding, which is 0 unless an atrous rate replaces the stride.
 
         Without padding, rows at the bottom and columns at the right that do not fill a patch are
-        ignored.
+        ignored. An input that is smaller than a patch is padded to one patch, so that the output is
+        not empty.
         """
-        del size
         if self.stride > 1:
-            return (0, 0), (0, 0)
+            # Sides may be symbolic dimensions of `jax.export`, which are larger than a patch.
+            bottom, right = (
+                max(0, self.kernel_size - side) if isinstance(side, int) else 0 for side in size
+            )
+            return (0, bottom), (0, right)
         return ops.symmetric_padding(self.kernel_size, self.rate)
 
 
