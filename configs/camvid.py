@@ -19,12 +19,15 @@ On 2 cores this reaches 0.658 validation mean IoU after 1000 steps (0.633 after 
 Without `cpu`, the recipe is for an accelerator: all channels, larger crops. It has not been trained
 yet.
 
-With `best`, the network is EfficientNet-Lite0, initialized with ImageNet weights, the crops have
-273 × 369 pixels, and 2800 steps of 4 crops take about an hour on 2 cores. With `best_gpu`, the
-network is EfficientNet-Lite2, and the crops have 353 × 481 pixels. Both have not been trained yet.
-The choices of `best` were compared in runs of 400 steps with one seed each: crops of 273 × 369 in
-batches of 4 reached 0.622 validation mean IoU, crops of 193 × 257 in batches of 8 0.603; with the
-Dice loss, 0.633 (2026-12-01, commit 3d73ede4).
+With `best`, the network is EfficientNet-Lite0, initialized with ImageNet weights, and the crops
+have 273 × 369 pixels. 2800 steps of 4 crops reach 0.737 validation mean IoU (0.720 after 2000,
+0.684 after 1000; seed 0), and 0.749 with scales and flip. A step takes about 1.14 s on 2 cores
+(2026-12-01, commit 7252a78b; experiments/RESULTS.md). The choices were compared in runs of 400
+steps with one seed each: crops of 273 × 369 in batches of 4 reached 0.622, crops of 193 × 257 in
+batches of 8 0.603; with the Dice loss, 0.633 (commit 3d73ede4).
+
+With `best_gpu`, the network is EfficientNet-Lite2, and the crops have 353 × 481 pixels. It has not
+been trained yet.
 
 Arguments:
 * `cpu`: small crops and batches, and a small network, for training on two CPU cores.

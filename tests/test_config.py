@@ -133,6 +133,35 @@ def test_values_that_a_recipe_sets_can_be_unset():
     assert configs.load("folder:cpu").loss.class_weights is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "backbone", "steps"),
+    [
+        ("best", "timm/tf_efficientnet_lite0", 2800),
+        ("best,steps=7", "timm/tf_efficientnet_lite0", 7),
+        ("best_gpu", "timm/tf_efficientnet_lite2", 12_000),
+        ("cpu", "mobilenet_v2", 1800),
+        ("cpu,init=x", "mobilenet_v2", 1000),
+        ("", "mobilenet_v2", 20_000),
+    ],
+)
+def test_variants_of_the_camvid_recipe(arguments, backbone, steps):
+    config = configs.load(f"camvid:{arguments}")
+    assert (config.model.backbone, config.training.num_steps) == (backbone, steps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("cpu,best", "the arguments cpu and best exclude each other"),
+        ("best,best_gpu", "the arguments best and best_gpu exclude each other"),
+        ("best,init=x", "best has its own initial weights; leave init out"),
+    ],
+)
+def test_contradicting_arguments_of_the_camvid_recipe(arguments, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        configs.load(f"camvid:{arguments}")
+
+
 def test_a_recipe_takes_arguments():
     assert configs.load("shapes:steps=12").training.num_steps == 12
     with pytest.raises(DeepLabError, match=r"shapes.py: unknown config argument 'stesp'.*'steps'"):
