@@ -149,7 +149,7 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 def _steps(workdir: pathlib.Path) -> list[epath.Path]:
     """Returns the directories of all checkpoints, finished or not."""
     directory = checkpoints_directory(workdir)
-    paths = directory.iterdir() if directory.exists() else ()
+    paths = directory.iterdir() if directory.is_dir() else ()
     return [path for path in paths if path.name.isdecimal()]
 
 

@@ -85,12 +85,11 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
       size: (H, W) of the image in pixels.
 
     Raises:
-      DeepLabError: a side is above 32,768 pixels, or so small that a feature map would be empty.
+      DeepLabError: a side is above 32,768 pixels.
     """
     if max(size) > MAX_SIDE:
         raise DeepLabError(f"size={size} is too large; give sides of at most {MAX_SIDE} pixels")
     parameters, program, endpoints = _trace(model, size)
-    _check_not_empty(model, size, endpoints)
     *_, image = program.inputs
     layers = _layers(program, parameters)
     by_time = sorted(endpoints, key=lambda name: endpoints[name].number)
@@ -145,17 +144,6 @@ def _trace(
     (_, endpoints), _ = jax.tree.unflatten(jax.tree.structure(shapes), program.outputs)
     flat = traverse_util.flatten_dict(shapes[1]["params"], sep="/")
     return {path: leaf.size for path, leaf in flat.items()}, program, endpoints
-
-
-def _check_not_empty(model: DeepLab, size: tuple[int, int], endpoints: Mapping[str, Value]) -> None:
-    empty = next((name for name, value in endpoints.items() if 0 in value.shape), None)
-    if empty is not None:
-        scale = min(model.architecture.multi_scale, default=1)
-        least = math.ceil(model.architecture.output_stride / scale)
-        raise DeepLabError(
-            f"size={size} is too small, because the feature map {empty} would be empty; give sides "
-            f"of at least {least} pixels"
-        )
 
 
 def _layers(program: Program, parameters: Mapping[str, int]) -> tuple[LayerSummary, ...]:

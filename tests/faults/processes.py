@@ -11,7 +11,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-from tiny_run import TinyRuns, reached_step
+from tiny_run import TinyRuns, newest_step, reached_step
+
+from deeplab_jax.training.writers import read_rows
 
 # In which every one of these must end, with its message.
 LIMIT_SECONDS = 150
@@ -29,7 +31,11 @@ CLEAR = (
     "is in use by",
     "differs from process 0",
     "this process found no others",
+    "cannot be written",
+    "the same command resumes the run",
 )
+# Images of a validation that takes at least ten seconds.
+LONG_VALIDATION = 4000
 ENDLESS = "training.num_steps=1000000"
 
 
@@ -120,6 +126,54 @@ def disagreeing_hosts(runs: TinyRuns) -> Ending:
         _end(job)
 
 
+def other_data(runs: TinyRuns) -> Ending:
+    """Two processes of a job with different data sets; returns how the second one ends."""
+    other = runs.folder / "other_data"
+    if not other.exists():
+        words = ["prepare", "shapes", f"--data_dir={other}", "--size=33"]
+        runs.finish(runs.start(*words, "--num_train=8", "--num_val=3"))
+    started = time.monotonic()
+    job = _job(runs, _workdir(runs, "other"), range(2), ["", f"data.data_dir={other}"])
+    try:
+        return ending("a host has other data", job[1], started)
+    finally:
+        _end(job)
+
+
+def unwritable_checkpoints(runs: TinyRuns) -> Ending:
+    """A file where the directory of the checkpoints should be."""
+    workdir = _workdir(runs, "unwritable")
+    workdir.mkdir()
+    (workdir / "checkpoints").touch()
+    started = time.monotonic()
+    process = runs.start(*runs.train_words(workdir))
+    return ending("checkpoints cannot be written", process, started)
+
+
+def stopped_validation(runs: TinyRuns) -> Ending:
+    """SIGTERM in a validation that takes longer than the notice of a machine.
+
+    Asserts that the run saved its step and left out the validation.
+    """
+    data = runs.folder / "long_validation"
+    if not data.exists():
+        words = ["prepare", "shapes", f"--data_dir={data}", "--size=33"]
+        runs.finish(runs.start(*words, "--num_train=8", f"--num_val={LONG_VALIDATION}"))
+    workdir = _workdir(runs, "stopped_validation")
+    overrides = (f"data.data_dir={data}", "evaluation.limit=None", "evaluation.every_steps=3")
+    process = runs.start(*runs.train_words(workdir, ENDLESS, *overrides, "evaluation.batch_size=1"))
+    _wait_for(lambda: reached_step(workdir) >= 3, [process])
+    # The row of step 3 is written just before its validation.
+    time.sleep(1)
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    end = ending("SIGTERM during a validation", process, started)
+    rows = read_rows(workdir)
+    assert newest_step(workdir) == max(row["step"] for row in rows) == 3, rows
+    assert not any("validation_mean_iou" in row for row in rows), rows
+    return end
+
+
 def lonely_host(runs: TinyRuns) -> Ending:
     """A process of a Kubernetes job that finds no others."""
     started = time.monotonic()
@@ -173,7 +227,10 @@ def process_faults(runs: TinyRuns, say: Callable[[str], None]) -> list[Ending]:
         lambda: stopped_worker(runs),
         lambda: second_run(runs),
         lambda: disagreeing_hosts(runs),
+        lambda: other_data(runs),
         lambda: lonely_host(runs),
+        lambda: unwritable_checkpoints(runs),
+        lambda: stopped_validation(runs),
     ):
         found.append(fault())
         say(str(found[-1]))

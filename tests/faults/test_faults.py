@@ -16,8 +16,11 @@ from processes import (
     killed_worker,
     lonely_host,
     lost_host,
+    other_data,
     second_run,
+    stopped_validation,
     stopped_worker,
+    unwritable_checkpoints,
 )
 from stops import stop_run
 from tiny_run import TinyRuns, reached_step
@@ -126,13 +129,20 @@ def test_a_stopped_data_worker_ends_the_run_with_its_stacks(runs):
     [
         (second_run, "is in use by process"),
         (disagreeing_hosts, "schedule.base_learning_rate is 0.02 instead of 0.01"),
+        (other_data, "val"),
         (lonely_host, "JOB_COMPLETION_INDEX=1 indicates a job of several processes"),
+        (unwritable_checkpoints, "checkpoints cannot be written (File exists)"),
     ],
 )
 def test_processes_that_must_not_train_are_refused(runs, fault, words):
     end = fault(runs)
     assert end.good, end
     assert words in end.message
+
+
+def test_a_signal_during_a_validation_saves_the_step_and_ends_the_run(runs):
+    end = stopped_validation(runs)
+    assert (end.status, end.good) == (130, True), end
 
 
 def test_spoilt_images_are_refused_by_name(tmp_path, heard):

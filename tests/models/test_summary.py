@@ -56,10 +56,13 @@ TINY = {
 }
 
 
-def test_images_smaller_than_a_patch_are_summarized():
-    keywords = {"backbone": "timm/convnext_atto", "head": "plain", "multi_scale": (1, 0.5)}
-    summary = summarize(create_model("deeplab_v3", **keywords), (5, 1))
-    assert all(min(layer.output[:2]) >= 1 for layer in summary.layers)
+@pytest.mark.parametrize(
+    "backbone", ["vgg_16", "resnet_18", "xception_41", "mobilenet_v3_small", "timm/convnext_atto"]
+)
+def test_no_feature_map_of_a_tiny_image_is_empty(backbone):
+    model = create_model("deeplab_v3", backbone=backbone, head="plain", multi_scale=(1, 0.3))
+    summary = summarize(model, (5, 1))
+    assert all(0 not in shape for shape in summary.endpoints.values())
 
 
 def test_a_network_counted_by_hand():
