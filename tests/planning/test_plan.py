@@ -286,22 +286,27 @@ def test_the_largest_batch_is_one_that_training_accepts(
     assert found.images == largest
 
 
-@pytest.mark.parametrize("search", [False, True])
-def test_a_batch_that_training_refuses_is_not_the_largest_batch(monkeypatch, search):
-    """Image pooling leaves one value per channel of one image."""
+@pytest.mark.parametrize(
+    ("power", "memory", "search", "largest"),
+    [(1, 1, False, 0), (1, 1, True, 0), (2, 4, True, 2)],
+)
+def test_a_batch_that_training_refuses_is_not_the_largest_batch(
+    monkeypatch, power, memory, search, largest
+):
+    """Image pooling leaves one value per channel of one image; the search continues above it."""
     run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
     fixed = fixed_memory(run)
 
     def compiled(images):
-        return CompiledStep({"total": fixed + images}, None, True, 1.0, 1.0, 1.0, "")
+        return CompiledStep({"total": fixed + images**power}, None, True, 1.0, 1.0, 1.0, "")
 
     def compile_step(tried):
         assert tried.config.training.batch_size > 1
         return compiled(tried.config.training.batch_size)
 
     monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
-    found = _largest_batch(run, run.mesh, compiled(8), fixed + 1, search, Reporter())
-    assert found.images == 0
+    found = _largest_batch(run, run.mesh, compiled(8), fixed + memory, search, Reporter())
+    assert found.images == largest
 
 
 def test_an_error_of_the_compilation_is_not_a_batch_that_training_refuses(monkeypatch):
@@ -331,22 +336,6 @@ def test_the_largest_batch_of_a_step_that_never_stores_all_gradients(monkeypatch
     monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
     found = _largest_batch(run, run.mesh, compiled(8), 20 * each, search, Reporter())
     assert found.images == 20
-
-
-def test_the_search_continues_after_a_batch_that_training_refuses(monkeypatch):
-    run = assemble_unseen(small_config(), make_mesh(jax.devices()[:1]), None, Reporter())
-    fixed = fixed_memory(run)
-
-    def compiled(images):
-        return CompiledStep({"total": fixed + images**2}, None, True, 1.0, 1.0, 1.0, "")
-
-    def compile_step(tried):
-        assert tried.config.training.batch_size > 1
-        return compiled(tried.config.training.batch_size)
-
-    monkeypatch.setattr("deeplab_jax.planning.compiled_step.compile_step", compile_step)
-    found = _largest_batch(run, run.mesh, compiled(8), fixed + 4, True, Reporter())
-    assert found.images == 2
 
 
 @pytest.mark.slow
