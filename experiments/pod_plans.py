@@ -6,20 +6,14 @@ experiments/results/measured/pod_plans.csv. A plan takes several minutes on one 
 a plan in DIRECTORY are not planned again, so an interrupted call can be repeated.
 """
 
-import csv
 import json
 import os
 import pathlib
-import subprocess
 import sys
-import time
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from deeplab_jax import config as configs
-
-MEASURED = pathlib.Path(__file__).parent / "results" / "measured" / "pod_plans.csv"
-COLUMNS = ("row", "quantity", "value", "unit", "command", "commit", "hardware", "date")
+from experiments import measured
 
 
 class PlannedRun(NamedTuple):
@@ -61,25 +55,12 @@ def planned(name: str) -> dict[str, Any]:
     # The import is local, because writing the table of existing plans requires no compiler.
     from deeplab_jax.planning import plan
 
-    run, origin = PLANS[name], _origin()
+    run, origin = PLANS[name], measured.origin(f"compiled on {measured.processor(['jax'])}")
     config = configs.load(run.config)
     for field, text in (run.fields | {"model.dtype": "bfloat16"}).items():
         configs.override(config, field, text)
     described = plan(config, run.topology, num_slices=run.num_slices).describe()
     return described | {"origin": origin}
-
-
-def _origin() -> dict[str, str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    # The import is local, because it imports JAX, whose platform `planned` sets.
-    from deeplab_jax.benchmark.machine import describe_machine
-
-    machine = describe_machine()
-    processor = f"{machine['processor']} (cores: {machine['cores']})"
-    hardware = f"compiled on {processor}, JAX {version('jax')}"
-    return {"commit": commit, "hardware": hardware, "date": time.strftime("%Y-%m-%d")}
 
 
 def label(plan: dict[str, Any]) -> str:
@@ -132,10 +113,7 @@ def write_table(directory: pathlib.Path) -> None:
         for plan in (json.loads(path.read_text()) for path in paths if path.exists())
         for quantity, (value, unit) in figures(plan).items()
     ]
-    with MEASURED.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    measured.write(measured.MEASURED / "pod_plans.csv", rows)
 
 
 def main(arguments: list[str]) -> None:

@@ -13,9 +13,6 @@ example:
 """
 
 import argparse
-import csv
-import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -36,7 +33,7 @@ from deeplab_jax.benchmark.engines import (
     process_memory,
     total_bytes,
 )
-from deeplab_jax.benchmark.machine import describe_machine, run_seconds
+from deeplab_jax.benchmark.machine import run_seconds
 from deeplab_jax.benchmark.start import run_python
 from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.data.images import read_image
@@ -48,9 +45,8 @@ from deeplab_jax.files import as_path, check_output_file
 from deeplab_jax.inference import Predictor, load
 from deeplab_jax.inference.padding import padded_size
 from deeplab_jax.reporter import LoggingReporter
+from experiments import measured
 
-MEASURED = pathlib.Path(__file__).parent / "results" / "measured" / "runtimes.csv"
-COLUMNS = ("row", "quantity", "value", "unit", "command", "commit", "hardware", "date")
 PACKAGES = ("jax", "onnxruntime", "ai-edge-litert", "opencv-python-headless")
 NODE_SCRIPT = pathlib.Path(__file__).parents[1] / "tests" / "export" / "run_in_node.cjs"
 # Number of calibration images.
@@ -234,15 +230,6 @@ def measure_model(
             yield where, "size on disk", f"{total_bytes([file]) / 1e6:.1f}", "MB"
 
 
-def hardware() -> str:
-    """Returns processor, Python version and package versions, for the CSV column `hardware`."""
-    machine = describe_machine()
-    processor = " ".join(str(machine["processor"]).split()[:2])
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    python = f"Python {machine['python'].rpartition('.')[0]}"
-    return ", ".join([f"{processor}, {machine['cores']} cores", python, *versions])
-
-
 def main(words: Sequence[str]) -> int:
     """Measures all models, writes the results as CSV and returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -260,18 +247,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--repetitions", type=int, default=20, help="number of timed runs of each file"
     )
-    parser.add_argument("--output", default=str(MEASURED), help="path of the CSV file")
+    parser.add_argument(
+        "--output", default=str(measured.MEASURED / "runtimes.csv"), help="path of the CSV file"
+    )
     flags = parser.parse_args(words)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    origin = {
-        # Directories are removed, because they belong to this machine.
-        "command": f"python -m experiments.runtimes {re.sub(r'[^=, ]*/', '', ' '.join(words))}",
-        "commit": commit,
-        "hardware": hardware(),
-        "date": datetime.date.today().isoformat(),
-    }
+    # Directories are removed, because they belong to this machine.
+    command = f"python -m experiments.runtimes {re.sub(r'[^=, ]*/', '', ' '.join(words))}"
+    origin = command, *measured.origin(measured.processor(PACKAGES)).values()
     calibrate = as_path(flags.calibrate) if flags.calibrate else None
     web = str(as_path(flags.web)) if flags.web else None
     rows, output = [], as_path(flags.output)
@@ -281,15 +263,11 @@ def main(words: Sequence[str]) -> int:
         for model in flags.models.split(","):
             for entry in measure_model(as_path(model), calibrate, flags.repetitions, web):
                 print(*entry, flush=True)
-                rows.append(dict(zip(COLUMNS, entry, strict=False)) | origin)
+                rows.append((*entry, *origin))
     except DeepLabError as error:
         print(error, file=sys.stderr)
         return 2
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    measured.write(output, rows)
     return 0
 
 

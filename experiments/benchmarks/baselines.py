@@ -11,6 +11,7 @@ code of the PyTorch baselines, and `torchvision_data` is a baseline of the input
 
 import dataclasses
 import importlib
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ import numpy as np
 
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError, unknown_name
+
+CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +63,13 @@ class Match:
     Attributes:
       work: description of the work, such as `deeplabv3_resnet50, forward, 1x513x513`.
       ours, theirs: the programs of deeplab_jax and of the baseline, ready to run.
-      operations: floating-point operations of one run, 2 per multiply-add; None: not counted.
+      operations: floating-point operations of one run of deeplab_jax, 2 per multiply-add; None: not
+        counted.
       difference: largest difference between the results, relative to the largest result; None: the
         results cannot be compared.
+      baseline_size: numbers of parameters and of floating-point operations of the baseline; None:
+        not counted.
+      parameters: number of parameters of deeplab_jax; None: not counted.
     """
 
     work: str
@@ -70,6 +77,8 @@ class Match:
     theirs: Contender
     operations: float | None = None
     difference: float | None = None
+    baseline_size: tuple[int, float] | None = None
+    parameters: int | None = None
 
 
 def measure(match: Match, repetitions: int) -> dict[str, Any]:
@@ -78,12 +87,13 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
     Returns:
       A JSON-serializable dict:
       - `seconds`, `baseline_seconds`: median time of a run of deeplab_jax and of the baseline.
-      - `ratio`, `spread`: result of `compare`. A pair of times consists of a run of deeplab_jax and
-        the next run of the baseline.
+      - `ratio`, `interval`: result of `compare`. A pair of times consists of a run of deeplab_jax
+        and the next run of the baseline.
       - `operations_per_second`: floating-point operations of deeplab_jax per second, or None.
       - `compile_seconds`, `peak_bytes`: attributes of `match.ours`.
       - `baseline_compile_seconds`, `baseline_peak_bytes`: attributes of `match.theirs`.
-      - `work`, `difference`: attributes of `match`.
+      - `work`, `difference`, `parameters`, `operations`: attributes of `match`.
+      - `baseline_parameters`, `baseline_operations`: `match.baseline_size`.
       - `baseline`: name of the baseline.
       - `repetitions`: number of timed runs of each program.
     """
@@ -101,6 +111,10 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
         "repetitions": repetitions,
         "operations_per_second": match.operations and match.operations / ours,
         "difference": match.difference,
+        "parameters": match.parameters,
+        "operations": match.operations,
+        "baseline_parameters": match.baseline_size and match.baseline_size[0],
+        "baseline_operations": match.baseline_size and match.baseline_size[1],
         "compile_seconds": match.ours.compile_seconds,
         "baseline_compile_seconds": match.theirs.compile_seconds,
         "peak_bytes": match.ours.peak_bytes,
@@ -118,12 +132,25 @@ def compare(turns: Sequence[tuple[float, float]]) -> dict[str, Any]:
     Returns:
       A dictionary:
       - `ratio`: median of the ratios.
-      - `spread`: list of the lower and the upper quartile of the ratios.
+      - `interval`: list of the limits of the 95 % confidence interval of the median, which are two
+        of the ratios (order statistics; no distribution is assumed). Fewer than six pairs have no
+        such interval; the limits are then the smallest and the largest ratio.
     """
     ratios = sorted(ours / theirs for ours, theirs in turns)
-    quarter = len(ratios) // 4
-    spread = [ratios[quarter], ratios[-1 - quarter]]
-    return {"ratio": statistics.median(ratios), "spread": spread}
+    outside = _outside(len(ratios))
+    interval = [ratios[outside], ratios[-1 - outside]]
+    return {"ratio": statistics.median(ratios), "interval": interval}
+
+
+def _outside(count: int) -> int:
+    """Returns how many order statistics lie outside each limit of the interval of the median.
+
+    The number of values below the median of the distribution is binomial with probability 1/2.
+    """
+    outside, tail = 0, 0.0
+    while (tail := tail + math.comb(count, outside) / 2**count) <= (1 - CONFIDENCE) / 2:
+        outside += 1
+    return max(outside - 1, 0)
 
 
 def _seconds(run: Callable[[], Any]) -> float:

@@ -120,6 +120,18 @@ class PyTorch:
 
         return self._contender(name, run, held)
 
+    def size(self, network: Any, pixels: Any) -> tuple[int, float]:
+        """Returns the number of parameters, and of floating-point operations of a forward pass.
+
+        Only convolutions and matrix products are counted, with 2 operations per multiply-add.
+        """
+        counter = importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False)
+        network.eval()
+        with self.torch.inference_mode(), counter:
+            network(pixels)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        return parameters, float(counter.get_total_flops())
+
     def numpy(self, logits: Any) -> np.ndarray:
         """Returns logits [N, C, H, W] as float32 [N, H, W, C]."""
         return logits.permute(0, 2, 3, 1).float().cpu().numpy()

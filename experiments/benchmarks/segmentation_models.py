@@ -21,6 +21,7 @@ from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.preprocessing import TORCHVISION_MEAN, TORCHVISION_STD
+from deeplab_jax.models.summary import summarize
 from experiments.benchmarks.baselines import Match, Workload
 from experiments.benchmarks.pytorch import RATE, PyTorch, import_library, open_pytorch
 
@@ -47,11 +48,14 @@ def forward(work: Workload) -> Match:
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model = our_network(work)
     variables = ours.made_variables(model)
+    pixels = _pixels(pytorch, image)
     return Match(
         f"DeepLab v3+ {work.title('forward')}",
         ours.forward(model, variables, image, work.folded),
-        pytorch.forward(NAME, theirs, theirs, _pixels(pytorch, image)),
+        pytorch.forward(NAME, theirs, theirs, pixels),
         ours.forward_operations(model, image),
+        baseline_size=pytorch.size(theirs, pixels),
+        parameters=summarize(model, work.size).parameters,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.preprocessing import TORCHVISION_MEAN, TORCHVISION_STD
+from deeplab_jax.models.summary import summarize
 from experiments.benchmarks.baselines import Match, Workload, relative_difference
 from experiments.benchmarks.pytorch import RATE, PyTorch, import_library, open_pytorch
 from experiments.benchmarks.weights import converted
@@ -17,7 +18,8 @@ AUXILIARY_WEIGHT = 0.5
 
 def forward(work: Workload) -> Match:
     """Returns forward passes of deeplab_jax and of torchvision, ready to be timed."""
-    pytorch, theirs = _network(work)
+    # In PyTorch, an auxiliary head would also run in forward passes.
+    pytorch, theirs = _network(work, auxiliary=False)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
     pixels = pytorch.pixels(image, TORCHVISION_MEAN, TORCHVISION_STD)
@@ -29,12 +31,14 @@ def forward(work: Workload) -> Match:
         other,
         ours.forward_operations(model, image),
         relative_difference(mine.run(), pytorch.numpy(other.run())),
+        pytorch.size(theirs, pixels),
+        summarize(model, work.size).parameters,
     )
 
 
 def training(work: Workload) -> Match:
     """Returns training steps of deeplab_jax and of torchvision, both with an auxiliary head."""
-    pytorch, theirs = _network(work)
+    pytorch, theirs = _network(work, auxiliary=True)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
     pixels = pytorch.pixels(batch["image"], TORCHVISION_MEAN, TORCHVISION_STD)
@@ -56,8 +60,8 @@ def our_network(work: Workload) -> DeepLab:
     return create_model(f"{NAME}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
 
 
-def _network(work: Workload) -> tuple[PyTorch, Any]:
+def _network(work: Workload, auxiliary: bool) -> tuple[PyTorch, Any]:
     pytorch = open_pytorch(work)
     make = getattr(import_library("torchvision.models.segmentation"), work.network)
-    network = make(weights=None, weights_backbone=None, num_classes=NUM_CLASSES, aux_loss=True)
+    network = make(weights=None, weights_backbone=None, num_classes=NUM_CLASSES, aux_loss=auxiliary)
     return pytorch, pytorch.placed(network)

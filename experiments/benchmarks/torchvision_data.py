@@ -120,7 +120,7 @@ def measure_pipeline(
       * `milliseconds_per_image`: median processor time of deeplab_jax.
       * `baseline_milliseconds_per_image`: median processor time of the baseline.
       * `ratio`: median of the ratios deeplab_jax / baseline of processor times.
-      * `spread`: list of the lower and the upper quartile of these ratios.
+      * `interval`: 95 % confidence interval of this median, see `compare`.
       * `images`, `repetitions`: number of images per run, and number of runs.
       * `baseline`: description of the baseline.
 

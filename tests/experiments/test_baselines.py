@@ -96,7 +96,18 @@ def test_training_losses_are_those_of_chance_at_first(baseline):
 
 def test_turns_are_compared_by_their_ratios():
     found = compare([(1.0, 2.0), (3.0, 2.0), (2.0, 2.0)])
-    assert found == {"ratio": 1.0, "spread": [0.5, 1.5]}
+    assert found == {"ratio": 1.0, "interval": [0.5, 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "last"),
+    # Published tables of ranks: a 95 % interval of the median of n values reaches from rank k to
+    # rank n + 1 - k, with k = 1, 2, 4, 6 for n = 6, 10, 15, 20.
+    [(5, 1, 5), (6, 1, 6), (10, 2, 9), (15, 4, 12), (20, 6, 15)],
+)
+def test_interval_of_the_median_has_the_published_ranks(count, first, last):
+    found = compare([(float(rank), 1.0) for rank in range(1, count + 1)])
+    assert found["interval"] == [first, last]
 
 
 def test_measured_in_turns():

@@ -184,16 +184,6 @@ def test_the_table_has_the_figures_of_a_plan(fits):
     assert ("between slices" in figures) is fits
 
 
-def test_the_table_names_the_machine_that_compiled(monkeypatch):
-    machine = {"processor": "Nine 9000", "cores": 3}
-    monkeypatch.setattr("deeplab_jax.benchmark.machine.describe_machine", lambda: machine)
-    answer = subprocess.CompletedProcess([], 0, "abc1234\n")
-    monkeypatch.setattr(pod_plans.subprocess, "run", lambda *_, **__: answer)
-    origin = pod_plans._origin()
-    assert origin["commit"] == "abc1234"
-    assert origin["hardware"].startswith("compiled on Nine 9000 (cores: 3), JAX ")
-
-
 @pytest.mark.parametrize("name", pod_plans.PLANS)
 def test_the_table_plans_configs_that_there_are(name):
     planned = pod_plans.PLANS[name]
