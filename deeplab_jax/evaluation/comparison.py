@@ -135,7 +135,8 @@ def compare_strategies(
       classes: names of the scored classes (default: all); see `evaluate`.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
-      **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit.
+      **settings: fields of `EvaluationSettings`, such as size, batch_size, mesh, workers and limit;
+        `uncertainty` is not supported.
 
     Returns:
       One dictionary per strategy, with the keys
@@ -147,14 +148,13 @@ def compare_strategies(
         its 95 % interval `low`, `high` (see `paired_change`); None for the first strategy.
 
     Raises:
-      DeepLabError: there is no strategy, the model does not support the options, `output` cannot be
-        written, all pixels are void, an image is damaged, the outputs of the network are not
-        finite, or neither `class_map` nor `classes` is given, although the model and the dataset
-        have different numbers of classes.
+      DeepLabError: there is no strategy, the setting `uncertainty` is given, the model does not
+        support the options, `output` cannot be written, all pixels are void, an image is damaged,
+        the outputs of the network are not finite, or neither `class_map` nor `classes` is given,
+        although the model and the dataset have different numbers of classes.
     """
     reporter = reporter or LoggingReporter()
-    if not strategies:
-        raise DeepLabError("no inference strategy to evaluate; give at least one")
+    _check_arguments(strategies, settings)
     check_segments(predictor)
     # All passes are prepared first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
@@ -170,6 +170,19 @@ def compare_strategies(
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
         write_text(as_path(output) / "strategies.json", text)
     return rows
+
+
+def _check_arguments(
+    strategies: Mapping[str, InferenceOptions], settings: Mapping[str, Any]
+) -> None:
+    """Checks that there is a strategy, and that no setting would have no effect."""
+    if not strategies:
+        raise DeepLabError("no inference strategy to evaluate; give at least one")
+    if settings.get("uncertainty"):
+        raise DeepLabError(
+            "compare_strategies does not support the setting uncertainty; omit it, or call "
+            "evaluate, which measures how well uncertainties detect wrong pixels"
+        )
 
 
 def _measure(

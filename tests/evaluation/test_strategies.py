@@ -229,6 +229,8 @@ def test_mistakes_show_before_anything_is_measured(dataset, predictor):
         compare_strategies(predictor, dataset, steps)
     with pytest.raises(DeepLabError, match="at least one"):
         compare_strategies(predictor, dataset, {})
+    with pytest.raises(DeepLabError, match="does not support the setting uncertainty"):
+        compare_strategies(predictor, dataset, {"a": steps["a"]}, uncertainty=("entropy",))
     names = [f"class {number}" for number in range(len(predictor.class_names) + 1)]
     others = ArrayDataset(dataset._images, dataset._masks, names)
     with pytest.raises(DeepLabError, match=f"classes, but the dataset arrays has {len(names)}"):
