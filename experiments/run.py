@@ -99,6 +99,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError(f"give one table at a time; got {', '.join(paths)}")
     if "/" in flags.name:
         raise DeepLabError(f"--name={flags.name} must be a file name without /, as in v3-table5")
+    _check_submission(flags)
     # Imported here so that --help and wrong flags do not wait for JAX.
     from experiments.batch import open_request, run_here, submit
     from experiments.grid import parse_grid
@@ -121,6 +122,17 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         run_here(opened, cases, console)
     else:
         submit(opened, cases, flags.submit, flags.processes, flags.slurm, console)
+
+
+def _check_submission(flags: absl_flags.FlagValues) -> None:
+    """Checks that no flag is given that has no effect with the value of --submit."""
+    if flags.submit != "local" and not flags["processes"].using_default_value:
+        raise DeepLabError("--processes requires --submit=local; give both or omit both")
+    if flags.submit == "here" and flags.slurm:
+        raise DeepLabError(
+            f"--slurm={flags.slurm[0]} requires --submit=slurm or --submit=local; give both or "
+            "omit both"
+        )
 
 
 def request_name(table: str, grid: Sequence[str], init: str) -> str:

@@ -318,6 +318,21 @@ def test_a_name_with_a_slash_is_refused(tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--processes=2"], "--processes requires --submit=local"),
+        (["--processes=2", "--submit=slurm"], "--processes requires --submit=local"),
+        (["--slurm=slurm_partition=gpu"], "--slurm=slurm_partition=gpu requires --submit=slurm"),
+    ],
+)
+def test_flags_without_effect_on_the_submission_are_refused(tmp_path, capsys, flags, complaint):
+    words = ["experiments.run", "v3/table5", f"--workdir={tmp_path}", *flags]
+    assert main(words, "usage", define_flags, run) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())
+    assert not any(tmp_path.iterdir())
+
+
 def test_tables_are_listed_with_their_titles(capsys):
     assert main(["experiments.run"], "usage", define_flags, run) == 0
     lines, names = capsys.readouterr().out.splitlines(), list_tables()
