@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from deeplab_jax.cli.flags import parse_keywords
+from deeplab_jax.config import FREE_FIELDS
 from deeplab_jax.errors import DeepLabError
 from experiments.table import Changes
+
+# Config fields that `jobs.run_job` sets in every training run, and the flags with their values.
+SET_BY_FLAGS = {"seed": "seeds", "data.data_dir": "data_dir"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,8 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         `InferenceOptions`. Tuples are in brackets: model.atrous_rates=(3,6,9),(6,12,18).
 
     Raises:
-      DeepLabError: a text is not FIELD=VALUE,VALUE,…, or a field is repeated.
+      DeepLabError: a text is not FIELD=VALUE,VALUE,…, a field is repeated, another flag sets the
+        field, or there are several values of a field that does not change the results.
     """
     axes: dict[str, tuple[Any, ...]] = {}
     for text in texts:
@@ -48,7 +53,27 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         if name in axes:
             raise DeepLabError(f"--grid contains {name} twice; give all its values in one --grid")
         axes[name] = tuple(_value(name, part.strip()) for part in found)
+        _check_axis(name, len(found))
     return Grid(tuple(axes.items()))
+
+
+def _check_axis(name: str, count: int) -> None:
+    """Checks that each of `count` values of a field leads to a different training run.
+
+    The name of a training run's directory does not depend on the seed and on `FREE_FIELDS`. The
+    results of several values would therefore be those of a single training run.
+    """
+    if name in SET_BY_FLAGS:
+        flag = SET_BY_FLAGS[name]
+        raise DeepLabError(
+            f"--grid {name} has no effect, because --{flag} determines this field; give --{flag}"
+        )
+    if name in FREE_FIELDS and count > 1:
+        raise DeepLabError(
+            f"--grid {name} cannot have {count} values, because this field does not change the "
+            "results, so all values would share one training run; give one value, and another "
+            "--workdir for each further value"
+        )
 
 
 def _split(text: str) -> list[str]:

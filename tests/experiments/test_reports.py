@@ -377,6 +377,20 @@ def test_malformed_grids_are_refused(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seed=0,1", "--grid seed has no effect, because --seeds determines this field"),
+        ("data.data_dir=a", "--grid data.data_dir has no effect, because --data_dir determines"),
+        ("training.remat=none,norm", "--grid training.remat cannot have 2 values"),
+    ],
+)
+def test_grids_whose_values_would_share_one_training_run_are_refused(text, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        parse_grid([text])
+    assert parse_grid(["training.remat=norm"]).points() == [{"training.remat": "norm"}]
+
+
+@pytest.mark.parametrize(
     ("grid", "complaint"),
     [
         ("model.output_strid=8", "did you mean 'model.output_stride'"),
