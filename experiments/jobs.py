@@ -40,15 +40,13 @@ class Job:
 
 def make_jobs(cases: Iterable[Case], seeds: int) -> list[Job]:
     """Returns one job per distinct training run and seed, ordered by seed."""
-    by_training: dict[ResolvedTraining, dict[str, Case]] = {}
+    by_key: dict[str, dict[str, Case]] = {}
     for case in cases:
         if case.training is not None:
-            by_training.setdefault(case.training, {}).setdefault(case.strategy, case)
-    return [
-        Job(training, seed, tuple(strategies.values()))
-        for seed in range(seeds)
-        for training, strategies in by_training.items()
-    ]
+            # Configs with different texts can have the same key and then share a workdir.
+            by_key.setdefault(case.training.key, {}).setdefault(case.strategy, case)
+    together = [tuple(strategies.values()) for strategies in by_key.values()]
+    return [Job(cases[0].training, seed, cases) for seed in range(seeds) for cases in together]
 
 
 def is_done(job: Job, storage: Storage) -> bool:

@@ -172,10 +172,11 @@ def _is_run(one: Measurement) -> bool:
 
 
 def _summaries(opened: "OpenRequest") -> list[dict]:
-    trainings = {case.training for case in opened.cases if case.training}
+    # Configs with different texts can have the same key and then share a training run.
+    trainings = {case.training.key: case.training for case in opened.cases if case.training}
     found = (
         opened.storage.read_training(training, seed)
-        for training in trainings
+        for training in trainings.values()
         for seed in range(opened.request.seeds)
     )
     return [summary for summary in found if summary]

@@ -228,6 +228,28 @@ def test_rows_that_share_a_run_are_marked(tmp_path):
     assert notes[4] == "same run as: ResNet-50, block4"
 
 
+def test_rows_with_equal_networks_and_different_fields_are_one_training_run(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from experiments.table import Row, Table\n"
+        "ROWS = Row('default'), Row('48', changes={'model.low_level_channels': 48})\n"
+        "TABLE = Table('channels', 'own', '', 'shapes', ROWS)\n"
+    )
+    opened = opened_table(tmp_path, str(file), "paper")
+    first, second = (case.training for case in opened.cases)
+    assert first != second
+    assert first.key == second.key
+    (job,) = make_jobs(opened.cases, 1)
+    assert job.training == first
+    summary = {"seconds": 61.0, "devices": ["cpu:0"], "device_kind": "cpu", "commit": "abc"}
+    path = opened.storage.training(first, 0).with_suffix(".json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(summary))
+    from experiments.texts import _totals
+
+    assert "1 training run; time of the training steps: 1:01 in total" in _totals(opened, ())
+
+
 def test_labels_cannot_break_a_table(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
