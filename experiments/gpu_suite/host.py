@@ -57,7 +57,7 @@ def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, A
     dataset = open_dataset("shapes", folder, "train")
     crop = (size + 13, size + 13)
     figures = measure_pipeline(dataset, Augmentation(crop), num_images=images, workers=workers)
-    needed = _steps_images_per_second(output)
+    needed = _steps_images_per_second(output, least=size // 2)
     per_core = figures["images_per_second_per_core"]
     required = {name: cores_to_feed(speed, per_core) for name, speed in needed.items()}
     return figures | {
@@ -67,16 +67,23 @@ def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, A
     }
 
 
-def _steps_images_per_second(output: Path) -> dict[str, float]:
+def _steps_images_per_second(output: Path, least: int) -> dict[str, float]:
     """Returns the throughput of training steps in images per second, by network.
 
     The throughputs are read from the results of parts a and c in the directory `output`.
+
+    Args:
+      output: directory of the results of the suite.
+      least: smallest height and width, in pixels, of the images of a step. Results with smaller
+        images, such as those of --toy, are ignored.
     """
     rows = [row for part in "ac" for row in read(output / f"{part}.jsonl")]
     return {
         row["settings"]["network"]: row["figures"]["images_per_second"]
         for row in rows
-        if row["status"] == "measured" and "images_per_second" in row["figures"]
+        if row["status"] == "measured"
+        and "images_per_second" in row["figures"]
+        and min(row["settings"]["size"]) >= least
     }
 
 
@@ -101,7 +108,9 @@ def _camvid(config: str, toy: bool, output: Path, source: Path | None) -> dict[s
         raise DeepLabError(
             "part f requires --camvid=DIR, the directory of CamVid with train/, trainannot/, …"
         )
-    data, workdir = output / "camvid_data", output / "camvid"
+    # The toy run has other data and another config, which the complete run must not resume.
+    name = "camvid_toy" if toy else "camvid"
+    data, workdir = output / f"{name}_data", output / name
     _command("prepare", "camvid", f"--source={source}", f"--data_dir={data}")
     changes = {"data.data_dir": str(data)} | (TOY_OVERRIDES if toy else {})
     flags = [f"--config.{name}={value}" for name, value in changes.items()]

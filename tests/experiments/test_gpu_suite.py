@@ -217,6 +217,41 @@ def test_camvid_needs_its_source(tmp_path):
         one.run()
 
 
+def test_a_complete_run_does_not_use_the_files_of_a_toy_run(tmp_path, monkeypatch):
+    from experiments.gpu_suite import host
+
+    commands = []
+
+    def record(*arguments):
+        flags = dict(word.split("=", 1) for word in arguments if word.startswith("--"))
+        commands.append(flags)
+        if arguments[0] == "train":
+            workdir = Path(flags["--workdir"])
+            workdir.mkdir()
+            (workdir / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+
+    monkeypatch.setattr(host, "_command", record)
+    for toy_size in (True, False):
+        (one,) = host.camvid(toy_size, tmp_path, tmp_path / "source")
+        assert one.run()["last"] == {"step": 2, "loss": 1.0}
+    prepared, trained = commands[::2], commands[1::2]
+    assert len({flags["--data_dir"] for flags in prepared}) == 2
+    assert len({flags["--workdir"] for flags in trained}) == 2
+    for before, after in zip(prepared, trained, strict=True):
+        assert after["--config.data.data_dir"] == before["--data_dir"]
+
+
+def test_the_pipeline_is_not_compared_with_steps_at_toy_size(tmp_path):
+    from experiments.gpu_suite import host
+
+    for side, speed in ((32, 900.0), (512, 30.0), (33, 800.0)):
+        settings = {"network": "mobilenet_v2", "size": [side, side]}
+        figures = {"images_per_second": speed}
+        row = {"settings": settings, "status": "measured", "figures": figures}
+        rows.append(tmp_path / "c.jsonl", row)
+    assert host._steps_images_per_second(tmp_path, least=250) == {"mobilenet_v2": 30.0}
+
+
 PROGRAM = """HloModule jit_f
 
 %fused (p: bf16[256]) -> bf16[256] {
