@@ -331,8 +331,8 @@ class ArchitectureFields:
     )
     ghost_batch_size: int = keyword(
         0,
-        "Number of images over which batch normalization computes statistics in training; 0: the "
-        "whole batch.",
+        "Number of images over which batch normalization computes statistics in training; 0: all "
+        "images of a microbatch (of a batch without `training.accumulation_steps`).",
         unit="images",
         rule=COUNT,
     )
