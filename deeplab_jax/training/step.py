@@ -124,7 +124,7 @@ def make_train_step(
         )
         params, gradients = state.variables["params"], layout.gradients(gradients)
         if l1:
-            penalty, slopes = jax.value_and_grad(losses.l1_penalty)(params, l1)
+            penalty, slopes = jax.value_and_grad(_penalty)(params, l1, multipliers)
             loss, gradients = loss + penalty, jax.tree.map(jnp.add, gradients, slopes)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
         variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
@@ -238,6 +238,11 @@ def _frozen(params: Any, multipliers: Mapping[str, float] | None) -> Any:
         params,
         factors(params, multipliers),
     )
+
+
+def _penalty(params: Any, l1: float, multipliers: Mapping[str, float] | None) -> jax.Array:
+    """Computes the L1 penalty, which has no gradient for frozen parameters."""
+    return losses.l1_penalty(_frozen(params, multipliers), l1)
 
 
 def in_parts(array: jax.Array, parts: int) -> jax.Array:

@@ -179,3 +179,19 @@ def test_the_l1_penalty_is_added_once_whatever_the_parts():
     np.testing.assert_allclose(
         penalised["classifier"]["bias"], plain["classifier"]["bias"], atol=1e-6
     )
+
+
+def test_the_l1_penalty_of_frozen_parts_has_no_gradient():
+    model, batch = Small(frozen=True), random_batch(4)
+    multipliers = dict(configs.default().optimizer.multipliers) | {"head": 0.0}
+    optimizer, rate = optax.sgd(0.5), optax.constant_schedule(0.5)
+    start = jax.device_get(fresh_state(model, optimizer).variables["params"])
+    options = {"seed": 0, "multipliers": multipliers, "l1": 100.0}
+    step = make_train_step(model, optimizer, rate, objective_of(model), None, **options)
+    after, metrics = step(fresh_state(model, optimizer), batch)
+    np.testing.assert_array_equal(
+        after.variables["params"]["conv"]["kernel"], start["conv"]["kernel"]
+    )
+    # The slope of the penalty is 100 at each of the trained values; other gradients are small.
+    trained = start["classifier"]["kernel"].size
+    assert float(metrics["gradient_norm"]) == pytest.approx(100 * trained**0.5, rel=0.05)
