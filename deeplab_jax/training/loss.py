@@ -14,6 +14,8 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture
 
 TERMS = ("cross_entropy", "focal", "dice", "lovasz")
+# Fields that change only the cross-entropy, and their values without effect.
+OF_CROSS_ENTROPY = {"class_weights": None, "label_smoothing": 0, "hard_pixel_fraction": 1}
 
 
 class Outputs(NamedTuple):
@@ -175,6 +177,12 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
     weights: dict[str, Any] = {name: config[name] for name in TERMS}
     if not any(weights.values()):
         raise DeepLabError(f"one of the loss weights must be above 0; got {weights}")
+    for name, neutral in OF_CROSS_ENTROPY.items():
+        if not config.cross_entropy and config[name] != neutral:
+            raise DeepLabError(
+                f"loss.{name} applies only to the cross-entropy, so it has no effect with "
+                f"loss.cross_entropy=0; set loss.{name}={neutral}, or loss.cross_entropy above 0"
+            )
     pure = config.hard_pixel_fraction == 1 and not any(config[name] for name in TERMS[1:])
     if config.chunk_rows and not (config.upsample_logits and pure):
         raise DeepLabError(

@@ -234,6 +234,14 @@ def test_parts_of_a_batch_add_up_to_it(architecture, changes):
         ({"chunk_rows": 8, "upsample_logits": False}, "requires cross-entropy over all pixels"),
         ({"chunk_rows": 8, "dice": 1.0}, "requires cross-entropy over all pixels"),
         ({"chunk_rows": 8, "hard_pixel_fraction": 0.5}, "requires cross-entropy over all pixels"),
+        (
+            {"cross_entropy": 0.0, "focal": 1.0, "class_weights": (1.0, 2.0, 1.0, 1.0)},
+            "no effect with loss.cross_entropy=0; set loss.class_weights=None",
+        ),
+        (
+            {"cross_entropy": 0.0, "dice": 1.0, "hard_pixel_fraction": 0.5},
+            "no effect with loss.cross_entropy=0; set loss.hard_pixel_fraction=1",
+        ),
     ],
 )
 def test_illegal_fields(changes, complaint):
