@@ -138,12 +138,12 @@ def for_bands(
 
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
-# Keywords that affect the values of trained variables, but not their shapes. The last keyword does
-# not affect backbones.
-CONVENTIONS = (
+# Keywords that affect the values of trained variables, but not their shapes, by affected parts.
+OF_BACKBONES = (
     *("preprocessing", "stride_placement", "rate_start"),
-    *("pad_first_convolution", "pad_before_expansion", "align_corners"),
+    *("pad_first_convolution", "pad_before_expansion"),
 )
+CONVENTIONS = (*OF_BACKBONES, "align_corners", "low_level_source")
 
 
 class Initialization(NamedTuple):
@@ -240,13 +240,15 @@ def warn_of_conventions(
       architecture: architecture of the model to train.
       source: workdir or model directory of the other model.
       reporter: receives one warning per keyword.
-      parts: variables to load, as in `initialize_from`. `backbone`: `align_corners` is ignored.
+      parts: variables to load, as in `initialize_from`. `backbone`: only `OF_BACKBONES` is checked.
     """
     description = checkpointing.read_description(source)
     given = description.create_model().architecture
-    resizes = parts != BACKBONE and description.task != checkpointing.CLASSIFICATION
-    for name in CONVENTIONS if resizes else CONVENTIONS[:-1]:
+    whole = parts != BACKBONE and description.task != checkpointing.CLASSIFICATION
+    for name in CONVENTIONS if whole else OF_BACKBONES:
         theirs, ours = getattr(given, name), getattr(architecture, name)
+        if name == "low_level_source" and "none" in (given.decoder, architecture.decoder):
+            continue
         if name == "preprocessing" and not architecture.takes_rgb and given.takes_rgb:
             # `for_bands` rescales the kernels.
             continue

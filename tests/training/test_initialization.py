@@ -244,6 +244,29 @@ def test_other_stride_placements_are_reported(tmp_path, theirs, ours, named):
     assert all(text in warning for text, warning in zip(expected, listener.warnings, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "parts", "number"),
+    [
+        ("deeplab_v3plus", "all", 1),
+        ("deeplab_v3plus", "backbone", 0),
+        ("deeplab_v3", "matching", 0),
+    ],
+)
+def test_another_source_of_low_level_features_is_reported(tmp_path, architecture, parts, number):
+    description = ModelDescription(
+        architecture="deeplab_v3plus",
+        overrides={"backbone": "resnet_18", "low_level_source": "block"},
+        class_names=("a", "b"),
+        palette=((0, 0, 0), (1, 1, 1)),
+    )
+    write_description(tmp_path, description)
+    network = create_model(architecture, backbone="resnet_18")
+    listener = RecordingReporter()
+    warn_of_conventions(network.architecture, tmp_path, listener, parts)
+    text = "low_level_source=block, but this network has convolution"
+    assert [text in warning for warning in listener.warnings] == [True] * number
+
+
 def test_a_classifier_of_images_has_no_convention_of_resizing(tmp_path):
     description = ModelDescription(
         architecture="image_classifier",
