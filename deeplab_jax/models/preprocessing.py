@@ -73,3 +73,15 @@ def channel_scale(options: Architecture) -> tuple[float, ...]:
             spread = options.pixel_std or tuple(255 * std for std in TORCHVISION_STD)
             return tuple(1 / std for std in spread)
     return (1.0,) * options.in_channels
+
+
+def band_spread(options: Architecture) -> float:
+    """Returns the assumed standard deviation of the normalized pixels of bands other than RGB.
+
+    It is 1 for `mean_std`. For other normalizations, the standard deviation of the bands, relative
+    to the largest value of their dtype, is assumed to be that of ImageNet.
+    """
+    if options.preprocessing == "mean_std":
+        return 1.0
+    typical = LARGEST_PIXEL[options.image_dtype] * sum(TORCHVISION_STD) / len(TORCHVISION_STD)
+    return typical * channel_scale(options)[0]

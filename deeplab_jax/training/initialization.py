@@ -17,7 +17,7 @@ from deeplab_jax.config_fields import INIT_SCOPES, NOT_IN_CONFIG
 from deeplab_jax.errors import DeepLabError, check_name
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.output_stride import rename_branches_to_match
-from deeplab_jax.models.preprocessing import channel_scale
+from deeplab_jax.models.preprocessing import band_spread, channel_scale
 from deeplab_jax.parallel import place, state_shardings
 from deeplab_jax.pixels import TORCHVISION_STD
 from deeplab_jax.pretrained import locate
@@ -111,7 +111,7 @@ def for_bands(
     * 3 / number of bands. An image that is equal in all bands then has the same response as a gray
       image in the source network.
     * The standard deviation of ImageNet's pixels after the normalization of the source network,
-      because bands are normalized to a standard deviation of 1.
+      divided by that of the bands after the normalization of the network to train (`band_spread`).
 
     Args:
       given: arrays of a network for RGB by path.
@@ -121,7 +121,7 @@ def for_bands(
 
     Source: timm's `adapt_input_conv`, for the factor 3 / bands.
     """
-    count, changed = architecture.in_channels, dict(given)
+    count, changed, own = architecture.in_channels, dict(given), band_spread(architecture)
     order = slice(None, None, -1) if source.preprocessing == "caffe_bgr" else slice(None)
     spread = 255 * np.array(TORCHVISION_STD)[order] * np.array(channel_scale(source))
     for path, array in given.items():
@@ -132,7 +132,7 @@ def for_bands(
             mean = kernel.mean(axis=2, keepdims=True)
             colors = kernel if count >= 3 else kernel[:, :, :0]
             further = np.repeat(mean, count - colors.shape[2], axis=2)
-            kernel = np.concatenate([colors, further], axis=2) * (3 / count)
+            kernel = np.concatenate([colors, further], axis=2) * (3 / count / own)
             changed[path] = kernel.astype(array.dtype)
     return changed
 

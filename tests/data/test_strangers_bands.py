@@ -338,6 +338,25 @@ def test_first_kernels_for_bands_answer_gray_as_before(preprocessing, count):
         np.testing.assert_allclose(found[:, :, :3], colors, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "factor"),
+    [
+        ("minus_one_one", "minus_one_one", 1.0),
+        ("caffe_bgr", "none", 1 / 257),
+        ("none", "minus_one_one", 255 / 2),
+    ],
+)
+def test_first_kernels_for_bands_follow_the_normalization_of_the_bands(theirs, ours, factor):
+    path = ("params", "backbone", "conv1", "kernel")
+    kernel = np.ones((1, 1, 3, 1), np.float32)
+    source = Architecture("resnet_50", preprocessing=theirs)
+    network = Architecture("resnet_50", in_channels=4, image_dtype="uint16", preprocessing=ours)
+    wanted = {path: np.zeros((1, 1, 4, 1), np.float32)}
+    (found,) = for_bands({path: kernel}, wanted, source, network).values()
+    # Bands of the same brightness have the response of a gray image.
+    assert found.sum() == pytest.approx(3 * factor, rel=1e-5)
+
+
 def test_a_model_for_rgb_initializes_one_for_bands(five_bands, tmp_path):
     stored = read_model(five_bands)
     fresh = jax.tree.map(np.zeros_like, stored.variables)
