@@ -121,10 +121,13 @@ def measurements(device: str, toy: bool, step: bool) -> list:
     from experiments.gpu_suite.rows import Measurement
 
     if step:
+        side, batch = (33, 2) if toy else (513, 16)
         settings = {"work": "step of deeplabv3_resnet101", "device": device}
+        settings |= {"side": side, "batch_size": batch}
         return [
             Measurement(
-                settings | {"kernel_gradients": name}, functools.partial(_step, device, toy, name)
+                settings | {"kernel_gradients": name},
+                functools.partial(_step, device, side, batch, name),
             )
             for name in operations.GRADIENTS
         ]
@@ -157,7 +160,7 @@ def _gradient(device: str, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     return figures(program.lower(*operands).compile())
 
 
-def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
+def _step(device: str, side: int, batch_size: int, gradient: str) -> dict[str, Any]:
     import jax
 
     from deeplab_jax.benchmark import networks as ours
@@ -170,8 +173,7 @@ def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
     # Imported by name, because the attribute `convolution` of the package is a function.
     convolution = importlib.import_module("deeplab_jax.ops.convolution")
     convolution.products_over_maps = GRADIENTS[gradient]
-    size, batch_size = (33, 2) if toy else (513, 16)
-    work = Workload("deeplabv3_resnet101", (size, size), batch_size, "bfloat16")
+    work = Workload("deeplabv3_resnet101", (side, side), batch_size, "bfloat16")
     model = torchvision.our_network(work)
     step, optimizer = ours.make_step(model, 0.01)
     batch = ours.random_batch(batch_size, work.size, torchvision.NUM_CLASSES)

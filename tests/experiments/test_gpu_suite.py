@@ -288,6 +288,17 @@ def test_a_program_is_counted_by_kernel():
     }
 
 
+@pytest.mark.parametrize("step", [False, True])
+def test_toy_programs_are_other_measurements_than_complete_ones(step):
+    toy_keys, keys = (
+        {one.key for one in ahead.measurements("here", toy_size, step)}
+        for toy_size in (True, False)
+    )
+    assert toy_keys
+    assert keys
+    assert not toy_keys & keys
+
+
 def test_gradients_compiled_for_the_device_here(tmp_path):
     command = [sys.executable, "-m", "experiments.gpu_suite.ahead", "--device=here", "--toy"]
     file = tmp_path / "rows.jsonl"
