@@ -170,9 +170,14 @@ def make_optimizer(
       learning_rate: learning-rate schedule.
 
     Raises:
-      DeepLabError: a field of this section is invalid.
+      DeepLabError: a field of this section is invalid or has no effect with this optimizer.
     """
     configs.check(config, "optimizer.")
+    if config.nesterov and config.name not in ("sgd", "lars"):
+        raise DeepLabError(
+            f"optimizer.nesterov=True has no effect with optimizer.name={config.name}; set "
+            "optimizer.nesterov=False, or optimizer.name to sgd or lars"
+        )
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     descent = [optax.scale_by_learning_rate(learning_rate)]
     if any(factor != 1 for factor in config.multipliers.values()):

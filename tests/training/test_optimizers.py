@@ -190,6 +190,12 @@ def test_nesterov_looks_ahead():
     )
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
+def test_nesterov_momentum_without_effect_is_refused(name):
+    with pytest.raises(DeepLabError, match=f"no effect with optimizer.name={name}"):
+        make_optimizer(settings(name=name, nesterov=True), optax.constant_schedule(RATE))
+
+
 LEAVES = {
     "kernel": np.ones(2),
     "bias": np.ones(2),
