@@ -26,6 +26,15 @@ from deeplab_jax.cli.benchmark import TRAINING_BATCH
 from deeplab_jax.cli.flags import parse_size
 from deeplab_jax.errors import DeepLabError
 
+NETWORKS = ("baseline", "network", "size", "batch_size", "dtype", "compiled", "repetitions")
+# Flags that each kind of benchmark reads.
+READ = {
+    "forward": NETWORKS,
+    "training": NETWORKS,
+    "pipeline": ("dataset", "data_dir", "size", "num_images", "repetitions"),
+    "fast_paths": ("path", "repetitions"),
+}
+
 
 def main(words: list[str]) -> int:
     """Runs one benchmark, prints the result as JSON and returns the exit status."""
@@ -33,8 +42,9 @@ def main(words: list[str]) -> int:
         "experiments.benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("kind", choices=("forward", "training", "pipeline", "fast_paths"))
+    parser.add_argument("kind", choices=tuple(READ))
     parser.add_argument(
         "--baseline", default="straightforward", help="name of the baseline (default: %(default)s)"
     )
@@ -71,6 +81,7 @@ def main(words: list[str]) -> int:
     # Otherwise JAX allocates most of the accelerator's memory, which PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
+        _check(flags, words)
         figures = {"pipeline": _pipeline, "fast_paths": _fast_paths}.get(flags.kind, _networks)(
             flags
         )
@@ -81,6 +92,21 @@ def main(words: list[str]) -> int:
 
     print(json.dumps(figures | {"machine": describe_machine()}, indent=2))
     return 0
+
+
+def _check(flags: argparse.Namespace, words: list[str]) -> None:
+    """Checks that the benchmark reads all flags in `words`, and that counts are at least 1."""
+    given = [word.partition("=")[0][2:] for word in words if word.startswith("--")]
+    unread = [name for name in given if name not in READ[flags.kind]]
+    if unread:
+        legal = ", ".join(f"--{name}" for name in READ[flags.kind])
+        raise DeepLabError(
+            f"--{unread[0]} has no effect on the benchmark {flags.kind}; its flags are {legal}"
+        )
+    for name in ("repetitions", "batch_size", "num_images"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise DeepLabError(f"--{name}={value} must be at least 1")
 
 
 def _networks(flags: argparse.Namespace) -> dict[str, Any]:

@@ -42,6 +42,19 @@ def test_mistakes_are_reported(capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fast_paths", "--size=129x129"], "--size has no effect on the benchmark fast_paths"),
+        (["training", "--num_images=9"], "--num_images has no effect on the benchmark training"),
+        (["forward", "--repetitions=0"], "--repetitions=0 must be at least 1"),
+    ],
+)
+def test_flags_without_effect_are_refused(capsys, words, message):
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("kind", "batch_size"), [("forward", 1), ("training", 4)])
 def test_training_steps_have_a_default_batch_that_image_pooling_allows(
     monkeypatch, kind, batch_size
