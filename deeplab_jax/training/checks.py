@@ -36,6 +36,23 @@ def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Repo
         )
 
 
+def check_untrained_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:
+    """Warns if random initial values are frozen: the backbone, or batch normalization."""
+    if config.training.init_from:
+        return
+    if config.optimizer.multipliers.backbone == 0:
+        reporter.warning(
+            "the backbone is frozen (optimizer.multipliers.backbone is 0) with random parameters, "
+            "because training.init_from is empty; set training.init_from to a trained model"
+        )
+    if network.frozen_batch_norm:
+        reporter.warning(
+            "batch normalization is frozen (model.frozen_batch_norm=True) with its initial mean 0 "
+            "and variance 1, because training.init_from is empty; set training.init_from to a "
+            "trained model, or model.frozen_batch_norm=False"
+        )
+
+
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     """Checks that a batch can be divided into microbatches, each sharded over the `data` axis.
 

@@ -38,6 +38,7 @@ from deeplab_jax.training.checks import (
     check_frozen_parts,
     check_ghost_batch_size,
     check_pooled_statistics,
+    check_untrained_parts,
 )
 from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
@@ -173,6 +174,7 @@ def _check_fit(
     check_pooled_statistics(architecture, crop_size, together, reporter)
     check_chunk_rows(config.loss.chunk_rows, mesh)
     check_frozen_parts(config, architecture, reporter)
+    check_untrained_parts(config, architecture, reporter)
 
 
 def _checked(config: ConfigDict, batch_size: int | None, epochs: float | None) -> ConfigDict:

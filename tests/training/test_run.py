@@ -196,6 +196,23 @@ def test_a_frozen_part_with_moving_statistics_is_reported(assignments, warned):
     assert bool(told) == warned
 
 
+@pytest.mark.parametrize(
+    ("assignments", "starts"),
+    [
+        ((), []),
+        (("optimizer.multipliers.backbone=0",), ["the backbone is frozen"]),
+        (("model.frozen_batch_norm=True",), ["batch normalization is frozen"]),
+        (("model.frozen_batch_norm=True", "training.init_from=runs/first"), []),
+    ],
+)
+def test_frozen_random_values_are_reported(assignments, starts):
+    config, reporter = changed(*assignments), RecordingReporter()
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
+    told = [text for text in reporter.warnings if "training.init_from is empty" in text]
+    assert [text.partition(" (")[0] for text in told] == starts
+
+
 POOLING = ("model.architecture=deeplab_v3", "model.backbone=mobilenet_v2")
 ASPP = (*POOLING, "model.head=aspp")
 TORCHVISION = (
