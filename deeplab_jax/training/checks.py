@@ -53,6 +53,16 @@ def check_untrained_parts(config: ConfigDict, network: Architecture, reporter: R
         )
 
 
+def check_warmup(config: ConfigDict, reporter: Reporter) -> None:
+    """Warns if the learning rate cannot reach its base value, because the warm-up is too long."""
+    steps, warmup = config.training.num_steps, config.schedule.warmup_steps
+    if warmup > steps:
+        reporter.warning(
+            f"schedule.warmup_steps={warmup} is larger than training.num_steps={steps}, so the "
+            "learning rate stays below schedule.base_learning_rate; reduce schedule.warmup_steps"
+        )
+
+
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     """Checks that a batch can be divided into microbatches, each sharded over the `data` axis.
 

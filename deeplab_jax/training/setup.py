@@ -39,6 +39,7 @@ from deeplab_jax.training.checks import (
     check_ghost_batch_size,
     check_pooled_statistics,
     check_untrained_parts,
+    check_warmup,
 )
 from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
@@ -175,6 +176,7 @@ def _check_fit(
     check_chunk_rows(config.loss.chunk_rows, mesh)
     check_frozen_parts(config, architecture, reporter)
     check_untrained_parts(config, architecture, reporter)
+    check_warmup(config, reporter)
 
 
 def _checked(config: ConfigDict, batch_size: int | None, epochs: float | None) -> ConfigDict:

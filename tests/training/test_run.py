@@ -213,6 +213,16 @@ def test_frozen_random_values_are_reported(assignments, starts):
     assert [text.partition(" (")[0] for text in told] == starts
 
 
+@pytest.mark.parametrize(("warmup", "warned"), [(9, True), (8, False)])
+def test_a_warm_up_longer_than_the_run_is_reported(warmup, warned):
+    reporter = RecordingReporter()
+    config = changed("training.num_steps=8", f"schedule.warmup_steps={warmup}")
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
+    text = "schedule.warmup_steps=9 is larger than training.num_steps=8"
+    assert any(text in warning for warning in reporter.warnings) == warned
+
+
 POOLING = ("model.architecture=deeplab_v3", "model.backbone=mobilenet_v2")
 ASPP = (*POOLING, "model.head=aspp")
 TORCHVISION = (
