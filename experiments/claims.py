@@ -199,7 +199,7 @@ def _values(opened: "OpenRequest", label: str) -> dict[int, float]:
     counter = Counter(opened.storage.folder / "costs.json")
     cases = [case for case in opened.cases if case.row.label == label]
     found = measure(opened.table, cases, opened.storage, opened.request.seeds, counter)
-    one = next(one for one in found if one.metric == opened.table.metric)
+    one = next(one for one in found if one.metric == opened.table.metric_of(one.case.row))
     return {seed: float(value) for seed, value in one.values.items()}
 
 

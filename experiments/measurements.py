@@ -73,7 +73,7 @@ def _standard_deviation(values: Sequence[Fraction]) -> float | None:
 def measure(
     table: Table, cases: Sequence[Case], storage: Storage, seeds: int, counter: Counter
 ) -> list[Measurement]:
-    """Returns a measurement for each case and each metric: `table.metric` and those in `row.costs`.
+    """Returns a measurement for each case and each metric: that of the row, and its costs.
 
     Args:
       table: table from which the cases were made.
@@ -92,7 +92,7 @@ def measure(
             identity = case.training.key, case.strategy, case.row.trimap
             first = shared.setdefault(identity, case.row.label)
             note = "" if first == case.row.label else f"same run as: {first}"
-        metrics = [table.metric, *case.row.costs]
+        metrics = [table.metric_of(case.row), *case.row.costs]
         for metric in metrics:
             values = _values(metric, case, by_label, storage, seeds, counter)
             found.append(Measurement(case, metric, published.get(metric), values, note))

@@ -47,7 +47,8 @@ class Row:
       costs: published values of metrics other than the table's metric, by name of the metric.
       recipe: recipe of this row (default: recipe of the table).
       after: earlier training run whose network provides the initial weights, or None.
-      minus: for the metric `delta mIoU`, label of the row whose mean IoU is subtracted.
+      minus: for the metric `delta mIoU`, label of the row whose mean IoU is subtracted; None: the
+        metric of this row is `mIoU`.
       trimap: width in pixels of the band around void pixels within which mean IoU is computed;
         None: mean IoU of all pixels.
       devices: number of devices for training; None: all devices, or as many as the batch can be
@@ -119,9 +120,13 @@ class Table:
         """Returns the training run that a row requires."""
         return Training(row.recipe or self.recipe, row.changes, row.after, row.unlabeled)
 
+    def metric_of(self, row: Row) -> str:
+        """Returns the metric of a row: `metric`, or `mIoU` if there is no row to subtract."""
+        return "mIoU" if self.metric == "delta mIoU" and row.minus is None else self.metric
+
     def published(self, row: Row) -> dict[str, float]:
         """Returns {metric: published value} for all published values of a row."""
-        own = {} if row.published is None else {self.metric: row.published}
+        own = {} if row.published is None else {self.metric_of(row): row.published}
         return own | dict(row.costs)
 
     @property

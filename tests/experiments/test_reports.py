@@ -134,7 +134,12 @@ def test_a_difference_is_taken_seed_by_seed(tmp_path):
     opened = opened_table(tmp_path, "v3plus/figure5", seeds=2)
     fabricate(opened, [0, 1])
     write_reports(opened, Reporter())
-    decoder = read_csv(opened)[1]
+    bilinear, decoder = read_csv(opened)[:2]
+    # The mean IoU of the row that is subtracted is not a difference.
+    assert (bilinear["metric"], decoder["metric"]) == ("mIoU", "delta mIoU")
+    text = (opened.storage.folder / "reports/v3plus-figure5.md").read_text("utf-8")
+    changes_of_rows = [line.split(" | ")[6] for line in text.splitlines() if "decoder |" in line]
+    assert all(abs(float(change.partition(" ")[0] or 0)) < 5 for change in changes_of_rows)
     bands = [[(STORED[seed] - position / 97) / 3 for seed in (0, 1)] for position in (0, 1)]
     changes = [
         float(Fraction(after) * 100 - Fraction(before) * 100)
