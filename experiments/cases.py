@@ -201,13 +201,20 @@ def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
         return None
     if table.claims:
         return "small presets would change the sizes that the task tests; use --preset=paper"
-    if row.after and row.after.recipe.partition(":")[0] not in ("deeplab_v1",):
-        return "the row starts from a network trained on COCO; there is no small dataset for COCO"
     if row.after:
-        return "multi-scale features require VGG-16, which has no small variant"
+        return _why_no_start(row.after)
     if row.changes.get("model.frozen_batch_norm") and not init:
         return "frozen batch normalization requires initial weights; give --init"
     return None
+
+
+def _why_no_start(before: Training) -> str:
+    """Returns why small presets do not run rows that start from the training run `before`."""
+    if before.recipe.partition(":")[0] == "deeplab_v1":
+        return "multi-scale features require VGG-16, which has no small variant"
+    if "coco" in f"{before.recipe} {before.changes.get('data.name')}":
+        return "the row starts from a network trained on COCO; there is no small dataset for COCO"
+    return "small presets do not support rows that start from another run; use --preset=paper"
 
 
 def _resolve(

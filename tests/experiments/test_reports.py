@@ -225,6 +225,19 @@ def test_rows_that_a_preset_cannot_show_give_the_reason(tmp_path):
     assert notes[0] == notes[2] == notes[3] == ""
 
 
+def test_rows_that_start_from_another_run_give_the_reason(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from experiments.table import Row, Table, Training\n"
+        "BEFORE = Training('deeplab_v3'), Training('deeplab_v3:dataset=coco_voc')\n"
+        "ROWS = tuple(Row(one.recipe, after=one, recipe='deeplab_v3:stage=2') for one in BEFORE)\n"
+        "TABLE = Table('stages', 'own', '', 'deeplab_v3', ROWS)\n"
+    )
+    own, coco = (case.why_not for case in opened_table(tmp_path, str(file)).cases)
+    assert own.endswith("rows that start from another run; use --preset=paper")
+    assert "trained on COCO" in coco
+
+
 def test_rows_that_share_a_run_are_marked(tmp_path):
     opened = opened_table(tmp_path, "v3/table2")
     write_reports(opened, Reporter())
