@@ -131,18 +131,25 @@ def _finished(workdir: pathlib.Path, count: int) -> list[float]:
     """Returns the mean IoU of each finished fold, in the order of the folds.
 
     Raises:
-      DeepLabError: the workdir contains a cross-validation with another number of folds.
+      DeepLabError: the workdir contains a cross-validation with another number of folds, or the
+        file of its results is damaged.
     """
     path = workdir / RESULTS_FILE
     if not path.exists():
         return []
-    written = json.loads(path.read_text())
-    if written["folds"] != count:
+    try:
+        written = json.loads(path.read_text())
+        number, found = written["folds"], list(written["mean_ious"])
+    except (KeyError, TypeError, ValueError) as error:
         raise DeepLabError(
-            f"{workdir} contains a cross-validation with {written['folds']} folds, not {count}; "
-            f"give another --workdir, or --folds={written['folds']} to resume"
+            f"{path} cannot be read: {error!r}; delete it to evaluate the finished folds again"
+        ) from error
+    if number != count:
+        raise DeepLabError(
+            f"{workdir} contains a cross-validation with {number} folds, not {count}; "
+            f"give another --workdir, or --folds={number} to resume"
         )
-    return [math.nan if mean_iou is None else mean_iou for mean_iou in written["mean_ious"]]
+    return [math.nan if mean_iou is None else mean_iou for mean_iou in found]
 
 
 def _write(workdir: pathlib.Path, count: int, mean_ious: Sequence[float]) -> None:

@@ -255,9 +255,18 @@ def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
     """Appends an entry to `manifest.json`, which lists all starts of the run.
 
     The entry contains time, command, commit, versions, devices and mesh of the current start.
+
+    Raises:
+      DeepLabError: the file is damaged.
     """
     path = workdir / MANIFEST_FILE
-    starts = json.loads(path.read_text()) if path.exists() else []
+    try:
+        starts = list(json.loads(path.read_text())) if path.exists() else []
+    except (TypeError, ValueError) as error:
+        raise DeepLabError(
+            f"{path}, which lists the starts of the run, cannot be read: {error}; delete it to "
+            "continue the run"
+        ) from error
     write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")
 
 

@@ -44,6 +44,14 @@ def test_the_file_is_json_and_finished_folds_stay_finished(tmp_path):
     assert math.isnan(done[0])
 
 
+@pytest.mark.parametrize("text", ["", "[1]", '{"folds": 3}'])
+def test_damaged_results_are_named(tmp_path, text):
+    path = tmp_path / cross_validation.RESULTS_FILE
+    path.write_text(text)
+    with pytest.raises(DeepLabError, match=f"{path.name} cannot be read: .*; delete it"):
+        cross_validation._finished(tmp_path, 3)
+
+
 def test_a_size_below_that_of_an_image_of_any_fold_is_refused_before_the_first_fold(tmp_path):
     for large in range(3):
         dataset = random_dataset([(40, 20) if index == large else (20, 20) for index in range(3)])

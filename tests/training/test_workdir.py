@@ -167,6 +167,12 @@ def test_the_manifest_lists_every_start(tmp_path):
     assert starts[0]["mesh"] == {"data": 1, "spatial": 1}
 
 
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / "manifest.json").write_text("[{")
+    with pytest.raises(DeepLabError, match=r"manifest\.json, which lists the starts.*delete it"):
+        write_manifest(tmp_path, make_mesh(jax.devices()[:1]))
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_commit_of_another_project_is_not_that_of_the_code(tmp_path, monkeypatch):
     def git(*words):
