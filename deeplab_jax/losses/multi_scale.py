@@ -17,15 +17,20 @@ from deeplab_jax.losses.targets import Label, Scalar, at_least_float32, is_soft,
 
 
 def shrink_labels(
-    label: Shaped[Array, "N H W"] | Shaped[Array, "N H W C"], size: ops.Size
+    label: Shaped[Array, "N H W"] | Shaped[Array, "N H W C"],
+    size: ops.Size,
+    *,
+    align_corners: bool = True,
 ) -> Shaped[Array, "N h w"] | Shaped[Array, "N h w C"]:
-    """Downsamples a label to the size of the logits, by nearest neighbor with aligned corners.
+    """Downsamples a label to the size of the logits, by nearest neighbor.
 
-    A side of 8k + 1 pixels that is downsampled to k + 1 keeps exactly every 8th pixel.
+    With aligned corners, a side of 8k + 1 pixels that is downsampled to k + 1 keeps exactly every
+    8th pixel.
 
     Args:
       label: hard label [N, H, W], or soft label [N, H, W, C].
       size: (h, w) of the logits.
+      align_corners: whether the centers of the corner pixels coincide, as in the model.
 
     Returns:
       [N, h, w] or [N, h, w, C], in the dtype of the label.
@@ -34,22 +39,28 @@ def shrink_labels(
     downsampled labels lowers the accuracy.
     """
     rows, columns = (
-        nearest_positions(source, target)
+        nearest_positions(source, target, align_corners)
         for source, target in zip(label.shape[1:3], size, strict=True)
     )
     return label[:, rows][:, :, columns]
 
 
-def nearest_positions(source: int, target: int) -> Integer[np.ndarray, " t"]:
+def nearest_positions(
+    source: int, target: int, align_corners: bool = True
+) -> Integer[np.ndarray, " t"]:
     """Returns, for each target pixel along one axis, the index of the source pixel to copy.
 
-    For target pixel t, the index is t·(source − 1)/(target − 1), rounded half up.
+    For target pixel t, the index is t·(source − 1)/(target − 1) with aligned corners, otherwise
+    (t + ½)·source/target − ½, each rounded half up.
 
     Args:
       source, target: number of pixels before and after downsampling.
+      align_corners: whether the centers of the first and of the last pixels coincide.
     """
-    intervals = max(target - 1, 1)
     index = np.arange(target)
+    if not align_corners:
+        return (2 * index + 1) * source // (2 * target)
+    intervals = max(target - 1, 1)
     return (2 * index * (source - 1) + intervals) // (2 * intervals)
 
 
@@ -86,17 +97,18 @@ def multi_scale_cross_entropy(
       class_weights, label_smoothing: see `softmax_cross_entropy`.
       native_scales: scales whose scores are not upsampled; the scores at all other scales are
         upsampled to the size of `scores`.
-      align_corners: whether upsampling aligns corners, as in the model.
+      align_corners: whether resizing aligns corners, as in the model.
 
     Source: DeepLab v2, section 4.1.1; terms and sizes are those of the released network.
     """
 
     def term(scores: jax.Array) -> jax.Array:
-        size, num_classes = scores.shape[1:3], scores.shape[-1]
+        num_classes = scores.shape[-1]
+        shrink = partial(shrink_labels, size=scores.shape[1:3], align_corners=align_corners)
         whole = None
         if batch_label is not None:
-            whole = num_valid_pixels(shrink_labels(batch_label, size), num_classes)
-        target = shrink_labels(label, size)
+            whole = num_valid_pixels(shrink(batch_label), num_classes)
+        target = shrink(label)
         return softmax_cross_entropy(scores, target, whole, class_weights, label_smoothing)
 
     return sum(map(term, _terms(maps, native_scales, align_corners)), jnp.zeros(()))

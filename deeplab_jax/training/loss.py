@@ -88,13 +88,16 @@ def _one_scale(
     else:
         pair = maps["fused_scores"], maps.get("auxiliary_scores")
     if not config.upsample_logits:
-        loss = _of_scores(loss, batch_label)
+        loss = _of_scores(loss, batch_label, architecture.align_corners)
     normalizer = losses.num_valid_pixels(batch_label, architecture.num_classes)
     return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
 
 
-def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
+def _of_scores(loss: losses.Loss, batch_label: jax.Array, align_corners: bool) -> losses.Loss:
     """Returns a loss function that downsamples the label to the size of low-resolution scores.
+
+    `align_corners` is that of the network, so that a pixel of the scores has the label of its
+    center.
 
     The loss is normalized by the number of valid pixels in the downsampled label of the whole
     batch. This number depends on the size of the scores, so the returned function ignores its
@@ -105,9 +108,9 @@ def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
         scores: jax.Array, label: jax.Array, normalizer: jax.Array | None = None
     ) -> jax.Array:
         del normalizer
-        size = scores.shape[1:3]
-        known = losses.num_valid_pixels(losses.shrink_labels(batch_label, size), scores.shape[-1])
-        return loss(scores, losses.shrink_labels(label, size), known)
+        shrink = partial(losses.shrink_labels, size=scores.shape[1:3], align_corners=align_corners)
+        known = losses.num_valid_pixels(shrink(batch_label), scores.shape[-1])
+        return loss(scores, shrink(label), known)
 
     return shrunk
 
@@ -162,7 +165,8 @@ def _all_scales(
     )
     auxiliary = maps.get("auxiliary_scores")
     if auxiliary is not None:
-        loss = _of_scores(partial(losses.softmax_cross_entropy, **weighted), batch_label)
+        cross_entropy = partial(losses.softmax_cross_entropy, **weighted)
+        loss = _of_scores(cross_entropy, batch_label, architecture.align_corners)
         total += config.auxiliary_weight * loss(auxiliary, label, None)
     return config.cross_entropy * total
 

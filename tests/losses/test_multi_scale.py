@@ -38,14 +38,18 @@ def mean_loss(scores, label):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("native", [(0.5,), (0.5, 0.75), ()])
 def test_four_terms_of_the_released_network(align_corners, native):
-    eighth, sixteenth = LABEL[:, ::8, ::8], LABEL[:, ::16, ::16]
-    # Every 32/3rd pixel, to the nearest.
-    index = np.floor(np.arange(31) * 320 / 30 + 0.5).astype(int)
+    def shrunk(size):
+        number = np.arange(size)
+        index = number * 320 / (size - 1) if align_corners else (number + 0.5) * 321 / size - 0.5
+        nearest = np.floor(index + 0.5).astype(int)
+        return LABEL[:, nearest][:, :, nearest]
+
+    eighth, sixteenth = shrunk(41), shrunk(21)
     of_075, of_05 = enlarged("scores_0.75", align_corners), enlarged("scores_0.5", align_corners)
     fused = np.maximum(np.maximum(MAPS["scores"], of_075), of_05)
     middle, small = (of_075, eighth), (of_05, eighth)
     if 0.75 in native:
-        middle = MAPS["scores_0.75"], LABEL[:, index][:, :, index]
+        middle = MAPS["scores_0.75"], shrunk(31)
     if 0.5 in native:
         small = MAPS["scores_0.5"], sixteenth
     terms = [(fused, eighth), (MAPS["scores"], eighth), middle, small]

@@ -60,6 +60,19 @@ def test_labels_may_be_shrunk_to_the_scores():
     assert value(upsample_logits=False) == pytest.approx(float(expected), rel=1e-6)
 
 
+def test_labels_are_shrunk_with_the_corners_of_the_network():
+    label = jnp.asarray(RANDOM.integers(0, 4, (1, 12, 16)), jnp.uint8)
+    scores = noise(1, 3, 4, 4)
+    outputs = Outputs(noise(1, 12, 16, 4), {"fused_scores": scores})
+    network = Architecture("mobilenet_v2", num_classes=4, align_corners=False)
+    config = configs.default().loss
+    config.upsample_logits = False
+    found = make_objective(config, network)(outputs, label, label, jnp.int32(0))
+    # With half-pixel centers, score t has its center between the pixels 4·t + 1 and 4·t + 2.
+    expected = losses.softmax_cross_entropy(scores, label[:, 2::4, 2::4])
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+
+
 WITH_AUXILIARY = OUTPUTS._replace(
     maps=OUTPUTS.maps | {"auxiliary_scores": noise(3, 6, 7, 4), "auxiliary": noise(3, 8, 9, 4)}
 )
