@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -226,12 +227,15 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
 def frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
     """Returns the most frequent prefixes and suffixes by which names in `longer` extend `names`.
 
-    For example, `_mask` is a suffix if `longer` contains `a_mask`, and `names` contains `a`.
+    For example, `_mask` is a suffix if `longer` contains `a_mask`, and `names` contains `a`. Names
+    are not divided inside a number: 1 is not a prefix by which 11 extends 1.
     """
     known = set(names)
     counts: Counter[Affixes] = Counter()
     for name in longer:
         for at in range(1, len(name)):
+            if name[at - 1].isdigit() and name[at].isdigit():
+                continue
             if name[:at] in known:
                 counts[Affixes(suffix=name[at:])] += 1
             if name[at:] in known:
@@ -240,16 +244,24 @@ def frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixe
 
 
 def _common_affixes(names: Sequence[str]) -> Affixes:
-    """Returns the longest prefix and suffix that all names share."""
+    """Returns the longest prefix and suffix that all names share, and that divide no number."""
     prefix = _common_prefix(names)
     rest = [name[len(prefix) :][::-1] for name in names]
     return Affixes(prefix, _common_prefix(rest)[::-1])
 
 
 def _common_prefix(names: Sequence[str]) -> str:
+    """Returns the longest prefix that all names share.
+
+    Digits at its end are removed if a name continues with a digit: the prefix of `img10` and
+    `img11` is `img`. Otherwise `img10` would match a mask `mask20`.
+    """
     first, last = min(names), max(names)
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return first[: len(list(same))]
+    prefix = first[: len(list(same))]
+    if any(name[len(prefix) : len(prefix) + 1].isdigit() for name in names):
+        return prefix.rstrip(string.digits)
+    return prefix
 
 
 def split_key(key: str) -> tuple[str, str]:
