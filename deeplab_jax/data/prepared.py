@@ -106,6 +106,10 @@ class PreparedDataset:
         self._source = _data_source(builder, split, (self._image, self._mask))
         self._binary = _is_binary(builder, self._mask, self.descriptor)
         self._num_bytes = sum(builder.info.splits[part].num_bytes for part in _parts(split))
+        self._pieces = [
+            (piece.filename, range(piece.skip, piece.skip + piece.take))
+            for piece in builder.info.splits[split].file_instructions
+        ]
 
     def __len__(self) -> int:
         return len(self._source)
@@ -121,6 +125,14 @@ class PreparedDataset:
         except DeepLabError as error:
             raise DeepLabError(f"{self.name}, {self.split}, {image_id}: {error}") from error
         return Example(image=image, label=label, image_id=image_id)
+
+    def num_shared(self, other: "PreparedDataset") -> int:
+        """Returns the number of stored examples that are in this split and in another split."""
+        ours, theirs = (
+            {(file, index) for file, indices in dataset._pieces for index in indices}
+            for dataset in (self, other)
+        )
+        return len(ours & theirs)
 
     def _decoded(self, encoded: bytes) -> np.ndarray:
         bands = self.descriptor.bands

@@ -25,6 +25,7 @@ from deeplab_jax.data import (
 )
 from deeplab_jax.data.datasets import Dataset, are_binary, label_values
 from deeplab_jax.data.mixing import pasted_labels
+from deeplab_jax.data.prepared import PreparedDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch
@@ -126,13 +127,10 @@ def assemble(
       DeepLabError: invalid field, missing dataset, or datasets with unequal class counts or bands.
     """
     config = _checked(config, batch_size, epochs)
-    binary = _binary_arrays(train, validation, config.data.class_names)
-    train_set = open_source(train, config, config.data.train_split, binary)
-    warn_of_absent_classes(train_set, reporter)
+    train_set, validation_set = _open_sources(train, validation, config, reporter)
     if config.data.oversample_classes:
         train_set = duplicated(train_set, config.data.oversample_classes)
     _set_epochs(config, epochs, len(train_set))
-    validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
     check_bands(train_set, validation_set, config.augmentation)
     num_classes, bands = len(train_set.descriptor.class_names), train_set.descriptor.bands
@@ -203,6 +201,18 @@ def _set_epochs(config: ConfigDict, epochs: float | None, num_images: int) -> No
     config.checkpoint.every_steps = steps_per_epoch
 
 
+def _open_sources(
+    train: Source, validation: Source, config: ConfigDict, reporter: Reporter
+) -> tuple[Dataset, Dataset]:
+    """Opens both datasets of a run; warns of absent classes, and of images that they share."""
+    binary = _binary_arrays(train, validation, config.data.class_names)
+    train_set = open_source(train, config, config.data.train_split, binary)
+    warn_of_absent_classes(train_set, reporter)
+    validation_set = open_source(validation, config, config.data.validation_split, binary)
+    warn_of_shared_images(train_set, validation_set, reporter)
+    return train_set, validation_set
+
+
 def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
     """Warns of classes without any pixel in a training dataset of in-memory arrays.
 
@@ -214,6 +224,22 @@ def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
             f"{train_set.name}: {len(absent)} of {train_set.descriptor.num_classes} classes have "
             f"no pixel in the training masks: {', '.join(absent[:SHOWN_CLASSES])}"
             f"{', …' if len(absent) > SHOWN_CLASSES else ''}"
+        )
+
+
+def warn_of_shared_images(train_set: Dataset, validation_set: Dataset, reporter: Reporter) -> None:
+    """Warns of images that two splits of a prepared dataset share, as `train+val` and `val` do.
+
+    Equal images that are stored twice are not found; the command `prepare` warns of them.
+    """
+    if not (isinstance(train_set, PreparedDataset) and isinstance(validation_set, PreparedDataset)):
+        return
+    if number := train_set.num_shared(validation_set):
+        reporter.warning(
+            f"{number} of {len(validation_set)} images of the validation split "
+            f"{validation_set.split!r} are also in the training split {train_set.split!r}, so the "
+            "validation overestimates the accuracy on new images; change data.train_split or "
+            "data.validation_split"
         )
 
 

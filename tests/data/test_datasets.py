@@ -12,6 +12,7 @@ from deeplab_jax.data.datasets import largest_size
 from deeplab_jax.data.preparation import write
 from deeplab_jax.data.shapes import draw_scene
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.training.setup import warn_of_shared_images
 
 IMAGES = np.zeros((3, 4, 5, 3), np.uint8)
 MASKS = np.array([0, 2, 255], np.int32)[:, None, None] * np.ones((3, 4, 5), np.int32)
@@ -50,6 +51,34 @@ class Foreign(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             mask = encode_png(np.full(image.shape[:2], value, np.uint8))
             example = {"image": io.BytesIO(encode_jpeg(image)), self._mask_name: io.BytesIO(mask)}
             yield number, example | {"label": 3, "file_name": f"pet {number}"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "number"),
+    [
+        ("train", "val", 0),
+        ("train+val", "val", 7),
+        ("val", "train+val", 7),
+        ("train[:10]", "train[10:]", 0),
+        ("train[:12]+val[:2]", "val+train[10:]", 4),
+        ("train+train", "train", 22),
+    ],
+)
+def test_examples_in_two_splits_are_counted_and_reported(
+    shapes_dir, reporter, first, second, number
+):
+    datasets = [open_dataset("shapes", shapes_dir, split) for split in (first, second)]
+    assert datasets[0].num_shared(datasets[1]) == number
+    warn_of_shared_images(*datasets, reporter)
+    start = f"{number} of {len(datasets[1])} images of the validation split {second!r} are also in"
+    assert [text.startswith(start) for text in reporter.warnings] == [True] * bool(number)
+
+
+def test_arrays_share_no_stored_examples(shapes_dir, reporter):
+    arrays = ArrayDataset(IMAGES, MASKS)
+    warn_of_shared_images(arrays, arrays, reporter)
+    warn_of_shared_images(arrays, open_dataset("shapes", shapes_dir, "val"), reporter)
+    assert reporter.warnings == []
 
 
 def test_prepared_examples_are_what_was_drawn(shapes_dir):
