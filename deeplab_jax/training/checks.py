@@ -200,9 +200,11 @@ def check_classes(
 ) -> None:
     """Checks that both datasets and the class weights have the same number of classes, at least 2.
 
+    Names may differ between the datasets, but a name that both have must belong to one label.
+
     Raises:
-      DeepLabError: these numbers differ, or the training dataset has only one class or two classes
-        of the same name.
+      DeepLabError: these numbers differ, the training dataset has only one class or two classes of
+        the same name, or a class has different labels in the two datasets.
     """
     names = train_set.descriptor.class_names
     check_class_names(names, train_set.name)
@@ -212,6 +214,13 @@ def check_classes(
             "training and validation data must have the same number of classes, but "
             f"{train_set.name} has {len(names)} and {validation_set.name} has {len(others)}"
         )
+    for label, name in enumerate(names):
+        if name in others and others.index(name) != label:
+            raise DeepLabError(
+                "training and validation data must have the same order of classes, but "
+                f"{name!r} is class {label} of {train_set.name} and class {others.index(name)} of "
+                f"{validation_set.name}; prepare both with the same list of classes (--classes)"
+            )
     if class_weights is not None and len(class_weights) != len(names):
         raise DeepLabError(
             f"loss.class_weights must have {len(names)} weights, one per class "

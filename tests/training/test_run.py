@@ -16,6 +16,7 @@ from deeplab_jax.training.checks import (
     batch_unit,
     check_batch,
     check_chunk_rows,
+    check_classes,
     check_ghost_batch_size,
 )
 from deeplab_jax.training.measurements import step_flops
@@ -141,6 +142,22 @@ def test_the_two_data_sets_must_agree():
     )
     with pytest.raises(DeepLabError, match=r"number of classes, but .* has 4 and arrays has 2"):
         assembled(validation=other)
+
+
+def test_a_class_must_have_the_same_label_in_both_data_sets():
+    pixels = [np.zeros((9, 9, 3), np.uint8)], [np.ones((9, 9), np.uint8)]
+    first, swapped, renamed = (
+        ArrayDataset(*pixels, class_names=names, name=name)
+        for name, names in {
+            "first": ["floor", "cat", "dog"],
+            "swapped": ["floor", "dog", "cat"],
+            "renamed": ["ground", "cat", "hound"],
+        }.items()
+    )
+    complaint = "'cat' is class 1 of first and class 2 of swapped"
+    with pytest.raises(DeepLabError, match=complaint):
+        check_classes(first, swapped, None)
+    check_classes(first, renamed, None)
 
 
 def test_without_a_data_set_the_field_is_named():
