@@ -463,6 +463,24 @@ def test_two_images_of_coco_with_one_file_name_are_reported_and_others_are_read(
         assert f"image {number}: 2 entries in `images` have the file_name" in reason
 
 
+def test_images_of_coco_may_differ_only_in_their_suffixes(source, tmp_path):
+    write_coco(source)
+    path, pictures = source / "annotations/instances_train.json", source / "images/train"
+    content = json.loads(path.read_text())
+    first, second = content["images"][:2]
+    shutil.copyfile(pictures / first["file_name"], pictures / "drawing_0.bmp")
+    content["images"].append(first | {"id": 70, "file_name": "drawing_0.bmp"})
+    content["images"].append(second | {"id": 71, "file_name": f"./{second['file_name']}"})
+    save_json(path, content)
+    builder = built("coco", source, tmp_path)
+    assert builder.load("train", "drawing_0/0").label.any()
+    assert not builder.load("train", "drawing_0/70").label.any()
+    reasons = sorted(problem.reason for problem in builder.problems())
+    assert len(reasons) == 2
+    for reason, number in zip(reasons, (1, 71), strict=True):
+        assert f"image {number}: 2 entries in `images` have the file_name" in reason
+
+
 def test_labelme_draws_on_the_displayed_image(source, tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 3

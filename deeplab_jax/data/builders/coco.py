@@ -7,7 +7,7 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -144,8 +144,7 @@ class Coco(AnnotationsBuilder):
         }
         if len(objects) < len(images):
             raise DeepLabError(f"{path}: two images have the same id; give each a different id")
-        repeated = _repeated_files(images, path)
-        faults: dict[object, str] = dict(repeated)
+        faults: dict[object, str] = _repeated_files(images, path)
         for number, thing in enumerate(annotations, 1):
             identity, image = _identity(thing, "annotation", path), thing.get("image_id")
             place = f"{path}: annotation {identity}"
@@ -168,11 +167,13 @@ class Coco(AnnotationsBuilder):
             name = None if thing.get("iscrowd") else names[category]
             self._number[name is None] += 1
             objects[image].append(CocoObject(identity, name, thing.get("segmentation")))
+        stems = Counter(image_name(_file_name(image)) for image in images)
         for image in images:
             fault = faults.get(image["id"], "")
             listed = self._listed(image, objects[image["id"]], path, split, fault)
-            file_name = "" if image["id"] in repeated else str(image.get("file_name") or "")
-            name = image_name(file_name) or f"images/{image['id']}"
+            # Files such as a.jpg and a.png differ only in their suffixes.
+            stem = image_name(_file_name(image))
+            name = stem if stem and stems[stem] == 1 else f"{stem or 'images'}/{image['id']}"
             add_image(found, split, name, listed)
         return [names[category] for category in sorted(names)]
 
@@ -315,15 +316,21 @@ def _repeated_files(images: Sequence[dict[str, Any]], path: Path) -> dict[object
     Such entries may be one image, or images of different directories, so their objects are not
     drawn into one label.
     """
-    uses = Counter(str(image.get("file_name") or "") for image in images)
+    uses = Counter(map(_file_name, images))
     return {
         image["id"]: (
             f"{path}: image {image['id']}: {uses[name]} entries in `images` have the file_name "
             f"{name!r}; give them one entry if they are the same image, or different paths"
         )
         for image in images
-        if (name := str(image.get("file_name") or "")) and uses[name] > 1
+        if (name := _file_name(image)) and uses[name] > 1
     }
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    """Returns the path of an image with forward slashes and without `.`; "" if there is none."""
+    name = str(image.get("file_name") or "")
+    return name and PurePosixPath(PureWindowsPath(name).as_posix()).as_posix()
 
 
 def _identity(entry: dict[str, Any], kind: str, path: Path) -> int | str:
