@@ -343,6 +343,20 @@ def test_images_of_no_split_are_counted(save, classes, prepared, tmp_path):
         assert any(f"2 files left out in {tmp_path / kind}:" in note for note in notes)
 
 
+def test_pairs_of_no_split_are_counted_if_splits_contain_the_folders(
+    save, classes, prepared, tmp_path
+):
+    for split in ("train", "val", "holdout"):
+        save(f"{split}/images/a.png", IMAGE + len(split))
+        save(f"{split}/masks/a.png", LABEL)
+    assert [len(prepared()(split)) for split in ("train", "val")] == [1, 1]
+    (info,) = (tmp_path / "prepared").rglob("1.0.0")
+    notes = Preparation.read(info).notes
+    for kind in ("images", "masks"):
+        start = f"1 files left out in {tmp_path / 'holdout' / kind}: in no split"
+        assert any(note.startswith(start) for note in notes)
+
+
 class CountedName(str):
     """Name that counts how often names are compared."""
 

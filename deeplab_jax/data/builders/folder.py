@@ -170,7 +170,11 @@ class Folder(PairedFilesBuilder):
 
     def directories(self) -> set[Path]:
         usual = {self.source / "images", self._masks or self.source / "masks"}
-        return usual if all(map(Path.is_dir, usual)) else super().directories()
+        if all(map(Path.is_dir, usual)):
+            return usual
+        # Some of these files may be in no split.
+        found = (*self._found.images.values(), *self._found.masks.values())
+        return super().directories() | {path.parent for path in found}
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
         # With a color map, the colors define the classes; palette indices may differ between files.
