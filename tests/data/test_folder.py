@@ -127,6 +127,19 @@ def test_masks_below_the_images_are_no_images_for_any_spelling(
         assert builder.problems() == []
 
 
+def test_masks_below_the_usual_folder_of_images_are_no_images(save, classes, tmp_path):
+    for name in "abc":
+        save(f"images/{name}.png", IMAGE)
+        save(f"images/foo/{name}.png", LABEL)
+    options = {"source": tmp_path, "classes": classes, "data_dir": tmp_path / "out"}
+    builder = Folder(masks=tmp_path / "images/foo", **options)
+    assert sum(map(len, builder.image_ids().values())) == 3
+    assert builder.problems() == []
+    for folder in (tmp_path / "images", tmp_path):
+        with pytest.raises(DeepLabError, match="all images are in the folder of the masks"):
+            Folder(masks=folder, **options)
+
+
 @pytest.mark.parametrize(("values", "expected"), [([0, 255], [0, 1]), ([0, 1, 255], [0, 1, 255])])
 def test_binary_masks_are_understood_from_the_whole_set(
     save, prepared, reporter, tmp_path, values, expected

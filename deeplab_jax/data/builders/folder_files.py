@@ -62,7 +62,13 @@ def find_files(source: Path, masks: Path | None, layout: str) -> Found:
     """
     image_folder, mask_folder = source / "images", masks or source / "masks"
     if image_folder.is_dir() and mask_folder.is_dir():
-        images = _with_keys(image_folder, _files(image_folder, IMAGE_SUFFIXES, "images", layout))
+        found = _files(image_folder, IMAGE_SUFFIXES, "images", layout)
+        images = _with_keys(image_folder, [one for one in found if mask_folder not in one.parents])
+        if not images:
+            raise DeepLabError(
+                f"{image_folder}: all images are in the folder of the masks, {mask_folder}; "
+                f"{layout}"
+            )
         of_masks = _with_keys(mask_folder, _files(mask_folder, MASK_SUFFIXES, "masks", layout))
         return Found(_unique(images), _unique(of_masks))
     files = _files(source, MASK_SUFFIXES, "images", layout)
