@@ -58,6 +58,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Writes a folder of images and masks, and prints the command that prepares this folder."""
     flags.require("model", "dataset", "data_dir", "output")
     options, output = flags.inference_options(), as_path(flags.output)
+    for video in filter(inference.is_video, paths):
+        raise DeepLabError(
+            f"{video}: pseudo-label reads images only; save frames of the video as images, for "
+            f"example with `ffmpeg -i {shlex.quote(str(video))} frames/%06d.png`"
+        )
     flags.check_sources()
     found = inference.find_images(paths, output)
     refuse_ignored_volumes(paths, [image for image, _ in found])

@@ -240,6 +240,17 @@ def test_a_folder_of_volumes_beside_images_is_refused(tmp_path, labeled, capsys)
     assert not (tmp_path / "pseudo").exists()
 
 
+@pytest.mark.parametrize("name", ["clip.wmv", "clip.FLV", "clip.mp4"])
+def test_a_video_is_refused_by_name(tmp_path, labeled, capsys, name):
+    (tmp_path / name).touch()
+    words = [f"--model={tmp_path}", "--dataset=folder", f"--data_dir={tmp_path / 'data'}"]
+    words += [f"--output={tmp_path / 'pseudo'}", str(tmp_path / name)]
+    assert run(["pseudo-label", *words], Console()) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"{name}: pseudo-label reads images only; save frames of the video" in printed
+    assert not (tmp_path / "pseudo").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
