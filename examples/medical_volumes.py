@@ -44,6 +44,8 @@ from nibabel.filebasedimages import ImageFileError
 TOLERANCE = 1e-2
 # Attributes that place a DICOM slice in the patient.
 GEOMETRY = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+# Maximum number of classes in masks of 8 bits, in which 255 is void.
+MAX_CLASSES = 255
 # Errors of a missing, unreadable or unsuitable file.
 FAULTS = (OSError, RuntimeError, ValueError, ImageFileError)
 # From the axes of DICOM (left, posterior, superior) to those of NIfTI (right, anterior, superior).
@@ -191,6 +193,8 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Volumes]:
         parser.error("give labels for all volumes, or for none")
     if {bool(options.classes), bool(options.val)} != with_labels:
         parser.error("--classes and --val are required for volumes with labels, and only for these")
+    if len(options.classes.split(",")) > MAX_CLASSES:
+        parser.error(f"--classes: at most {MAX_CLASSES} classes fit into the 8-bit masks")
     patients, held_out = {patient for patient, *_ in volumes}, set(options.val.split(","))
     if options.val and (held_out - patients or not patients - held_out):
         parser.error(

@@ -253,6 +253,7 @@ def test_scans_without_labels_become_images(convert, volumes, tmp_path):
         ("scan labeled", {}, "give labels for all volumes, or for none"),
         ("scan scan", {}, "--classes and --val are required for volumes with labels, and only"),
         ("labeled labeled", {"val": ""}, "--classes and --val are required for volumes with"),
+        ("labeled labeled", {"classes": ",".join(map(str, range(256)))}, "at most 255 classes"),
     ],
 )
 def test_labels_classes_and_patients_are_given_together(
