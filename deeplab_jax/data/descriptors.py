@@ -262,6 +262,8 @@ COCO_STUFF_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 # Names that mean void in a color map, unless the class file lists them as classes.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
+# Name of void pixels in label files of labelme, which assigns the index -1 to it.
+LABELME_VOID = "__ignore__"
 
 # Files with class names that are read from the source folder if no other file is given.
 CLASS_FILES = ("classes.txt", "classes.json")
@@ -303,8 +305,8 @@ def folder_classes(
         the masks contain class indices.
 
     Raises:
-      DeepLabError: there are fewer than two class names, or the class file and the color map
-        contain different classes.
+      DeepLabError: there are fewer than two class names, the class file and the color map contain
+        different classes, or there is no color map and a class has labelme's name of void pixels.
     """
     names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
@@ -317,6 +319,12 @@ def folder_classes(
         raise DeepLabError(
             f"{source}: no class names; give a file with one class name per line "
             f"(--classes, or {CLASS_FILES[0]} in this folder)"
+        )
+    if LABELME_VOID in names:
+        raise DeepLabError(
+            f"{names_path}: {LABELME_VOID!r} is labelme's name of void pixels, whose value in "
+            f"masks is {void_label(len(names))}; remove this line, so that the classes after it "
+            "have the indices that masks of labelme contain"
         )
     check_class_names(names, names_path)
     return describe("folder", names), None

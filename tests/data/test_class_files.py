@@ -113,6 +113,15 @@ def test_color_maps_define_classes_and_void(text_file, tmp_path):
     assert labels[(2, 2, 2)] == 0
 
 
+def test_the_void_label_of_labelme_is_no_class_of_masks(text_file, tmp_path):
+    """labelme's list of labels begins with `__ignore__`, whose index is -1."""
+    given = text_file("labels.txt", "__ignore__\n_background_\ncat\n")
+    with pytest.raises(DeepLabError, match=r"labels\.txt: '__ignore__' is .* masks is 255; remove"):
+        folder_classes(tmp_path, given, None)
+    given.write_text("_background_\ncat\n")
+    assert folder_classes(tmp_path, given, None)[0].class_names == ("_background_", "cat")
+
+
 @pytest.mark.parametrize(
     ("names", "colors", "complaint"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 
 from deeplab_jax.data.builders.folder_files import SPLIT_NAMES
 from deeplab_jax.data.descriptors import (
+    LABELME_VOID,
     VOID_NAMES,
     Descriptor,
     describe,
@@ -20,9 +21,8 @@ from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import check_class_names
 from deeplab_jax.listing import absolute, is_hidden, unpack_zip
 
-# Names of labels whose pixels are void, unless the user lists them as classes. labelme's converter
-# assigns -1 to the first name.
-IGNORED_NAMES = ("__ignore__", *VOID_NAMES)
+# Names of labels whose pixels are void, unless the user lists them as classes.
+IGNORED_NAMES = (LABELME_VOID, *VOID_NAMES)
 # Names of the background class, to which all pixels without a shape belong.
 BACKGROUND_NAMES = ("background", "_background_")
 # Maximum number of files that an error lists.
