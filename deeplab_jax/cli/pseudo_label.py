@@ -8,8 +8,8 @@ class probability is below --min_confidence become void, so that training ignore
 
 A PATH is an image or a folder, which is searched recursively. PATH may contain all your images,
 labeled or not: an image is left out if its pixels are equal to those of an image in the labeled
-splits. M must have the same classes as the dataset. To resume an interrupted run, repeat the
-command.
+splits or in the split test of the dataset. M must have the same classes as the dataset. To resume
+an interrupted run, repeat the command.
 
 examples:
   deeplab-jax pseudo-label --model=runs/first --dataset=folder --data_dir=data --output=one \\
@@ -18,6 +18,7 @@ examples:
   deeplab-jax train --config=folder:cpu --config.data.name=folder/one --workdir=runs/second
 """
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -80,6 +81,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         output,
         min_confidence=flags.min_confidence,
         page=flags.page,
+        held_out=_test_split(flags),
         reporter=console,
     )
     left_out = (
@@ -93,6 +95,15 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         f"{summary.num_labeled} labeled images"
     )
     console.message(f"prepare them with: {prepare_command(predictor, output, flags.data_dir)}")
+
+
+def _test_split(flags: Flags) -> "data.Dataset | None":
+    """Returns the split test of the dataset; None if there is none, or if a flag selects it."""
+    if "test" in f"{flags.train_split}+{flags.validation_split}":
+        return None
+    with contextlib.suppress(DeepLabError):
+        return data.open_dataset(flags.dataset, flags.data_dir, "test")
+    return None
 
 
 def prepare_command(predictor: "inference.Predictor", output: Path, data_dir: str) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from deeplab_jax.checkpointing import digest_of_variables
 from deeplab_jax.data.codecs import PNG_START, decode_bands, decode_image, decode_label
-from deeplab_jax.data.datasets import Example, fingerprint
+from deeplab_jax.data.datasets import Dataset, Example, fingerprint
 from deeplab_jax.data.descriptors import Bands, Descriptor
 from deeplab_jax.data.images import storable_image
 from deeplab_jax.data.prepared import PreparedDataset
@@ -45,7 +45,7 @@ class Summary(NamedTuple):
       num_labeled: number of labeled images, over all splits.
       num_pseudo: number of images with pseudo-labels.
       num_left_out: number of unlabeled images that are left out, because they are equal to a
-        labeled image.
+        labeled or held-out image.
       kept: fraction of pixels that are not void, 0..1, over all pseudo-labels.
     """
 
@@ -80,6 +80,7 @@ def write_pseudo_labels(
     *,
     min_confidence: float = MIN_CONFIDENCE,
     page: int | None = None,
+    held_out: Dataset | None = None,
     reporter: Reporter,
 ) -> Summary:
     """Writes a dataset folder with labeled images, and with images that a model labels.
@@ -95,22 +96,21 @@ def write_pseudo_labels(
       output: new or empty directory, or the folder of an interrupted call with the same settings.
       min_confidence: minimum probability of a predicted class, in [0, 1). Pixels below it are void.
       page: number, from 1, of the page to read from TIFF files; None: a file must have one page.
+      held_out: labeled images to test on, which are not written; equal images in `unlabeled` are
+        left out, too (default: none).
       reporter: receives progress events.
 
     Raises:
       DeepLabError: `min_confidence` is not in [0, 1), the model and a dataset in `labeled` have
         different classes or bands, `output` contains files that were written with other settings or
-        for other images, an image cannot be read, or every image in `unlabeled` is equal to a
-        labeled image.
+        for other images, an image cannot be read, or all images in `unlabeled` are left out.
     """
     if not FRACTION.holds(min_confidence):
         raise DeepLabError(f"min_confidence={min_confidence} must be {FRACTION.words}")
     for dataset in labeled.values():
         check_same_data(predictor, dataset.descriptor)
     _open_folder(output, _settings(predictor, labeled, min_confidence))
-    write_text(output / CLASSES_FILE, json.dumps(list(predictor.class_names)))
-    written = (_write_labeled(one, output, split, reporter) for split, one in labeled.items())
-    known = set[bytes]().union(*written)
+    known = _write_all_labeled(predictor.class_names, labeled, held_out, output, reporter)
     palette, void = labeled["train"].descriptor.palette, void_label(len(predictor.class_names))
     bands, num_pseudo, kept, total = predictor.bands, 0, 0, 0
     for name, source in reporter.track(list(unlabeled.items()), "labeling, image"):
@@ -242,6 +242,23 @@ def _open_folder(output: Path, settings: dict[str, Any]) -> None:
         )
 
 
+def _write_all_labeled(
+    class_names: Sequence[str],
+    labeled: Mapping[str, PreparedDataset],
+    held_out: Dataset | None,
+    output: Path,
+    reporter: Reporter,
+) -> set[bytes]:
+    """Writes the class names, and copies the labeled images of all splits.
+
+    Returns:
+      BLAKE2 digests of the decoded images of all splits, and of those in `held_out`.
+    """
+    write_text(output / CLASSES_FILE, json.dumps(list(class_names)))
+    written = (_write_labeled(one, output, split, reporter) for split, one in labeled.items())
+    return _digests(held_out, reporter).union(*written)
+
+
 def _write_labeled(
     dataset: PreparedDataset, output: Path, split: str, reporter: Reporter
 ) -> set[bytes]:
@@ -271,6 +288,14 @@ def _write_labeled(
             _write_image(path, encoded, bands)
             write_class_map(mask, example["label"], palette)
     return digests
+
+
+def _digests(dataset: Dataset | None, reporter: Reporter) -> set[bytes]:
+    """Returns the digests of all images of a dataset; the empty set without a dataset."""
+    if dataset is None:
+        return set()
+    tracked = reporter.track(range(len(dataset)), "reading held-out images, image")
+    return {_digest(dataset[index]["image"]) for index in tracked}
 
 
 def _unused(name: str, used: Set[str]) -> str:

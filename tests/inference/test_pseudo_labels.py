@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from stand_ins import NUM_CLASSES, RedReader, WatchedPredictor, noise
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
-from deeplab_jax.cli.pseudo_label import prepare_command
+from deeplab_jax.cli.pseudo_label import _test_split, prepare_command
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.data.descriptors import bit_interleaved_palette
@@ -238,6 +239,33 @@ def test_a_folder_of_volumes_beside_images_is_refused(tmp_path, labeled, capsys)
     assert run(["pseudo-label", *words], Console()) == 2
     assert "scans/a.nii.gz: a NIfTI file contains" in capsys.readouterr().err
     assert not (tmp_path / "pseudo").exists()
+
+
+def test_held_out_images_get_no_pseudo_label(tmp_path, labeled):
+    write_images(tmp_path / "all", 7)
+    train, val = labeled["train"], labeled["val"]
+    summary = write(tmp_path, {"train": train}, tmp_path / "all", held_out=val)
+    assert summary[:3] == (3, 2, 5)
+    names = {path.stem for path in (tmp_path / "pseudo" / "images" / "train" / "pseudo").iterdir()}
+    assert names == {"5", "6"}
+    assert not (tmp_path / "pseudo" / "images" / "val").exists()
+
+
+def test_the_command_holds_out_the_split_test(tmp_path, labeled):
+    def held_out(data_dir, train="train", val="val"):
+        given = {"dataset": "folder", "data_dir": tmp_path / data_dir}
+        return _test_split(SimpleNamespace(**given, train_split=train, validation_split=val))
+
+    assert held_out("data") is None
+    mine = tmp_path / "mine"
+    write_images(mine / "images" / "test", 1, 5)
+    (mine / "masks" / "test").mkdir()
+    Image.fromarray(np.ones((24, 30), np.uint8)).save(mine / "masks" / "test" / "5.png")
+    prepared(mine, tmp_path / "second")
+    dataset = held_out("second")
+    assert (dataset.split, len(dataset)) == ("test", 1)
+    assert held_out("second", train="train+test") is None
+    assert held_out("second", val="test[:50%]") is None
 
 
 @pytest.mark.parametrize("name", ["clip.wmv", "clip.FLV", "clip.mp4"])
