@@ -375,6 +375,15 @@ def test_files_in_splits_and_files_in_no_split_are_refused_together(source, tmp_
         built("coco", source, tmp_path)
 
 
+def test_the_prepared_dataset_may_be_inside_the_source(source):
+    write_labelme(source)
+    make = functools.partial(BUILDERS["labelme"], source=source, data_dir=source / "data")
+    first = prepare_dataset(make, reporter=Reporter())
+    assert (first.directory / "metadata.json").is_file()
+    again = prepare_dataset(make, overwrite=True, reporter=Reporter())
+    assert again.statistics == first.statistics
+
+
 def test_later_shapes_of_labelme_are_in_front(source, tmp_path):
     write_picture(source / "a.png", np.zeros((20, 20, 3), np.uint8))
     shapes = [

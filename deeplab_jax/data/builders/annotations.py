@@ -17,6 +17,7 @@ from deeplab_jax.data.builders.exports import (
     IGNORED_NAMES,
     annotation_classes,
     given_directory,
+    in_prepared,
     named_split,
     unpacked,
 )
@@ -357,11 +358,11 @@ class AnnotationsBuilder(DrawnBuilder):
         return path if inside else None
 
     def json_files(self) -> list[Path]:
-        """Returns all JSON files in the source directory, except the file of class names."""
+        """Returns all JSON files in the source, except class names and files of `prepare`."""
         return [
             path
             for path in visible_files(self.source, (".json",))
-            if path.name not in CLASS_FILES and path != self.class_file
+            if not (path.name in CLASS_FILES or path == self.class_file or in_prepared(path))
         ]
 
     def _label_of(self, name: str | None) -> int:

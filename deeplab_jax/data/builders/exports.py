@@ -17,6 +17,7 @@ from deeplab_jax.data.descriptors import (
     describe,
     read_class_names,
 )
+from deeplab_jax.data.prepared import INFO_FILE
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import check_class_names
 from deeplab_jax.listing import absolute, is_hidden, unpack_zip
@@ -211,6 +212,11 @@ def unpacked(source: str | Path, owner: object) -> Path:
     inside = [child for child in directory.iterdir() if not is_hidden(child, directory)]
     alone = len(inside) == 1 and inside[0].is_dir() and not named_split([inside[0].name])
     return inside[0] if alone else directory
+
+
+def in_prepared(path: Path) -> bool:
+    """Returns whether a file belongs to a prepared dataset, if `data_dir` is inside the source."""
+    return (path.parent / INFO_FILE).is_file()
 
 
 def given_directory(directory: str | Path) -> Path:
