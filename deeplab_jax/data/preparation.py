@@ -86,7 +86,13 @@ def prepare(
     directory = Path(builder.data_path)
     if (directory / INFO_FILE).is_file() and not overwrite:
         reporter.message(f"{directory} already exists; to replace it, give --overwrite")
-        return Preparation.read(directory)
+        existing = Preparation.read(directory)
+        if differences := _differences(existing, builder):
+            reporter.warning(
+                f"{directory} is kept, but it has {', '.join(differences)}; to prepare the given "
+                "data, give --overwrite, another --name or another --data_dir"
+            )
+        return existing
     problems = builder.problems()
     # A single problem is stated by the error alone, without a warning.
     for problem in problems if skip_bad or len(problems) > 1 else ():
@@ -110,6 +116,27 @@ def prepare(
         _write_kept(builder, problems, notes, directory)
         _replace(directory, Path(builder.data_path), Path(temporary) / "replaced")
     return Preparation.read(directory)
+
+
+def _differences(existing: Preparation, builder: SegmentationBuilder) -> list[str]:
+    """Returns in which respects an existing dataset differs from the data of a builder.
+
+    Only classes, bands, intensity range and numbers of images are compared.
+    """
+    descriptor, bands = builder.descriptor, existing.bands
+    wanted, limits = descriptor.bands, builder.info.metadata.get("intensity_range")
+    found = {split: len(names) for split, names in builder.image_ids().items()}
+    numbers = {split: values.num_images for split, values in existing.statistics.items()}
+    total, number = sum(numbers.values()) + len(existing.left_out), sum(found.values())
+    comparisons = {
+        "other classes": existing.class_names == descriptor.class_names,
+        "other bands": (bands.count, bands.dtype, bands.chosen)
+        == (wanted.count, wanted.dtype, wanted.chosen),
+        "another intensity range": tuple(limits or ()) == tuple(descriptor.intensity_range or ()),
+        "other splits": numbers.keys() == found.keys(),
+        f"{total} images instead of {number}": total == number,
+    }
+    return [difference for difference, is_equal in comparisons.items() if not is_equal]
 
 
 def _counted(problems: Sequence[Problem]) -> str:

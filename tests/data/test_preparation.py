@@ -15,6 +15,7 @@ import pytest
 
 from deeplab_jax.data import open_dataset, prepared_names
 from deeplab_jax.data.builders.camvid import Camvid
+from deeplab_jax.data.builders.folder import Folder
 from deeplab_jax.data.builders.shapes import Shapes
 from deeplab_jax.data.preparation import Preparation, prepare, render, summary
 from deeplab_jax.errors import DeepLabError
@@ -88,6 +89,46 @@ def test_an_existing_dataset_is_kept_without_overwrite(source, save, make, repor
     again = prepare(make, overwrite=True, reporter=reporter)
     assert again.statistics["train"].num_images == 5
     assert [path.name for path in (tmp_path / "prepared/camvid").iterdir()] == ["1.0.0"]
+
+
+def test_an_existing_dataset_of_other_data_is_reported(source, save, make, reporter, tmp_path):
+    prepare(make, reporter=reporter)
+    prepare(make, reporter=reporter)
+    assert reporter.warnings == []
+    save("raw/test/new.png", IMAGE)
+    save("raw/testannot/new.png", LABEL)
+    prepare(make, reporter=reporter)
+    (warning,) = reporter.warnings
+    assert "is kept, but it has other splits, 5 images instead of 6; to prepare" in warning
+
+
+def test_left_out_examples_are_no_difference_of_an_existing_dataset(source, save, make, reporter):
+    damage(source, save)
+    prepare(make, skip_bad=True, reporter=reporter)
+    reporter.warnings.clear()
+    prepare(make, skip_bad=True, reporter=reporter)
+    assert reporter.warnings == []
+
+
+def test_other_classes_bands_and_ranges_of_an_existing_dataset_are_reported(
+    save, reporter, tmp_path
+):
+    for name in "ab":
+        save(f"own/images/{name}.png", IMAGE)
+        save(f"own/masks/{name}.png", LABEL)
+    classes = tmp_path / "classes.txt"
+    make = functools.partial(
+        Folder, source=tmp_path / "own", classes=classes, data_dir=tmp_path / "prepared"
+    )
+    classes.write_text("floor\ncat\n")
+    ranged = functools.partial(make, intensity_range=(0.0, 4095.0))
+    prepare(ranged, reporter=reporter)
+    prepare(ranged, reporter=reporter)
+    assert reporter.warnings == []
+    classes.write_text("floor\ndog\n")
+    prepare(functools.partial(make, bands=(3, 2, 1)), reporter=reporter)
+    (warning,) = reporter.warnings
+    assert "it has other classes, other bands, another intensity range; to prepare" in warning
 
 
 @pytest.mark.parametrize("failure", [OSError("No space left on device"), KeyboardInterrupt()])
