@@ -13,7 +13,7 @@ from deeplab_jax.data.bucket_copy import local_copy
 from deeplab_jax.data.codecs import decode_bands, decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example, sampled_positions
 from deeplab_jax.data.descriptors import RGB, Bands, Descriptor, describe
-from deeplab_jax.errors import DeepLabError, check_name
+from deeplab_jax.errors import DeepLabError, check_name, shortened
 from deeplab_jax.files import as_path, is_local
 from deeplab_jax.labels import (
     BINARY_FOREGROUND,
@@ -28,6 +28,8 @@ from deeplab_jax.reporter import Reporter
 # TFDS writes this file last, so a directory that contains it is a complete dataset.
 INFO_FILE = "dataset_info.json"
 VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
+# Maximum number of class names that an error lists.
+SHOWN_NAMES = 5
 
 
 def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | None = None) -> Path:
@@ -94,8 +96,8 @@ class PreparedDataset:
           class_names: names of the classes, required if the dataset does not contain them.
 
         Raises:
-          DeepLabError: the split does not exist, or the dataset has no images, masks or class
-            names, or two classes of the same name.
+          DeepLabError: the split does not exist, the dataset has no images, masks or class names,
+            it contains other names than `class_names`, or two classes have the same name.
         """
         builder = tfds.builder_from_directory(directory)
         bands = stored_bands(builder.info)
@@ -207,8 +209,8 @@ def open_dataset(
       class_names: names of the classes, required if the dataset does not contain them.
 
     Raises:
-      DeepLabError: the dataset or split does not exist, or the dataset has no images, masks or
-        class names, or two classes of the same name.
+      DeepLabError: the dataset or split does not exist, the dataset has no images, masks or class
+        names, it contains other names than `class_names`, or two classes have the same name.
     """
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
@@ -289,7 +291,16 @@ def _descriptor(
     metadata = info.metadata or {}
     # The TFDS feature `LabeledImage` has class names.
     labeled = getattr(info.features[mask], "names", None)
-    names = metadata.get("class_names") or labeled or class_names
+    stored = metadata.get("class_names") or labeled
+    # TFDS names the classes "0", "1" and so on if only their number is known.
+    numbers = [str(index) for index in range(len(class_names or ()))]
+    if class_names and stored and list(stored) not in (list(class_names), numbers):
+        raise DeepLabError(
+            f"dataset {name!r} contains the class names {shortened(stored, SHOWN_NAMES)}, but "
+            f"{shortened(class_names, SHOWN_NAMES)} are given; omit class_names "
+            "(data.class_names of a config)"
+        )
+    names = class_names or stored
     if not names:
         raise DeepLabError(
             f"dataset {name!r} contains no class names; give class_names (data.class_names of a "

@@ -118,6 +118,23 @@ def test_foreign_label_names_are_used(tmp_path):
     assert open_dataset("foreign", tmp_path, "train").descriptor.class_names == ("sky", "sea")
 
 
+def test_other_class_names_than_those_of_the_dataset_are_refused(tmp_path):
+    write(Foreign(labels=["sky", "sea"], data_dir=tmp_path))
+    open_dataset("foreign", tmp_path, "train", class_names=("sky", "sea"))
+    complaint = r"contains the class names sky, sea, but sea, sky are given; omit class_names"
+    with pytest.raises(DeepLabError, match=complaint):
+        open_dataset("foreign", tmp_path, "train", class_names=("sea", "sky"))
+
+
+def test_class_names_replace_the_numbers_of_tfds(tmp_path):
+    write(Foreign(labels=2, data_dir=tmp_path))
+    assert open_dataset("foreign", tmp_path, "train").descriptor.class_names == ("0", "1")
+    dataset = open_dataset("foreign", tmp_path, "train", class_names=("sky", "sea"))
+    assert dataset.descriptor.class_names == ("sky", "sea")
+    with pytest.raises(DeepLabError, match="contains the class names 0, 1, but sky, sea, land are"):
+        open_dataset("foreign", tmp_path, "train", class_names=("sky", "sea", "land"))
+
+
 def test_a_strange_label_is_named_when_it_is_read(tmp_path):
     write(Foreign(value=9, data_dir=tmp_path))
     dataset = open_dataset("foreign", tmp_path, "train", class_names=["pet", "floor"])
