@@ -247,6 +247,32 @@ def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
     return dataclasses.replace(bands, mean=mean, std=std)
 
 
+def range_doubt(limits: tuple[float, float] | None, owner: str, dataset: Dataset) -> str:
+    """Returns a warning if `prepare` may have scaled a dataset to 8 bits unlike other images.
+
+    Args:
+      limits: intensity range of the other images; None: each is scaled by its own range.
+      owner: model or dataset of the other images, for the warning.
+      dataset: dataset whose intensity range is compared.
+
+    Returns:
+      The warning; "" if the intensity ranges are equal, or if `prepare` did not write the dataset.
+    """
+    theirs = dataset.descriptor.intensity_range
+    # Only prepared datasets contain encoded images.
+    if not hasattr(dataset, "encoded") or tuple(limits or ()) == tuple(theirs or ()):
+        return ""
+    ours, other = (
+        f"the intensity range {one[0]:g},{one[1]:g}" if one else "the range of each image"
+        for one in (limits, theirs)
+    )
+    return (
+        f"{owner} maps images of more than 8 bits to 8 bits by {ours}, but {dataset.name} was "
+        f"prepared with {other}; if its files have more than 8 bits, prepare it again with the "
+        "same --intensity_range"
+    )
+
+
 # Number of examples that a fingerprint reads in full; reading all of them would take minutes.
 SAMPLED = 64
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from deeplab_jax.data import Dataset
+from deeplab_jax.data.datasets import range_doubt
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import ClassList, make_class_list
 from deeplab_jax.evaluation.passes import (
@@ -225,7 +226,9 @@ def check_start(
     output: str | Path | None,
     reporter: Reporter,
 ) -> None:
-    """Checks an evaluation before it starts, and warns if model and dataset differ in class names.
+    """Checks an evaluation before it starts.
+
+    Warns if model and dataset differ in class names or intensity range.
 
     Args:
       predictor: model to evaluate.
@@ -233,7 +236,7 @@ def check_start(
       class_list: classes to score. None: the classes of the model are scored, and their names are
         compared with those of the dataset.
       output: directory for the results, or None.
-      reporter: receives the warning.
+      reporter: receives the warnings.
 
     Raises:
       DeepLabError: no file can be written into `output`. This error is raised early, because the
@@ -241,6 +244,8 @@ def check_start(
     """
     if class_list is None:
         warn_of_other_names(predictor, dataset, reporter)
+    if doubt := range_doubt(predictor.intensity_range, "the model", dataset):
+        reporter.warning(doubt)
     if output is not None and jax.process_index() == 0:
         check_output_directory(as_path(output))
 

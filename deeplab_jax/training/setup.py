@@ -23,7 +23,7 @@ from deeplab_jax.data import (
     open_dataset,
     training_batches,
 )
-from deeplab_jax.data.datasets import Dataset, are_binary, label_values
+from deeplab_jax.data.datasets import Dataset, are_binary, label_values, range_doubt
 from deeplab_jax.data.mixing import pasted_labels
 from deeplab_jax.data.prepared import PreparedDataset
 from deeplab_jax.errors import DeepLabError
@@ -204,12 +204,20 @@ def _set_epochs(config: ConfigDict, epochs: float | None, num_images: int) -> No
 def _open_sources(
     train: Source, validation: Source, config: ConfigDict, reporter: Reporter
 ) -> tuple[Dataset, Dataset]:
-    """Opens both datasets of a run; warns of absent classes, and of images that they share."""
+    """Opens both datasets of a run, and warns if they do not fit together.
+
+    Warns of absent classes, of images that both contain, and of different intensity ranges.
+    """
     binary = _binary_arrays(train, validation, config.data.class_names)
     train_set = open_source(train, config, config.data.train_split, binary)
     warn_of_absent_classes(train_set, reporter)
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     warn_of_shared_images(train_set, validation_set, reporter)
+    # Arrays have no intensity range.
+    if not isinstance(train_set, ArrayDataset):
+        limits, owner = train_set.descriptor.intensity_range, f"the dataset {train_set.name}"
+        if doubt := range_doubt(limits, owner, validation_set):
+            reporter.warning(doubt)
     return train_set, validation_set
 
 

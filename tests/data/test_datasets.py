@@ -1,6 +1,9 @@
+import dataclasses
 import io
 import json
 import pickle
+import re
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,10 +11,11 @@ import tensorflow_datasets as tfds
 
 from deeplab_jax.data import ArrayDataset, open_dataset, prepared_names
 from deeplab_jax.data.codecs import decode_image, encode_jpeg, encode_png
-from deeplab_jax.data.datasets import largest_size
+from deeplab_jax.data.datasets import largest_size, range_doubt
 from deeplab_jax.data.preparation import write
 from deeplab_jax.data.shapes import draw_scene
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.evaluate import check_start
 from deeplab_jax.training.setup import warn_of_shared_images
 
 IMAGES = np.zeros((3, 4, 5, 3), np.uint8)
@@ -79,6 +83,27 @@ def test_arrays_share_no_stored_examples(shapes_dir, reporter):
     warn_of_shared_images(arrays, arrays, reporter)
     warn_of_shared_images(arrays, open_dataset("shapes", shapes_dir, "val"), reporter)
     assert reporter.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        (None, None, None),
+        ((0.0, 4095.0), (0.0, 4095.0), None),
+        (None, (0.0, 4095.0), "the range of each image, but shapes .* range 0,4095; if"),
+        ((0.5, 9.0), None, r"range 0\.5,9, but shapes .* the range of each image; if"),
+    ],
+)
+def test_another_intensity_range_of_a_prepared_dataset_is_reported(
+    shapes_dir, reporter, ours, theirs, words
+):
+    dataset = open_dataset("shapes", shapes_dir, "val")
+    dataset.descriptor = dataclasses.replace(dataset.descriptor, intensity_range=theirs)
+    model = Mock(intensity_range=ours, class_names=dataset.descriptor.class_names)
+    check_start(model, dataset, None, None, reporter)
+    assert len(reporter.warnings) == (words is not None)
+    assert all(re.search(words, text) for text in reporter.warnings)
+    assert not range_doubt(ours, "the model", ArrayDataset(IMAGES, MASKS))
 
 
 def test_prepared_examples_are_what_was_drawn(shapes_dir):
