@@ -626,6 +626,17 @@ def test_yolo_without_the_directory_of_test_images_is_read_with_a_note(source, t
     )
 
 
+@pytest.mark.parametrize("place", ["", "export"])
+def test_classes_beside_or_inside_the_export_of_cvat_are_read(place, source, tmp_path):
+    write_cvat(source / "export")
+    (source / "another directory").mkdir()
+    names = [OBJECTS[0], *reversed(CLASS_NAMES[1:])]
+    (source / place / "classes.txt").write_text("\n".join(names))
+    builder = built("cvat", source, tmp_path)
+    assert builder.descriptor.class_names == tuple(names)
+    assert builder.problems() == []
+
+
 def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     write_cvat(source)
     lists = sorted((source / "ImageSets/Segmentation").iterdir())

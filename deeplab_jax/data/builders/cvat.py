@@ -89,7 +89,7 @@ class Cvat(PairedFilesBuilder):
         root = self._label_map.parent
         self._images = given_directory(images) if images else root / IMAGES
         colors = read_label_map(self._label_map)
-        file = find_class_file(root, classes)
+        file = find_class_file(directory, classes) or find_class_file(root, None)
         descriptor, labels, background = annotation_classes(self.name, colors, file, root)
         if background not in colors and BLACK in colors.values():
             raise DeepLabError(
