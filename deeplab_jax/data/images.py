@@ -38,7 +38,7 @@ from deeplab_jax.data.image_layout import (
     select_page,
     tiff_pages,
 )
-from deeplab_jax.data.intensity import own_range, scaled_to_bytes
+from deeplab_jax.data.intensity import gap_notes, own_range, scaled_to_bytes
 from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned, upright
 from deeplab_jax.data.volumes import refuse_volume
 from deeplab_jax.errors import DeepLabError
@@ -161,8 +161,8 @@ class StorableImage(NamedTuple):
       size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
       digest: hash of the pixels after applying the EXIF orientation.
-      notes: remarks for the user: `TRANSPARENT`, if some pixels are transparent; `OWN_RANGE`, if
-        the values were mapped to 0..255 without a given intensity range.
+      notes: remarks for the user: `TRANSPARENT`, if some pixels are transparent; `OWN_RANGE`, and
+        perhaps `intensity.GAP`, if the values were mapped to 0..255 without an intensity range.
     """
 
     encoded: bytes
@@ -206,8 +206,9 @@ def storable_image(
             check_pixel_type(bands_of(pixels), name)
         whose = f"the first image, {first}, has" if first else "without --bands, prepare expects"
         pixels = select(pixels, bands, name, whose)
-        notes = (OWN_RANGE,) * (pixels.dtype != bands.dtype and intensity_range is None)
+        scaled = pixels.dtype != bands.dtype and intensity_range is None
         pixels = _as_image(pixels, bands, intensity_range)
+        notes = (OWN_RANGE, *gap_notes(pixels)) if scaled else ()
         encoded = encode_png(pixels) if bands.are_rgb else encode_bands(pixels)
         return StorableImage(encoded, pixels.shape[:2], orientation, _digest(pixels), notes)
     image = open_image(encoded, name)
@@ -217,7 +218,7 @@ def storable_image(
     if not plain or orientation != UPRIGHT:
         encoded = encode_png(pixels)
     scaled = is_deep(image) and intensity_range is None
-    notes = (TRANSPARENT,) * transparent + (OWN_RANGE,) * scaled
+    notes = (TRANSPARENT,) * transparent + ((OWN_RANGE, *gap_notes(pixels)) if scaled else ())
     return StorableImage(encoded, pixels.shape[:2], orientation, _digest(pixels), notes)
 
 

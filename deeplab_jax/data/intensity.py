@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 # Images of more than 8 bits are converted in blocks of this number of rows.
 BLOCK_ROWS = 256
+# Minimum number of successive levels, of 256, and minimum number of pixels for `gap_notes`.
+WIDE_GAP, MIN_PIXELS = 128, 256
+GAP = (
+    "image of more than 8 bits uses less than half of the levels 0..255, perhaps because one of "
+    "its values means missing data; give --intensity_range with the range of the other values"
+)
 
 
 def scaled_to_bytes(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
@@ -45,3 +52,21 @@ def own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
             low = min(low, float(finite.min(initial=0)))
             high = max(high, float(finite.max(initial=0)))
     return low, high
+
+
+def gap_notes(image: np.ndarray) -> tuple[str, ...]:
+    """Returns the remark `GAP` if no pixel has a value in a wide range between other values.
+
+    A value that means missing data, such as -9999 among reflectances 0..1, causes such a gap. Very
+    small images are not checked, because they have gaps by chance.
+
+    Args:
+      image: uint8 [H, W, C], scaled by its own range of values.
+    """
+    counts = sum(
+        cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel()
+        for channel in range(image.shape[2])
+    )
+    widest = np.diff(np.flatnonzero(counts)).max(initial=0)
+    height, width = image.shape[:2]
+    return (GAP,) * bool(widest > WIDE_GAP and height * width >= MIN_PIXELS)

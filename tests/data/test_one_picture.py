@@ -1,5 +1,6 @@
 """Files that hold more than one RGB picture are refused by every reader, never cut down."""
 
+import dataclasses
 import io
 import struct
 
@@ -10,8 +11,10 @@ import PIL.TiffImagePlugin
 import pytest
 
 from deeplab_jax.data.codecs import decode_image
+from deeplab_jax.data.descriptors import RGB
 from deeplab_jax.data.image_layout import refuse_bands_of_unreadable_tiff, tiff_directories
 from deeplab_jax.data.images import OWN_RANGE, TRANSPARENT, open_image, read_image, storable_image
+from deeplab_jax.data.intensity import GAP
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
 
@@ -180,6 +183,20 @@ def test_deep_images_report_whether_the_range_is_their_own(tmp_path):
     cv2.imwrite(str(path), NOISE[..., 0].astype(np.uint16) * 9)
     assert storable_image(path).notes == (OWN_RANGE,)
     assert storable_image(path, (0.0, 4095.0)).notes == ()
+
+
+@pytest.mark.parametrize("missing", [-9999, -3.4e38])
+def test_a_value_for_missing_data_in_the_own_range_is_reported(tmp_path, missing):
+    path, values = tmp_path / "x.tif", NOISE[..., 0].astype(np.float32) / 255
+    PIL.Image.fromarray(values).save(path)
+    assert storable_image(path).notes == (OWN_RANGE,)
+    values[:5] = missing
+    PIL.Image.fromarray(values).save(path)
+    assert storable_image(path).notes == (OWN_RANGE, GAP)
+    assert storable_image(path, (0.0, 1.0)).notes == ()
+    np.save(tmp_path / "x.npy", np.dstack([values] * 3))
+    chosen = dataclasses.replace(RGB, chosen=(3, 2, 1))
+    assert storable_image(tmp_path / "x.npy", bands=chosen).notes == (OWN_RANGE, GAP)
 
 
 def test_an_undecodable_tiff_of_floats_names_its_bands(tmp_path):
