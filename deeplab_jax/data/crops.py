@@ -50,6 +50,9 @@ def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
 
 
+# Maximum height and width of images that OpenCV 4 warps. It resizes longer labels wrongly with
+# INTER_NEAREST_EXACT.
+MAX_SIDE = 32766
 # Maximum number of channels that the OpenCV functions in this package, and OpenCV's pixel values,
 # support.
 MAX_CHANNELS = 4
@@ -227,11 +230,23 @@ def _resize(
     rows, columns, *_ = view
     shown = source[rows.start : rows.stop, columns.start : columns.stop]
     size_of_all = (columns.size, rows.size)
-    resized = by_channels(
-        lambda part, _: cv2.resize(part, size_of_all, interpolation=sampling.resize), shown
-    )
+    if sampling.resize == cv2.INTER_NEAREST_EXACT and max(shown.shape[:2]) > MAX_SIDE:
+        resized = _nearest(shown, (rows.size, columns.size))
+    else:
+        resized = by_channels(
+            lambda part, _: cv2.resize(part, size_of_all, interpolation=sampling.resize), shown
+        )
     bottom, right = rows.offset + size[0], columns.offset + size[1]
     return resized[rows.offset : bottom, columns.offset : right]
+
+
+def _nearest(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a label [H, W] to (height, width); each pixel is the nearest one of the label."""
+    rows, columns = (
+        ((2 * np.arange(to) + 1) * length) // (2 * to)
+        for length, to in zip(label.shape, size, strict=True)
+    )
+    return label[rows][:, columns]
 
 
 def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
@@ -244,6 +259,8 @@ def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampl
         # Pixel centers lie at half-integers, as in cv2.resize.
         to_source[axis, 2] = span.start + (span.offset + 0.5) * step - 0.5
     matrix = to_source @ np.vstack([turn, [0, 0, 1]])
+    if max(source.shape[:2]) > MAX_SIDE:
+        source, matrix = _cut_out(source, matrix, size)
     return by_channels(
         lambda part, outside: cv2.warpAffine(
             part,
@@ -256,3 +273,33 @@ def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampl
         source,
         sampling.outside,
     )
+
+
+def _cut_out(
+    source: np.ndarray, matrix: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the part of an image that a warped crop shows out of the image.
+
+    If the part is longer than `MAX_SIDE`, only every second (third, …) row or column is kept.
+
+    Args:
+      source: image [H, W, C] or label [H, W].
+      matrix: affine map from (x, y) in the crop to (x, y) in the image, float64 [2, 3].
+      size: (height, width) of the crop.
+
+    Returns:
+      The part, and the affine map from the crop to the part.
+    """
+    right, bottom = size[1] - 1, size[0] - 1
+    corners = matrix @ np.array([[0, right, 0, right], [0, 0, bottom, bottom], [1, 1, 1, 1]])
+    matrix, slices = matrix.copy(), []
+    for axis, length in enumerate(source.shape[1::-1]):
+        # Interpolation reads the next pixel, too.
+        first, last = int(corners[axis].min()) - 2, int(corners[axis].max()) + 3
+        start = min(max(first, 0), length - 1)
+        stop = max(min(last + 1, length), start + 1)
+        step = -(-(stop - start) // MAX_SIDE)
+        matrix[axis, 2] -= start
+        matrix[axis] /= step
+        slices.append(slice(start, stop, step))
+    return np.ascontiguousarray(source[slices[1], slices[0]]), matrix

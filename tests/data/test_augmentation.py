@@ -238,6 +238,40 @@ def test_pad_to():
         pad_to(coordinate_example(4, 6), (4, 5), fill)
 
 
+@pytest.mark.parametrize(("rotation", "scales"), [(40.0, (0.7, 3.0)), (0.0, (0.1, 0.12))])
+def test_images_longer_than_opencv_warps_are_cut_out(monkeypatch, rotation, scales):
+    """OpenCV 4 refuses to warp sides above 32766 pixels, and resizes such labels wrongly."""
+    noise = np.random.default_rng(0)
+    image = noise.integers(0, 2**16, (60, 301, 5), np.uint16)
+    label = noise.integers(0, 5, (60, 301), np.uint8)
+    sampling, size = IMAGE_SAMPLING._replace(outside=(9,) * 5), (33, 49)
+
+    def rendered(view):
+        crops = render(image, view, size, sampling), render(label, view, size, LABEL_SAMPLING)
+        return crops[0].astype(int), crops[1]
+
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        scale = (random.uniform(*scales),) * 2
+        view = random_view(random, label.shape, size, scale=scale, rotation=rotation, flip=True)
+        expected = rendered(view)
+        with monkeypatch.context() as patch:
+            patch.setattr("deeplab_jax.data.crops.MAX_SIDE", 150)
+            found = rendered(view)
+        assert np.abs(found[0] - expected[0]).mean() < 1
+        assert (found[1] != expected[1]).mean() < 0.03
+
+
+def test_parts_that_are_still_too_long_keep_their_position(monkeypatch):
+    label = np.repeat(np.arange(300, dtype=np.uint8)[None] // 30, 60, axis=0)
+    view = View(Span(0, 60, 9, 0), Span(0, 300, 45, 0), 3.0, False)
+    expected = render(label, view, (33, 49), LABEL_SAMPLING)
+    monkeypatch.setattr("deeplab_jax.data.crops.MAX_SIDE", 150)
+    found = render(label, view, (33, 49), LABEL_SAMPLING)
+    assert (found != expected).mean() < 0.05
+    assert np.unique(found).tolist() == np.unique(expected).tolist()
+
+
 def test_random_view_shows_no_more_than_there_is():
     for seed in range(300):
         random = np.random.default_rng(seed)
