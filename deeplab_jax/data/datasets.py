@@ -258,9 +258,11 @@ def range_doubt(limits: tuple[float, float] | None, owner: str, dataset: Dataset
     Returns:
       The warning; "" if the intensity ranges are equal, or if `prepare` did not write the dataset.
     """
-    theirs = dataset.descriptor.intensity_range
     # Only prepared datasets contain encoded images.
-    if not hasattr(dataset, "encoded") or tuple(limits or ()) == tuple(theirs or ()):
+    if not hasattr(dataset, "encoded"):
+        return ""
+    theirs = dataset.descriptor.intensity_range
+    if tuple(limits or ()) == tuple(theirs or ()):
         return ""
     ours, other = (
         f"the intensity range {one[0]:g},{one[1]:g}" if one else "the range of each image"
