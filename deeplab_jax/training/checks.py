@@ -214,11 +214,12 @@ def check_classes(
             "training and validation data must have the same number of classes, but "
             f"{train_set.name} has {len(names)} and {validation_set.name} has {len(others)}"
         )
+    label_of = {name: label for label, name in enumerate(others)}
     for label, name in enumerate(names):
-        if name in others and others.index(name) != label:
+        if label_of.get(name, label) != label:
             raise DeepLabError(
                 "training and validation data must have the same order of classes, but "
-                f"{name!r} is class {label} of {train_set.name} and class {others.index(name)} of "
+                f"{name!r} is class {label} of {train_set.name} and class {label_of[name]} of "
                 f"{validation_set.name}; prepare both with the same list of classes (--classes)"
             )
     if class_weights is not None and len(class_weights) != len(names):
