@@ -298,9 +298,11 @@ def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]
             for name, count in zip(names, pixels, strict=True)
             if count and count == sum(pixels)
         ]
-    everywhere = [name for name in names if all(name in absent for absent in absent_in.values())]
+    # With thousands of classes, a search in lists would take minutes.
+    in_no_split = set(names).intersection(*absent_in.values())
+    everywhere = [name for name in names if name in in_no_split]
     only_in = {
-        split: [name for name in absent if name not in everywhere]
+        split: [name for name in absent if name not in in_no_split]
         for split, absent in absent_in.items()
     }
     return lines + [

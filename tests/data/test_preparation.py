@@ -17,7 +17,8 @@ from deeplab_jax.data import open_dataset, prepared_names
 from deeplab_jax.data.builders.camvid import Camvid
 from deeplab_jax.data.builders.folder import Folder
 from deeplab_jax.data.builders.shapes import Shapes
-from deeplab_jax.data.preparation import Preparation, prepare, render, summary
+from deeplab_jax.data.preparation import Preparation, class_doubts, prepare, render, summary
+from deeplab_jax.data.statistics import SplitStatistics
 from deeplab_jax.errors import DeepLabError
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -265,6 +266,31 @@ def test_classes_without_a_pixel_and_those_that_fill_a_split_are_named(make, rep
     assert "class 'Building' fills 100 % of the non-void pixels of split train" in lines
     (absent,) = [line for line in lines if line.startswith("classes without a pixel in any split")]
     assert "(10 of 11): 'Sky', 'Pole'" in absent
+
+
+class CountedName(str):
+    """Name that counts how often names are compared."""
+
+    comparisons = 0
+
+    def __eq__(self, other):
+        CountedName.comparisons += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_thousands_of_absent_classes_are_not_compared_with_each_other():
+    names = [CountedName(f"class {index}") for index in range(500)]
+    pixels = ([1] + [0] * 499, [0, 1] + [0] * 498)
+    statistics = {
+        split: SplitStatistics(1, ((1, 1),) * 3, tuple(counts), (1,) * 500, 0)
+        for split, counts in zip(("train", "val"), pixels, strict=True)
+    }
+    lines = class_doubts(names, statistics)
+    assert any("any split (498 of 500): 'class 2', 'class 3', " in line for line in lines)
+    assert any("train (1 of 500): 'class 1'" in line for line in lines)
+    assert CountedName.comparisons < 10 * len(names)
 
 
 def test_void_splits_masks_and_absent_classes_of_one_split_are_named(save, make, reporter):
