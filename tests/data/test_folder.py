@@ -63,6 +63,20 @@ def test_the_names_of_splits_may_have_capitals(save, classes, prepared, layout, 
     assert [len(open_split(split)) for split in ("train", "val", "test")] == [3, 2, 1]
 
 
+def test_the_folder_of_the_masks_alone_may_give_the_splits(save, classes, prepared, reporter):
+    for number, split in enumerate(["train", "train", "Valid", "test"]):
+        save(f"images/{number}.png", IMAGE)
+        save(f"masks/{split}/{number}_mask.png", LABEL)
+    save("images/without.png", IMAGE)
+    with pytest.raises(DeepLabError, match=r"images/without\.png: the image has no mask"):
+        prepared()
+    open_split = prepared(skip_bad=True)
+    for split, names in {"train": ["0", "1"], "val": ["2"], "test": ["3"]}.items():
+        dataset = open_split(split)
+        assert [dataset[index]["image_id"] for index in range(len(dataset))] == names
+    assert not any("chosen by a hash" in message for message in reporter.messages)
+
+
 def test_a_fifth_becomes_val_and_stays_it(save, classes, prepared, reporter, tmp_path):
     def names_of_val(number, configuration):
         for index in range(number):

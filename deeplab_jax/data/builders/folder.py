@@ -123,15 +123,22 @@ class Folder(PairedFilesBuilder):
         found = self._found
         matching = match_names(found.images, found.masks)
         self._report_rule(found, matching)
-        pairs = {
-            key: Pair(found.images[key], found.masks[mask])
-            for key, mask in matching.mask_of.items()
-        }
+        splits = {split: f"{split}/" for split in SPLITS}
+        folders = tuple(splits.values())
+        # If only the folder of the masks is divided into splits, it also divides the images.
+        by_masks = not any(key.startswith(folders) for key in found.images) and any(
+            key.startswith(folders) for key in found.masks
+        )
+        pairs: dict[str, Pair] = {}
+        for key, mask in matching.mask_of.items():
+            split = f"{mask.partition('/')[0]}/" if by_masks and mask.startswith(folders) else ""
+            pairs[split + key] = Pair(found.images[key], found.masks[mask])
         for pair, key, reason in _unmatched(found, matching):
-            pairs[key if key not in pairs else f"{key} (mask)"] = pair
+            # An image without a mask is reported with the images of the first split.
+            name = key if not by_masks or key.startswith(folders) else folders[0] + key
+            pairs[name if name not in pairs else f"{name} (mask)"] = pair
             self._unmatched[pair] = reason
         pairs = dict(sorted(pairs.items()))
-        splits = {split: f"{split}/" for split in SPLITS}
         by_split = {
             split: {
                 key.removeprefix(folder): pair
