@@ -1,4 +1,5 @@
 import functools
+import itertools
 import math
 import os
 import re
@@ -75,6 +76,31 @@ def test_the_folder_of_the_masks_alone_may_give_the_splits(save, classes, prepar
         dataset = open_split(split)
         assert [dataset[index]["image_id"] for index in range(len(dataset))] == names
     assert not any("chosen by a hash" in message for message in reporter.messages)
+
+
+@pytest.mark.parametrize("mask", ["masks/{site}/{split}/{name}", "masks/{split}/{site}/{name}"])
+def test_inner_folders_give_the_splits_if_all_images_are_in_one(
+    save, classes, prepared, reporter, mask
+):
+    for number, (site, split) in enumerate(itertools.product("xy", ["train", "Validation"])):
+        place = {"site": site, "split": split, "name": number}
+        save("images/{site}/{split}/{name}.png".format(**place), IMAGE)
+        save(f"{mask}.png".format(**place), LABEL)
+    open_split = prepared()
+    for split, names in {"train": ["x/0", "y/2"], "val": ["x/1", "y/3"]}.items():
+        dataset = open_split(split)
+        assert [dataset[index]["image_id"] for index in range(len(dataset))] == names
+    assert not any("chosen by a hash" in message for message in reporter.messages)
+
+
+@pytest.mark.parametrize("names", ["x/train/0 x/1 y/2", "x/test/0 y/test/1 y/test/2"])
+def test_inner_folders_of_some_images_or_without_train_are_no_splits(
+    save, classes, prepared, names
+):
+    for name in names.split():
+        save(f"images/{name}.png", IMAGE)
+        save(f"masks/{name}.png", LABEL)
+    assert len(prepared()("train+val")) == 3
 
 
 def test_a_fifth_becomes_val_and_stays_it(save, classes, prepared, reporter, tmp_path):

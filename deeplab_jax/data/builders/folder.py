@@ -11,7 +11,7 @@ import numpy as np
 
 from deeplab_jax.data.bands import check_pixel_type
 from deeplab_jax.data.builders.base import LoadedExample, in_splits
-from deeplab_jax.data.builders.folder_files import SPLITS, Found, find_files
+from deeplab_jax.data.builders.folder_files import SPLIT_NAMES, SPLITS, Found, find_files
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, find_root
 from deeplab_jax.data.builders.pairing import Matching, match_names
 from deeplab_jax.data.descriptors import RGB, Bands, Color, check_intensity_range, folder_classes
@@ -32,6 +32,8 @@ from deeplab_jax.listing import absence, absolute
 # Value of the argument `bands` that keeps all bands.
 ALL_BANDS = "all"
 BINARY_LABELS = {0: 0, VOID_LABEL: 1}
+# Starts of keys of images and masks in a split.
+SPLIT_FOLDERS = tuple(f"{split}/" for split in SPLITS)
 # Up to this number of masks without an image, errors suggest the mask with the most similar name.
 MANY_MASKS = 100
 
@@ -123,19 +125,13 @@ class Folder(PairedFilesBuilder):
         found = self._found
         matching = match_names(found.images, found.masks)
         self._report_rule(found, matching)
-        splits = {split: f"{split}/" for split in SPLITS}
-        folders = tuple(splits.values())
-        # If only the folder of the masks is divided into splits, it also divides the images.
-        by_masks = not any(key.startswith(folders) for key in found.images) and any(
-            key.startswith(folders) for key in found.masks
-        )
-        pairs: dict[str, Pair] = {}
-        for key, mask in matching.mask_of.items():
-            split = f"{mask.partition('/')[0]}/" if by_masks and mask.startswith(folders) else ""
-            pairs[split + key] = Pair(found.images[key], found.masks[mask])
+        placed = _placement(found, matching.mask_of)
+        pairs = {
+            placed(key): Pair(found.images[key], found.masks[mask])
+            for key, mask in matching.mask_of.items()
+        }
         for pair, key, reason in _unmatched(found, matching):
-            # An image without a mask is reported with the images of the first split.
-            name = key if not by_masks or key.startswith(folders) else folders[0] + key
+            name = placed(key)
             pairs[name if name not in pairs else f"{name} (mask)"] = pair
             self._unmatched[pair] = reason
         pairs = dict(sorted(pairs.items()))
@@ -145,7 +141,7 @@ class Folder(PairedFilesBuilder):
                 for key, pair in pairs.items()
                 if key.startswith(folder)
             }
-            for split, folder in splits.items()
+            for split, folder in zip(SPLITS, SPLIT_FOLDERS, strict=True)
         }
         return by_split if any(by_split.values()) else in_splits({None: pairs}, self)
 
@@ -266,6 +262,45 @@ def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Band
         except DeepLabError as error:
             failure = failure or error
     raise failure or DeepLabError("there is no image")
+
+
+def _placement(found: Found, mask_of: Mapping[str, str]) -> Callable[[str], str]:
+    """Returns a function that moves the split in the key of an image or mask to the front.
+
+    The outermost folders of the images define the splits. If none of them is a split, inner folders
+    define them, provided that each image is in one, and some are in train: `site/train/a` becomes
+    `train/site/a`. Otherwise the folders of the masks define them, provided that some are in train:
+    `a` becomes `train/a` if its mask is `train/a`.
+
+    Args:
+      found: images and masks by key.
+      mask_of: {key of an image: key of its mask}.
+    """
+
+    def by_mask(key: str) -> str:
+        if key.startswith(SPLIT_FOLDERS):
+            return key
+        # Images without a mask are reported with the first split.
+        mask = mask_of.get(key, SPLIT_FOLDERS[0])
+        return f"{mask.partition('/')[0]}/{key}" if mask.startswith(SPLIT_FOLDERS) else key
+
+    if any(key.startswith(SPLIT_FOLDERS) for key in found.images):
+        return lambda key: key
+    train, moved = SPLIT_FOLDERS[0], [_split_first(key) for key in found.images]
+    if all(moved) and any(key.startswith(train) for key in moved):
+        return lambda key: _split_first(key) or key
+    if any(key.startswith(train) for key in found.masks):
+        return by_mask
+    return lambda key: key
+
+
+def _split_first(key: str) -> str:
+    """Moves the outermost folder that names a split to the front; returns "" if there is none."""
+    *folders, name = key.split("/")
+    for at, folder in enumerate(folders):
+        if split := SPLIT_NAMES.get(folder.lower()):
+            return "/".join([split, *folders[:at], *folders[at + 1 :], name])
+    return ""
 
 
 def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:
