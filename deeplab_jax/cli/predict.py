@@ -115,6 +115,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         _refuse_flags_of_videos(flags)
     if paths or not videos:
         paths = _without_images(paths, flags.output, videos)
+    if videos:
+        _refuse_flags_of_images(flags, videos[0], has_images=bool(paths))
     task, class_names, bands = _read_description(flags, console)
     if videos and task == checkpointing.CLASSIFICATION:
         raise DeepLabError(
@@ -175,6 +177,26 @@ def _refuse_flags_of_videos(flags: Flags) -> None:
         raise DeepLabError(
             f"--{given[0]} applies to videos and cameras only, but none is given; omit "
             f"--{given[0]}, or give a video or --camera"
+        )
+
+
+def _refuse_flags_of_images(flags: Flags, video: "inference.VideoJob", *, has_images: bool) -> None:
+    """Raises an error if a flag that does not apply to videos would be ignored.
+
+    Args:
+      flags: flags of the command.
+      video: one of the videos and cameras to predict.
+      has_images: whether images are predicted, too. --page then applies to them.
+    """
+    given = [
+        name
+        for name, applies in (("overlay_bands", False), ("page", has_images))
+        if not flags[name].using_default_value and not applies
+    ]
+    if given:
+        raise DeepLabError(
+            f"--{given[0]} applies to images only, but {video.image} is a video; omit "
+            f"--{given[0]}, or predict images and videos in separate runs"
         )
 
 

@@ -132,6 +132,24 @@ def test_a_folder_with_the_name_of_a_video_is_predicted(predict, photos, tmp_pat
     assert {"a.png", "sub/b.png"} <= files_below(tmp_path / "out")
 
 
+@pytest.mark.parametrize("flag", ["--overlay_bands=3,2,1", "--page=2"])
+@pytest.mark.parametrize("source", ["walk.mp4", "--camera=0"])
+def test_flags_of_images_are_refused_for_videos(predict, tmp_path, flag, source):
+    (tmp_path / "walk.mp4").touch()
+    status, error = predict(source if source.startswith("--") else tmp_path / source, flag)
+    assert (status, error.count("\n")) == (2, 1)
+    assert f"{flag.partition('=')[0]} applies to images only" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_bands_of_overlays_are_refused_for_images_beside_a_video(predict, photos, tmp_path):
+    (photos / "walk.mp4").touch()
+    status, error = predict(photos, "--overlay_bands=3,2,1")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "walk.mp4 is a video" in error
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("other", ["walk.mp4", "photos"])
 def test_a_folder_of_volumes_beside_other_inputs_is_refused(predict, photos, tmp_path, other):
     volume = tmp_path / "scans" / "a.nii.gz"
