@@ -4,9 +4,11 @@ The copies are required because ArrayRecord files can be read from local paths o
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,14 +50,14 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
       reporter: receives a message before copying.
 
     Raises:
-      DeepLabError: the package for access to the bucket is not installed, the disk has too little
-        space, or the size or checksum of a copied file differs from that in the bucket.
+      DeepLabError: the package for access to the bucket is not installed, the cache directory
+        cannot be written or its file system does not support locks, the disk has too little space,
+        or the size or checksum of a copied file differs from that in the bucket.
     """
     system, root = _file_system(directory)
     files = _list_files(system, root)
     target = cache_directory() / "datasets" / str(directory).replace("://", "/")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(target.with_name(f".{target.name}.lock")):
+    with _locked(target):
         if _is_current(target, files):
             return target
         size = sum(stored.size for stored in files.values())
@@ -73,6 +75,35 @@ def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
                 _copy_file(system, f"{root}/{name}", temporary / name, stored)
             (temporary / RECORD).write_text(json.dumps(files, indent=2))
     return target
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Locks a copy against other processes until the block ends; waits for their copying.
+
+    Raises:
+      DeepLabError: the parent directory of `target` cannot be written, or its file system does not
+        support locks.
+    """
+    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DeepLabError(
+            f"{target.parent} cannot be written ({error.strerror or error}); change its "
+            "permissions, or set DEEPLAB_CACHE to another directory"
+        ) from error
+    except NotImplementedError as error:
+        # Releases of filelock raise it, for example on Lustre without the mount option flock.
+        raise DeepLabError(
+            f"{target.parent} is in a file system that does not support locks; set DEEPLAB_CACHE "
+            "to a directory in another file system, such as a local disk"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _file_system(directory: Path) -> tuple[Any, str]:

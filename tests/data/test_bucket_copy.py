@@ -39,6 +39,22 @@ def test_a_dataset_is_copied_once(bucket, tmp_path):
     assert reporter.messages == [f"copying {bucket}/shapes/1.0.0 (0 MB) to {target}"]
 
 
+@pytest.mark.parametrize(
+    ("error", "complaint"),
+    [
+        (NotImplementedError("no flock"), "does not support locks; set DEEPLAB_CACHE"),
+        (OSError(37, "No locks available"), r"cannot be written \(No locks available\)"),
+    ],
+)
+def test_a_file_system_without_locks_is_reported(bucket, monkeypatch, error, complaint):
+    def fail(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", fail)
+    with pytest.raises(DeepLabError, match=complaint):
+        prepared_directory("shapes", bucket)
+
+
 @pytest.mark.parametrize("side", ["bucket", "copy", "interrupted"])
 def test_what_has_changed_is_copied_again(bucket, side):
     target = prepared_directory("shapes", bucket)
