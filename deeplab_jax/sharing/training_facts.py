@@ -21,6 +21,8 @@ METRICS_FILE = "metrics.json"
 # Fields that name directories of the machine or do not change the result.
 UNSTATED = frozenset(configs.FREE_FIELDS) | {"training.init_from"}
 METRIC_KEYS = ("mean_iou", "per_class_iou", "num_images", "settings")
+# Keys of the facts about a split that the model card states.
+DATA_KEYS = ("name", "split", "num_images")
 # Keys of METRIC_KEYS whose values are JSON objects.
 METRIC_OBJECTS = ("per_class_iou", "settings")
 
@@ -64,7 +66,8 @@ def read_training(
       The facts; None if `path` is a model directory, which does not describe the training run.
 
     Raises:
-      DeepLabError: there is no such checkpoint, or the config of the run cannot be read.
+      DeepLabError: there is no such checkpoint, or the config of the run or the description of its
+        data cannot be read.
     """
     if not ((path / CHECKPOINTS).is_dir() and (path / CONFIG_FILE).is_file()):
         return None
@@ -86,11 +89,31 @@ def read_training(
     is_validated = ema is not False or not fields["training.ema_decay"]
     rows = read_rows(path) if is_validated else []
     scores = [row[VALIDATION] for row in rows if row["step"] == step and VALIDATION in row]
-    data_file = path / DATA_FILE
-    data = json.loads(data_file.read_text()) if data_file.is_file() else {}
-    return TrainingFacts(
-        recipe, start if is_public else "", data, step, scores[-1] if scores else None
-    )
+    public_start, score = start if is_public else "", scores[-1] if scores else None
+    return TrainingFacts(recipe, public_start, _read_data(path / DATA_FILE), step, score)
+
+
+def _read_data(path: Path) -> dict[str, dict[str, Any]]:
+    """Reads the facts about the data of a run, by role; returns {} if the file does not exist.
+
+    Raises:
+      DeepLabError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        data = {role: dict(facts) for role, facts in json.loads(path.read_text()).items()}
+        missing = {
+            f"{role}.{key}" for role, facts in data.items() for key in DATA_KEYS if key not in facts
+        }
+        if missing:
+            raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DeepLabError(
+            f"{path}, which describes the data of the run, cannot be read: {error}; delete it to "
+            "push the model without the names of its data"
+        ) from error
+    return data
 
 
 def _network_defaults(description: ModelDescription) -> dict[str, Any]:

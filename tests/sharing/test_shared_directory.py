@@ -237,6 +237,17 @@ def test_the_validation_of_the_average_is_not_that_of_the_variables(decay, ema, 
 
 
 @pytest.mark.parametrize(
+    "content", ["", "[]", '{"train": 3}', '{"train": {"name": "shapes", "split": "train"}}']
+)
+def test_damaged_facts_about_the_data_are_reported(content, tmp_path):
+    path = write_workdir(tmp_path / "run", ["sky", "tree"])
+    (path / "config.json").write_text(configs.to_json(configs.default()))
+    (path / "data.json").write_text(content)
+    with pytest.raises(DeepLabError, match=r"data\.json, which describes the data of the run"):
+        read_training(path, read_description(path), "last")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "--model must be given"),
