@@ -22,8 +22,8 @@ TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
 # Suffixes of files that torch.save writes. In spite of their names, they are not tar archives.
 TORCH_TAR_SUFFIXES = (".pth.tar", ".pt.tar")
 # First bytes of files that torch.save writes: those of a zip archive or, in its older format, those
-# of a pickle.
-TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\n")
+# of a pickle of protocol 2 or 3.
+TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\n", b"\x80\x03\x8a\n")
 # Maximum unpacked size of an archive. The largest released archives unpack to less than 1 GiB.
 MAX_BYTES = 4 * 2**30
 # Maximum size of a tar header, since long names and extended headers are read into memory.

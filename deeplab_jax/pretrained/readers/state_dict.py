@@ -155,9 +155,9 @@ def _is_float(array: np.ndarray) -> bool:
 PLACES = ("state_dict", "model", "model_state", "model_state_dict", "net", "network")
 # Name of the class or function that the file would call, in PyTorch's error message.
 CALLED = re.compile(r"GLOBAL\s+(\S+)")
-# Part of PyTorch's error message for the instruction FRAME, with which a pickle of protocol 4 or 5
-# begins.
-NEW_PROTOCOL = "Unsupported operand 149"
+# PyTorch's error message for instructions of pickle protocols above 2: BINBYTES and SHORT_BINBYTES,
+# with which protocol 3 stores NumPy scalars, and FRAME, with which protocols 4 and 5 begin.
+NEW_PROTOCOL = re.compile(r"Unsupported operand (66|67|149)\b")
 
 
 def read_pytorch(path: Path) -> PublishedWeights:
@@ -198,11 +198,11 @@ def _load(torch: ModuleType, path: Path) -> Any:
             problem = (
                 "the file is a TorchScript program, which is not supported; save its state_dict()"
             )
-        elif NEW_PROTOCOL in str(error):
+        elif NEW_PROTOCOL.search(str(error)):
             problem = (
-                "the file was written with pickle protocol 4 or 5, which PyTorch can read only if "
-                "code may run; if you trust the file, load it with the program that wrote it, and "
-                "save its state dict with torch.save and the default pickle_protocol"
+                "the file was written with pickle protocol 3, 4 or 5, which PyTorch can read only "
+                "if code may run; if you trust the file, load it with the program that wrote it, "
+                "and save its state dict with torch.save and the default pickle_protocol"
             )
         elif "legacy .tar format" in str(error):
             problem = (
