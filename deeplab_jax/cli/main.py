@@ -128,12 +128,13 @@ def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def check_switches(arguments: Sequence[str], flag_values: Flags) -> None:
-    """Checks that the value of each boolean flag follows an equals sign.
+    """Checks that the value of each boolean flag, and of --crf, follows an equals sign.
 
     absl reads the value in `--ema false` as a path, and raises a ValueError for `--noema=false`.
 
     Raises:
-      DeepLabError: a boolean flag is followed by `true` or `false`, or --noNAME has a value.
+      DeepLabError: a boolean flag is followed by `true` or `false`, --crf is followed by the name
+        of CRF parameters or by a JSON file, or --noNAME has a value.
     """
     switches = {name for name in flag_values if flag_values[name].boolean}
     for argument, following in itertools.pairwise([*arguments, ""]):
@@ -141,13 +142,22 @@ def check_switches(arguments: Sequence[str], flag_values: Flags) -> None:
         if not flag.startswith("-"):
             continue
         name = flag.lstrip("-")
-        if name in switches and not equals and following.lower() in ("true", "false"):
+        is_value = following.lower() in ("true", "false")
+        is_value = is_value or (name == "crf" and _is_value_of_crf(following))
+        if name in switches and not equals and is_value:
             raise DeepLabError(
                 f"the value of {flag} must follow an equals sign; give {flag}={following}"
             )
         positive = name.removeprefix("no")
         if equals and name not in flag_values and positive in switches:
             raise DeepLabError(f"{flag} takes no value; give {flag} alone, or --{positive}=VALUE")
+
+
+def _is_value_of_crf(text: str) -> bool:
+    """Returns whether an argument is a JSON file or, unless it is a path, a CRF parameter set."""
+    from deeplab_jax.crf import PARAMETERS
+
+    return text.endswith(".json") or (text in PARAMETERS and not os.path.exists(text))
 
 
 def run(argv: Sequence[str], console: Console) -> int:

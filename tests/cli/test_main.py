@@ -63,6 +63,8 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["export", "--portable", "False"], "give --portable=False"),
         (["evaluate", "--noema=true"], "give --noema alone, or --ema=VALUE"),
         (["evaluate", "--nocrf="], "--nocrf takes no value"),
+        (["evaluate", "--crf", "deeplab_msc"], "an equals sign; give --crf=deeplab_msc"),
+        (["predict", "--crf", "crf.json", "a.jpg"], "an equals sign; give --crf=crf.json"),
         (["evaluate", "--space=2"], "unknown flag --space; it was renamed to --spatial"),
         (["predict", "--space=2"], "Unknown command line flag 'space'"),
         (["inspect", "deeplab_v3", "--config.seed=3"], "Unknown command line flag 'config.seed'"),
