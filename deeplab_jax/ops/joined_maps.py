@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.arrays import Array, Float
-from deeplab_jax.ops.dispatch import dispatch
+from deeplab_jax.ops.dispatch import batch_is_sharded, dispatch
 from deeplab_jax.ops.resize import (
     accurate_dtype,
     interpolation_matrix,
@@ -31,6 +31,8 @@ from deeplab_jax.ops.xla_convolution import Kernel, Outputs, Window
 
 # Minimum ratio of the number of pixels of the fine map to that of the coarse map.
 LEAST_UPSAMPLING = 4
+# Maximum size, in bytes, of the copies of an interpolation matrix that are in memory at a time.
+MAX_COPIED_BYTES = 2**28
 
 
 @jax.tree_util.register_dataclass
@@ -147,11 +149,25 @@ def _interpolate_lines(
     """Multiplies each of M lines of s pixels by an interpolation matrix, to get t pixels per line.
 
     A batched product with M copies of the matrix is used, because the result of a single product
-    with one matrix would have the shape [t, M, C] and would have to be transposed.
+    with one matrix would have the shape [t, M, C] and would have to be transposed. If the copies
+    would take more than 256 MiB, as for images of several megapixels, the lines are multiplied in
+    blocks of equal size.
     """
-    matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
-    over = (((2,), (1,)), ((0,), (0,)))
-    return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
+    matrix, count = matrix.astype(lines.dtype), lines.shape[0]
+
+    def product(lines: jax.Array) -> jax.Array:
+        matrices = jnp.broadcast_to(matrix, (lines.shape[0], *matrix.shape))
+        over = (((2,), (1,)), ((0,), (0,)))
+        return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
+
+    most = max(1, MAX_COPIED_BYTES // (matrix.size * matrix.dtype.itemsize))
+    # The batch size may be symbolic. A loop over a sharded batch would send it to every device.
+    if not isinstance(count, int) or count <= most or batch_is_sharded():
+        return product(lines)
+    blocks = -(-count // most)
+    padded = jnp.pad(lines, ((0, -count % blocks), (0, 0), (0, 0)))
+    products = lax.map(product, padded.reshape(blocks, -1, *lines.shape[1:]))
+    return products.reshape(-1, *products.shape[2:])[:count]
 
 
 def _interpolation_at_taps(

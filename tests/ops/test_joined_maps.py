@@ -7,6 +7,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
+from deeplab_jax.ops import joined_maps
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.parallel.mesh import row_sharding
 
@@ -55,6 +56,18 @@ def test_equals_enlarging_first(align_corners, size, settings):
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found[0], outputs, rtol=0, atol=1e-12)
+
+
+def test_large_maps_are_interpolated_in_blocks_of_lines(monkeypatch):
+    matrix, lines = RANDOM.normal(size=(9, 4)), RANDOM.normal(size=(7, 4, 3))
+    # Two copies of the float64 matrix fit; the last of the four blocks is padded.
+    monkeypatch.setattr(joined_maps, "MAX_COPIED_BYTES", 2 * matrix.nbytes + 1)
+    with jax.enable_x64(True):
+        found = joined_maps._interpolate_lines(jnp.asarray(matrix), jnp.asarray(lines))
+        program = str(jax.make_jaxpr(joined_maps._interpolate_lines)(matrix, lines))
+    assert "f64[2,9,4]" in program
+    assert "f64[7,9,4]" not in program
+    np.testing.assert_allclose(found, np.einsum("ts,msc->mtc", matrix, lines), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(("fine", "pays"), [((1, 65, 65, 8), True), ((1, 25, 25, 8), False)])
