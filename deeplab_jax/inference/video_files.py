@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
-import itertools
 import mmap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -206,9 +206,12 @@ def writing(
     copy of the last row or column. The header of the overlay states the original size, so that
     players crop the frames to it.
 
+    Frames of a camera are dropped while the network is busy. The overlay of a camera therefore gets
+    the mean rate at which frames are written, so that it plays as fast as it was recorded.
+
     Args:
       job: files to write.
-      rate: frame rate, in frames per second.
+      rate: frame rate of the source, in frames per second.
       size: (H, W) of the frames.
       palette: RGB 0..255 of each class.
       reporter: receives a warning if the size in the header could not be changed.
@@ -224,14 +227,15 @@ def writing(
         bottom, right = (length % 2 for length in size)
         even = (size[0] + bottom, size[1] + right)
         writer = _opened_writer(temporary, rate, even)
-        numbers = itertools.count()
+        times: list[float] = []
 
         def write(picture: np.ndarray, class_map: np.ndarray) -> None:
             if even != size:
                 picture = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
             writer.write(picture)
             mask = class_map_picture(class_map, palette)
-            mask.save(masks / f"{next(numbers):06}.png", compress_level=COMPRESSION)
+            mask.save(masks / f"{len(times):06}.png", compress_level=COMPRESSION)
+            times.append(time.monotonic())
 
         try:
             yield write
@@ -243,6 +247,8 @@ def writing(
                 f"{size[0]}x{size[1]}, since the installed OpenCV writes even sizes only; the "
                 "masks have the size of the frames"
             )
+        if not isinstance(job.source, Path) and len(times) > 1:
+            _state_rate(temporary, rate * (times[-1] - times[0]) / (len(times) - 1))
 
 
 def _file_name(path: Path) -> str:
@@ -303,6 +309,37 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
             content[at : at + len(after)] = after
         header ^= (old ^ new) << shifts[0]
         content[layer : layer + LAYER_BYTES] = header.to_bytes(LAYER_BYTES)
+    return True
+
+
+# Offsets, in bytes from the name of a box of an MP4, of 32-bit numbers that are multiplied by the
+# duration of a frame, and of the time scale (ticks per second) of the frames, which is divided by
+# it. The offsets hold for version 0 of the boxes, which follows their name.
+DURATIONS = {b"mvhd": 20, b"tkhd": 24, b"elst": 12}
+TIME_SCALE = (b"mdhd", 16)
+
+
+def _state_rate(path: Path, longer: float) -> bool:
+    """Multiplies the duration of all frames in the headers of an MP4 by the factor `longer`.
+
+    Returns:
+      True if the duration was changed. False if the headers have another form, or the duration
+      would exceed 32 bits; the file is then unchanged.
+    """
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        boxes = content.rfind(b"moov")
+        factors = dict.fromkeys(DURATIONS.items(), longer) | {TIME_SCALE: 1 / longer}
+        patches = {}
+        for (name, offset), factor in factors.items():
+            found = content.find(name, boxes)
+            if min(boxes, found) < 0 or content[found + 4]:
+                return False
+            at = found + offset
+            patches[at] = round(int.from_bytes(content[at : at + 4]) * factor)
+        if not all(0 < value < 2**32 for value in patches.values()):
+            return False
+        for at, value in patches.items():
+            content[at : at + 4] = value.to_bytes(4)
     return True
 
 

@@ -195,7 +195,8 @@ class VideoReport:
 
     Attributes:
       frames: number of frames.
-      rate: frame rate of the video, in frames per second.
+      rate: frame rate of the video, in frames per second; for a camera, the mean rate at which
+        frames were written, since frames are dropped while the network is busy.
       seconds: wall time of decoding, predicting and writing the frames. It excludes compiling the
         network before the first frame, and closing the output files after the last frame.
       network_size: (H, W) of the network's input.
@@ -353,7 +354,8 @@ class _Run:
             for name, values in self._times.items()
         }
         frames = len(self._times["draw"])
-        return VideoReport(frames, self._source.rate, self._spent, self._size, milliseconds)
+        rate = frames / self._spent if self._source.live else self._source.rate
+        return VideoReport(frames, rate, self._spent, self._size, milliseconds)
 
     def _decoded(self, started: float) -> Iterator[_Frame]:
         while True:

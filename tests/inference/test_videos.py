@@ -1,6 +1,7 @@
 """Videos, against what the predictor says of each decoded frame."""
 
 import itertools
+import types
 
 import cv2
 import numpy as np
@@ -143,6 +144,18 @@ def test_all_frame_rates_can_be_written(predictor, tmp_path, rate):
         write(frame, frame[..., 0])
     capture = cv2.VideoCapture(str(job.overlay))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(rate, rel=1e-4)
+
+
+def test_the_overlay_of_a_camera_plays_as_fast_as_it_was_recorded(tmp_path, monkeypatch):
+    clock = itertools.count(0, 0.2)
+    stopped = types.SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(video_files, "time", stopped)
+    job, frame = plan_camera(0, tmp_path), np.zeros((16, 16, 3), np.uint8)
+    with video_files.writing(job, 30, (16, 16), PALETTE, Reporter()) as write:
+        for _ in range(7):
+            write(frame, frame[..., 0])
+    assert cv2.VideoCapture(str(job.overlay)).get(cv2.CAP_PROP_FPS) == pytest.approx(5, rel=1e-3)
+    assert len(frames_of(job.overlay)) == 7
 
 
 @pytest.mark.parametrize("name", ["2026-11-30T12:30:00.mp4", "cam:front%02d.mp4"])
