@@ -21,6 +21,9 @@ from deeplab_jax.visualize.class_maps import (
 
 TITLES = ("image", "truth", "prediction")
 MARGIN = 8
+# Maximum height of a picture, as a multiple of the width of its cell. Pictures of higher images,
+# such as scans of long objects, are narrower than their cell.
+MAX_HEIGHT = 8
 
 
 class Panel(NamedTuple):
@@ -46,7 +49,8 @@ def contact_sheet(
     """Draws a row with image, truth and prediction for each panel, and a legend of the classes.
 
     Args:
-      panels: rows of the sheet, at least one. Each image is resized to the width of a cell.
+      panels: rows of the sheet, at least one. Each image is resized to the width of a cell. Images
+        that are more than eight times as high as wide are resized to the height 8 · cell_width.
       class_names: name of each class.
       palette: color of each class, RGB 0..255.
       cell_width: width of each image on the sheet, in pixels (default: 320).
@@ -144,10 +148,14 @@ def _strip(image: np.ndarray, others: Sequence[np.ndarray], cell_width: int) -> 
     Args:
       image: uint8 or uint16 [H, W, C].
       others: colored class maps or heat maps, uint8 [H, W, 3].
-      cell_width: width to which each of them is resized, in pixels.
+      cell_width: width to which each of them is resized, in pixels. Images that are more than eight
+        times as high as wide are resized to the height 8 · cell_width instead.
     """
     height, width = image.shape[:2]
     size = (cell_width, max(1, round(height * cell_width / width)))
+    most = MAX_HEIGHT * cell_width
+    if size[1] > most:
+        size = (max(1, round(width * most / height)), most)
     cells = [Image.fromarray(displayed(image)).resize(size, Image.Resampling.LANCZOS)]
     cells += [Image.fromarray(one).resize(size, Image.Resampling.NEAREST) for one in others]
     full_width = len(cells) * (cell_width + MARGIN) + MARGIN

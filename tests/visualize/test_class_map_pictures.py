@@ -73,3 +73,12 @@ def test_contact_sheet_shows_images_of_any_size_and_names_what_occurs():
     found = {tuple(pixel) for pixel in sheet.reshape(-1, 3).tolist()}
     assert {(9, 9, 9), PALETTE[1], VOID_COLOR} <= found
     assert PALETTE[2] not in found
+
+
+def test_very_high_images_are_narrower_than_a_cell_of_the_contact_sheet():
+    image, class_map = np.full((900, 2, 3), 9, np.uint8), np.ones((900, 2), np.uint8)
+    panel = visualize.Panel(image, class_map, class_map)
+    sheet = visualize.contact_sheet([panel], ["sky", "tree", "car"], PALETTE, cell_width=60)
+    assert sheet.shape[1] == 3 * 68 + 8
+    assert 8 * 60 < sheet.shape[0] < 10 * 60
+    assert (sheet == PALETTE[1]).all(axis=-1).any()
