@@ -48,7 +48,7 @@ class StoredModel:
         """Returns a copy of this model with other variables, for example after pruning.
 
         The softmax temperature of the copy is 1, because a temperature that was fitted to the old
-        variables is not valid for the new ones.
+        variables is not valid for the new ones. The facts about that fit are removed from `source`.
 
         Args:
           variables: variables of the copy.
@@ -57,9 +57,8 @@ class StoredModel:
         """
         old = self.description
         overrides = old.overrides | (overrides or {})
-        new = dataclasses.replace(
-            old, overrides=overrides, source=source or old.source, temperature=1.0
-        )
+        facts = {key: fact for key, fact in (source or old.source).items() if key != "temperature"}
+        new = dataclasses.replace(old, overrides=overrides, source=facts, temperature=1.0)
         return StoredModel(new.create_model(), variables, new)
 
 

@@ -11,6 +11,8 @@ import pytest
 
 import deeplab_jax
 from deeplab_jax.checkpointing import (
+    ModelDescription,
+    StoredModel,
     digest_of_variables,
     open_checkpoints,
     read_model,
@@ -141,3 +143,14 @@ def test_one_module_imports_orbax():
         if re.search(r"^\s*(import|from) orbax", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert found == {"orbax_items.py"}
+
+
+def test_a_changed_model_has_no_fitted_temperature():
+    source = {"license": "mit", "temperature": {"temperature": 1.5}}
+    overrides = {"backbone": "mobilenet_v2", "num_classes": 2}
+    names, palette = ("sky", "tree"), ((0, 0, 0), (1, 2, 3))
+    description = ModelDescription(
+        "deeplab_v3", overrides, names, palette, source=source, temperature=1.5
+    )
+    changed = StoredModel(description.create_model(), {}, description).changed({}).description
+    assert (changed.temperature, changed.source) == (1.0, {"license": "mit"})
