@@ -44,6 +44,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.cli.job import define_hosts, joined_job
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
 from deeplab_jax.reporter import Reporter
 
 
@@ -151,6 +152,7 @@ def _measure(
     from deeplab_jax.parallel import make_mesh
 
     predictor, dataset = flags.load_predictor(reporter), flags.open_split()
+    predictor.source += _chosen_weights(flags)
     mesh = make_mesh(spatial=flags.spatial)
     settings = settings | {"mesh": mesh, "output": flags.output, "reporter": reporter}
     settings |= {"class_map": flags.class_map, "classes": flags.classes}
@@ -162,6 +164,23 @@ def _measure(
     return table(
         deeplab_jax.evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings)
     )
+
+
+def _chosen_weights(flags: Flags) -> str:
+    """Returns a text about --checkpoint and --ema, which the report adds to the name of the model.
+
+    The text is empty if neither flag is given, or if the model is not a workdir: a model directory
+    has only one set of variables, so both flags are ignored.
+    """
+    from deeplab_jax.checkpointing import CHECKPOINTS
+    from deeplab_jax.pretrained.hub import is_hub_address
+
+    if is_hub_address(flags.model) or not (as_path(flags.model) / CHECKPOINTS).is_dir():
+        return ""
+    chosen = [] if flags["checkpoint"].using_default_value else [f"checkpoint {flags.checkpoint}"]
+    if flags.ema is not None:
+        chosen.append("moving average" if flags.ema else "no moving average")
+    return f" ({', '.join(chosen)})" if chosen else ""
 
 
 def _compare(

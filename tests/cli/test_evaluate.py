@@ -6,8 +6,8 @@ import pytest
 from stand_ins import RedReader, write_workdir
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.evaluate import _compare
-from deeplab_jax.cli.main import run
+from deeplab_jax.cli.evaluate import _chosen_weights, _compare
+from deeplab_jax.cli.main import load_command, run
 from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.inference import InferenceOptions, Predictor
 
@@ -66,6 +66,28 @@ def test_inference_flags_apply_and_are_recorded(evaluate, world):
     for line in ("output stride: 8", "scales: 0.5, 1", "flip: yes", "tile: 65, 65"):
         assert line in printed.splitlines()
     assert "trimap IoU, 5 px" in printed
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        ("run", [], ""),
+        ("run", ["--checkpoint=last"], " (checkpoint last)"),
+        ("run", ["--checkpoint=20", "--noema"], " (checkpoint 20, no moving average)"),
+        ("run", ["--ema"], " (moving average)"),
+        ("directory", ["--checkpoint=last"], ""),
+        ("hf://user/name", ["--checkpoint=last"], ""),
+    ],
+)
+def test_the_report_names_the_chosen_variables_of_a_workdir(
+    tmp_path, monkeypatch, model, given, expected
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "directory").mkdir()
+    _, flags = load_command("evaluate")
+    flags(["evaluate", f"--model={model}", *given])
+    assert _chosen_weights(flags) == expected
 
 
 def test_the_table_measures_each_step(evaluate, world):
