@@ -12,9 +12,9 @@ classes.
 
 For a video, the command writes NAME.mp4, which shows the frames with the class colors drawn over
 them, and the folder NAME_masks, which contains a palette PNG per frame. Frames are downsampled to
-fit the inference size of the network. --frame_size=HxW sets another size; --frame_size=full
-disables downsampling. --camera=0 reads the first camera until --seconds have passed or you press
-Ctrl-C.
+fit the inference size of the network, unless --tile is given. --frame_size=HxW sets another size;
+--frame_size=full disables downsampling. --camera=0 reads the first camera until --seconds have
+passed or you press Ctrl-C.
 
 With --tile, images for an RGB model are read, predicted and written in parts, so that a large TIFF
 fits in memory. With --crf, --probabilities, --submission or --overlay_bands, they are instead read
@@ -82,7 +82,7 @@ def define_flags(flags: Flags) -> None:
         None,
         "Maximum height x width in pixels at which the network processes video frames; larger "
         "frames are downsampled. --frame_size=full disables downsampling (default: inference size "
-        "of the model).",
+        "of the model; full if --tile is given).",
     )
     flags.define("camera", int, "Index, from 0, of the camera to read.")
     flags.define("seconds", float, "Maximum duration to read from a video or camera, in seconds.")
@@ -233,7 +233,9 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
 
 def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:
     predictor = _load(flags, console)
-    limit = _frame_size(flags) if flags.frame_size else predictor.inference_size
+    # Tiles serve to process large frames, so frames are not downsampled to the size of a tile.
+    limited = flags.frame_size or flags.tile
+    limit = _frame_size(flags) if limited else predictor.inference_size
     for job in videos:
         report = inference.predict_video(predictor, job, console, limit, flags.seconds)
         console.print(f"{job.overlay}: {report}")

@@ -142,6 +142,20 @@ def test_flags_of_images_are_refused_for_videos(predict, tmp_path, flag, source)
     assert not (tmp_path / "out").exists()
 
 
+def test_frames_are_not_downsampled_if_they_are_predicted_in_tiles(predict, tmp_path, monkeypatch):
+    limits = []
+
+    def predict_video(predictor, job, reporter, limit, seconds):
+        limits.append(limit)
+
+    monkeypatch.setattr("deeplab_jax.inference.predict_video", predict_video)
+    (tmp_path / "walk.mp4").touch()
+    for flags in ([], ["--tile=49x49"], ["--tile=49x49", "--frame_size=33x33"]):
+        status, error = predict(tmp_path / "walk.mp4", *flags)
+        assert status == 0, error
+    assert limits[1:] == [None, (33, 33)]
+
+
 def test_bands_of_overlays_are_refused_for_images_beside_a_video(predict, photos, tmp_path):
     (photos / "walk.mp4").touch()
     status, error = predict(photos, "--overlay_bands=3,2,1")
