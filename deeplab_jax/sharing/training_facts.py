@@ -10,6 +10,7 @@ from deeplab_jax import config as configs
 from deeplab_jax import models
 from deeplab_jax.checkpointing import CHECKPOINTS, ModelDescription
 from deeplab_jax.errors import DeepLabError, class_difference
+from deeplab_jax.evaluation.report import SUMMARY
 from deeplab_jax.files import as_path
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.hub import is_hub_address
@@ -165,6 +166,7 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
             f"{path} is not a metrics.json of `deeplab-jax evaluate`: "
             f"{' and '.join(METRIC_OBJECTS)} must be JSON objects"
         )
+    _check_entries(path, metrics)
     scored = list(metrics["per_class_iou"])
     if "classes" not in metrics["settings"] and scored != list(description.class_names):
         raise DeepLabError(
@@ -173,3 +175,24 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
             "to push"
         )
     return metrics
+
+
+def _check_entries(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Checks the entries of a `metrics.json` that the model card states.
+
+    Raises:
+      DeepLabError: the settings do not state the data, or a metric is not a number.
+    """
+    missing = [name for name in ("dataset", "split") if name not in metrics["settings"]]
+    if missing:
+        raise DeepLabError(
+            f"{path} is not a metrics.json of `deeplab-jax evaluate`: its settings must have the "
+            f"keys {', '.join(missing)}"
+        )
+    stated = {name: metrics[name] for name in SUMMARY if name in metrics} | metrics["per_class_iou"]
+    for name, value in stated.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise DeepLabError(
+                f"{path} is not a metrics.json of `deeplab-jax evaluate`: {name} must be a number "
+                f"or null, got {value!r}"
+            )
