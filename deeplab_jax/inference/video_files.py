@@ -247,7 +247,7 @@ def writing(
                 f"{size[0]}x{size[1]}, since the installed OpenCV writes even sizes only; the "
                 "masks have the size of the frames"
             )
-        if not isinstance(job.source, Path) and len(times) > 1:
+        if not isinstance(job.source, Path) and times and times[-1] > times[0]:
             _state_rate(temporary, rate * (times[-1] - times[0]) / (len(times) - 1))
 
 
@@ -312,31 +312,35 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
     return True
 
 
-# Offsets, in bytes from the name of a box of an MP4, of 32-bit numbers that are multiplied by the
-# duration of a frame, and of the time scale (ticks per second) of the frames, which is divided by
-# it. The offsets hold for version 0 of the boxes, which follows their name.
-DURATIONS = {b"mvhd": 20, b"tkhd": 24, b"elst": 12}
-TIME_SCALE = (b"mdhd", 16)
+# Offsets of 32-bit numbers in boxes of an MP4, in bytes from the name of the box, which precedes
+# its version: the time scale of the frames in ticks per second, and durations in other units. The
+# offsets hold for version 0.
+TIME_SCALE, DURATIONS = (b"mdhd", 16), ((b"mvhd", 20), (b"tkhd", 24), (b"elst", 12))
 
 
 def _state_rate(path: Path, longer: float) -> bool:
     """Multiplies the duration of all frames in the headers of an MP4 by the factor `longer`.
 
     Returns:
-      True if the duration was changed. False if the headers have another form, or the duration
-      would exceed 32 bits; the file is then unchanged.
+      True if the duration was changed. False if the headers have another form, or a number would
+      exceed 32 bits; the file is then unchanged.
     """
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
         boxes = content.rfind(b"moov")
-        factors = dict.fromkeys(DURATIONS.items(), longer) | {TIME_SCALE: 1 / longer}
-        patches = {}
-        for (name, offset), factor in factors.items():
-            found = content.find(name, boxes)
-            if min(boxes, found) < 0 or content[found + 4]:
-                return False
-            at = found + offset
-            patches[at] = round(int.from_bytes(content[at : at + 4]) * factor)
-        if not all(0 < value < 2**32 for value in patches.values()):
+        starts = [content.find(name, boxes) for name, _ in (TIME_SCALE, *DURATIONS)]
+        if min(boxes, *starts) < 0 or any(content[start + 4] for start in starts):
+            return False
+        scale, *durations = (
+            start + offset
+            for start, (_, offset) in zip(starts, (TIME_SCALE, *DURATIONS), strict=True)
+        )
+        before = int.from_bytes(content[scale : scale + 4])
+        after = max(1, round(before / longer))
+        patches = {scale: after}
+        for at in durations:
+            # Players omit frames after the stated duration, so it is rounded up.
+            patches[at] = -(-int.from_bytes(content[at : at + 4]) * before // after)
+        if max(patches.values()) >= 2**32:
             return False
         for at, value in patches.items():
             content[at : at + 4] = value.to_bytes(4)
