@@ -58,7 +58,8 @@ SIDES = ("inside", "outside")
 ANY = "any"
 # Dtype and quantization of networks whose exported files must agree with them up to rounding.
 FLOATS = ("float32", "none")
-# Maximum number of images for calibration; more images hardly change the ranges.
+# Maximum number of images for calibration; more images hardly change the ranges. They are evenly
+# spaced, because images with similar names are often similar.
 MAX_CALIBRATION = 100
 
 
@@ -130,7 +131,8 @@ def _define_images(flags: Flags) -> None:
         "calibrate",
         None,
         "Images or folders, separated by commas. The exported file then computes in 8-bit "
-        "integers, whose ranges are calibrated on these images. Requires --format=tflite.",
+        "integers, whose ranges are calibrated on these images, or on 100 evenly spaced ones if "
+        "there are more. Requires --format=tflite.",
     )
     flags.define(
         "verify_size",
@@ -165,7 +167,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     batch = _batch(flags.batch, flags.format)
     sizes = [parse_size(text) for text in flags.verify_size or ()]
     images = _find(flags.verify, flags.verify_limit)
-    calibration = _find(flags.calibrate, MAX_CALIBRATION)
+    calibration = _evenly_spaced(_find(flags.calibrate), MAX_CALIBRATION)
     pretrained.check_reference(flags.model)
     # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.export.program import ExportOptions
@@ -219,12 +221,17 @@ def _check_output(flags: Flags) -> pathlib.Path:
     return output
 
 
-def _find(paths: str | None, limit: int) -> list[pathlib.Path]:
+def _find(paths: str | None, limit: int | None = None) -> list[pathlib.Path]:
     # No image is written, so none is ignored because it is in the directory of the output.
     given = paths.split(",") if paths else []
     images = [path for path, _ in inference.find_images(given, os.sep)] if given else []
     refuse_ignored_volumes(given, images)
     return images[:limit]
+
+
+def _evenly_spaced(images: list[pathlib.Path], limit: int) -> list[pathlib.Path]:
+    count = min(limit, len(images))
+    return [images[index * len(images) // count] for index in range(count)]
 
 
 def _read(paths: list[pathlib.Path], predictor: "inference.Predictor") -> "list[np.ndarray]":

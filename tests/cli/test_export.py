@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -9,7 +10,7 @@ from stand_ins import write_workdir
 
 from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.export import _find
+from deeplab_jax.cli.export import _evenly_spaced, _find
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.runtimes import load_exported
@@ -27,6 +28,15 @@ def test_images_in_the_directory_of_the_output_are_found(tmp_path, monkeypatch):
     assert [path.name for path in _find(".", 5)] == ["a.png", "b.png"]
     assert [path.name for path in _find("photos", 1)] == ["a.png"]
     assert _find(None, 5) == []
+
+
+def test_images_for_calibration_are_evenly_spaced():
+    paths = [Path(f"{number:03}.png") for number in range(250)]
+    chosen = _evenly_spaced(paths, 100)
+    assert len(chosen) == 100
+    assert [chosen[0], chosen[50], chosen[-1]] == [paths[0], paths[125], paths[247]]
+    assert _evenly_spaced(paths[:3], 100) == paths[:3]
+    assert _evenly_spaced([], 100) == []
 
 
 def test_a_folder_of_volumes_beside_images_is_refused(tmp_path):
