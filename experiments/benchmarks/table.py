@@ -119,17 +119,25 @@ def quantities(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, 
 
 def write_table(kind: str, directory: pathlib.Path) -> None:
     """Writes the table of forward passes or of training steps from the results in a directory."""
+    found = {row: _results(kind, row, directory) for row in ROWS[kind]}
+    # Machines whose descriptions are equal may differ in this rate.
+    rate = max(r["matrix_flops_per_second"] for modes in found.values() for r in modes.values())
     entries = []
-    for row in ROWS[kind]:
-        stored = {mode: directory / file_name(kind, row, mode) for mode in row.modes}
-        results = {mode: json.loads(p.read_text()) for mode, p in stored.items() if p.exists()}
+    for row, results in found.items():
         if not results:
             continue
         label = f"{row.name}; {PUBLISHED_AS.get(row.baseline, row.baseline)}, {_shape(kind, row)}"
-        origin = next(iter(results.values()))["origin"].values()
-        shown = f"python -m experiments.benchmarks.table {kind}"
-        entries += [(label, *each, shown, *origin) for each in quantities(results)]
+        origin = dict(next(iter(results.values()))["origin"])
+        origin["hardware"] += f"; matrix products of JAX reach {rate / 1e9:.0f} GFLOP/s"
+        shown = f"python -m experiments.benchmarks.table {kind} --directory=speed"
+        entries += [(label, *each, shown, *origin.values()) for each in quantities(results)]
     measured.write(measured.MEASURED / f"{TABLES[kind]}.csv", entries)
+
+
+def _results(kind: str, row: Row, directory: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the stored results of a row by mode."""
+    stored = {mode: directory / file_name(kind, row, mode) for mode in row.modes}
+    return {mode: json.loads(path.read_text()) for mode, path in stored.items() if path.exists()}
 
 
 def _shape(kind: str, row: Row) -> str:

@@ -176,6 +176,7 @@ def test_only_the_same_model_and_settings_resume_a_fine_tuning(
     assert compress(command, *common)[0] == 130
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interrupted")
 def test_only_the_same_model_and_settings_resume_a_structured_pruning(
     compress, other_model, tmp_path

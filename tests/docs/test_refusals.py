@@ -82,6 +82,10 @@ SHOWN = {
     ],
     "experiments.md": [
         ("cannot be shown here", "experiments/test_decided_claims.py::test_the_rule_decides"),
+        (
+            "cannot contain",
+            "experiments/test_reports.py::test_grids_whose_values_would_share_one_training_run",
+        ),
     ],
     "volumes.md": [
         ("DICOM and NIfTI files", "data/test_strangers_large.py::test_volumes_are_refused"),

@@ -189,7 +189,8 @@ def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
     assert np.mean(found == expected_logits(predictor, images).argmax(-1)) > 0.999
 
 
-@pytest.mark.parametrize("format", slow_unless(lambda name: name == "onnx", ["stablehlo", "onnx"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
 def test_windows_of_the_gate_of_lite_reduced_aspp(tmp_path, format):
     """They have strides, so that several of them fit only into maps that are much larger."""
     if format == "onnx":

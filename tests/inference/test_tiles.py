@@ -103,6 +103,7 @@ def test_overlap_of_the_receptive_fields_radius_is_exact(architecture, size):
         assert np.abs(none.predict(image).probabilities - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_deeplab_without_image_pooling_is_exact():
     model = create_model(
         "deeplab_v3",
@@ -201,6 +202,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_large_image_stays_within_the_stated_memory():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",

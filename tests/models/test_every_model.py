@@ -122,6 +122,7 @@ def test_every_head_on_every_kind_of_backbone(head, backbone, size):
     assert shapes(model, size).shape == (2, *size, 21)
 
 
+@pytest.mark.slow
 def test_multi_scale_sizes_are_the_papers_and_scores_fuse_by_their_maximum():
     small = {"head": "plain", "depth_multiplier": 0.25}
     model = create_model("deeplab_v2", backbone="mobilenet_v2", multi_scale=(1, 0.75, 0.5), **small)

@@ -88,6 +88,7 @@ def test_class_map_is_the_argmax_of_the_logits():
     assert_class_map_is_the_argmax(*network("mobilenet_v2"))
 
 
+@pytest.mark.slow
 def test_class_map_of_several_scales_is_that_of_the_fused_scores():
     model, _ = network("mobilenet_v2")
     several = dataclasses.replace(model.architecture, multi_scale=(1.0, 0.5))

@@ -78,6 +78,7 @@ def test_every_head(head, dtype):
     assert_learns(model, SIZES[dtype])
 
 
+@pytest.mark.slow
 def test_frozen_batch_normalisation_changes_no_statistic_and_normalises_by_the_averages():
     small = {"backbone": "mobilenet_v2", "depth_multiplier": 0.1, "head": "plain"}
     model = create_model("deeplab_v3", num_classes=3, frozen_batch_norm=True, **small)

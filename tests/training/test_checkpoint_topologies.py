@@ -49,6 +49,7 @@ def address(number, processes, port):
     }
 
 
+@pytest.mark.slow
 def test_fewer_devices_restore_what_a_mesh_of_eight_saved(tmp_path):
     run("save", tmp_path, 3, devices=8, spatial=2, fsdp=True)
     run("restore", tmp_path, 3, devices=1)
