@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.entry import use_huge_pages
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.cli.main import command_help, exit_status, prepare_environment
 
@@ -52,6 +53,7 @@ def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> i
 
 def start(module: str, documentation: str, define: Define, run: Run) -> None:
     """Runs a command with the arguments of this process, and exits with its status."""
+    use_huge_pages()
     prepare_environment()
     sys.exit(main([module, *sys.argv[1:]], documentation, define, run))
 

@@ -1,4 +1,4 @@
-"""Entry point `deeplab-jax COMMAND`: finds the command, parses its flags, reports errors."""
+"""The command `deeplab-jax COMMAND`: finds the command, parses its flags, reports errors."""
 
 import importlib
 import io
@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.entry import use_huge_pages
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.cli.job import in_a_job, leave
 from deeplab_jax.errors import DeepLabError, check_name
@@ -252,8 +253,8 @@ def prepare_environment() -> None:
     compile_cache.set_defaults()
 
 
-def console_script() -> None:
-    """Runs the installed command `deeplab-jax` and exits with its status."""
+def run_process() -> None:
+    """Runs the command that the arguments of this process state, and exits with its status."""
     prepare_environment()
     try:
         status = run(sys.argv[1:], Console())
@@ -270,4 +271,5 @@ def console_script() -> None:
 
 
 if __name__ == "__main__":
-    console_script()
+    use_huge_pages()
+    run_process()

@@ -62,9 +62,9 @@ def slow(*arguments, **keywords):
         time.sleep(3)
         yield batch
 setup.training_batches = slow
-from deeplab_jax.cli.main import console_script
+from deeplab_jax.cli.main import run_process
 sys.argv[0] = "deeplab-jax"
-console_script()
+run_process()
 """
 
 

@@ -115,10 +115,10 @@ def test_a_compile_cache_does_not_make_a_plan_use_accelerators(tmp_path):
     program = f"""
 import jax, deeplab_jax.planning
 deeplab_jax.planning.plan = lambda *_, **__: print(jax.config.jax_platforms) or exit()
-from deeplab_jax.cli.main import console_script
+from deeplab_jax.cli.main import run_process
 import sys
 sys.argv = "deeplab-jax plan --config=voc --topology=v5e:2x2 --compile_cache={tmp_path}".split()
-console_script()
+run_process()
 """
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     found = subprocess.run(
