@@ -90,9 +90,13 @@ def split_network(name: str) -> tuple[str, dict[str, str]]:
     The keywords contain the backbone; for ARCHITECTURE alone, they are empty. The names are not
     checked.
     """
-    if name in list_models() or "/" not in name:
+    known = list_models()
+    if name in known or "/" not in name:
         return name, {}
-    architecture, _, backbone = name.rpartition("/")
+    # Names of architectures and of backbones may contain slashes, too.
+    parts = name.split("/")
+    splits = [("/".join(parts[:at]), "/".join(parts[at:])) for at in range(1, len(parts))]
+    architecture, backbone = next((pair for pair in splits if pair[0] in known), splits[-1])
     return architecture, {"backbone": backbone}
 
 

@@ -23,6 +23,7 @@ import sys
 from typing import Any
 
 from deeplab_jax.cli.benchmark import TRAINING_BATCH
+from deeplab_jax.cli.entry import use_huge_pages
 from deeplab_jax.cli.flags import parse_size
 from deeplab_jax.errors import DeepLabError
 
@@ -150,4 +151,6 @@ def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # Both programs then run like the commands of deeplab_jax.
+    use_huge_pages()
     sys.exit(main(sys.argv[1:]))

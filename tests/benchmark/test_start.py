@@ -22,6 +22,7 @@ PARTS += ("compiling_or_reading", "first_step")
         ("deeplab_v3/resnet_101", ("deeplab_v3", {"backbone": "resnet_101"})),
         ("deeplab_v3plus", ("deeplab_v3plus", {})),
         ("torchvision/deeplabv3_resnet50", ("torchvision/deeplabv3_resnet50", {})),
+        ("deeplab_v3plus/timm/resnet34", ("deeplab_v3plus", {"backbone": "timm/resnet34"})),
     ],
 )
 def test_networks_have_short_names(name, found):
