@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Two processes: compiling takes most of the time, on one core each.
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 INSTALLED := $(VENV)/.installed
+# Otherwise every command that a test starts would restart itself with this setting.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 # The quick tests compile thousands of programs that run once, which takes most of the time. LLVM does
 # not optimize them, and XLA generates their code without MLIR, where jaxlib still has an option for
