@@ -3,9 +3,12 @@
 import csv
 import datetime
 import importlib.metadata
+import io
 import pathlib
 import subprocess
 from collections.abc import Iterable, Sequence
+
+from deeplab_jax.files import write_text
 
 MEASURED = pathlib.Path(__file__).parent / "results" / "measured"
 COLUMNS = ("row", "quantity", "value", "unit", "command", "commit", "hardware", "date")
@@ -35,7 +38,8 @@ def processor(packages: Sequence[str]) -> str:
 def write(path: pathlib.Path, rows: Iterable[Sequence[str]]) -> None:
     """Writes a file of measurements; each row has one value for each of `COLUMNS`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -10,6 +10,9 @@ import sys
 
 # The C library reads this variable when a process starts, before Python runs.
 TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
+# Set before the restart. For an interpreter with special privileges, the C library removes its own
+# variable, so this one alone prevents that the process restarts for ever.
+RESTARTED = "DEEPLAB_JAX_RESTARTED"
 
 
 def use_huge_pages() -> None:
@@ -21,8 +24,10 @@ def use_huge_pages() -> None:
     restarted under one.
     """
     tunables = os.environ.get(TUNABLES, "")
-    if sys.platform != "linux" or HUGE_PAGES in tunables or sys.gettrace() is not None:
+    is_set = HUGE_PAGES in tunables or RESTARTED in os.environ
+    if sys.platform != "linux" or is_set or sys.gettrace() is not None:
         return
+    os.environ[RESTARTED] = "1"
     os.environ[TUNABLES] = ":".join(filter(None, [tunables, f"{HUGE_PAGES}=1"]))
     try:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

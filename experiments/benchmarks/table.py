@@ -19,12 +19,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from deeplab_jax.files import as_path
+from deeplab_jax.files import as_path, write_text
 from experiments import measured
 from experiments.benchmarks.baselines import BASELINES
 
-MIN_REPETITIONS = 15
-V3, V3PLUS = "513x513", "512x512"
+REPETITIONS = 15
+ODD, EVEN = "513x513", "512x512"
 PROCESSES = {"eager": (), "compiled": ("--compiled",)}
 
 
@@ -53,18 +53,18 @@ class Row(NamedTuple):
 TORCHVISION, MODELS = "torchvision", "segmentation_models"
 ROWS = {
     "forward": (
-        Row("v3 ResNet-50, output stride 8", TORCHVISION, "deeplabv3_resnet50", V3),
-        Row("v3 MobileNetV3 large", TORCHVISION, "deeplabv3_mobilenet_v3_large", V3),
-        Row("v3 MobileNetV2, output stride 16", "transformers", "mobilenet_v2", V3),
-        Row("v3+ ResNet-50, output stride 16", MODELS, "resnet50", V3PLUS),
-        Row("v3+ ConvNeXt-T, output stride 16", MODELS, "tu-convnext_tiny", V3PLUS),
-        Row("v3+ EfficientNet-Lite0, output stride 16", MODELS, "tu-efficientnet_lite0", V3PLUS),
-        Row("v3+ EfficientNetV2-S, output stride 16", MODELS, "tu-tf_efficientnetv2_s", V3PLUS),
-        Row("v3 MobileNetV2, as published", "straightforward", "v3/mobilenet_v2", V3),
-        Row("v3+ MobileNetV2", "straightforward", "v3plus/mobilenet_v2", V3),
-        Row("v3+ Xception-65", "straightforward", "v3plus/xception_65", V3),
+        Row("v3 ResNet-50, output stride 8", TORCHVISION, "deeplabv3_resnet50", ODD),
+        Row("v3 MobileNetV3 large", TORCHVISION, "deeplabv3_mobilenet_v3_large", ODD),
+        Row("v3 MobileNetV2, output stride 16", "transformers", "mobilenet_v2", ODD),
+        Row("v3+ ResNet-50, output stride 16", MODELS, "resnet50", EVEN),
+        Row("v3+ ConvNeXt-T, output stride 16", MODELS, "tu-convnext_tiny", EVEN),
+        Row("v3+ EfficientNet-Lite0, output stride 16", MODELS, "tu-efficientnet_lite0", EVEN),
+        Row("v3+ EfficientNetV2-S, output stride 16", MODELS, "tu-tf_efficientnetv2_s", EVEN),
+        Row("v3 MobileNetV2, as published", "straightforward", "v3/mobilenet_v2", ODD),
+        Row("v3+ MobileNetV2", "straightforward", "v3plus/mobilenet_v2", ODD),
+        Row("v3+ Xception-65", "straightforward", "v3plus/xception_65", ODD),
         Row("v3 MobileNetV2 0.5, as published", "tflite", "mobilenet_v2", "257x257"),
-        Row("v3+ ResNet-50, output stride 32", "keras_hub", "resnet_50", V3PLUS),
+        Row("v3+ ResNet-50, output stride 32", "keras_hub", "resnet_50", EVEN),
     ),
     "training": (
         Row("v3 ResNet-50, output stride 8", TORCHVISION, "deeplabv3_resnet50", "321x321", 2),
@@ -162,7 +162,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument(
         "--repetitions",
         type=int,
-        default=MIN_REPETITIONS,
+        default=REPETITIONS,
         help="number of pairs of runs (default: %(default)s)",
     )
     parser.add_argument("--rows", default="", help="text in the names of the rows (default: all)")
@@ -178,7 +178,7 @@ def main(words: Sequence[str]) -> int:
             failed |= found is None
             if found is not None:
                 found["origin"] = measured.origin(measured.processor(installed()))
-                path.write_text(json.dumps(found, indent=2))
+                write_text(path, json.dumps(found, indent=2))
                 write_table(flags.kind, flags.directory)
     return int(failed)
 

@@ -11,16 +11,17 @@ from deeplab_jax.cli import entry
 PROGRAM = """
 import os, sys
 from deeplab_jax.cli import entry
-print(os.getpid(), sys.argv[1:], sys.stdin.read() if "read" in sys.argv else "", flush=True)
+print(os.getpid(), sys.argv[1:], flush=True)
 entry.use_huge_pages()
 print(os.environ["GLIBC_TUNABLES"], sys.stdin.read())
 """
 
 
-def _run(tmp_path, environment=None, *, words=("a b", "é")):
+def _run(tmp_path, environment=None, *, words=("a b", "é"), text=PROGRAM):
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    kept = {name: value for name, value in os.environ.items() if name != entry.TUNABLES}
+    program.write_text(text)
+    unset = (entry.TUNABLES, entry.RESTARTED)
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
     done = subprocess.run(
         [sys.executable, program, *words],
         input="text of stdin",
@@ -36,7 +37,7 @@ def _run(tmp_path, environment=None, *, words=("a b", "é")):
 def test_a_process_restarts_once_and_keeps_number_arguments_and_stdin(tmp_path):
     first, second, last = _run(tmp_path)
     assert first == second
-    assert first.endswith("['a b', 'é'] ")
+    assert first.endswith("['a b', 'é']")
     assert last == "glibc.malloc.hugetlb=1 text of stdin"
 
 
@@ -53,9 +54,19 @@ def test_the_setting_of_the_user_is_kept(tmp_path):
     assert last.startswith("glibc.malloc.hugetlb=0 ")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_a_process_whose_variable_is_removed_restarts_once(tmp_path):
+    # The C library removes the variable from processes with special privileges.
+    removing = PROGRAM.replace("from deeplab", "os.environ.pop('GLIBC_TUNABLES', 0)\nfrom deeplab")
+    *starts, last = _run(tmp_path, text=removing.replace('["GLIBC_TUNABLES"]', '.get("NONE")'))
+    assert len(starts) == 2
+    assert last == "None text of stdin"
+
+
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_other_systems_do_not_restart(monkeypatch, platform):
-    monkeypatch.delenv(entry.TUNABLES, raising=False)
+    for name in (entry.TUNABLES, entry.RESTARTED):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("the process restarts"))
     entry.use_huge_pages()
@@ -64,6 +75,8 @@ def test_other_systems_do_not_restart(monkeypatch, platform):
 
 def test_a_missing_interpreter_does_not_end_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv(entry.TUNABLES, "")
+    monkeypatch.setenv(entry.RESTARTED, "")
+    monkeypatch.delenv(entry.RESTARTED)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys, "gettrace", lambda: None)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
