@@ -54,13 +54,30 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
     if versions:
         return versions[-1] if is_local(root) else local_copy(versions[-1], reporter)
     prepared = f"prepared there: {', '.join(legal)}" if legal else "no dataset is prepared there"
-    remedy = (
-        f"prepare it with `deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see "
-        "--help)"
-        if is_local(root)
-        else "copy the directory of a prepared dataset there"
+    raise DeepLabError(
+        f"no dataset {name!r} under {root} ({prepared}); {_remedy(name, root, legal)}"
     )
-    raise DeepLabError(f"no dataset {name!r} under {root} ({prepared}); {remedy}")
+
+
+def _remedy(name: str, root: Path, legal: Sequence[str]) -> str:
+    """Returns what to do about a dataset that is not prepared.
+
+    Args:
+      name: name of the dataset.
+      root: directory of the prepared datasets.
+      legal: names of the prepared datasets.
+    """
+    # The name that `prepare --name` received is only a part of the name of the dataset.
+    whole = next((other for other in legal if other.endswith(f"/{name}")), None)
+    if whole:
+        return f"give its whole name, {whole!r}"
+    if not is_local(root):
+        return "copy the directory of a prepared dataset there"
+    dataset, _, configuration = name.partition("/")
+    named = f" --name={configuration}" if configuration else ""
+    return (
+        f"prepare it with `deeplab-jax prepare {dataset}{named} --data_dir={root} …` (see --help)"
+    )
 
 
 def prepared_names(data_dir: Path) -> list[str]:
@@ -326,9 +343,14 @@ def _data_source(
         )
     decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
     try:
-        return builder.as_data_source(split=split, decoders=decoders)
+        if builder.info.splits[split].num_examples:
+            return builder.as_data_source(split=split, decoders=decoders)
     except ValueError as error:
         raise DeepLabError(f"split {split!r}: {error}") from error
+    sizes = (f"{part} has {builder.info.splits[part].num_examples}" for part in legal)
+    raise DeepLabError(
+        f"split {split!r} contains no images; number of images per split: {', '.join(sizes)}"
+    )
 
 
 def _parts(split: str) -> list[str]:

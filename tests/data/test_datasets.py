@@ -185,7 +185,19 @@ def test_missing_datasets_list_the_available_ones(shapes_dir, tmp_path):
         open_dataset("shapes", shapes_dir, "train+vall")
     with pytest.raises(DeepLabError, match="split"):
         open_dataset("shapes", shapes_dir, "train[5")
+    with pytest.raises(DeepLabError, match=r"^split 'val\[:0\]' contains no images; .*val has \d+"):
+        open_dataset("shapes", shapes_dir, "val[:0]")
     assert prepared_names(shapes_dir) == ["shapes"]
+
+
+def test_a_dataset_with_a_name_of_its_own_is_explained(shapes_dir, tmp_path):
+    with pytest.raises(DeepLabError, match=r"prepare folder --name=pets --data_dir"):
+        open_dataset("folder/pets", shapes_dir, "train")
+    prepared = tmp_path / "folder/pets/1.0.0/dataset_info.json"
+    prepared.parent.mkdir(parents=True)
+    prepared.touch()
+    with pytest.raises(DeepLabError, match="give its whole name, 'folder/pets'"):
+        open_dataset("pets", tmp_path, "train")
 
 
 @pytest.mark.parametrize(
