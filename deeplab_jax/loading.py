@@ -10,7 +10,7 @@ from deeplab_jax.reporter import Reporter
 
 def load(
     reference: str | Path,
-    checkpoint: str = "best",
+    checkpoint: str | int = "best",
     ema: bool | None = None,
     reporter: Reporter | None = None,
     engine: str | None = None,

@@ -4,9 +4,11 @@ Therefore, a new major version of Orbax, such as 1.0, requires changes in this m
 modules `saved_states` and `store` check files and read model directories without Orbax.
 """
 
+import contextlib
+import logging
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -54,7 +56,8 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
         options = ocp.CheckpointManagerOptions(
             read_only=True, save_interval_steps=0, create=False, best_fn=_score
         )
-        return ocp.CheckpointManager(directory, options=options)
+        with _without_read_only_warning():
+            return ocp.CheckpointManager(directory, options=options)
     best = checkpoint_managers.BestN(
         get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
     )
@@ -72,6 +75,21 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
     manager = ocp.CheckpointManager(directory, options=options)
     _hide_before_deletion(manager)
     return manager
+
+
+@contextlib.contextmanager
+def _without_read_only_warning() -> Iterator[None]:
+    """Suppresses Orbax's warning that checkpoints are opened only for reading, as intended."""
+    logger = logging.getLogger("absl")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Given directory is read only")
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _hide_before_deletion(manager: ocp.CheckpointManager) -> None:
@@ -99,7 +117,7 @@ def _hide_before_deletion(manager: ocp.CheckpointManager) -> None:
     deleter.delete = hide_and_delete
 
 
-def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
+def choose_step(manager: ocp.CheckpointManager, which: str | int) -> int:
     """Returns the step of a checkpoint.
 
     Args:
@@ -109,7 +127,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
     Raises:
       DeepLabError: there is no such checkpoint. The message lists the existing checkpoints.
     """
-    steps = sorted(manager.all_steps())
+    which, steps = str(which), sorted(manager.all_steps())
     if not steps:
         raise DeepLabError(
             f"{manager.directory} has no checkpoint yet; wait until the run saves one, or give "

@@ -63,7 +63,7 @@ class StoredModel:
 
 
 def read_model(
-    path: str | pathlib.Path, checkpoint: str = "best", ema: bool | None = None
+    path: str | pathlib.Path, checkpoint: str | int = "best", ema: bool | None = None
 ) -> StoredModel:
     """Reads a model from a training workdir or a model directory.
 
@@ -90,7 +90,7 @@ def read_model(
 
 
 def read_variables(
-    path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None
+    path: pathlib.Path, checkpoint: str | int = "best", ema: bool | None = None
 ) -> Variables:
     """Reads the variables of a model as NumPy arrays, regardless of their sharding in training.
 
@@ -117,7 +117,7 @@ def read_variables(
     return variables
 
 
-def _read(path: epath.Path, checkpoint: str, ema: bool | None) -> Variables:
+def _read(path: epath.Path, checkpoint: str | int, ema: bool | None) -> Variables:
     """Reads variables from an absolute path; unlike `read_variables`, accepts NaN and infinity."""
     if (path / VARIABLES).is_dir():
         wrong = saved_states.damage(path / VARIABLES)

@@ -8,7 +8,7 @@ from deeplab_jax.inference.predictor import Predictor
 
 
 def load(
-    path: str | Path, checkpoint: str = "best", ema: bool | None = None
+    path: str | Path, checkpoint: str | int = "best", ema: bool | None = None
 ) -> Predictor | ImageClassification:
     """Returns the predictor of a model on disk.
 

@@ -1,5 +1,6 @@
 """Selection of the checkpoint and of the variables of a workdir."""
 
+import logging
 import pathlib
 import re
 import shutil
@@ -44,9 +45,22 @@ def test_the_best_and_the_last_are_kept(workdir):
         assert sorted(manager.all_steps()) == [20, 30]
 
 
+def test_reading_checkpoints_logs_no_warning(workdir, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
+    with open_checkpoints(workdir):
+        pass
+    assert [record.message for record in caplog.records] == []
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "ema", "value"),
-    [("best", None, -20), ("best", False, 20), ("last", True, -30), ("30", False, 30)],
+    [
+        ("best", None, -20),
+        ("best", False, 20),
+        ("last", True, -30),
+        ("30", False, 30),
+        (20, None, -20),
+    ],
 )
 def test_the_requested_checkpoint_is_read(workdir, checkpoint, ema, value):
     kernel = read_variables(workdir, checkpoint, ema)["params"]["kernel"]
@@ -54,7 +68,7 @@ def test_the_requested_checkpoint_is_read(workdir, checkpoint, ema, value):
     np.testing.assert_array_equal(kernel, np.full(2, value, np.float32))
 
 
-@pytest.mark.parametrize("checkpoint", ["10", "newest", "²", "-20", ""])
+@pytest.mark.parametrize("checkpoint", ["10", "newest", "²", "-20", "", 10])
 def test_a_missing_step_error_lists_the_available_steps(workdir, checkpoint):
     with pytest.raises(DeepLabError, match=r"legal: best, last, 20, 30$"):
         read_variables(workdir, checkpoint)
