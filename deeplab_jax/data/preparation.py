@@ -140,15 +140,20 @@ def _differences(existing: Preparation, builder: SegmentationBuilder) -> list[st
 
 
 def _counted(problems: Sequence[Problem]) -> str:
-    """Returns text with the number of problems for each reason, and the names of a few examples."""
+    """Returns text with the number of problems for each reason, and the names of a few examples.
+
+    Reasons that differ only in numbers are counted together, and the text then contains "…" instead
+    of the numbers.
+    """
     examples: dict[str, list[str]] = defaultdict(list)
     shown: dict[str, str] = {}
     for problem in problems:
         # A problem has the form "FILE: REASON; DETAILS" or "FILE: REASON (DETAILS)".
         reason = problem.reason.partition(": ")[2] or problem.reason
         reason = re.split(r"; | \(", reason)[0]
-        kind = re.sub(r"\d+", "0", reason)
-        shown.setdefault(kind, reason)
+        kind = re.sub(r"\d+", "…", reason)
+        if shown.setdefault(kind, reason) != reason:
+            shown[kind] = kind
         examples[kind].append(problem.image_id)
     frequent = sorted(examples, key=lambda kind: -len(examples[kind]))
     return "; ".join(

@@ -63,6 +63,14 @@ def test_every_bad_file_is_listed_and_nothing_is_written(source, save, make, rep
     assert not files_below(tmp_path / "prepared")
 
 
+@pytest.mark.parametrize(("values", "shown"), [((17, 17), "17"), ((17, 113), "…")])
+def test_only_a_mask_value_that_all_bad_files_have_is_counted(save, make, reporter, values, shown):
+    for name, value in zip("bc", values, strict=True):
+        save(f"raw/trainannot/{name}.png", np.full_like(LABEL, value))
+    with pytest.raises(DeepLabError, match=f"listed above: 2 x illegal mask value {shown}: b, c"):
+        prepare(make, reporter=reporter)
+
+
 def test_bad_files_can_be_left_out(source, save, make, reporter, tmp_path):
     damage(source, save)
     preparation = prepare(make, skip_bad=True, reporter=reporter)
