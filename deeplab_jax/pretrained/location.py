@@ -10,7 +10,7 @@ import filelock
 from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
-from deeplab_jax.files import as_path, cache_directory, is_exported, is_local
+from deeplab_jax.files import ENGINES, as_path, cache_directory, is_exported, is_local
 from deeplab_jax.pretrained.archives import is_there, unpacked
 from deeplab_jax.pretrained.download import download, verify
 from deeplab_jax.pretrained.hub import (
@@ -151,9 +151,11 @@ def check_reference(reference: str | Path) -> None:
             "networks, and `deeplab-jax convert` converts published weights into a model directory"
         )
     if path.is_file():
+        suffixes = sorted(ENGINES.values())
         raise DeepLabError(
             f"{path} is a file, not a model directory; `deeplab-jax convert` converts published "
-            "weights into a model directory"
+            "weights into a model directory, and `deeplab-jax predict` runs an exported network if "
+            f"its name ends in {', '.join(suffixes[:-1])} or {suffixes[-1]}"
         )
     raise DeepLabError(
         f"{reference} is not a model: neither a directory nor the name of pretrained weights; "

@@ -284,3 +284,10 @@ def test_without_a_reporter_messages_are_logged(cache, content, caplog):
     with caplog.at_level(logging.INFO, "deeplab_jax"):
         locate(NAME)
     assert "converting deeplabv3.tflite (license: Apache-2.0)" in caplog.text
+
+
+def test_an_exported_file_with_another_suffix_is_explained(tmp_path):
+    file = tmp_path / "network"
+    file.touch()
+    with pytest.raises(DeepLabError, match=r"name ends in \.onnx, \.stablehlo or \.tflite"):
+        deeplab_jax.load(file)
