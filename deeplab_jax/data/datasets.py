@@ -101,10 +101,12 @@ class ArrayDataset:
             differs between images, there are fewer than two classes, or two classes have
             the same name.
         """
-        if len(images) != len(masks) or not len(images):
+        if len(images) != len(masks):
             raise DeepLabError(
                 f"{name}: {len(images)} images, but {len(masks)} masks; give one mask per image"
             )
+        if not len(images):
+            raise DeepLabError(f"{name}: there are no images; give at least one image and its mask")
         for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
             _check_pair(f"{name}[{position}]", image, mask)
             _check_equal_bands(f"{name}[{position}]", image, f"{name}[0]", images[0])

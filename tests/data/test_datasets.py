@@ -222,7 +222,7 @@ def test_array_dataset(images, masks):
     ("images", "masks", "names", "complaint"),
     [
         (IMAGES[:2], MASKS, None, "2 images, but 3 masks"),
-        (IMAGES[:0], MASKS[:0], None, "0 images"),
+        (IMAGES[:0], MASKS[:0], None, "there are no images"),
         (IMAGES.astype(float), MASKS, None, r"arrays\[0\]: the image is float64\[4, 5, 3\]"),
         (IMAGES[..., 0], MASKS, None, r"uint8\[4, 5\]"),
         (IMAGES, MASKS[:, :3], None, r"mask is int32\[3, 5\]; .* of shape \[4, 5\]"),
