@@ -11,7 +11,8 @@ than the crops, reduce augmentation.crop_size.
 Arguments:
 * `cpu`: small crops and batches, and a small network, for training on two CPU cores.
 * `best`, `best_gpu`: EfficientNet-Lite from ImageNet, as in camvid.py.
-* `steps`: number of training steps (default: 20,000; 1800 with `cpu`; 1000 with `cpu` and `init`).
+* `steps`: number of training steps (default: 20,000; 1800 with `cpu`; 1000 with `cpu` and `init`;
+  2800 with `best`; 12,000 with `best_gpu`).
 * `init`: model that provides the initial weights of the backbone (default: random weights): a name
   of published weights, a model directory or a workdir. Without `init`, `cpu` halves the number of
   channels of the backbone; with `init`, the backbone has all channels.
