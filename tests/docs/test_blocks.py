@@ -6,6 +6,7 @@ of its page, in a folder with the files that the pages assume: `mine`, `photos`,
 `data` and `runs/mine`.
 """
 
+import logging
 import os
 import pathlib
 import re
@@ -128,6 +129,7 @@ def test_the_blocks_of_a_page_run(page, request, tmp_path, monkeypatch):
         # The page draws the data itself.
         (folder / "mine").rename(folder / "drawn")
     monkeypatch.chdir(folder)
+    request.addfinalizer(lambda: logging.getLogger("deeplab_jax").setLevel(logging.NOTSET))
     names: dict[str, object] = {}
     for kind, code in blocks(page):
         if kind == "bash":

@@ -1,6 +1,7 @@
 """The notebooks hold no outputs, install first, and run at small size."""
 
 import json
+import logging
 import pathlib
 import re
 
@@ -51,7 +52,8 @@ def test_a_notebook_is_clean(path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, request, tmp_path, monkeypatch):
+def test_a_notebook_runs(path, request, tmp_path, monkeypatch, caplog):
+    request.addfinalizer(lambda: logging.getLogger("deeplab_jax").setLevel(logging.NOTSET))
     if PUBLISHED in "".join(code(path)[1:2]):
         pytest.importorskip("skimage")
         weights = request.getfixturevalue("shared") / "weights" / STORED
@@ -63,3 +65,6 @@ def test_a_notebook_runs(path, request, tmp_path, monkeypatch):
     names: dict[str, object] = {}
     for source in code(path):
         exec(compile(small(source), str(path), "exec"), names)
+    # Training takes minutes, so the notebook must show its progress.
+    trains = "deeplab_jax.train(" in "".join(code(path))
+    assert trains == ("validation mean IoU" in caplog.text)
