@@ -97,10 +97,10 @@ def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
 
 
 def check_workdir(workdir: pathlib.Path) -> None:
-    """Checks that checkpoints can be saved atomically in a workdir.
+    """Checks that a workdir is not a file, and that checkpoints can be saved in it atomically.
 
     Raises:
-      DeepLabError: the workdir is in a bucket of S3.
+      DeepLabError: the workdir is a file, or is in a bucket of S3.
     """
     if str(workdir).startswith("s3://"):
         raise DeepLabError(
@@ -108,6 +108,8 @@ def check_workdir(workdir: pathlib.Path) -> None:
             "interruption could leave an incomplete checkpoint; give a local directory, or "
             "gs://BUCKET/…"
         )
+    if workdir.is_file():
+        raise DeepLabError(f"{workdir} is a file; give a directory as the workdir (--workdir)")
 
 
 def claim(

@@ -324,3 +324,10 @@ def test_buckets_that_do_not_work_are_refused_in_one_line():
         train(changed(), "s3://bucket/run")
     with pytest.raises(DeepLabError, match="unknown kind of bucket ftp://; expected a local path"):
         as_path("ftp://bucket/run")
+
+
+def test_a_file_is_refused_as_workdir(tmp_path):
+    file = tmp_path / "run"
+    file.touch()
+    with pytest.raises(DeepLabError, match="run is a file; give a directory"):
+        train(changed(), file)
