@@ -200,7 +200,10 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, Volumes]:
         parser.error(
             f"--val={options.val}: name some, but not all, of {', '.join(sorted(patients))}"
         )
-    low, high = map(float, options.window.split(","))
+    try:
+        low, high = map(float, options.window.split(","))
+    except ValueError:
+        parser.error(f"--window={options.window}: give two numbers, as in --window=-160,240")
     if low >= high:
         parser.error(f"--window={options.window}: LOW must be below HIGH")
     if options.output.exists():

@@ -269,6 +269,13 @@ def test_labels_classes_and_patients_are_given_together(
     assert not (tmp_path / "liver").exists()
 
 
+@pytest.mark.parametrize("window", ["-160", "-160,240,9", "low,high"])
+def test_a_window_is_two_numbers(convert, window, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        convert(tmp_path / "new", f"--window={window}", "a=scan.nii", val="", classes="")
+    assert "give two numbers, as in --window=-160,240" in capsys.readouterr().err
+
+
 def test_a_missing_volume_ends_in_one_line(monkeypatch, tmp_path):
     words = [f"--output={tmp_path / 'new'}", "--window=0,1", f"a={tmp_path / 'no.nii.gz'}"]
     monkeypatch.setattr(sys, "argv", ["medical_volumes.py", *words])
