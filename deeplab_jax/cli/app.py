@@ -3,7 +3,7 @@
 Serves a web page and an HTTP API for predictions. The page takes images by drag and drop or from
 the camera. The page and the API return the mask, overlay, legend, class areas and computation time.
 Only this machine can connect to the server, unless --host is given. Without --model, the page
-offers all pretrained models, which are downloaded on first use.
+offers all pretrained segmentation models, which are downloaded on first use.
 
 examples:
   deeplab-jax app --model=runs/camvid
@@ -28,9 +28,9 @@ def define_flags(flags: Flags) -> None:
         "model",
         [],
         "Models that the page offers, separated by commas: workdirs of training runs, model "
-        "directories, or names that `deeplab-jax models` lists (default: all pretrained models). "
-        "The first model is selected when the page opens. The page shows only the last parts of "
-        "directory paths.",
+        "directories, or names that `deeplab-jax models` lists (default: all pretrained "
+        "segmentation models). The first model is selected when the page opens. The page shows "
+        "only the last parts of directory paths.",
     )
     flags.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
     flags.define(
