@@ -17,6 +17,8 @@ from deeplab_jax.errors import DeepLabError
 # Suffixes of the files in a directory that are read as images, and as masks.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+# Suffixes of further pictures, which are not read from a directory.
+UNREAD_PICTURES = (".avif", ".gif", ".heic", ".heif", ".jp2", ".pgm", ".ppm")
 # Further suffixes for which `absence` looks if an expected file does not exist.
 OTHER_SUFFIXES = (".avif", ".heic", ".jp2", ".json", ".npz", ".pgm", ".ppm", ".txt", ".xml")
 # Names of files and folders that macOS, Windows and network storage create. They are ignored, like

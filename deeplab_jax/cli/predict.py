@@ -49,6 +49,7 @@ from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.data.volumes import refuse_ignored_volumes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, is_exported
+from deeplab_jax.listing import IMAGE_SUFFIXES, UNREAD_PICTURES, visible_files
 
 if TYPE_CHECKING:
     from deeplab_jax.data.descriptors import Bands
@@ -115,6 +116,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         _refuse_flags_of_videos(flags)
     if paths or not videos:
         paths = _without_images(paths, flags.output, videos)
+    _warn_of_unread_pictures(paths, console)
     if videos:
         _refuse_flags_of_images(flags, videos[0], has_images=bool(paths))
     task, class_names, bands = _read_description(flags, console)
@@ -229,6 +231,19 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
         images = []
     refuse_ignored_volumes(paths, images + inputs)
     return paths if images else []
+
+
+def _warn_of_unread_pictures(paths: list[str], console: Console) -> None:
+    """Warns of pictures in the given folders that are left out because of their suffix."""
+    folders = [folder for folder in map(as_path, paths) if folder.is_dir()]
+    unread = [file for folder in folders for file in visible_files(folder, UNREAD_PICTURES)]
+    if unread:
+        suffixes = sorted({file.suffix.lower() for file in unread})
+        console.warning(
+            f"files that end in {', '.join(suffixes)} are left out ({len(unread)}, the first is "
+            f"{unread[0]}), because folders are searched for {', '.join(IMAGE_SUFFIXES)}; convert "
+            "them to PNG"
+        )
 
 
 def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:

@@ -57,6 +57,16 @@ def files_below(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def test_pictures_of_other_formats_are_left_out_with_a_warning(predict, photos):
+    for name in ("c.HEIC", "sub/d.gif", ".hidden.heic", "notes.txt"):
+        (photos / name).touch()
+    status, printed = predict(photos)
+    assert status == 0
+    assert "files that end in .gif, .heic are left out (2, the first is" in printed.replace(
+        "\n", " "
+    )
+
+
 def test_writes_masks_of_the_inputs_size_overlays_and_probabilities(predict, photos, tmp_path):
     status, _ = predict(photos, "--probabilities")
     assert status == 0
