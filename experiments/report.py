@@ -38,8 +38,13 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
     opened = open_requests(flags.workdir, console)
     wanted = [one for one in opened if not paths or any(part in one.request.name for part in paths)]
+    if not opened:
+        raise DeepLabError(
+            f"nothing was run in {flags.workdir}; run a table with `python -m experiments.run`, or "
+            "give the --workdir of an earlier run"
+        )
     if not wanted:
-        names = ", ".join(one.request.name for one in opened) or "none"
+        names = ", ".join(one.request.name for one in opened)
         sought = f" with {' or '.join(paths)} in its name" if paths else ""
         raise DeepLabError(f"{flags.workdir} has no report{sought}; available reports: {names}")
     for one in wanted:

@@ -16,7 +16,7 @@ from reporters import RecordingReporter
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
-from experiments import status
+from experiments import report, status
 from experiments.batch import describe, open_request, open_requests, run_here
 from experiments.catalog import list_tables
 from experiments.commands import main
@@ -461,3 +461,11 @@ def test_names_of_reports_differ_by_grid():
     assert plain == "v3-table5"
     grids = [request_name("v3/table5", grid, "") for grid in (["a=1"], ["a=2"])]
     assert len({plain, *grids}) == 3
+
+
+def test_a_workdir_without_runs_is_explained(tmp_path, capsys):
+    arguments = ["experiments.report", f"--workdir={tmp_path}"]
+    assert main(arguments, "", report.define_flags, report.run) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "nothing was run in" in printed
+    assert "run a table with `python -m experiments.run`" in printed
