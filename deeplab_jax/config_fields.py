@@ -193,8 +193,8 @@ class Training:
     )
     ema_decay: float = keyword(
         0.0,
-        "Decay of the exponential moving average of the parameters. Evaluation uses this average "
-        "instead of the parameters. 0: no average.",
+        "Decay of the exponential moving average of the variables (the parameters, and the "
+        "statistics of batch normalization). Evaluation uses this average. 0: no average.",
         rule=FRACTION,
     )
     patience: int = keyword(
