@@ -19,19 +19,16 @@ from deeplab_jax.ops.dispatch import (
 )
 from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
-from deeplab_jax.ops.resize import (
+from deeplab_jax.ops.means import (
     MEAN_NAME,
     PAIRS_NAME,
-    RESIZE_NAMES,
-    ResizedRows,
-    argmax_of_resized,
     mean_over_map,
     mean_over_pairs,
     mean_over_windows,
     parse_windows_name,
-    resize_bilinear,
-    scaled_size,
 )
+from deeplab_jax.ops.resize import RESIZE_NAMES, resize_bilinear, scaled_size
+from deeplab_jax.ops.resized_rows import ResizedRows, argmax_of_resized
 from deeplab_jax.ops.sharded_rows import HaloMaps, with_halo
 from deeplab_jax.ops.xla_convolution import Padding, Rate, Size, same_padding, symmetric_padding
 

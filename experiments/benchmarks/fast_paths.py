@@ -23,7 +23,6 @@ from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.deeplab import fold
-from deeplab_jax.ops.dispatch import dispatch
 from deeplab_jax.ops.xla_convolution import NO_PADDING, Window, xla_convolution
 from deeplab_jax.training.state import with_variables
 from experiments.benchmarks.baselines import Match, measure, relative_difference
@@ -32,9 +31,9 @@ from experiments.gpu_suite.operations import convolution_by_channel, xla_gradien
 NUM_CLASSES = 21
 
 # Imported by name, because the attribute `convolution` of the package is a function.
-CONVOLUTION, DEPTHWISE, INTEGERS, JOINED, RESIZE = (
+CONVOLUTION, DEPTHWISE, INTEGERS, JOINED, RESIZE, RESIZED_ROWS = (
     importlib.import_module(f"deeplab_jax.ops.{name}")
-    for name in ("convolution", "depthwise", "integers", "joined_maps", "resize")
+    for name in ("convolution", "depthwise", "integers", "joined_maps", "resize", "resized_rows")
 )
 
 
@@ -48,12 +47,6 @@ def _convolved_by_channel(_: Any, window: Window, *operands: jax.Array) -> jax.A
 
 def _reference(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
     return reference(*operands)
-
-
-def _whole_argmax(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
-    if cpu.__name__ == "by_rows":
-        return reference(*operands)
-    return dispatch(reference, cpu, *operands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +107,10 @@ FAST_PATHS = {
         (513, 513),
         keywords={"output_stride": 8},
     ),
-    "argmax by rows": dataclasses.replace(
-        _FORWARD(((RESIZE, "dispatch", _whole_argmax),)), work="class_map"
+    "resizing from neighbors": _FORWARD(((RESIZE, "dispatch", _reference),)),
+    "resizing from neighbors in training": _TRAINING(((RESIZE, "dispatch", _reference),)),
+    "argmax in one loop": dataclasses.replace(
+        _FORWARD(((RESIZED_ROWS, "dispatch", _reference),)), work="class_map"
     ),
     "integers as floats": _FORWARD(
         ((INTEGERS, "dispatch", _reference),), keywords={"quantization": "int8"}

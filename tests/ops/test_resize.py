@@ -8,6 +8,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
+from deeplab_jax.ops import neighbors, resize
 
 RANDOM = np.random.default_rng(0)
 BOTH = pytest.mark.parametrize("align_corners", [True, False])
@@ -24,9 +25,27 @@ def maps(size, dtype=np.float64):
     return RANDOM.normal(size=(2, *size, 3)).astype(dtype)
 
 
+def from_neighbors(monkeypatch):
+    """On CPUs, resized maps are sums of neighbors."""
+
+
+def from_few_neighbors(monkeypatch):
+    """On CPUs, matrices with many elements per row are multiplied as dense matrices."""
+    monkeypatch.setattr(neighbors, "MAX_NEIGHBORS", 3)
+
+
+def as_products(monkeypatch):
+    """On other platforms, resized maps are products with matrices."""
+    monkeypatch.setattr(resize, "dispatch", lambda reference, cpu, *operands: reference(*operands))
+
+
 @BOTH
+@pytest.mark.parametrize("choose", [from_neighbors, from_few_neighbors, as_products])
 @pytest.mark.parametrize(("source", "target"), SIZES)
-def test_value_and_gradient_equal_loops_over_pixels(source, target, align_corners):
+def test_value_and_gradient_equal_loops_over_pixels(
+    source, target, choose, align_corners, monkeypatch
+):
+    choose(monkeypatch)
     inputs, cotangent = maps(source), maps(target)
     rows, columns = (
         brute_force.interpolation(*pair, align_corners) for pair in zip(source, target, strict=True)
@@ -39,6 +58,7 @@ def test_value_and_gradient_equal_loops_over_pixels(source, target, align_corner
 
     with jax.enable_x64(True):
         found, gradient = run_once(with_gradient, inputs, cotangent)
+        assert found.dtype == gradient.dtype == np.float64
     expected = np.einsum("Hh,Ww,nhwc->nHWc", rows, columns, inputs)
     transposed = np.einsum("Hh,Ww,nHWc->nhwc", rows, columns, cotangent)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
@@ -67,6 +87,21 @@ def test_aligned_grid_points_are_exact(target, step, source_step):
     np.testing.assert_array_equal(
         resized[:, ::rows, ::columns], inputs[:, ::source_rows, ::source_columns]
     )
+
+
+def test_gradients_of_resized_maps_of_single_images_equal_those_of_the_batch():
+    inputs, cotangent = maps((5, 4), np.float32), maps((9, 17), np.float32)
+
+    def gradient(inputs, cotangent):
+        return jax.grad(lambda x: jnp.sum(ops.resize_bilinear(x, (9, 17)) * cotangent))(inputs)
+
+    def of_image(*arrays):
+        return gradient(*(array[None] for array in arrays))[0]
+
+    single, batch = run_once(
+        lambda *arrays: (jax.vmap(of_image)(*arrays), gradient(*arrays)), inputs, cotangent
+    )
+    np.testing.assert_allclose(single, batch, rtol=0, atol=1e-6)
 
 
 @BOTH
