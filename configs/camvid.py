@@ -23,8 +23,8 @@ With `best`, the network is EfficientNet-Lite0, initialized with ImageNet weight
 have 273 × 369 pixels. 2800 steps of 4 crops reach 0.737, 0.741 and 0.745 validation mean IoU
 (seeds 0 to 2), and 0.749, 0.756 and 0.758 with scales and flip. They take 58 minutes on 2 cores
 (2026-12-01, commits 7252a78b, d1822850 and cfd93f75; experiments/RESULTS.md). The choices were
-compared in runs of 400 steps with one seed each: crops of 273 × 369 in batches of 4 reached 0.622, crops of 193 × 257 in
-batches of 8 0.603; with the Dice loss, 0.633 (commit 3d73ede4).
+compared in runs of 400 steps with one seed each: crops of 273 × 369 in batches of 4 reached 0.622,
+crops of 193 × 257 in batches of 8 0.603; with the Dice loss, 0.633 (commit 3d73ede4).
 
 With `best_gpu`, the network is EfficientNet-Lite2, and the crops have 353 × 481 pixels. It has not
 been trained yet.
