@@ -146,11 +146,10 @@ def resize_bilinear(
 def _interpolate(
     inputs: Float[Array, "N h w C"], size: Size, align_corners: bool
 ) -> Float[Array, "N H W C"]:
-    settings = {"size": size, "align_corners": align_corners}
-    products = functools.partial(_by_matrix_products, **settings)
-    if not all(isinstance(side, int) for side in (*inputs.shape[1:3], *size)):
-        return products(inputs)
-    return dispatch(products, functools.partial(_from_neighbors, **settings), inputs)
+    products = functools.partial(_by_matrix_products, size=size, align_corners=align_corners)
+    neighbors = functools.partial(_from_neighbors, size=size, align_corners=align_corners)
+    known = all(isinstance(side, int) for side in (*inputs.shape[1:3], *size))
+    return dispatch(products, neighbors, inputs) if known else products(inputs)
 
 
 def _by_matrix_products(
