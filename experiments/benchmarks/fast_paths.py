@@ -107,10 +107,20 @@ FAST_PATHS = {
         (513, 513),
         keywords={"output_stride": 8},
     ),
-    "resizing from neighbors": _FORWARD(((RESIZE, "dispatch", _reference),)),
+    "resizing from neighbors": FastPath(
+        "deeplab_v3plus/timm/tf_efficientnet_lite0",
+        "forward",
+        ((RESIZE, "dispatch", _reference),),
+        (513, 513),
+        keywords={"separable": True},
+    ),
     "resizing from neighbors in training": _TRAINING(((RESIZE, "dispatch", _reference),)),
-    "argmax in one loop": dataclasses.replace(
-        _FORWARD(((RESIZED_ROWS, "dispatch", _reference),)), work="class_map"
+    "argmax in one loop": FastPath(
+        "deeplab_v3/mobilenet_v2",
+        "class_map",
+        ((RESIZED_ROWS, "dispatch", _reference),),
+        (257, 257),
+        keywords={"depth_multiplier": 0.5},
     ),
     "integers as floats": _FORWARD(
         ((INTEGERS, "dispatch", _reference),), keywords={"quantization": "int8"}
