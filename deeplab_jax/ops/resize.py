@@ -175,8 +175,6 @@ def _from_neighbors(
     rows = sparse_interpolation(height, size[0], align_corners, inputs.dtype)
     columns = sparse_interpolation(width, size[1], align_corners, inputs.dtype)
     wide = multiply(inputs.astype(rows.elements.dtype), columns, 2)
-    # If both loops were fused, the columns would be interpolated again for every row.
-    wide = lax.optimization_barrier(wide)
     return multiply(wide, rows, 1).astype(inputs.dtype)
 
 

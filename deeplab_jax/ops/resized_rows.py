@@ -137,6 +137,7 @@ def _argmax_by_class(
     rows = sparse_interpolation(height, size[0], align_corners, scores.dtype)
     columns = sparse_interpolation(width, size[1], align_corners, scores.dtype)
     planes = scores.transpose(3, 0, 1, 2).astype(rows.elements.dtype)
+    # Without the barrier, XLA splits the loop below into several loops.
     wide = lax.optimization_barrier(multiply(planes, columns, 3))
 
     def resized(index: int) -> jax.Array:
